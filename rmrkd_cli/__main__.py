@@ -1,0 +1,3 @@
+from rmrkd_cli.app import main
+
+main()

@@ -1,0 +1,221 @@
+"""Checkpoint files: read safely, written whole, and the student taken out of them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.errors import RmrkdError, RunError
+
+RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
+STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
+_SHOWN = 6
+
+
+@dataclass
+class Checkpoint:
+    """A file's contents, whatever wrote it.
+
+    Attributes:
+        kind: "run" (ours, with losses and optimizer), "released" (the RMRKD or MGD research code, teacher inside),
+            or "plain" (mmsegmentation's own form, a bare state dict, or safetensors).
+        meta: What the file says of itself; may be empty.
+        state: All tensors by their names in the file.
+        rest: The other top-level entries (optimizer, iteration, …).
+    """
+
+    path: Path
+    kind: str
+    meta: dict[str, Any]
+    state: dict[str, Tensor]
+    rest: dict[str, Any]
+
+    def student(self) -> dict[str, Tensor]:
+        """The student's tensors under mmsegmentation's own names."""
+        if self.kind == "plain":
+            return self.state
+        return {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint of any kind onto the CPU; nothing in it can run.
+
+    Raises:
+        RmrkdError: When it is missing, not a checkpoint, holds anything but tensors and plain data, or no network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        siblings = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+        there = f"; beside it: {', '.join(siblings[:_SHOWN])}" if siblings else ""
+        raise RmrkdError(f"checkpoint `{path}` does not exist{there}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    raw = _read_torch(path)
+    if not isinstance(raw, Mapping):
+        raise RmrkdError(f"`{path}` holds a {type(raw).__name__}, not a checkpoint")
+    state = raw.get("state_dict", raw)
+    if not isinstance(state, Mapping):
+        raise RmrkdError(f"`{path}` has a `state_dict` that is a {type(state).__name__}, not a mapping")
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise RmrkdError(f"`{path}` holds no tensors; its entries are {_listed(map(str, state))}")
+    meta = raw.get("meta") if "state_dict" in raw else None
+    rest = {str(key): value for key, value in raw.items() if key not in ("state_dict", "meta")}
+    return Checkpoint(
+        path, _kind(tensors, meta), dict(meta) if isinstance(meta, Mapping) else {}, tensors,
+        rest if "state_dict" in raw else {},
+    )  # fmt: skip
+
+
+def save_atomic(write: Callable[[Path], None], path: Path) -> None:
+    """Lets `write` fill a file beside `path`, then gives it the name; a kill leaves the old file or the new one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            write(partial)
+            with partial.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            partial.chmod(0o666 & ~_umask())
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise RunError(f"cannot write `{path}`: {error}", "free some space, or choose another place") from error
+
+
+def save_torch(contents: Mapping[str, Any], path: Path) -> None:
+    """`torch.save`, whole or not at all."""
+    save_atomic(lambda partial: torch.save(dict(contents), partial), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """A text file, whole or not at all."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    save_atomic(write, path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a finished checkpoint a second name, without a moment at which that name is missing."""
+    partial = target.with_name(f".{target.name}.link")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:  # a file system without hard links
+        import shutil
+
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)
+
+
+def load_into(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, *, ignore: tuple[str, ...] = (), hint: str = ""
+) -> None:
+    """Loads weights that must cover the network entirely.
+
+    Args:
+        ignore: Beginnings of keys that `state` may hold beyond the network's.
+
+    Raises:
+        RmrkdError: Naming missing, unexpected and differently shaped keys in groups.
+    """
+    own = network.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own and not key.startswith(ignore)]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or unexpected or shapes:
+        lines = [f"`{source}` does not fit the network:"]
+        lines += [f"  missing: {_grouped(missing)}"] if missing else []
+        lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []
+        lines += [
+            f"  other shape: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            for key in shapes[:_SHOWN]
+        ]
+        lines += [f"  … and {len(shapes) - _SHOWN} more of another shape"] if len(shapes) > _SHOWN else []
+        raise RmrkdError("\n".join(lines), hint)
+    network.load_state_dict({key: state.get(key, own[key]) for key in own})
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_harmless_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        culprit = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
+        raise RmrkdError(
+            f"`{path}` holds more than tensors and plain data, so it was not opened{': ' + culprit if culprit else ''}",
+            "a checkpoint that needs code to be read can run any program; ask its author for the state dict alone",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}") from error
+
+
+def _harmless_globals() -> list[Any]:
+    """What OpenMMLab files hold besides tensors: NumPy scalars in `meta` and in optimizer states."""
+    import numpy as np
+    from numpy._core.multiarray import scalar
+
+    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            meta = json.loads((file.metadata() or {}).get("rmrkd", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RmrkdError(f"`{path}` is not a readable safetensors file: {error}") from error
+    return Checkpoint(path, _kind(tensors, meta), meta if isinstance(meta, dict) else {}, tensors, {})
+
+
+def _kind(tensors: Mapping[str, Tensor], meta: object) -> str:
+    if isinstance(meta, Mapping) and meta.get("kind") == RUN_KIND:
+        return "run"
+    return "released" if any(key.startswith(("student.", "teacher.")) for key in tensors) else "plain"
+
+
+def _grouped(keys: list[str]) -> str:
+    counts = Counter(".".join(key.split(".")[:2]) for key in keys)
+    shown = [f"{group} ({count})" for group, count in counts.most_common(_SHOWN)]
+    return ", ".join(shown) + (f", … {len(counts) - _SHOWN} groups more" if len(counts) > _SHOWN else "")
+
+
+def _listed(names: Any) -> str:
+    every = list(names)
+    return ", ".join(f"`{name}`" for name in every[:_SHOWN]) + (" …" if len(every) > _SHOWN else "") or "none"
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""One file a command: it parses options, calls the layer below, and prints."""

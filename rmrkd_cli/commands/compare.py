@@ -1,0 +1,108 @@
+"""`rmrkd compare`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut
+from rmrkd_cli.errors import RmrkdError
+
+if TYPE_CHECKING:
+    from rmrkd_cli.report import Record
+
+
+def compare_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Two or more checkpoints or result files.")],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Data set. [default: the one the checkpoint was trained on]")
+    ] = None,
+    data_root: DataRoot = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Whose networks they are, where a file does not say.")
+    ] = None,
+    gpus: Gpus = None,
+    device: DeviceOption = Device.auto,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    json_out: JsonOut = None,
+    report_dir: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, CSV and JSON.")
+    ] = None,
+) -> None:
+    """Put results side by side: IoU per class and mean, size, cost and latency."""
+    from rmrkd_cli import console, report
+    from rmrkd_cli.commands.evaluate import _dataset_name, _write_json, evaluate_files
+    from rmrkd_cli.engine.distributed import choose_device
+    from rmrkd_cli.engine.launch import Cluster
+    from rmrkd_cli.presets import load_preset
+
+    if len(files) < 2:
+        raise RmrkdError(f"a comparison needs two or more files, got {len(files)}")
+    if report_dir is not None and report_dir.exists() and any(report_dir.iterdir()):
+        raise RmrkdError(f"`{report_dir}` is not empty, and nothing is overwritten", "choose another folder")
+    given = load_preset(preset) if preset is not None else None
+    kind, count = choose_device(device.value, gpus)
+    options: dict[str, Any] = {
+        "preset": given.model_dump(mode="json") if given is not None else None,
+        "dataset": _dataset_name(dataset),
+        "data_root": data_root,
+        "split": "val",
+        "scales": (1.0,),
+        "flip": False,
+        "device": kind,
+        "max_images": max_images,
+    }
+    records = [
+        report.read_record(file)
+        if file.suffix == ".json"
+        else evaluate_files([file], options, Cluster(workers=count))[0]
+        for file in files
+    ]
+    for file, record in zip(files, records, strict=True):
+        _add_training(record, file)
+    report.check_same_protocol(records)
+    _add_latency(files, records, given, kind)
+    if report_dir is not None:
+        _write_report(records, report_dir)
+    if json_out is not None:
+        _write_json(records, json_out)
+    if json_out != "-":
+        notes = [report.protocol_line(records[0]["protocol"]), *filter(None, [report.gap_line(records)])]
+        console.show_table("IoU of each class, %", *report.class_table(records), bold_last=True)
+        console.show_table("Summary", *report.summary_table(records), notes)
+
+
+def _add_training(record: Record, file: Path) -> None:
+    """What training cost, from the result beside a run's own student."""
+    from rmrkd_cli.report import read_record
+
+    beside = file.parent / "result.json"
+    if "training" not in record and file.name == "student.pth" and beside.is_file():
+        record["training"] = read_record(beside).get("training")
+
+
+def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str) -> None:
+    """Times every network in one go, so that all figures are of the same machine and hour."""
+    import torch
+
+    from rmrkd_cli.engine.evaluate import latency
+    from rmrkd_cli.engine.evaluation_run import load_checkpoint_network
+
+    for file, record in zip(files, records, strict=True):
+        path = Path(str(record.get("checkpoint"))) if file.suffix == ".json" else file
+        if path.is_file():
+            network = load_checkpoint_network(str(path), given, kind).network
+            width, height = record["protocol"]["scale"]
+            record["latency"] = latency(network, (width, height), torch.device(kind))
+
+
+def _write_report(records: list[Record], folder: Path) -> None:
+    from rmrkd_cli import report
+    from rmrkd_cli.checkpoint import write_text
+
+    write_text(report.to_html("Comparison", records), folder / "index.html")
+    write_text(report.to_csv(report.class_table(records)), folder / "classes.csv")
+    write_text(report.to_csv(report.summary_table(records)), folder / "summary.csv")
+    write_text(report.to_json(records), folder / "results.json")

@@ -1,0 +1,219 @@
+"""`rmrkd train`"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus
+from rmrkd_cli.errors import RmrkdError
+
+if TYPE_CHECKING:
+    from rmrkd_cli.engine.launch import Cluster
+    from rmrkd_cli.report import Record
+    from rmrkd_cli.schema import Preset
+
+
+class Amp(str, Enum):
+    off = "off"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def train_command(
+    preset: Annotated[str, typer.Option("--preset", metavar="NAME|FILE", help="A preset, or a YAML file of your own.")],
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE", help="teacher, baseline, distill, or all. [default: the preset's, mostly distill]"
+        ),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Losses of another method in place of the preset's.")
+    ] = None,
+    data_root: DataRoot = None,
+    work_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where runs are written. [default: work_dirs/<preset>]")
+    ] = None,
+    gpus: Gpus = None,
+    device: DeviceOption = Device.auto,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel="Several machines")] = 1,
+    node_rank: Annotated[
+        int, typer.Option(min=0, help="This machine's number, from 0.", rich_help_panel="Several machines")
+    ] = 0,
+    rdzv_endpoint: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where machines meet.", rich_help_panel="Several machines")
+    ] = None,
+    teacher_checkpoint: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The teacher's weights.", rich_help_panel="Weights")
+    ] = None,
+    student_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|none",
+            help="Where the student starts: a network, a backbone, or none for random weights.",
+            rich_help_panel="Weights",
+        ),
+    ] = None,
+    max_iters: Annotated[
+        int | None, typer.Option(min=1, help="Iterations of every role.", rich_help_panel="Schedule")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a worker a step.", rich_help_panel="Schedule")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes a worker.", rich_help_panel="Schedule")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything.", rich_help_panel="Schedule")] = None,
+    amp: Annotated[Amp | None, typer.Option(help="Mixed precision.", rich_help_panel="Schedule")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only deterministic GPU kernels.", rich_help_panel="Schedule")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Move a run that is in the way aside, and start.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change any key of the preset.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build, take two steps on random data, print sizes, stop.")
+    ] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved preset and stop.")] = False,
+) -> None:
+    """Train a teacher, a baseline, a distilled student, or all of them and compare."""
+    from rmrkd_cli import console
+    from rmrkd_cli.presets import load_preset, to_yaml
+
+    if resume and fresh:
+        raise RmrkdError("--resume and --fresh exclude each other")
+    overrides = list(settings or [])
+    for key, value in (
+        ("role", role), ("data.root", data_root), ("schedule.batch_size", batch_size), ("schedule.workers", workers),
+        ("seed", seed), ("schedule.amp", amp.value if amp else None), ("deterministic", deterministic or None),
+    ):  # fmt: skip
+        if value is not None:
+            overrides.append(f"{key}={_quoted(value)}")
+    if max_iters is not None:
+        overrides += [f"schedule.iters={max_iters}", f"teacher.schedule.iters={max_iters}"]
+    if teacher_checkpoint is not None:
+        overrides.append(f"teacher.checkpoint={{path: {_quoted(teacher_checkpoint)}}}")
+    if student_checkpoint == "none":
+        overrides += ["student.init=scratch", "student.checkpoint=null"]
+    elif student_checkpoint is not None:
+        overrides.append(f"student.checkpoint={{path: {_quoted(student_checkpoint)}}}")
+    resolved = load_preset(preset, method=method, overrides=overrides)
+    if print_config:
+        console.write(to_yaml(resolved))
+        return
+    if dry_run:
+        from rmrkd_cli.engine.dry_run import dry_run as rehearse
+
+        for line in rehearse(resolved, _roles(resolved)):
+            console.write(line)
+        return
+    from rmrkd_cli.engine.distributed import choose_device
+    from rmrkd_cli.engine.launch import Cluster
+
+    kind, count = choose_device(device.value, gpus)
+    cluster = Cluster(workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint)
+    records = train(resolved, work_dir, kind, cluster, resume=resume, fresh=fresh)
+    _show(records, resolved)
+
+
+def train(
+    preset: Preset, work_dir: Path | None, device: str, cluster: Cluster, *, resume: bool = False, fresh: bool = False
+) -> list[Record]:
+    """Trains the preset's roles one after the other; returns their result records.
+
+    Raises:
+        RmrkdError: Before anything is trained, when any of the directories holds another run.
+    """
+    from rmrkd_cli.engine.job import TrainJob
+    from rmrkd_cli.engine.launch import execute
+    from rmrkd_cli.engine.run_dir import RunDir, run_path
+    from rmrkd_cli.report import read_record
+
+    root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
+    _check_inputs(preset)
+    plan = []
+    for role in _roles(preset):
+        files = RunDir(run_path(root, role, preset.method))
+        own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
+        plan.append((role, own, files))
+    for role, own, files in plan:
+        if role == "distill" and len(plan) == 1:
+            _check_teacher(own)
+        files.prepare(own, resume=resume, fresh=fresh)
+    for role, own, files in plan:
+        if not files.finished:
+            execute(
+                TrainJob(preset=own.model_dump(mode="json"), role=role, run_dir=str(files.path), device=device), cluster
+            )
+    if cluster.node_rank > 0:
+        return []
+    return [read_record(files.result) for _, _, files in plan]
+
+
+def _roles(preset: Preset) -> list[str]:
+    if preset.role != "all":
+        return [preset.role]
+    return [*(["teacher"] if preset.teacher.checkpoint is None else []), "baseline", "distill"]
+
+
+def _teacher_for(preset: Preset, role: str, root: Path) -> Any:
+    """A preset that trains its own teacher finds it beside the other roles."""
+    if role != "distill" or preset.teacher.checkpoint is not None:
+        return preset.teacher
+    from rmrkd_cli.schema import CheckpointSource
+
+    source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
+    return preset.teacher.model_copy(update={"checkpoint": source})
+
+
+def _check_inputs(preset: Preset) -> None:
+    """Finds every image before a directory is claimed or a process started."""
+    from rmrkd_cli.data.catalog import dataset_info
+    from rmrkd_cli.data.demo import make_demo
+    from rmrkd_cli.data.samples import find_samples
+
+    info = dataset_info(preset)
+    if info.name == "demo" and preset.data.root is None:
+        make_demo(info.root)
+    for split in ("train", "val"):
+        find_samples(info, split)
+
+
+def _check_teacher(preset: Preset) -> None:
+    source = preset.teacher.checkpoint
+    if source is not None and source.path is not None and not Path(source.path).is_file():
+        raise RmrkdError(
+            f"the teacher's checkpoint `{source.path}` does not exist",
+            f"rmrkd train --preset {preset.name} --role teacher, or --teacher-checkpoint FILE",
+        )
+
+
+def _show(records: list[Record], preset: Preset) -> None:
+    if not records:
+        return
+    from rmrkd_cli import console, report
+
+    columns, rows = report.summary_table(records)
+    notes = [report.protocol_line(records[0]["protocol"])]
+    gap = report.gap_line(records)
+    if gap:
+        notes.append(gap)
+    if preset.paper is not None:
+        notes.append(f"paper: baseline {preset.paper.baseline:.2f}, distilled {preset.paper.distilled:.2f}")
+    if len(records) > 1:
+        console.show_table("IoU of each class, %", *report.class_table(records))
+    console.show_table(preset.title or preset.name, columns, rows, notes)
+    for record in records:
+        console.say(f"{record['role']}: {record['checkpoint']}")
+
+
+def _quoted(value: object) -> str:
+    import json
+
+    return json.dumps(value)

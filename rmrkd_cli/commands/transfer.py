@@ -1,0 +1,89 @@
+"""`rmrkd transfer`"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rmrkd_cli.errors import RmrkdError
+
+
+class Format(str, Enum):
+    pth = "pth"
+    safetensors = "safetensors"
+
+
+def transfer_command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A distiller's checkpoint, ours or a released one.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the student is written.")],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="[default: safetensors where OUT ends so, else pth]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.py", help="Also write the mmsegmentation config it holds.")
+    ] = None,
+) -> None:
+    """Take the student out of a distiller's checkpoint, as a plain mmsegmentation file."""
+    from rmrkd_cli import console
+
+    chosen = form or (Format.safetensors if target.suffix == ".safetensors" else Format.pth)
+    count, size = transfer(source, target, chosen.value, force=force, config=config)
+    console.write(f"{target}: {count} tensors, {size / 1e6:.2f} M numbers")
+
+
+def transfer(
+    source: Path, target: Path, form: str, *, force: bool = False, config: Path | None = None
+) -> tuple[int, int]:
+    """Writes the student, reads it back, and compares; returns the number of tensors and of their elements.
+
+    Raises:
+        RmrkdError: When there is no student in the file, or something would be overwritten.
+    """
+    import torch
+
+    from rmrkd_cli.checkpoint import STUDENT_KIND, read_checkpoint, save_torch, write_text
+
+    for file in (target, config):
+        if file is not None and file.exists() and not force:
+            raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
+    if target.exists() and target.samefile(source):
+        raise RmrkdError("IN and OUT are the same file")
+    checkpoint = read_checkpoint(source)
+    student = checkpoint.student()
+    if not student:
+        groups = sorted({key.split(".")[0] for key in checkpoint.state})
+        raise RmrkdError(
+            f"`{source}` holds no student: no key begins with `student.`, there are {', '.join(groups[:8])}"
+        )
+    if checkpoint.kind == "plain":
+        raise RmrkdError(f"`{source}` is already a plain checkpoint, there is nothing to take out", "use it as it is")
+    tensors = {key: value.contiguous().clone() for key, value in student.items()}
+    meta = {**checkpoint.meta, "kind": STUDENT_KIND}
+    if config is not None:
+        text = meta.get("config")
+        if not isinstance(text, str) or checkpoint.kind == "released":
+            raise RmrkdError(f"`{source}` holds no config of its student", "leave out --config")
+        write_text(text, config)
+    if form == "safetensors":
+        _save_safetensors(tensors, meta, target)
+    else:
+        save_torch({"meta": meta, "state_dict": tensors}, target)
+    written = read_checkpoint(target).state
+    if written.keys() != tensors.keys() or not all(torch.equal(written[key], tensors[key]) for key in tensors):
+        raise RmrkdError(f"`{target}` does not read back as it was written", "is the disk full or failing?")
+    return len(tensors), sum(value.numel() for value in tensors.values())
+
+
+def _save_safetensors(tensors: dict[str, Any], meta: dict[str, Any], target: Path) -> None:
+    import json
+
+    from safetensors.torch import save_file
+
+    from rmrkd_cli.checkpoint import save_atomic
+
+    text = json.dumps(meta, default=str)
+    save_atomic(lambda partial: save_file(tensors, partial, {"format": "pt", "rmrkd": text}), target)

@@ -1,0 +1,123 @@
+"""The terminal: results to stdout, everything else to stderr. The only place that imports rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from rmrkd_cli.errors import RmrkdError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One line of log."""
+    err.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def show_error(error: RmrkdError) -> None:
+    """The message, and below it the hint."""
+    err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        err.print(f"\n[bold]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def show_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+    bold_last: bool = False,
+) -> None:
+    """A table on stdout; the first column is text, the others are figures."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+    for number, row in enumerate(rows):
+        last = bold_last and number == len(rows) - 1
+        table.add_row(*(escape(cell) for cell in row), style="bold" if last else None)
+    out.print(table)
+    for note in notes:
+        out.print(escape(note), highlight=False, soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Plain text on stdout, as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+class Meter:
+    """Progress of one loop: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, total: int, progress: Progress | None, done: int = 0) -> None:
+        self.title = title
+        self.total = total
+        self.progress = progress
+        self.task: TaskID | None = None
+        if progress is not None:
+            self.task = progress.add_task(escape(title), total=total, completed=done, note="")
+        self._last = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        if self.progress is not None and self.task is not None:
+            fields = {"note": escape(note)} if note else {}
+            self.progress.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
+        elif note and (time.monotonic() - self._last >= 10 or done >= self.total):
+            self._last = time.monotonic()
+            say(f"{self.title} {done}/{self.total}  {note}")
+
+    def close(self) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.remove_task(self.task)
+
+
+class Screen:
+    """Hands out meters; silent on every worker but the first."""
+
+    def __init__(self, progress: Progress | None, quiet: bool) -> None:
+        self._progress = progress
+        self.quiet = quiet
+
+    def meter(self, title: str, total: int, done: int = 0) -> Meter | None:
+        return None if self.quiet else Meter(title, total, self._progress, done)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
+
+
+@contextmanager
+def screen(quiet: bool = False) -> Iterator[Screen]:
+    """A live area on stderr where that is a terminal."""
+    if quiet or not err.is_terminal:
+        yield Screen(None, quiet)
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield Screen(progress, quiet)
+
+
+def losses_line(values: Mapping[str, float]) -> str:
+    """`ce 1.23  rmrkd 0.45`"""
+    return "  ".join(f"{name} {value:.3f}" for name, value in values.items())

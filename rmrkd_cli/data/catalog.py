@@ -1,0 +1,209 @@
+"""What is known of each data set: layout, classes, palette, scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rmrkd_cli.cache import cache_dir
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.schema import Data, Folder, Preset
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Folders of one split, relative to the data set's root; `parts` pairs a list of names with a label folder."""
+
+    images: str
+    parts: tuple[tuple[str | None, str], ...]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set, without its images.
+
+    Attributes:
+        scale: (width, height) that images are fitted into, in training before the random ratio.
+        ignore_labels: Values in the label files that become 255, the ignored label.
+        reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
+    """
+
+    name: str
+    root: Path
+    splits: dict[str, Split]
+    classes: tuple[str, ...]
+    palette: Palette
+    scale: tuple[int, int]
+    eval_scale: tuple[int, int]
+    image_suffix: str
+    label_suffix: str
+    ignore_labels: tuple[int, ...] = (255,)
+    reduce_zero_label: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def _split(images: str, labels: str, names: str | None = None) -> Split:
+    return Split(images, ((names, labels),))
+
+
+_CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+_CAMVID_PALETTE: Palette = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+
+
+def dataset_info(preset: Preset) -> DatasetInfo:
+    """The data set of a preset, with the preset's own root, scales and (for `custom`) folders and classes."""
+    info = _BUILDERS[preset.dataset](preset)
+    data = preset.data
+    changes: dict[str, object] = {}
+    if data.root is not None:
+        changes["root"] = Path(data.root).expanduser()
+    if data.train_scale is not None:
+        changes["scale"] = data.train_scale
+    if data.eval_scale is not None:
+        changes["eval_scale"] = data.eval_scale
+    return replace(info, **changes)  # type: ignore[arg-type]
+
+
+def _mmseg_classes(name: str) -> tuple[tuple[str, ...], Palette]:
+    from rmrkd_cli.mmcv_ops import make_mmseg_importable
+
+    make_mmseg_importable()
+    import mmseg.datasets as datasets
+
+    source = getattr(datasets, name)
+    return tuple(source.CLASSES), tuple((int(r), int(g), int(b)) for r, g, b in source.PALETTE)
+
+
+def _cityscapes(preset: Preset) -> DatasetInfo:
+    classes, palette = _mmseg_classes("CityscapesDataset")
+    return DatasetInfo(
+        name="cityscapes",
+        root=Path("data/cityscapes"),
+        splits={part: _split(f"leftImg8bit/{part}", f"gtFine/{part}") for part in ("train", "val", "test")},
+        classes=classes,
+        palette=palette,
+        scale=(2048, 1024),
+        eval_scale=(2048, 1024),
+        image_suffix="_leftImg8bit.png",
+        label_suffix="_gtFine_labelTrainIds.png",
+    )
+
+
+def _voc12aug(preset: Preset) -> DatasetInfo:
+    classes, palette = _mmseg_classes("PascalVOCDataset")
+    lists, labels = "ImageSets/Segmentation", "SegmentationClass"
+    train = Split("JPEGImages", ((f"{lists}/train.txt", labels), (f"{lists}/aug.txt", "SegmentationClassAug")))
+    return DatasetInfo(
+        name="voc12aug",
+        root=Path("data/VOCdevkit/VOC2012"),
+        splits={"train": train, "val": _split("JPEGImages", labels, f"{lists}/val.txt")},
+        classes=classes,
+        palette=palette,
+        scale=(2048, 512),
+        eval_scale=(2048, 512),
+        image_suffix=".jpg",
+        label_suffix=".png",
+    )
+
+
+def _ade20k(preset: Preset) -> DatasetInfo:
+    classes, palette = _mmseg_classes("ADE20KDataset")
+    folders = {"train": "training", "val": "validation"}
+    return DatasetInfo(
+        name="ade20k",
+        root=Path("data/ade/ADEChallengeData2016"),
+        splits={part: _split(f"images/{name}", f"annotations/{name}") for part, name in folders.items()},
+        classes=classes,
+        palette=palette,
+        scale=(2048, 512),
+        eval_scale=(2048, 512),
+        image_suffix=".jpg",
+        label_suffix=".png",
+        reduce_zero_label=True,
+    )
+
+
+def _camvid(preset: Preset) -> DatasetInfo:
+    return DatasetInfo(
+        name="camvid",
+        root=Path("data/camvid"),
+        splits={part: _split(part, f"{part}annot") for part in ("train", "val", "test")},
+        classes=_CAMVID_CLASSES,
+        palette=_CAMVID_PALETTE,
+        scale=(480, 360),
+        eval_scale=(480, 360),
+        image_suffix=".png",
+        label_suffix=".png",
+        ignore_labels=(11, 255),
+    )
+
+
+def _demo(preset: Preset) -> DatasetInfo:
+    from rmrkd_cli.data import demo
+
+    return DatasetInfo(
+        name="demo",
+        root=cache_dir() / demo.FOLDER,
+        splits={part: _split(part, f"{part}annot") for part in demo.SPLITS},
+        classes=demo.CLASSES,
+        palette=demo.PALETTE,
+        scale=demo.SIZE,
+        eval_scale=demo.SIZE,
+        image_suffix=".png",
+        label_suffix=".png",
+    )
+
+
+def _custom(preset: Preset) -> DatasetInfo:
+    data: Data = preset.data
+    classes = tuple(data.classes or ())
+    folders: dict[str, Folder | None] = {"train": data.train, "val": data.val, "test": data.test}
+    if data.root is None:
+        raise RmrkdError("dataset `custom` needs its folder", "--data-root DIR, or `data: {root: DIR}` in the preset")
+    scale = data.train_scale or data.eval_scale
+    if scale is None:
+        raise RmrkdError(
+            "dataset `custom` needs the size its images are fitted into",
+            "add `data: {train_scale: [WIDTH, HEIGHT]}` to the preset",
+        )
+    return DatasetInfo(
+        name="custom",
+        root=Path(data.root),
+        splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
+        classes=classes,
+        palette=tuple(data.palette) if data.palette else _generated_palette(len(classes)),
+        scale=scale,
+        eval_scale=data.eval_scale or scale,
+        image_suffix=data.image_suffix,
+        label_suffix=data.label_suffix,
+        ignore_labels=tuple(data.ignore_labels),
+    )
+
+
+def _generated_palette(count: int) -> Palette:
+    """The colours of Pascal VOC, continued: the bits of the class index spread over red, green and blue."""
+
+    def channel(index: int, offset: int) -> int:
+        return sum(((index >> (3 * bit + offset)) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
+_BUILDERS = {
+    "cityscapes": _cityscapes,
+    "voc12aug": _voc12aug,
+    "ade20k": _ade20k,
+    "camvid": _camvid,
+    "demo": _demo,
+    "custom": _custom,
+}

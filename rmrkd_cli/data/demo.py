@@ -1,0 +1,116 @@
+"""A small generated data set with real structure: textured regions, shapes, occlusion, light and noise.
+
+Colours are drawn afresh for every region, so a class is told by its shape, texture and place, not by its colour.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Array = NDArray[np.float32]
+
+SEED = 2025
+SPLITS = {"train": 240, "val": 80}
+SIZE = (128, 128)  # width, height
+FOLDER = f"demo-v1-{SEED}"
+CLASSES = ("sky", "ground", "water", "disc", "box", "triangle", "ring", "pole")
+PALETTE = (
+    (135, 190, 235), (125, 110, 70), (40, 80, 170), (220, 70, 60), (240, 190, 50),
+    (90, 170, 90), (170, 90, 190), (90, 90, 100),
+)  # fmt: skip
+_DISC, _BOX, _TRIANGLE, _RING, _POLE = 3, 4, 5, 6, 7
+
+
+def make_demo(folder: Path) -> None:
+    """Writes the data set, unless it is there; a half-made one never appears under the final name."""
+    if folder.is_dir():
+        return
+    import cv2
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
+    for number, (split, count) in enumerate(SPLITS.items()):
+        (building / split).mkdir()
+        (building / f"{split}annot").mkdir()
+        for index in range(count):
+            image, label = draw(np.random.default_rng([SEED, number, index]))
+            cv2.imwrite(str(building / split / f"{index:04d}.png"), image)
+            cv2.imwrite(str(building / f"{split}annot" / f"{index:04d}.png"), label)
+    try:
+        os.rename(building, folder)
+    except OSError:  # another process was first
+        shutil.rmtree(building)
+
+
+def draw(rng: np.random.Generator) -> tuple[Image, Image]:
+    """One image (H, W, 3) and its label map (H, W)."""
+    width, height = SIZE
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    label: Image = np.zeros((height, width), np.uint8)
+    image = _texture(rng, 0, xs, ys)
+    horizon = rng.uniform(0.25, 0.5) * height + rng.uniform(2, 8) * np.sin(xs / rng.uniform(10, 30) + rng.uniform(0, 6))
+    _paint(image, label, ys > horizon, 1, rng, xs, ys)
+    shore = horizon + rng.uniform(0.2, 0.6) * height + rng.uniform(-0.5, 0.5) * (xs - width / 2)
+    if rng.random() < 0.7:
+        _paint(image, label, ys > shore, 2, rng, xs, ys)
+    for _ in range(rng.integers(4, 9)):
+        kind = int(rng.integers(_DISC, _POLE + 1))
+        _paint(image, label, _shape(rng, kind, xs, ys), kind, rng, xs, ys)
+    light = 1.0 + rng.uniform(-0.4, 0.4) * (xs / width - 0.5) + rng.uniform(-0.4, 0.4) * (ys / height - 0.5)
+    image = image * light[..., None] + rng.normal(0, rng.uniform(4, 14), image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), label
+
+
+def _paint(
+    image: Array, label: Image, region: NDArray[np.bool_], kind: int, rng: np.random.Generator, xs: Array, ys: Array
+) -> None:
+    label[region] = kind
+    image[region] = _texture(rng, kind, xs, ys)[region]
+
+
+def _texture(rng: np.random.Generator, kind: int, xs: Array, ys: Array) -> Array:
+    """A colour pattern (H, W, 3): smooth for sky and discs, grained, wavy, striped or checked for the others."""
+    base = rng.uniform(50, 205, 3)
+    angle = rng.uniform(0, np.pi)
+    along = xs * np.cos(angle) + ys * np.sin(angle)
+    across = ys * np.cos(angle) - xs * np.sin(angle)
+    period = rng.uniform(4, 9)
+    if kind == 1:
+        pattern = rng.normal(0, 1.0, xs.shape)
+    elif kind == 2:
+        pattern = np.sin(ys / period * 4 + 2 * np.sin(xs / 12))
+    elif kind in (_BOX, _RING):
+        pattern = np.sign(np.sin(along / period * np.pi))
+    elif kind == _TRIANGLE:
+        pattern = np.sign(np.sin(along / period * np.pi) * np.sin(across / period * np.pi))
+    else:
+        pattern = (ys - ys.mean()) / ys.std()
+    strength = rng.uniform(8, 30)
+    return np.asarray(base + strength * pattern[..., None] * rng.uniform(0.5, 1.0, 3), np.float32)
+
+
+def _shape(rng: np.random.Generator, kind: int, xs: Array, ys: Array) -> NDArray[np.bool_]:
+    width, height = SIZE
+    size = rng.uniform(9, 24)
+    dx, dy = xs - rng.uniform(0, width), ys - rng.uniform(0.2, 1.0) * height
+    angle = rng.uniform(0, np.pi)
+    u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    if kind == _DISC:
+        region = u**2 + (v * rng.uniform(1.0, 1.5)) ** 2 < size**2
+    elif kind == _BOX:
+        region = np.maximum(np.abs(u), np.abs(v) * rng.uniform(1.0, 1.8)) < size * 0.85
+    elif kind == _TRIANGLE:
+        region = (v < size * 0.6) & (v > np.abs(u) * 1.7 - size)
+    elif kind == _RING:
+        radius = np.hypot(u, v)
+        region = (radius < size) & (radius > size * 0.55)
+    else:
+        region = (np.abs(dx + 0.1 * dy) < rng.uniform(1.5, 4)) & (np.abs(dy) < size * 2.2)
+    return np.asarray(region)

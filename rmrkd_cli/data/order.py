@@ -1,0 +1,63 @@
+"""Which sample is seen when: a function of (seed, step, rank) and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, index) from a given step on.
+
+    Position p counts the samples of the whole run over all ranks; sample p is entry p mod n of the permutation
+    of pass p // n. So the order depends neither on the number of loader workers nor on where a run was resumed,
+    and W workers with batch B see together what one worker with batch W * B sees.
+
+    Args:
+        size: n, samples of the data set.
+        batch_size: Images a worker process a forward pass.
+        world_size, rank: Of the worker processes.
+        accumulate: Forward passes an optimizer step.
+        first_step, last_step: Optimizer steps to serve, the last one not included.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+        first_step: int = 0,
+        last_step: int,
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.world_size = world_size
+        self.rank = rank
+        self.accumulate = accumulate
+        self.passes = range(first_step * accumulate, last_step * accumulate)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for number in self.passes:
+            start = (number * self.world_size + self.rank) * self.batch_size
+            batch = []
+            for position in range(start, start + self.batch_size):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = self._permutation(epoch)
+                batch.append((position, int(order[position % self.size])))
+            yield batch
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.size)

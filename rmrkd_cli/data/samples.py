@@ -1,0 +1,95 @@
+"""The image and label files of a data set, found and paired before anything else starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmrkd_cli.data.catalog import DatasetInfo, Split
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, its label file, and its name within the data set."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
+    """All samples of a split, ordered by name.
+
+    Raises:
+        RmrkdError: When the root, a folder, a list or a label is missing; the message shows the expected tree.
+    """
+    if split not in info.splits:
+        raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, info.splits)}")
+    if not info.root.is_dir():
+        raise RmrkdError(
+            f"data root `{info.root}` does not exist; `{info.name}` is expected as\n{expected_tree(info, [split])}",
+            "give its place with --data-root DIR",
+        )
+    layout = info.splits[split]
+    missing = [part for part in _needed(layout) if not (info.root / part).exists()]
+    if missing:
+        raise RmrkdError(
+            f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
+            f"{expected_tree(info, [split])}",
+            "give its place with --data-root DIR",
+        )
+    samples = [sample for names, labels in layout.parts for sample in _pair(info, layout.images, names, labels)]
+    if not samples:
+        raise RmrkdError(f"no image ends with `{info.image_suffix}` in `{info.root / layout.images}`")
+    _check_labels(samples, info)
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """Twelve hex digits that name a set of samples: two results are comparable only when it agrees."""
+    return hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()[:12]
+
+
+def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
+    """The folders a data set needs, one a line, with a file name as example."""
+    lines = [f"  {info.root}/"]
+    for split in splits:
+        layout = info.splits[split]
+        lines.append(f"    {layout.images}/NAME{info.image_suffix}")
+        for names, labels in layout.parts:
+            lines.append(f"    {labels}/NAME{info.label_suffix}")
+            if names is not None:
+                lines.append(f"    {names}    (one NAME a line)")
+    return "\n".join(lines)
+
+
+def _needed(layout: Split) -> list[str]:
+    parts = [part for pair in layout.parts for part in pair if part is not None]
+    return list(dict.fromkeys([layout.images, *parts]))
+
+
+def _pair(info: DatasetInfo, images: str, names: str | None, labels: str) -> list[Sample]:
+    folder = info.root / images
+    if names is not None:
+        stems = [line.strip() for line in (info.root / names).read_text().splitlines() if line.strip()]
+    else:
+        found = sorted(folder.rglob(f"*{info.image_suffix}"))
+        stems = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in found]
+    return [
+        Sample(stem, folder / (stem + info.image_suffix), info.root / labels / (stem + info.label_suffix))
+        for stem in stems
+    ]
+
+
+def _check_labels(samples: list[Sample], info: DatasetInfo) -> None:
+    for kind in ("image", "label"):
+        lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
+        if not lost:
+            continue
+        hint = ""
+        if info.name == "cityscapes" and kind == "label":
+            hint = "labelTrainIds files are made from gtFine by `csCreateTrainIdLabelImgs` of cityscapesscripts"
+        raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)

@@ -1,0 +1,120 @@
+"""From a preset to modules: networks with their weights, losses, and the distiller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmrkd_cli.distiller import Distiller, Stage
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses import LOSSES
+from rmrkd_cli.models import (
+    Progress,
+    Shapes,
+    build_network,
+    load_imagenet_backbone,
+    load_weights,
+    network_config,
+    shapes_of,
+)
+from rmrkd_cli.schema import Network, Preset
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Built:
+    """A distiller, the config of the network it trains, and where the weights came from."""
+
+    distiller: Distiller
+    config: dict[str, Any]
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+def trained_network(preset: Preset, role: str) -> Network:
+    """The network a role trains."""
+    return preset.teacher if role == "teacher" else preset.student
+
+
+def build_distiller(
+    preset: Preset,
+    role: str,
+    num_classes: int,
+    *,
+    device: str,
+    say: Say,
+    with_weights: bool = True,
+    on_progress: Progress | None = None,
+) -> Built:
+    """Builds what a role trains. Initial weights depend on the seed alone, so roles start from the same student.
+
+    Args:
+        device: "cpu" or "cuda"; modules stay on the CPU, plain batch norm replaces SyncBN for "cpu".
+        with_weights: Load or fetch starting weights; False leaves everything random (for `--dry-run`).
+    """
+    spec = trained_network(preset, role)
+    config = network_config(spec, num_classes)
+    torch.manual_seed(preset.seed)
+    network = build_network(config, device=device, name="teacher" if role == "teacher" else "student")
+    sources: dict[str, Any] = {}
+    if with_weights:
+        what = "teacher" if role == "teacher" else "student"
+        sources[what] = _start(network, spec, config, what, say, on_progress)
+    if role != "distill":
+        return Built(Distiller(network), config, sources)
+
+    teacher = build_network(network_config(preset.teacher, num_classes), device=device, name="teacher")
+    if with_weights:
+        if preset.teacher.checkpoint is None:
+            raise RmrkdError(
+                f"preset `{preset.name}` trains its own teacher, and none was given",
+                f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
+            )
+        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher", on_progress=on_progress)
+    torch.manual_seed(preset.seed + 1)
+    losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes)
+    stages: dict[str, Stage] = {name: spec.stage for name, spec in preset.losses.items()}
+    weights = {name: spec.weight for name, spec in preset.losses.items()}
+    return Built(Distiller(network, teacher, losses, stages, weights), config, sources)
+
+
+def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: int) -> dict[str, nn.Module]:
+    """The preset's losses, each for the channels met at its stage."""
+    built: dict[str, nn.Module] = {}
+    for name, spec in preset.losses.items():
+        options = spec.model_dump(exclude={"type", "stage", "weight"})
+        stage: Stage = spec.stage
+        if stage == "logits":
+            built[name] = LOSSES[spec.type](num_classes, **options)
+            continue
+        if student.strides[stage] != teacher.strides[stage]:
+            raise RmrkdError(
+                f"loss `{name}` at stage {stage}: the student's map has stride {student.strides[stage]}, the teacher's "
+                f"{teacher.strides[stage]}",
+                "choose another stage, or strides and dilations in the overrides that make them equal",
+            )
+        channels = (student.channels[stage], teacher.channels[stage])
+        if spec.type in ("rmrkd", "idd", "ifvd"):
+            options["num_classes"] = num_classes
+        built[name] = LOSSES[spec.type](*channels, **options)
+    return built
+
+
+def _start(
+    network: nn.Module, spec: Network, config: dict[str, Any], what: str, say: Say, on_progress: Progress | None
+) -> Any:
+    role_is_teacher = what == "teacher"
+    if spec.checkpoint is not None and not role_is_teacher:
+        found = load_weights(network, spec.checkpoint, what=what, on_progress=on_progress)
+        say(f"{what} starts from {found['source']}")
+        return found
+    if spec.init == "scratch":
+        say(f"{what} starts from random weights")
+        return "scratch"
+    address = load_imagenet_backbone(network, config.get("pretrained"), on_progress)
+    say(f"{what}'s backbone starts from {address}")
+    return address

@@ -1,0 +1,69 @@
+"""A rehearsal: build everything, take two steps on random data, say what it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.engine.build import build_distiller
+from rmrkd_cli.engine.evaluate import cost
+from rmrkd_cli.engine.step import Batch, TrainStep
+from rmrkd_cli.errors import RunError
+from rmrkd_cli.schema import Preset
+
+STEPS = 2
+
+
+def dry_run(preset: Preset, roles: list[str], device: str | None = None) -> Iterator[str]:
+    """Lines that say what was built and what a step cost; no image is read and no weight fetched.
+
+    Args:
+        device: "cpu" or "cuda"; none takes a GPU where there is one.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    info = dataset_info(preset)
+    yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {kind}"
+    for role in roles:
+        yield from _rehearse(preset, role, info.num_classes, info.eval_scale, kind)
+
+
+def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], kind: str) -> Iterator[str]:
+    schedule = preset.schedule_for(role)
+    built = build_distiller(preset, role, classes, device=kind, say=lambda _: None, with_weights=False)
+    model = built.distiller.to(kind).to(memory_format=torch.channels_last)
+    model.train()
+    yield f"{role}:"
+    size = cost(model.student, scale)
+    yield f"  trained network   {size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs at {scale[0]}x{scale[1]}"
+    if model.teacher is not None:
+        size = cost(model.teacher, scale)
+        yield f"  teacher           {size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"
+    for name, loss in model.losses.items():
+        count = sum(parameter.numel() for parameter in loss.parameters())
+        yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, stage {model.stages[name]}, weight {model.weights[name]:g}"
+    step = TrainStep(model, model, schedule, torch.device(kind))
+    generator = torch.Generator().manual_seed(preset.seed)
+    shape = (schedule.batch_size, 3, *schedule.crop)
+    for number in range(STEPS):
+        images = torch.randn(shape, generator=generator)
+        labels = torch.randint(0, classes, (shape[0], 1, *schedule.crop), generator=generator)
+        began = time.perf_counter()
+        named = step([Batch(images, labels, [])] * schedule.accumulate, number)
+        values = {name: float(value) for name, value in named.items()}
+        seconds = time.perf_counter() - began
+        wrong = [name for name, value in values.items() if value != value]
+        if wrong:
+            raise RunError(f"loss `{wrong[0]}` is not a number on random images")
+    yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    yield f"  step {STEPS}            {seconds:8.2f} s for {schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}, peak memory {_peak(kind) / 2**30:.2f} GiB"
+
+
+def _peak(kind: str) -> int:
+    if kind == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,139 @@
+"""The one evaluation path: training, `eval` and `compare` all count here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from rmrkd_cli.data.catalog import DatasetInfo
+from rmrkd_cli.data.samples import Sample, fingerprint
+from rmrkd_cli.data.transforms import IGNORE, EvalItem, EvalSet
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.metrics import ConfusionMatrix
+
+OnImage = Callable[[int, Tensor], None]
+
+
+def protocol(
+    info: DatasetInfo, samples: list[Sample], split: str, scales: tuple[float, ...] = (1.0,), flip: bool = False
+) -> dict[str, Any]:
+    """Everything two results must share to be comparable."""
+    return {
+        "dataset": info.name,
+        "split": split,
+        "images": len(samples),
+        "fingerprint": fingerprint(samples),
+        "classes": list(info.classes),
+        "scale": list(info.eval_scale),
+        "scales": list(scales),
+        "flip": flip,
+        "mode": "whole",
+    }
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    dataset: EvalSet,
+    world: World,
+    *,
+    workers: int = 0,
+    on_image: OnImage | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ConfusionMatrix:
+    """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
+
+    Args:
+        network: A segmentor on the world's device; left in eval mode.
+        on_image: Called on this worker with (index of the image, prediction (H, W)).
+        should_stop: Asked after each image; ends the count early.
+
+    Returns:
+        The counts of all workers, on every worker.
+    """
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    own = range(world.rank, len(dataset), world.size)
+    loader: DataLoader[EvalItem] = DataLoader(
+        Subset(dataset, list(own)),
+        batch_size=None,
+        num_workers=min(workers, len(own)),
+        worker_init_fn=quiet_worker,
+        pin_memory=world.device.type == "cuda",
+    )
+    matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
+    for item in loader:
+        guess = predict(network, item, world.device)
+        if item.labels is not None:
+            matrix.update(guess, item.labels.to(world.device, non_blocking=True))
+        if on_image is not None:
+            on_image(item.index, guess)
+        if should_stop():
+            break
+    matrix.matrix = world.sum(matrix.matrix)
+    return matrix
+
+
+def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
+    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views."""
+    total: Tensor | None = None
+    for view, meta in item.views:
+        image = view.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
+        total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total.argmax(1)[0]
+
+
+def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Parameters, and multiply-accumulates for one image of (width, height), counted without computing."""
+    import copy
+
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shadow = copy.deepcopy(network).to("meta").eval()
+    image = torch.empty(1, 3, size[1], size[0], device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow.encode_decode(image, None)  # type: ignore[operator]
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": counter.get_total_flops() // 2,
+    }
+
+
+@torch.inference_mode()
+def latency(network: nn.Module, size: tuple[int, int], device: torch.device, budget: float = 10.0) -> dict[str, float]:
+    """Milliseconds for one image of (width, height), logits included: median and quartiles of warm runs.
+
+    Args:
+        budget: Seconds to spend; at least 3 and at most 50 runs are timed.
+    """
+    network = network.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.zeros(1, 3, size[1], size[0], device=device).contiguous(memory_format=torch.channels_last)
+
+    def once() -> float:
+        started = time.perf_counter()
+        network.encode_decode(image, None)  # type: ignore[operator]
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    for _ in range(2):
+        warm = once()
+    times = sorted(1e3 * once() for _ in range(max(3, min(50, int(budget / max(warm, 1e-6))))))
+    low, median, high = statistics.quantiles(times, n=4)
+    return {"median_ms": median, "low_ms": low, "high_ms": high, "runs": len(times), "device": device.type}  # type: ignore[dict-item]
+
+
+def quiet_worker(_: int) -> None:
+    """Loader workers leave signals to the process that owns them, and use one thread."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,179 @@
+"""One checkpoint of any kind, from its file to a result record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint, write_text
+from rmrkd_cli.console import screen
+from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
+from rmrkd_cli.data.demo import make_demo
+from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.transforms import EvalSet
+from rmrkd_cli.engine.distributed import world
+from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
+from rmrkd_cli.engine.export import parse_config_text
+from rmrkd_cli.engine.job import EvalJob
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.models import build_network, network_config
+from rmrkd_cli.report import make_record, to_json
+from rmrkd_cli.schema import Preset
+
+
+@dataclass
+class Loaded:
+    """A network with its weights, and what its checkpoint says of it."""
+
+    network: nn.Module
+    checkpoint: Checkpoint
+    preset: Preset | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        meta = self.checkpoint.meta
+        return {
+            "name": self.preset.name if self.preset is not None else None,
+            "role": meta.get("role") if isinstance(meta.get("role"), str) else None,
+            "method": meta.get("method") if isinstance(meta.get("method"), str) else None,
+            "seed": meta.get("seed") if isinstance(meta.get("seed"), int) else None,
+            "iterations": meta.get("iterations") if isinstance(meta.get("iterations"), int) else None,
+            "checkpoint": str(self.checkpoint.path),
+        }
+
+
+def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loaded:
+    """Builds and fills the network of a checkpoint: a distiller's student, a plain one, or a teacher.
+
+    Args:
+        given: A preset to take the network from, where the file does not describe itself.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.student()
+    if not state:
+        raise RmrkdError(f"`{path}` holds no student: no key begins with `student.`")
+    preset = given or _own_preset(checkpoint)
+    classes = _classes_of(state, path)
+    network = None
+    if given is None and isinstance(checkpoint.meta.get("config"), str):
+        config = parse_config_text(checkpoint.meta["config"]).get("model")
+        if isinstance(config, dict) and config.get("type") == "EncoderDecoder":
+            network = build_network(config, device=device)
+    if network is None:
+        if given is None:
+            raise RmrkdError(
+                f"`{path}` does not describe its network", "say which one it is: --preset NAME (see `rmrkd presets`)"
+            )
+        network = _fitting_network(given, state, classes, device)
+    load_into(network, state, path, hint="is it the network of another preset?" if given else "")
+    return Loaded(network, checkpoint, preset)
+
+
+def run_evaluation(job: EvalJob) -> None:
+    """Evaluates on all workers; the first writes the record to `job.output`."""
+    given = Preset.model_validate(job.preset) if job.preset is not None else None
+    with world(job.device) as here, screen(quiet=not here.is_first) as shown:
+        loaded = load_checkpoint_network(job.checkpoint, given, job.device)
+        info = _dataset_for(job, loaded)
+        samples = _samples(info, job)
+        _check_classes(loaded.network, info, job.checkpoint)
+        dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip)
+        meter = shown.meter(Path(job.checkpoint).name, -(-len(samples) // here.size))
+        writer = _PredictionWriter(job.save_predictions, info, samples) if job.save_predictions else None
+        seen = 0
+
+        def on_image(index: int, guess: Tensor) -> None:
+            nonlocal seen
+            seen += 1
+            if writer is not None:
+                writer.write(index, guess)
+            if meter is not None:
+                meter.update(seen, f"{samples[index].name}")
+
+        network = loaded.network.to(here.device)
+        matrix = evaluate(network, dataset, here, workers=job.workers, on_image=on_image)
+        if here.is_first:
+            how = protocol(info, samples, job.split, job.scales, job.flip)
+            record = make_record(matrix, how, **loaded.facts, **cost(network, info.eval_scale))
+            write_text(to_json(record), Path(job.output))
+        here.wait()
+
+
+class _PredictionWriter:
+    """Index PNGs with the data set's palette, under the images' own names."""
+
+    def __init__(self, folder: str, info: DatasetInfo, samples: list[Sample]) -> None:
+        self.folder, self.samples = Path(folder), samples
+        self.palette = [value for colour in info.palette for value in colour]
+
+    def write(self, index: int, guess: Tensor) -> None:
+        from PIL import Image
+
+        target = self.folder / f"{self.samples[index].name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(guess.to("cpu", torch.uint8).numpy())
+        picture.putpalette(self.palette)
+        picture.save(target)
+
+
+def _dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
+    preset = loaded.preset
+    if preset is None and job.dataset is None:
+        raise RmrkdError(f"`{job.checkpoint}` does not say its data set", "--dataset NAME")
+    if preset is None or (job.dataset is not None and job.dataset != preset.dataset):
+        preset = Preset.model_validate(
+            {"dataset": job.dataset, "teacher": {"config": "none"}, "student": {"config": "none"}}
+        )
+    if job.data_root is not None:
+        preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": job.data_root})})
+    info = dataset_info(preset)
+    if info.name == "demo" and preset.data.root is None:
+        make_demo(info.root)
+    return info
+
+
+def _samples(info: DatasetInfo, job: EvalJob) -> list[Sample]:
+    samples = find_samples(info, job.split)
+    return samples if job.max_images is None else samples[: job.max_images]
+
+
+def _check_classes(network: nn.Module, info: DatasetInfo, path: str) -> None:
+    if network.num_classes != info.num_classes:
+        raise RmrkdError(
+            f"`{path}` tells {network.num_classes} classes apart, `{info.name}` has {info.num_classes}",
+            "choose the data set it was trained on with --dataset",
+        )
+
+
+def _own_preset(checkpoint: Checkpoint) -> Preset | None:
+    described = checkpoint.meta.get("preset")
+    if not isinstance(described, Mapping):
+        return None
+    try:
+        return Preset.model_validate(dict(described))
+    except ValueError:
+        return None
+
+
+def _classes_of(state: Mapping[str, Tensor], path: str) -> int:
+    weight = state.get("decode_head.conv_seg.weight")
+    if weight is None:
+        raise RmrkdError(f"`{path}` holds no segmentation network: `decode_head.conv_seg.weight` is missing")
+    return int(weight.shape[0])
+
+
+def _fitting_network(preset: Preset, state: Mapping[str, Tensor], classes: int, device: str) -> nn.Module:
+    """The preset's student, or its teacher where only that has the checkpoint's keys and shapes."""
+    wanted = {key: value.shape for key, value in state.items()}
+    networks = []
+    for name, spec in (("student", preset.student), ("teacher", preset.teacher)):
+        network = build_network(network_config(spec, classes), device=device, name=name)
+        if {key: value.shape for key, value in network.state_dict().items()} == wanted:
+            return network
+        networks.append(network)
+    return networks[0]

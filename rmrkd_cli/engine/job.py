@@ -1,0 +1,64 @@
+"""What a worker process is told to do; plain data, so that it can cross a process boundary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rmrkd_cli.schema import Preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """One role of one preset, to be trained in a directory that is already claimed.
+
+    Attributes:
+        preset: The resolved preset, as plain data.
+        role: "teacher", "baseline" or "distill".
+        device: "cpu" or "cuda".
+    """
+
+    preset: dict[str, Any]
+    role: str
+    run_dir: str
+    device: str
+
+    def parsed(self) -> Preset:
+        return Preset.model_validate(self.preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalJob:
+    """One checkpoint, to be evaluated; the record is left in `output`."""
+
+    preset: dict[str, Any] | None
+    checkpoint: str
+    dataset: str | None
+    data_root: str | None
+    split: str
+    scales: tuple[float, ...]
+    flip: bool
+    device: str
+    output: str
+    workers: int = 2
+    save_predictions: str | None = None
+    max_images: int | None = None
+
+
+Job = TrainJob | EvalJob
+_KINDS: dict[str, type[TrainJob] | type[EvalJob]] = {"train": TrainJob, "eval": EvalJob}
+
+
+def write_job(job: Job, path: Path) -> None:
+    kind = next(name for name, cls in _KINDS.items() if isinstance(job, cls))
+    path.write_text(json.dumps({"kind": kind, **asdict(job)}), encoding="utf-8")
+
+
+def read_job(path: Path) -> Job:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    cls = _KINDS[raw.pop("kind")]
+    if cls is EvalJob:
+        raw["scales"] = tuple(raw["scales"])
+    return cls(**raw)

@@ -1,0 +1,140 @@
+"""A run's directory: its configuration, log, checkpoints and results, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmrkd_cli.checkpoint import link_or_copy, save_torch, write_text
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets import to_yaml
+from rmrkd_cli.schema import OWN_METHOD, Preset
+
+_MAY_CHANGE = ("title", "paper", "schedule.workers", "schedule.log_interval")  # between a run and its resumption
+
+
+def run_path(work_dir: Path, role: str, method: str) -> Path:
+    """`<work dir>/<role>`, with the method's name where it is not the preset's own."""
+    named = role == "distill" and method != OWN_METHOD
+    return work_dir / (f"{role}-{method}" if named else role)
+
+
+class RunDir:
+    """Files of one run; only the first worker writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.log = path / "log.jsonl"
+        self.student = path / "student.pth"
+        self.result = path / "result.json"
+        self.last = path / "last.pth"
+        self.best = path / "best.pth"
+
+    @property
+    def finished(self) -> bool:
+        return self.student.is_file() and self.result.is_file()
+
+    @property
+    def used(self) -> bool:
+        return self.path.is_dir() and any(self.path.iterdir())
+
+    def prepare(self, preset: Preset, *, resume: bool, fresh: bool) -> None:
+        """Claims the directory for a run, before anything is computed.
+
+        Raises:
+            RmrkdError: When it holds a run and neither `--resume` nor `--fresh` was given, or another run than
+                the one to resume.
+        """
+        if self.used and fresh:
+            moved = self._next_free_name()
+            self.path.rename(moved)
+        elif self.used and not resume:
+            state = "a finished run" if self.finished else "a run that did not finish"
+            raise RmrkdError(
+                f"`{self.path}` holds {state}, and nothing is overwritten",
+                "--resume goes on with it, --fresh moves it aside, --work-dir DIR chooses another place",
+            )
+        if self.used:
+            self._check_same(preset)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RmrkdError(
+                f"cannot make the run directory `{self.path}`: {error.strerror}", "--work-dir DIR"
+            ) from error
+        write_text(to_yaml(preset, f"rmrkd train --preset {self.config}"), self.config)
+
+    def checkpoints(self) -> list[Path]:
+        """`iter_N.pth`, newest first."""
+        found = [
+            (int(m[1]), p) for p in self.path.glob("iter_*.pth") if (m := re.fullmatch(r"iter_(\d+)\.pth", p.name))
+        ]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def save(self, contents: Mapping[str, Any], iteration: int, *, best: bool, keep: int) -> None:
+        """Writes `iter_N.pth`, points `last.pth` (and `best.pth`) at it, then drops the oldest beyond `keep`."""
+        path = self.path / f"iter_{iteration}.pth"
+        save_torch(contents, path)
+        link_or_copy(path, self.last)
+        if best:
+            link_or_copy(path, self.best)
+        for old in self.checkpoints()[keep:]:
+            old.unlink()
+
+    def append_log(self, line: Mapping[str, Any]) -> None:
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def trim_log(self, iteration: int) -> None:
+        """Forgets lines that lie after the checkpoint a run is resumed from: they will be written again."""
+        if not self.log.is_file():
+            return
+        kept = []
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["iter"] <= iteration:
+                    kept.append(line)
+            except (json.JSONDecodeError, KeyError):  # a line cut by a kill
+                continue
+        write_text("".join(line + "\n" for line in kept), self.log)
+
+    def _next_free_name(self) -> Path:
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.old{number}")).exists():
+            number += 1
+        return target
+
+    def _check_same(self, preset: Preset) -> None:
+        if not self.config.is_file():
+            raise RmrkdError(
+                f"`{self.path}` is not empty and holds no `config.yaml`, so it is not a run",
+                "choose another place with --work-dir DIR",
+            )
+        before = _flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        now = _flat(yaml.safe_load(to_yaml(preset)))
+        changed = sorted(
+            key
+            for key in before.keys() | now.keys()
+            if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
+        )
+        if changed:
+            lines = [f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed[:10]]
+            raise RmrkdError(
+                f"`{self.path}` holds another run:\n" + "\n".join(lines),
+                "repeat its settings, or choose --fresh or --work-dir DIR",
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -1,0 +1,90 @@
+"""One optimizer step: forward, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rmrkd_cli.distiller import Distiller
+from rmrkd_cli.schema import Schedule
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Batch(NamedTuple):
+    """images (B, 3, H, W) float32, labels (B, 1, H, W) int64, and which samples they are."""
+
+    images: Tensor
+    labels: Tensor
+    indices: list[int]
+
+
+def poly_lr(schedule: Schedule, step: int) -> float:
+    """The learning rate of a step (from 0): mmcv's poly policy with a floor."""
+    left = (1.0 - step / schedule.iters) ** schedule.power
+    return (schedule.lr - schedule.min_lr) * left + schedule.min_lr
+
+
+class TrainStep:
+    """SGD on a distiller.
+
+    Args:
+        model: The distiller itself.
+        wrapped: The same, or inside DDP.
+    """
+
+    def __init__(self, model: Distiller, wrapped: nn.Module, schedule: Schedule, device: torch.device) -> None:
+        self.model, self.wrapped, self.schedule, self.device = model, wrapped, schedule, device
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def __call__(self, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        """Takes one step over the given forward passes; returns each loss, unweighted, averaged over them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = poly_lr(self.schedule, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, 1):
+            with self._sync_only_last(number == len(batches)):
+                named = self._forward(batch)
+                self.scaler.scale(self.model.total(named) / len(batches)).backward()
+            for name, value in named.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(batches)
+        if self.schedule.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return sums
+
+    def state(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        mixed = _DTYPES.get(self.schedule.amp)
+        with torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None):
+            named: dict[str, Tensor] = self.wrapped(images, labels)
+        return named
+
+    def _sync_only_last(self, last: bool) -> Any:
+        if last or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()

@@ -1,0 +1,356 @@
+"""The training loop, from the first step to the exported student."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from rmrkd_cli import __version__
+from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
+from rmrkd_cli.console import Meter, Screen, losses_line, screen
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.demo import make_demo
+from rmrkd_cli.data.order import StepSampler
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.transforms import EvalSet, TrainItem, TrainSet
+from rmrkd_cli.engine.build import Built, build_distiller
+from rmrkd_cli.engine.distributed import World, world
+from rmrkd_cli.engine.evaluate import cost, evaluate, protocol, quiet_worker
+from rmrkd_cli.engine.export import mmseg_config_text
+from rmrkd_cli.engine.job import TrainJob
+from rmrkd_cli.engine.run_dir import RunDir
+from rmrkd_cli.engine.signals import StopRequest, stop_requests
+from rmrkd_cli.engine.step import Batch, TrainStep
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.report import make_record, to_json
+
+
+def run_training(job: TrainJob) -> None:
+    """Trains one role; leaves checkpoints, log, student and result in the run's directory."""
+    preset = job.parsed()
+    if preset.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    with world(job.device) as here, screen(quiet=not here.is_first) as shown, stop_requests() as stop:
+        Training(job, here, shown, stop).run()
+
+
+class Training:
+    """State of one role's training."""
+
+    def __init__(self, job: TrainJob, here: World, shown: Screen, stop: StopRequest) -> None:
+        self.preset = job.parsed()
+        self.role = job.role
+        self.here, self.shown, self.stop = here, shown, stop
+        self.schedule = self.preset.schedule_for(job.role)
+        self.files = RunDir(Path(job.run_dir))
+        self.info = dataset_info(self.preset)
+        if self.info.name == "demo" and self.preset.data.root is None:
+            make_demo(self.info.root)
+        self.train_samples = find_samples(self.info, "train")
+        self.val_samples = find_samples(self.info, "val")
+        self.built = self._build(job.device)
+        self.model = self.built.distiller.to(here.device).to(memory_format=torch.channels_last)
+        self.wrapped: nn.Module = self.model
+        if here.size > 1:
+            ids = [here.device.index] if here.device.type == "cuda" else None
+            self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
+        self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
+        self.iteration, self.seconds = 0, 0.0
+        self.best = -1.0
+        self._restore()
+
+    def run(self) -> None:
+        """The loop: step, log, evaluate, save; then the student."""
+        self.model.train()
+        schedule = self.schedule
+        self._announce()
+        meter = self.shown.meter(self.role, schedule.iters, self.iteration)
+        writer = self._tensorboard()
+        matrix: ConfusionMatrix | None = None
+        began = waiting = time.perf_counter()
+        for batches in self._batches():
+            data_seconds = time.perf_counter() - waiting
+            self._seed(self.iteration)
+            named = self.step(batches, self.iteration)
+            self.iteration += 1
+            if self._due(schedule.log_interval):
+                self.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                self._log(named, began - waiting, data_seconds, meter, writer)
+            stopped = self.here.any(self.stop.signum)
+            if self._due(schedule.eval_interval) and not stopped:
+                self.seconds += time.perf_counter() - began
+                matrix = self._evaluate(writer)
+                began = time.perf_counter()
+            elif stopped or self._due(schedule.checkpoint_interval):
+                self._save(best=False)
+            if meter is not None:
+                meter.update(self.iteration)
+            if stopped:
+                self._leave(stopped)
+            waiting = time.perf_counter()
+        if meter is not None:
+            meter.close()
+        if matrix is None:  # resumed at the very end
+            matrix = self._evaluate(writer)
+        self._finish(matrix)
+
+    def _due(self, interval: int) -> bool:
+        return self.iteration % interval == 0 or self.iteration == self.schedule.iters
+
+    def _build(self, device: str) -> Built:
+        """The first worker fetches missing files, the others then find them."""
+        for turn in (0, 1):
+            if (self.here.rank > 0) == bool(turn):
+                built = build_distiller(
+                    self.preset, self.role, self.info.num_classes, device=device, say=self.shown.say,
+                    on_progress=_Download(self.shown),
+                )  # fmt: skip
+            self.here.wait()
+        return built
+
+    def _announce(self) -> None:
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        schedule, here = self.schedule, self.here
+        images = schedule.batch_size * schedule.accumulate * here.size
+        norm = "plain batch norm (SyncBN needs GPUs)" if here.device.type == "cpu" else "SyncBN"
+        self.shown.say(
+            f"{self.preset.name} {self.role}: {schedule.iters} iterations of {images} images on {here.size} "
+            f"{here.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
+            f"{len(self.train_samples)} training and {len(self.val_samples)} validation images"
+        )
+        if self.iteration:
+            self.shown.say(f"resumed after iteration {self.iteration}")
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        schedule = self.schedule
+        dataset = TrainSet(
+            self.info, self.train_samples, crop=schedule.crop, ratio_range=self.preset.data.ratio_range,
+            seed=self.preset.seed,
+        )  # fmt: skip
+        sampler = StepSampler(
+            len(dataset), batch_size=schedule.batch_size, seed=self.preset.seed, world_size=self.here.size,
+            rank=self.here.rank, accumulate=schedule.accumulate, first_step=self.iteration, last_step=schedule.iters,
+        )  # fmt: skip
+        loader: DataLoader[list[TrainItem]] = DataLoader(
+            dataset, batch_sampler=sampler, num_workers=schedule.workers, collate_fn=_collate,
+            worker_init_fn=quiet_worker, pin_memory=self.here.device.type == "cuda",
+        )  # type: ignore[arg-type]  # fmt: skip
+        stream = iter(loader)
+        for _ in range(self.iteration, schedule.iters):
+            yield [next(stream) for _ in range(schedule.accumulate)]  # type: ignore[misc]
+
+    def _seed(self, step: int) -> None:
+        """Dropout and MGD's mask depend on (seed, step, rank) alone."""
+        state = np.random.SeedSequence([self.preset.seed, step, self.here.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]))
+
+    def _log(
+        self, named: dict[str, Tensor], seconds: float, data_seconds: float, meter: Meter | None, writer: Any
+    ) -> None:
+        values = torch.stack([value.detach().float() for value in named.values()])
+        raw = dict(zip(named, (self.here.sum(values) / self.here.size).tolist(), strict=True))
+        wrong = [name for name, value in raw.items() if not math.isfinite(value)]
+        if wrong:
+            raise RunError(
+                f"loss `{wrong[0]}` is {raw[wrong[0]]} at iteration {self.iteration}",
+                "lower the learning rate with --set schedule.lr=…, or clip gradients with --set schedule.clip_grad=10",
+            )
+        if not self.here.is_first:
+            return
+        weighted = {name: value * self.model.weights[name] for name, value in raw.items()}
+        rate = self.step.lr
+        line = {
+            "iter": self.iteration,
+            "lr": rate,
+            "losses": raw,
+            "weighted": weighted,
+            "total": sum(weighted.values()),
+        }
+        line |= {"seconds": seconds, "data_seconds": data_seconds, "peak_memory": _peak_memory(self.here.device)}
+        self.files.append_log(line)
+        for name, value in raw.items():
+            writer.add_scalar(f"loss/{name}", value, self.iteration)
+            writer.add_scalar(f"weighted/{name}", weighted[name], self.iteration)
+        writer.add_scalar("lr", rate, self.iteration)
+        if meter is not None:
+            best = f"  best mIoU {100 * self.best:.2f}" if self.best >= 0 else ""
+            meter.update(self.iteration, losses_line(weighted) + best)
+
+    def _evaluate(self, writer: Any) -> ConfusionMatrix:
+        """Counts over the validation images, keeps the best, and saves."""
+        self.here.share_buffers(self.model.student)
+        matrix = self._count()
+        stopped = self.here.any(self.stop.signum)
+        if stopped:
+            self._save(best=False)
+            self._leave(stopped)
+        miou = matrix.result().miou
+        better = miou > self.best
+        self.best = max(self.best, miou)
+        if self.here.is_first:
+            writer.add_scalar("mIoU", 100 * miou, self.iteration)
+            self.files.append_log({"iter": self.iteration, "val_miou": miou, "best_miou": self.best})
+        self.shown.say(f"{self.role} iteration {self.iteration}: mIoU {100 * miou:.2f}" + (" (best)" if better else ""))
+        self._save(best=better)
+        self.model.train()
+        return matrix
+
+    def _count(self) -> ConfusionMatrix:
+        dataset = EvalSet(self.info, self.val_samples)
+        share = math.ceil(len(dataset) / self.here.size)
+        meter = self.shown.meter("validation", share)
+        seen = 0
+
+        def on_image(index: int, guess: Tensor) -> None:
+            nonlocal seen
+            seen += 1
+            if meter is not None:
+                meter.update(seen)
+
+        matrix = evaluate(
+            self.model.student, dataset, self.here, workers=self.schedule.workers, on_image=on_image,
+            should_stop=lambda: bool(self.stop.signum),
+        )  # fmt: skip
+        if meter is not None:
+            meter.close()
+        return matrix
+
+    def _save(self, *, best: bool) -> None:
+        if self.here.is_first:
+            contents = {
+                "meta": self._meta(RUN_KIND),
+                "state_dict": self.model.state_dict(),
+                **self.step.state(),
+                "iteration": self.iteration,
+                "best_miou": self.best,
+                "seconds": self.seconds,
+            }
+            self.files.save(contents, self.iteration, best=best, keep=self.schedule.keep)
+        self.here.wait()
+
+    def _restore(self) -> None:
+        if not self.files.last.is_file():
+            return
+        saved = read_checkpoint(self.files.last)
+        before = saved.meta.get("world_size"), saved.meta.get("batch_size")
+        now = self.here.size, self.schedule.batch_size
+        if before != now:
+            raise RmrkdError(
+                f"`{self.files.path}` was trained by {before[0]} worker(s) of {before[1]} images, resumed by {now[0]} of "
+                f"{now[1]}: it would see other batches",
+                f"--gpus {before[0]} --batch-size {before[1]}",
+            )
+        load_into(self.model, saved.state, str(self.files.last))
+        self.step.restore(saved.rest)
+        self.iteration = int(saved.rest["iteration"])
+        self.best = float(saved.rest["best_miou"])
+        self.seconds = float(saved.rest["seconds"])
+        if self.here.is_first:
+            self.files.trim_log(self.iteration)
+
+    def _leave(self, signum: int) -> None:
+        raise Interrupted(
+            signum, f"stopped by signal {signum} after iteration {self.iteration}; the state is saved",
+            "the same command with --resume goes on",
+        )  # fmt: skip
+
+    def _finish(self, matrix: ConfusionMatrix) -> None:
+        """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
+        if self.here.is_first:
+            network = self.model.student
+            meta = self._meta(STUDENT_KIND)
+            state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            save_torch({"meta": meta, "state_dict": state}, self.files.student)
+            load_into(network, read_checkpoint(self.files.student).student(), str(self.files.student))
+            training = {
+                "iterations": self.iteration,
+                "seconds": self.seconds,
+                "seconds_per_step": self.seconds / max(1, self.iteration),
+                "workers": self.here.size,
+                "device": _device_name(self.here.device),
+            }
+            record = make_record(
+                matrix, protocol(self.info, self.val_samples, "val"), name=self.preset.name, role=self.role,
+                method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student), training=training,
+                best_miou=self.best, **cost(network, self.info.eval_scale),
+            )  # fmt: skip
+            write_text(to_json(record), self.files.result)
+        self.here.wait()
+
+    def _meta(self, kind: str) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "CLASSES": tuple(self.info.classes),
+            "PALETTE": [list(colour) for colour in self.info.palette],
+            "config": mmseg_config_text(self.built.config, self.info),
+            "preset": self.preset.model_dump(mode="json", exclude_none=True),
+            "dataset": self.info.name,
+            "role": self.role,
+            "method": self.preset.method,
+            "seed": self.preset.seed,
+            "iterations": self.iteration,
+            "world_size": self.here.size,
+            "batch_size": self.schedule.batch_size,
+            "sources": self.built.sources,
+            "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
+        }
+
+    def _tensorboard(self) -> Any:
+        if not self.here.is_first:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.files.path / "tensorboard"), purge_step=self.iteration or None)  # type: ignore[no-untyped-call]
+
+
+class _Download:
+    """Shows a download as a meter."""
+
+    def __init__(self, shown: Screen) -> None:
+        self.shown = shown
+        self.meter: Meter | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.meter is None:
+            self.meter = self.shown.meter("download, MiB", total >> 20)
+        if self.meter is not None:
+            self.meter.update(done >> 20)
+            if done == total:
+                self.meter.close()
+                self.meter = None
+
+
+def _collate(items: list[TrainItem]) -> Batch:
+    return Batch(
+        torch.stack([item.image for item in items]),
+        torch.stack([item.labels for item in items]),
+        [item.index for item in items],
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {os.cpu_count()} cores"

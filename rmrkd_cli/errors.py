@@ -1,0 +1,46 @@
+"""The errors a user can meet: a message, and the next thing to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RmrkdError(Exception):
+    """A failure that is explained to the user instead of traced.
+
+    Args:
+        message: What is wrong, with the value met and what was expected.
+        hint: The next thing to do, usually a command; may be empty.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RunError(RmrkdError):
+    """The input was right and the run failed all the same (exit code 1)."""
+
+    exit_code = 1
+
+
+class Interrupted(RmrkdError):
+    """A signal ended the run after its state was saved (exit code 128 + signal)."""
+
+    def __init__(self, signum: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + signum
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Says which known name is nearest to `name`, or lists them all when none is near."""
+    known = sorted(set(options))
+    lowered = {option.lower(): option for option in known}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean `{lowered[near[0]]}`?"
+    return "known: " + ", ".join(known) if known else ""

@@ -1,0 +1,73 @@
+"""Mathematics the losses share. Shapes: B images, C channels, K classes, P = H * W positions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmrkd_cli.errors import RmrkdError
+
+LABEL_RESIZES = ("bilinear", "nearest")
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Labels at the size of a feature map.
+
+    "bilinear" is what the released RMRKD code does (`rmrkd.py:52` at 1d0ed7a): interpolate the label values
+    as numbers and truncate. At the border of two regions it makes labels of classes that are not there.
+    "nearest" takes the label of one pixel.
+
+    Args:
+        labels: (B, 1, Hi, Wi) integers at image resolution.
+        size: (H, W) of the map.
+        mode: One of `LABEL_RESIZES`.
+
+    Returns:
+        (B, H, W) int64.
+    """
+    if labels.dim() != 4 or labels.shape[1] != 1:
+        raise RmrkdError(f"labels must have shape (B, 1, H, W), got {tuple(labels.shape)}")
+    options = {"align_corners": False} if mode == "bilinear" else {}
+    resized = F.interpolate(labels.float(), size=size, mode=mode, **options)
+    return resized.squeeze(1).long()
+
+
+def one_hot_masks(labels: Tensor, num_classes: int) -> Tensor:
+    """(B, H, W) labels to (B, K, P) float masks; labels outside 0..K-1 are in no mask."""
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1)
+    return (labels.flatten(1).unsqueeze(1) == classes).float()
+
+
+def class_prototypes(features: Tensor, masks: Tensor) -> Tensor:
+    """Mean feature of each class in each image: (B, C, P) and (B, K, P) to (B, K, C); zero where absent."""
+    return masks @ features.transpose(1, 2) / (masks.sum(2, keepdim=True) + 1e-6)
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors of length one along `dim`, with the lower bound 1e-8 that `F.cosine_similarity` uses."""
+    return F.normalize(vectors, dim=dim, eps=1e-8)
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:
+    """Sum over everything of KL(softmax(teacher / tau) || softmax(student / tau)), softmax along `dim`."""
+    log_student = F.log_softmax(student / tau, dim=dim)
+    log_teacher = F.log_softmax(teacher / tau, dim=dim)
+    return F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+
+
+def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Raises RmrkdError unless both maps are (B, C, H, W) with the same B, H and W."""
+    same = student.dim() == teacher.dim() == 4
+    if not same or student.shape[0] != teacher.shape[0] or student.shape[2:] != teacher.shape[2:]:
+        raise RmrkdError(
+            f"student {what} {tuple(student.shape)} and teacher {what} {tuple(teacher.shape)} must agree in batch, "
+            "height and width",
+            "choose stages of the same stride, or the same crop for both networks",
+        )
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises RmrkdError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise RmrkdError(f"{name} must be one of {', '.join(allowed)}, got `{value}`")

@@ -1,0 +1,60 @@
+"""MGD: masked generative distillation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses._align import align_layer
+from rmrkd_cli.losses._functional import check_pair
+
+
+class MGDLoss(nn.Module):
+    """The student's features, masked at random positions, must generate the teacher's whole map.
+
+    Source: Z. Yang, Z. Li, M. Shao, D. Shi, Z. Yuan, C. Yuan, "Masked Generative Distillation", ECCV 2022;
+    released code yzd-v/MGD at 2c9da0b, `seg/mmseg/distillation/losses/mgd.py`. Its alpha (2e-5) is the weight
+    and is not applied here. The value is a sum over channels and positions: it grows with the crop.
+
+    Args:
+        student_channels: Channels of the student's map.
+        teacher_channels: Channels of the teacher's map.
+        mask_ratio: Probability (0..1) that a position is hidden; one draw serves all channels of a position.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: float = 0.75) -> None:
+        super().__init__()
+        if not 0.0 <= mask_ratio <= 1.0:
+            raise RmrkdError(f"mask_ratio must be in 0..1, got {mask_ratio}")
+        self.mask_ratio = mask_ratio
+        self.align = align_layer(student_channels, teacher_channels)
+        self.generation = nn.Sequential(
+            nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1),
+        )
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, labels: Tensor | None = None, keep_mask: Tensor | None = None
+    ) -> Tensor:
+        """The unweighted loss, a scalar: squared differences summed over C, H, W, mean over B.
+
+        Args:
+            student: (B, Cs, H, W) features.
+            teacher: (B, Ct, H, W) features; receives no gradient.
+            labels: Not used.
+            keep_mask: (B, 1, H, W), 1 keeps a position and 0 hides it; drawn from torch's generator of the
+                student's device when not given.
+        """
+        check_pair(student, teacher, "features")
+        if keep_mask is None:
+            keep_mask = self.draw_mask(student)
+        # autocast stays as it is: under --amp the two convolutions are the cost of the step
+        generated = self.generation(self.align(student) * keep_mask.to(student.dtype))
+        return (generated.float() - teacher.detach().float()).square().sum() / student.shape[0]
+
+    def draw_mask(self, like: Tensor) -> Tensor:
+        """A fresh (B, 1, H, W) mask on the device of `like`."""
+        shape = (like.shape[0], 1, *like.shape[2:])
+        return (torch.rand(shape, device=like.device) <= 1.0 - self.mask_ratio).to(like.dtype)

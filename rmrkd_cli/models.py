@@ -1,0 +1,159 @@
+"""Networks: mmsegmentation's own, from the configs inside its package."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.cache import fetch, sha256_of
+from rmrkd_cli.checkpoint import load_into, read_checkpoint
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.schema import CheckpointSource, Network
+
+Progress = Callable[[int, int], None]
+_CLASSIFIER = ("fc.", "head.", "classifier.")  # what an ImageNet file holds beyond the backbone
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Channels and stride of the four backbone stages and of the logits."""
+
+    channels: dict[int | str, int]
+    strides: dict[int | str, int]
+
+
+def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
+    """The `model` part of a shipped config with the spec's overrides, as plain dictionaries.
+
+    `pretrained` stays in it, for `build_network` to resolve.
+    """
+    make_mmseg_importable()
+    from mmcv import Config
+
+    root = _config_root()
+    path = (root / spec.config).resolve()
+    if root not in path.parents or not path.is_file():
+        known = [str(file.relative_to(root)) for file in root.rglob("*.py")]
+        raise RmrkdError(f"mmsegmentation ships no config `{spec.config}`, {did_you_mean(spec.config, known)}")
+    config = Config.fromfile(str(path), import_custom_modules=False)
+    config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
+    model: dict[str, Any] = config._cfg_dict.to_dict()["model"]
+    heads = [model["decode_head"], model.get("auxiliary_head")]
+    for head in heads:
+        for part in head if isinstance(head, list) else [head]:
+            if part is not None:
+                part["num_classes"] = num_classes
+    return model
+
+
+def build_network(config: Mapping[str, Any], *, device: str, name: str = "network") -> nn.Module:
+    """Builds an mmsegmentation segmentor with its random initial weights.
+
+    Args:
+        config: As from `network_config`; `pretrained` is not acted on.
+        device: "cpu" replaces SyncBN by plain batch norm, which SyncBN needs GPUs for.
+        name: For messages.
+    """
+    make_mmseg_importable()
+    from mmcv import ConfigDict
+    from mmcv.cnn.utils import revert_sync_batchnorm
+    from mmseg.models import build_segmentor
+
+    logging.getLogger("mmcv").setLevel(logging.ERROR)
+    logging.getLogger("mmseg").setLevel(logging.ERROR)
+    plain = ConfigDict(json.loads(json.dumps({**config, "pretrained": None})))
+    try:
+        network: nn.Module = build_segmentor(plain)
+    except (TypeError, KeyError, AttributeError, AssertionError, ValueError) as error:
+        raise RmrkdError(f"the {name} cannot be built: {error}", "check its `overrides` in the preset") from error
+    network.init_weights()  # type: ignore[operator]
+    if device == "cpu":
+        network = revert_sync_batchnorm(network)
+    return network
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """Runs a small image through the network to see what its stages give."""
+    size = 64
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        features, logits = run(network, torch.zeros(1, 3, size, size, device=next(network.parameters()).device))
+    network.train(training)
+    maps: dict[int | str, Tensor] = {stage: feature for stage, feature in enumerate(features, 1)}
+    maps["logits"] = logits
+    return Shapes(
+        {key: value.shape[1] for key, value in maps.items()},
+        {key: size // value.shape[2] for key, value in maps.items()},
+    )
+
+
+def run(network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The backbone's stage maps, and the decode head's logits before upsampling."""
+    features = list(network.extract_feat(images))  # type: ignore[operator]
+    logits: Tensor = network.decode_head(features)  # type: ignore[operator]
+    return features, logits
+
+
+def load_weights(
+    network: nn.Module, source: CheckpointSource, *, what: str, on_progress: Progress | None = None
+) -> dict[str, str]:
+    """Loads a whole network from a file or address; the weights must cover it.
+
+    Returns:
+        `source` and `sha256` of the file, for the records.
+    """
+    hint = f"or give a file with --{what}-checkpoint FILE"
+    path = Path(source.path) if source.path else fetch(str(source.url), str(source.sha256), on_progress, hint)
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.student()
+    if not any(key.startswith("decode_head.") for key in state) and what == "student":
+        _load_backbone(network, state, str(path))
+    else:
+        load_into(network, state, str(path))
+    return {"source": source.url or str(path), "sha256": sha256_of(path)}
+
+
+def load_imagenet_backbone(network: nn.Module, pretrained: str | None, on_progress: Progress | None = None) -> str:
+    """Starts the backbone from the zoo file that the shipped config names; returns its address."""
+    if pretrained is None:
+        raise RmrkdError("the shipped config names no ImageNet file", "set `init: scratch` for this network")
+    url = zoo_address(pretrained)
+    digest = url.rsplit("-", 1)[-1].removesuffix(".pth")
+    hint = "go without with --student-checkpoint none, or give a file with --student-checkpoint FILE"
+    path = fetch(url, digest, on_progress, hint)
+    _load_backbone(network, read_checkpoint(path).state, str(path))
+    return url
+
+
+def zoo_address(name: str) -> str:
+    """The address behind names such as `open-mmlab://resnet18_v1c`, from the tables inside mmcv."""
+    import mmcv
+
+    tables = {"open-mmlab": "open_mmlab.json", "mmcls": "mmcls.json"}
+    scheme, _, key = name.partition("://")
+    if scheme not in tables:
+        raise RmrkdError(f"`{name}` is not a zoo name ({', '.join(f'{s}://…' for s in tables)})")
+    table = json.loads((Path(mmcv.__file__).parent / "model_zoo" / tables[scheme]).read_text())
+    if key not in table:
+        raise RmrkdError(f"mmcv's zoo has no `{key}`, {did_you_mean(key, table)}")
+    return str(table[key])
+
+
+def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    stripped = {key.removeprefix("backbone."): value for key, value in state.items()}
+    load_into(network.backbone, stripped, source, ignore=_CLASSIFIER)  # type: ignore[arg-type]
+
+
+def _config_root() -> Path:
+    import mmseg
+
+    return (Path(mmseg.__file__).parent / ".mim" / "configs").resolve()

@@ -1,0 +1,186 @@
+"""Presets: finding, reading, overriding and checking them."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.schema import OWN_METHOD, MethodRecipe, Preset
+
+Model = TypeVar("Model", bound=BaseModel)
+_MAX_BYTES = 1 << 20
+
+
+def preset_dir() -> Path:
+    """The folder of the presets that ship with rmrkd, in a wheel or in a checkout."""
+    here = Path(__file__).resolve().parent
+    packed = here / "_presets"
+    return packed if packed.is_dir() else here.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of all shipped presets."""
+    return sorted(path.stem for path in preset_dir().glob("*.yaml"))
+
+
+def method_names() -> list[str]:
+    """Names that `--method` takes; `rmrkd` stands for the losses of the preset itself."""
+    return sorted({OWN_METHOD, *(path.stem for path in (preset_dir() / "methods").glob("*.yaml"))})
+
+
+def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str] = ()) -> Preset:
+    """Reads, overrides and checks a preset.
+
+    Args:
+        name: A shipped preset's name, or a YAML file (anything with a path separator or a YAML suffix).
+        method: A recipe whose losses replace the preset's own; none or `rmrkd` keeps them.
+        overrides: `key.path=value` texts, applied last; a value is read as YAML, and `null` removes a loss.
+
+    Raises:
+        RmrkdError: With every problem found, each with its dotted path.
+    """
+    path = _find(name)
+    raw = _read(path)
+    raw.setdefault("name", path.stem)
+    chosen = method if method is not None else str(raw.get("method", OWN_METHOD))
+    if method is not None and method != raw.get("method", OWN_METHOD):
+        raw["method"] = method
+        if method != OWN_METHOD:
+            raw["losses"] = load_method(chosen).model_dump(exclude_unset=True)["losses"]
+    for text in overrides:
+        _override(raw, text)
+    if isinstance(raw.get("losses"), dict):
+        raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
+    if not re.fullmatch(r"[\w][\w.+-]*", str(raw["name"])):
+        raise RmrkdError(f"preset name `{raw['name']}` must be letters, digits, `-`, `_`, `.` or `+`")
+    return _validate(Preset, raw, path)
+
+
+def load_method(name: str) -> MethodRecipe:
+    """Reads a loss recipe of `presets/methods`."""
+    path = preset_dir() / "methods" / f"{name}.yaml"
+    if name not in method_names():
+        raise RmrkdError(f"unknown method `{name}`, {did_you_mean(name, method_names())}", "rmrkd presets")
+    return _validate(MethodRecipe, _read(path), path)
+
+
+def to_yaml(preset: Preset, first_line: str = "") -> str:
+    """The resolved preset as YAML that `--preset FILE` reads back."""
+    text = yaml.safe_dump(preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    return (f"# {first_line}\n" if first_line else "") + text
+
+
+def _find(name: str) -> Path:
+    if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise RmrkdError(f"preset file `{name}` does not exist", "rmrkd presets")
+        return path
+    if name not in preset_names():
+        raise RmrkdError(f"unknown preset `{name}`, {did_you_mean(name, preset_names())}", "rmrkd presets")
+    return preset_dir() / f"{name}.yaml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise RmrkdError(f"preset `{path}` is larger than {_MAX_BYTES} bytes")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise RmrkdError(f"preset `{path}` is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise RmrkdError(f"preset `{path}` must be a mapping of names, as `rmrkd presets demo` prints one")
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    dotted, equals, value = text.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise RmrkdError(f"`--set {text}` must have the form key.path=value", "--set schedule.lr=0.02")
+    if keys[:2] in (["teacher", "overrides"], ["student", "overrides"]) and len(keys) > 3:
+        keys = [*keys[:2], ".".join(keys[2:])]  # keys of `overrides` are dotted themselves
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RmrkdError(f"`--set {text}`: the value is not YAML: {' '.join(str(error).split())}") from error
+    node = raw
+    for depth, key in enumerate(keys[:-1], 1):
+        if node.get(key) is None:
+            node[key] = {}
+        if not isinstance(node[key], dict):
+            raise RmrkdError(f"`--set {text}`: `{'.'.join(keys[:depth])}` holds a value, not a group of keys")
+        node = node[key]
+    node[keys[-1]] = parsed
+
+
+def _validate(model: type[Model], raw: dict[str, Any], path: Path) -> Model:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"  {_describe(model, problem)}" for problem in error.errors(include_url=False)]
+        raise RmrkdError(f"{len(lines)} problem(s) in preset `{path}`:\n" + "\n".join(lines)) from error
+
+
+def _describe(model: type[BaseModel], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    if len(location) > 2 and location[0] == "losses":
+        del location[2]  # pydantic names the chosen kind of loss between the loss and its key
+    dotted = ".".join(location) or "preset"
+    kind, value = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        return f"{dotted}: unknown key, {did_you_mean(location[-1], _siblings(model, problem['loc']))}"
+    if kind == "missing":
+        return f"{dotted}: required, not given"
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = problem["ctx"].get("expected") or problem["ctx"].get("expected_tags")
+        allowed = re.findall(r"'([^']+)'", expected)
+        got = value.get("type") if kind == "union_tag_invalid" and isinstance(value, dict) else value
+        return f"{dotted}: `{got}` is not allowed, {did_you_mean(str(got), allowed)} (allowed: {', '.join(allowed)})"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = repr(value)
+    return f"{dotted}: {message[0].lower()}{message[1:]}" + (f", got {shown}" if len(shown) < 80 else "")
+
+
+def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys that exist where an unknown one was met."""
+    here: Any = model
+    for part in location[:-1]:
+        here = _step(here, part)
+    fields = getattr(here, "model_fields", None)
+    return list(fields) if fields else []
+
+
+def _step(annotation: Any, part: Any) -> Any:
+    fields = getattr(annotation, "model_fields", None)
+    if fields is not None:
+        return _unwrap(fields[part].annotation) if part in fields else None
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict:
+        return args[1]
+    for choice in _members(annotation):
+        tag = getattr(choice, "model_fields", {}).get("type")
+        if tag is not None and part in typing.get_args(tag.annotation):
+            return choice
+    return None
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _unwrap(annotation: Any) -> Any:
+    members = [member for member in _members(annotation) if member is not type(None)]
+    return members[0] if len(members) == 1 else annotation

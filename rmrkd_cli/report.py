@@ -1,0 +1,253 @@
+"""Result records, and their views: tables, JSON, CSV and HTML are made from one record."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.metrics import ConfusionMatrix
+
+FORMAT = 1
+Record = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+_PROTOCOL_WORDS = {
+    "dataset": "data set",
+    "split": "split",
+    "images": "number of images",
+    "fingerprint": "set of images",
+    "classes": "classes",
+    "scale": "image scale",
+    "scales": "scales",
+    "flip": "flip",
+    "mode": "inference",
+}
+
+
+def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: Any) -> Record:
+    """A result as plain JSON types: the counts, the ratios made from them, how they were measured, and of what.
+
+    Args:
+        protocol: Everything that must agree before two results may be compared.
+        facts: `name`, `role`, `method`, `seed`, `iterations`, `checkpoint`, `parameters`, `macs`, `training`, …
+    """
+    metrics = matrix.result()
+    return {
+        "format": FORMAT,
+        **facts,
+        "protocol": dict(protocol),
+        "metrics": {
+            "miou": _number(metrics.miou),
+            "macc": _number(metrics.macc),
+            "aacc": _number(metrics.aacc),
+            "iou": [_number(value) for value in metrics.iou.tolist()],
+            "accuracy": [_number(value) for value in metrics.accuracy.tolist()],
+            "dice": [_number(value) for value in metrics.dice.tolist()],
+        },
+        "matrix": matrix.matrix.cpu().tolist(),
+    }
+
+
+def read_record(path: Path) -> Record:
+    """A `result.json`.
+
+    Raises:
+        RmrkdError: When it is not one.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RmrkdError(f"`{path}` is not a result file: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or "metrics" not in record:
+        raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", "rmrkd eval CHECKPOINT --json result.json")
+    return record
+
+
+def check_same_protocol(records: Sequence[Record]) -> None:
+    """Raises RmrkdError naming each line of the protocol that differs."""
+    first = records[0]["protocol"]
+    lines = []
+    for record in records[1:]:
+        other = record["protocol"]
+        for key, word in _PROTOCOL_WORDS.items():
+            if first.get(key) != other.get(key):
+                lines.append(
+                    f"  {word}: {_short(first.get(key))} in `{label(records[0])}`, "
+                    f"{_short(other.get(key))} in `{label(record)}`"
+                )
+    if lines:
+        raise RmrkdError(
+            "these results were measured differently and are not comparable:\n" + "\n".join(lines),
+            "evaluate all of them with one `rmrkd eval` command",
+        )
+
+
+def label(record: Record) -> str:
+    """A short name of what was measured."""
+    return str(record.get("label") or record.get("role") or Path(str(record.get("checkpoint", "?"))).stem)
+
+
+def labels(records: Sequence[Record]) -> list[str]:
+    """Names that tell the records apart: the role, then the preset, then the file, as far as needed."""
+    ways = (
+        lambda r: label(r),
+        lambda r: f"{r.get('name') or '?'} {label(r)}",
+        lambda r: f"{r.get('name') or '?'} {label(r)} seed {r.get('seed')}",
+        lambda r: str(r.get("checkpoint", "?")),
+    )
+    for way in ways:
+        names = [way(record) for record in records]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A ratio as percent; `–` for a class that never occurs."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def class_table(records: Sequence[Record]) -> Table:
+    """IoU of every class in every record, with the difference of each to the first."""
+    names = labels(records)
+    columns = ["class", *names] + [f"Δ {name}" for name in names[1:]]
+    rows = []
+    for index, name in enumerate(records[0]["protocol"]["classes"]):
+        rows.append([name, *_with_differences([record["metrics"]["iou"][index] for record in records])])
+    rows.append(["mean IoU", *_with_differences([record["metrics"]["miou"] for record in records])])
+    return columns, rows
+
+
+def summary_table(records: Sequence[Record]) -> Table:
+    """One line a record: mIoU, accuracies, size and cost."""
+    columns = ["", "mIoU", "mAcc", "aAcc", "parameters", "MACs"]
+    with_latency = any("latency" in record for record in records)
+    with_training = any(record.get("training") for record in records)
+    columns += (["latency"] if with_latency else []) + (["s/step", "training"] if with_training else [])
+    rows = []
+    for name, record in zip(labels(records), records, strict=True):
+        metrics, training = record["metrics"], record.get("training") or {}
+        row = [name, percent(metrics["miou"]), percent(metrics["macc"]), percent(metrics["aacc"])]
+        row += [_scaled(record.get("parameters"), "M", 1e6), _scaled(record.get("macs"), "G", 1e9)]
+        if with_latency:
+            row.append(_latency(record.get("latency")))
+        if with_training:
+            step = training.get("seconds_per_step")
+            row += ["–" if step is None else f"{step:.3f}", _duration(training.get("seconds"))]
+        rows.append(row)
+    return columns, rows
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """How the figures were measured, in one line."""
+    scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+    return (
+        f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
+        f"{protocol['mode']} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
+        f"flip {'on' if protocol['flip'] else 'off'}"
+    )
+
+
+def gap_line(records: Sequence[Record]) -> str | None:
+    """Which share of the way from baseline to teacher the distilled student went, where all three are given."""
+    by_role = {record.get("role"): record["metrics"]["miou"] for record in records}
+    if len(records) != len(by_role) or not {"teacher", "baseline", "distill"} <= by_role.keys():
+        return None
+    teacher, baseline, distilled = (by_role[role] for role in ("teacher", "baseline", "distill"))
+    gained = f"distilled - baseline = {100 * (distilled - baseline):+.2f} mIoU"
+    if teacher <= baseline:
+        return f"{gained}; the teacher is not above the baseline"
+    return f"{gained}, {100 * (distilled - baseline) / (teacher - baseline):.0f} % of the gap to the teacher"
+
+
+def to_json(contents: Any) -> str:
+    """Strict JSON: no NaN."""
+    return json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """A table as CSV, with a defence against cells that a spreadsheet would run."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    columns, rows = table
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([f"'{cell}" if cell[:1] in ("=", "@") else cell for cell in row])
+    return stream.getvalue()
+
+
+def to_html(title: str, records: Sequence[Record]) -> str:
+    """One self-contained page with the tables of a comparison."""
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(protocol_line(records[0]['protocol']))}</p>"]
+    gap = gap_line(records)
+    if gap:
+        parts.append(f"<p><strong>{html.escape(gap)}</strong></p>")
+    for heading, table in (("Summary", summary_table(records)), ("IoU of each class, %", class_table(records))):
+        parts.append(f"<h2>{heading}</h2>{_html_table(table)}")
+    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def _html_table(table: Table) -> str:
+    columns, rows = table
+    head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
+    lines = []
+    for first, *cells in rows:
+        lines.append(
+            f"<tr><th scope=row>{html.escape(first)}</th>"
+            + "".join(f"<td>{html.escape(c)}</td>" for c in cells)
+            + "</tr>"
+        )
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+
+
+_PAGE = """<!doctype html>
+<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark; --line: #8884; --quiet: #8881; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
+.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+th:first-child {{ text-align: left; font-weight: 500; }} tbody tr:last-child {{ font-weight: 700; }}
+tbody tr:nth-child(even) {{ background: var(--quiet); }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def _with_differences(values: Sequence[float | None]) -> list[str]:
+    first = values[0]
+    differences = ["–" if value is None or first is None else f"{100 * (value - first):+.2f}" for value in values[1:]]
+    return [percent(value) for value in values] + differences
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _scaled(value: float | None, unit: str, size: float) -> str:
+    return "–" if value is None else f"{value / size:.2f} {unit}"
+
+
+def _latency(value: Mapping[str, float] | None) -> str:
+    return "–" if not value else f"{value['median_ms']:.0f} ms ({value['low_ms']:.0f}–{value['high_ms']:.0f})"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
