@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.memory_format import fastest_format
 
 Stage = int | str  # 1..4 for the backbone's stages, or "logits"
 
@@ -41,6 +42,7 @@ class Distiller(nn.Module):
         self.losses = nn.ModuleDict(dict(losses or {}))
         self.stages = dict(stages or {})
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
+        self.layout = torch.contiguous_format
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
             teacher.requires_grad_(False)
@@ -52,10 +54,13 @@ class Distiller(nn.Module):
     def teacher(self) -> nn.Module | None:
         return self._teacher[0] if self._teacher else None
 
-    def to(self, *args: Any, **kwargs: Any) -> Distiller:
-        for teacher in self._teacher:
-            teacher.to(*args, **kwargs)
-        super().to(*args, **kwargs)
+    def place(self, device: torch.device | str) -> Distiller:
+        """Moves everything to a device, in the memory format that is fastest there."""
+        kind = torch.device(device).type
+        formats = [fastest_format(network, kind) for network in (self.student, *self._teacher)]
+        self.layout = torch.channels_last if set(formats) == {torch.channels_last} else torch.contiguous_format
+        for module in (self, *self._teacher):
+            module.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         return self
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -69,6 +74,7 @@ class Distiller(nn.Module):
             name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors), then the
             distillation losses.
         """
+        images = images.contiguous(memory_format=self.layout)
         features = self.student.extract_feat(images)  # type: ignore[operator]
         logits = self.student.decode_head(features)  # type: ignore[operator]
         named = {"ce": _head_loss(self.student.decode_head, logits, labels)}

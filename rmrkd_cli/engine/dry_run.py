@@ -33,7 +33,7 @@ def dry_run(preset: Preset, roles: list[str], device: str | None = None) -> Iter
 def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], kind: str) -> Iterator[str]:
     schedule = preset.schedule_for(role)
     built = build_distiller(preset, role, classes, device=kind, say=lambda _: None, with_weights=False)
-    model = built.distiller.to(kind).to(memory_format=torch.channels_last)
+    model = built.distiller.place(kind)
     model.train()
     yield f"{role}:"
     size = cost(model.student, scale)

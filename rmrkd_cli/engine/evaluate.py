@@ -15,6 +15,7 @@ from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import IGNORE, EvalItem, EvalSet
 from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.metrics import ConfusionMatrix
 
 OnImage = Callable[[int, Tensor], None]
@@ -57,7 +58,7 @@ def evaluate(
     Returns:
         The counts of all workers, on every worker.
     """
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().to(memory_format=fastest_format(network, world.device.type))  # type: ignore[call-overload]
     own = range(world.rank, len(dataset), world.size)
     loader: DataLoader[EvalItem] = DataLoader(
         Subset(dataset, list(own)),
@@ -83,7 +84,7 @@ def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
     """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views."""
     total: Tensor | None = None
     for view, meta in item.views:
-        image = view.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        image = view.to(device, non_blocking=True)
         probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
         total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
@@ -113,8 +114,9 @@ def latency(network: nn.Module, size: tuple[int, int], device: torch.device, bud
     Args:
         budget: Seconds to spend; at least 3 and at most 50 runs are timed.
     """
-    network = network.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.zeros(1, 3, size[1], size[0], device=device).contiguous(memory_format=torch.channels_last)
+    layout = fastest_format(network, device.type)
+    network = network.to(device).eval().to(memory_format=layout)  # type: ignore[call-overload]
+    image = torch.zeros(1, 3, size[1], size[0], device=device)
 
     def once() -> float:
         started = time.perf_counter()

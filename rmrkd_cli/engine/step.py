@@ -77,7 +77,7 @@ class TrainStep:
         self.scaler.load_state_dict(saved["scaler"])
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
-        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         mixed = _DTYPES.get(self.schedule.amp)
         with torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None):

@@ -61,7 +61,7 @@ class Training:
         self.train_samples = find_samples(self.info, "train")
         self.val_samples = find_samples(self.info, "val")
         self.built = self._build(job.device)
-        self.model = self.built.distiller.to(here.device).to(memory_format=torch.channels_last)
+        self.model = self.built.distiller.place(here.device)
         self.wrapped: nn.Module = self.model
         if here.size > 1:
             ids = [here.device.index] if here.device.type == "cuda" else None
