@@ -1,6 +1,7 @@
 """A small generated data set with real structure: textured regions, shapes, occlusion, light and noise.
 
-Colours are drawn afresh for every region, so a class is told by its shape, texture and place, not by its colour.
+Every region's colour is drawn around its class's, so widely that they overlap: a class is told by colour, shape,
+texture and place together.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ Array = NDArray[np.float32]
 SEED = 2025
 SPLITS = {"train": 240, "val": 80}
 SIZE = (128, 128)  # width, height
-FOLDER = f"demo-v1-{SEED}"
+FOLDER = f"demo-v2-{SEED}"
 CLASSES = ("sky", "ground", "water", "disc", "box", "triangle", "ring", "pole")
 PALETTE = (
     (135, 190, 235), (125, 110, 70), (40, 80, 170), (220, 70, 60), (240, 190, 50),
     (90, 170, 90), (170, 90, 190), (90, 90, 100),
 )  # fmt: skip
+_COLOUR_SPREAD = 40.0  # of 255
 _DISC, _BOX, _TRIANGLE, _RING, _POLE = 3, 4, 5, 6, 7
 
 
@@ -77,7 +79,7 @@ def _paint(
 
 def _texture(rng: np.random.Generator, kind: int, xs: Array, ys: Array) -> Array:
     """A colour pattern (H, W, 3): smooth for sky and discs, grained, wavy, striped or checked for the others."""
-    base = rng.uniform(50, 205, 3)
+    base = np.clip(np.asarray(PALETTE[kind][::-1]) + rng.normal(0, _COLOUR_SPREAD, 3), 30, 225)
     angle = rng.uniform(0, np.pi)
     along = xs * np.cos(angle) + ys * np.sin(angle)
     across = ys * np.cos(angle) - xs * np.sin(angle)
