@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -21,7 +22,9 @@ from rich.table import Table
 
 from rmrkd_cli.errors import RmrkdError
 
-out = Console()
+_FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
+
+out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
 err = Console(stderr=True)
 
 
@@ -44,10 +47,15 @@ def show_table(
     notes: Sequence[str] = (),
     bold_last: bool = False,
 ) -> None:
-    """A table on stdout; the first column is text, the others are figures."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    """A table on stdout; columns of figures are set to the right, the first is never broken."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+        text = all(not any(character.isdigit() for character in row[number][:2]) for row in rows) and any(
+            row[number] != "–" for row in rows
+        )
+        table.add_column(
+            escape(column), justify="left" if number == 0 or text else "right", overflow="fold", no_wrap=number == 0
+        )
     for number, row in enumerate(rows):
         last = bold_last and number == len(rows) - 1
         table.add_row(*(escape(cell) for cell in row), style="bold" if last else None)

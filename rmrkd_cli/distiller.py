@@ -60,7 +60,7 @@ class Distiller(nn.Module):
         formats = [fastest_format(network, kind) for network in (self.student, *self._teacher)]
         self.layout = torch.channels_last if set(formats) == {torch.channels_last} else torch.contiguous_format
         for module in (self, *self._teacher):
-            module.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+            module.to(device).to(memory_format=self.layout)
         return self
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ class Distiller(nn.Module):
 
 
 def _by_stage(features: list[Tensor], logits: Tensor) -> dict[Stage, Tensor]:
-    maps: dict[Stage, Tensor] = {stage: feature for stage, feature in enumerate(features, 1)}
+    maps: dict[Stage, Tensor] = dict(enumerate(features, 1))
     maps["logits"] = logits
     return maps
 

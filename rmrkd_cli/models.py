@@ -88,7 +88,7 @@ def shapes_of(network: nn.Module) -> Shapes:
     with torch.no_grad():
         features, logits = run(network, torch.zeros(1, 3, size, size, device=next(network.parameters()).device))
     network.train(training)
-    maps: dict[int | str, Tensor] = {stage: feature for stage, feature in enumerate(features, 1)}
+    maps: dict[int | str, Tensor] = dict(enumerate(features, 1))
     maps["logits"] = logits
     return Shapes(
         {key: value.shape[1] for key, value in maps.items()},

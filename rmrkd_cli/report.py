@@ -95,14 +95,9 @@ def label(record: Record) -> str:
 
 def labels(records: Sequence[Record]) -> list[str]:
     """Names that tell the records apart: the role, then the preset, then the file, as far as needed."""
-    ways = (
-        lambda r: label(r),
-        lambda r: f"{r.get('name') or '?'} {label(r)}",
-        lambda r: f"{r.get('name') or '?'} {label(r)} seed {r.get('seed')}",
-        lambda r: str(r.get("checkpoint", "?")),
-    )
-    for way in ways:
-        names = [way(record) for record in records]
+    named = [{**record, "label": label(record)} for record in records]
+    for way in (("label",), ("name", "label"), ("name", "label", "seed"), ("checkpoint",)):
+        names = [" ".join(str(record.get(key, "?")) for key in way) for record in named]
         if len(set(names)) == len(names):
             return names
     return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
@@ -114,14 +109,18 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def class_table(records: Sequence[Record]) -> Table:
-    """IoU of every class in every record, with the difference of each to the first."""
-    names = labels(records)
-    columns = ["class", *names] + [f"Δ {name}" for name in names[1:]]
-    rows = []
-    for index, name in enumerate(records[0]["protocol"]["classes"]):
-        rows.append([name, *_with_differences([record["metrics"]["iou"][index] for record in records])])
-    rows.append(["mean IoU", *_with_differences([record["metrics"]["miou"] for record in records])])
-    return columns, rows
+    """IoU of every class in every record, and the differences to the baseline (to the first where there is none)."""
+    names, roles = labels(records), [record.get("role") for record in records]
+    first = roles.index("baseline") if roles.count("baseline") == 1 else 0
+    compared = [n for n in range(len(records)) if n != first and (roles[first] != "baseline" or roles[n] != "teacher")]
+    columns = ["class", *names, *(f"{names[n]} - {names[first]}" for n in compared)]
+
+    def row(name: str, values: Sequence[float | None]) -> list[str]:
+        return [name, *map(percent, values), *(_difference(values[n], values[first]) for n in compared)]
+
+    classes = records[0]["protocol"]["classes"]
+    rows = [row(name, [record["metrics"]["iou"][k] for record in records]) for k, name in enumerate(classes)]
+    return columns, [*rows, row("mean IoU", [record["metrics"]["miou"] for record in records])]
 
 
 def summary_table(records: Sequence[Record]) -> Table:
@@ -197,12 +196,9 @@ def _html_table(table: Table) -> str:
     columns, rows = table
     head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
     lines = []
-    for first, *cells in rows:
-        lines.append(
-            f"<tr><th scope=row>{html.escape(first)}</th>"
-            + "".join(f"<td>{html.escape(c)}</td>" for c in cells)
-            + "</tr>"
-        )
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        lines.append(f"<tr><th scope=row>{html.escape(first)}</th>{cells}</tr>")
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
@@ -222,10 +218,8 @@ tbody tr:nth-child(even) {{ background: var(--quiet); }}
 """
 
 
-def _with_differences(values: Sequence[float | None]) -> list[str]:
-    first = values[0]
-    differences = ["–" if value is None or first is None else f"{100 * (value - first):+.2f}" for value in values[1:]]
-    return [percent(value) for value in values] + differences
+def _difference(value: float | None, other: float | None) -> str:
+    return "–" if value is None or other is None else f"{100 * (value - other):+.2f}"
 
 
 def _number(value: float) -> float | None:

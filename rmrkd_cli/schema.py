@@ -85,7 +85,7 @@ class Network(Strict):
 class Teacher(Network):
     """The large network; without a checkpoint the preset trains its own."""
 
-    schedule: PartialSchedule | None = None  # type: ignore[valid-type]
+    schedule: PartialSchedule | None = None
     reported_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
 
 

@@ -77,7 +77,7 @@ class _Files:
             raise RunError(f"`{path}` cannot be read as a label map: {error}") from error
         if raw.ndim != 2 or raw.dtype != np.uint8:
             raise RunError(f"`{path}` must hold one 8-bit value a pixel, found {raw.dtype} of shape {raw.shape}")
-        classes = self.classes_of[raw]
+        classes: NDArray[np.int16] = self.classes_of[raw]
         if (classes < 0).any():
             value = int(raw[classes < 0][0])
             raise RunError(

@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.evaluate import cost
-from rmrkd_cli.engine.step import Batch, TrainStep
+from rmrkd_cli.engine.machine import peak_memory
+from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.schema import Preset
 
@@ -36,14 +39,13 @@ def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], k
     model = built.distiller.place(kind)
     model.train()
     yield f"{role}:"
-    size = cost(model.student, scale)
-    yield f"  trained network   {size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs at {scale[0]}x{scale[1]}"
+    yield f"  trained network   {_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     if model.teacher is not None:
-        size = cost(model.teacher, scale)
-        yield f"  teacher           {size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"
+        yield f"  teacher           {_size(model.teacher, scale)}"
     for name, loss in model.losses.items():
         count = sum(parameter.numel() for parameter in loss.parameters())
-        yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, stage {model.stages[name]}, weight {model.weights[name]:g}"
+        where = f"stage {model.stages[name]}, weight {model.weights[name]:g}"
+        yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, {where}"
     step = TrainStep(model, model, schedule, torch.device(kind))
     generator = torch.Generator().manual_seed(preset.seed)
     shape = (schedule.batch_size, 3, *schedule.crop)
@@ -58,12 +60,11 @@ def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], k
         if wrong:
             raise RunError(f"loss `{wrong[0]}` is not a number on random images")
     yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-    yield f"  step {STEPS}            {seconds:8.2f} s for {schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}, peak memory {_peak(kind) / 2**30:.2f} GiB"
+    images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
+    memory = f"peak memory {peak_memory(kind) / 2**30:.2f} GiB"
+    yield f"  step {STEPS}            {seconds:8.2f} s for {images_shape}, {memory}"
 
 
-def _peak(kind: str) -> int:
-    if kind == "cuda":
-        return torch.cuda.max_memory_allocated()
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _size(network: nn.Module, scale: tuple[int, int]) -> str:
+    size = cost(network, scale)
+    return f"{size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"

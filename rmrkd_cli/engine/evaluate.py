@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from rmrkd_cli.data.catalog import DatasetInfo
+from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import IGNORE, EvalItem, EvalSet
 from rmrkd_cli.engine.distributed import World
@@ -58,17 +58,10 @@ def evaluate(
     Returns:
         The counts of all workers, on every worker.
     """
-    network.eval().to(memory_format=fastest_format(network, world.device.type))  # type: ignore[call-overload]
+    network.eval().to(memory_format=fastest_format(network, world.device.type))
     own = range(world.rank, len(dataset), world.size)
-    loader: DataLoader[EvalItem] = DataLoader(
-        Subset(dataset, list(own)),
-        batch_size=None,
-        num_workers=min(workers, len(own)),
-        worker_init_fn=quiet_worker,
-        pin_memory=world.device.type == "cuda",
-    )
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
-    for item in loader:
+    for item in evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"):
         guess = predict(network, item, world.device)
         if item.labels is not None:
             matrix.update(guess, item.labels.to(world.device, non_blocking=True))
@@ -115,7 +108,7 @@ def latency(network: nn.Module, size: tuple[int, int], device: torch.device, bud
         budget: Seconds to spend; at least 3 and at most 50 runs are timed.
     """
     layout = fastest_format(network, device.type)
-    network = network.to(device).eval().to(memory_format=layout)  # type: ignore[call-overload]
+    network = network.to(device).eval().to(memory_format=layout)
     image = torch.zeros(1, 3, size[1], size[0], device=device)
 
     def once() -> float:
@@ -130,12 +123,3 @@ def latency(network: nn.Module, size: tuple[int, int], device: torch.device, bud
     times = sorted(1e3 * once() for _ in range(max(3, min(50, int(budget / max(warm, 1e-6))))))
     low, median, high = statistics.quantiles(times, n=4)
     return {"median_ms": median, "low_ms": low, "high_ms": high, "runs": len(times), "device": device.type}  # type: ignore[dict-item]
-
-
-def quiet_worker(_: int) -> None:
-    """Loader workers leave signals to the process that owns them, and use one thread."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distiller import Distiller
 from rmrkd_cli.schema import Schedule
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Batch(NamedTuple):
-    """images (B, 3, H, W) float32, labels (B, 1, H, W) int64, and which samples they are."""
-
-    images: Tensor
-    labels: Tensor
-    indices: list[int]
-
-
 def poly_lr(schedule: Schedule, step: int) -> float:
     """The learning rate of a step (from 0): mmcv's poly policy with a floor."""
-    left = (1.0 - step / schedule.iters) ** schedule.power
+    left: float = (1.0 - step / schedule.iters) ** schedule.power
     return (schedule.lr - schedule.min_lr) * left + schedule.min_lr
 
 
@@ -59,7 +52,7 @@ class TrainStep:
         for number, batch in enumerate(batches, 1):
             with self._sync_only_last(number == len(batches)):
                 named = self._forward(batch)
-                self.scaler.scale(self.model.total(named) / len(batches)).backward()
+                self.scaler.scale(self.model.total(named) / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in named.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(batches)
         if self.schedule.clip_grad is not None:

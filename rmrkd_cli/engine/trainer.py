@@ -13,24 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from rmrkd_cli import __version__
 from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
 from rmrkd_cli.console import Meter, Screen, losses_line, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.demo import make_demo
+from rmrkd_cli.data.loader import Batch, training_batches
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.samples import find_samples
-from rmrkd_cli.data.transforms import EvalSet, TrainItem, TrainSet
+from rmrkd_cli.data.transforms import EvalSet, TrainSet
 from rmrkd_cli.engine.build import Built, build_distiller
 from rmrkd_cli.engine.distributed import World, world
-from rmrkd_cli.engine.evaluate import cost, evaluate, protocol, quiet_worker
+from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
 from rmrkd_cli.engine.job import TrainJob
+from rmrkd_cli.engine.machine import device_name, peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.signals import StopRequest, stop_requests
-from rmrkd_cli.engine.step import Batch, TrainStep
+from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.report import make_record, to_json
@@ -144,13 +145,7 @@ class Training:
             len(dataset), batch_size=schedule.batch_size, seed=self.preset.seed, world_size=self.here.size,
             rank=self.here.rank, accumulate=schedule.accumulate, first_step=self.iteration, last_step=schedule.iters,
         )  # fmt: skip
-        loader: DataLoader[list[TrainItem]] = DataLoader(
-            dataset, batch_sampler=sampler, num_workers=schedule.workers, collate_fn=_collate,
-            worker_init_fn=quiet_worker, pin_memory=self.here.device.type == "cuda",
-        )  # type: ignore[arg-type]  # fmt: skip
-        stream = iter(loader)
-        for _ in range(self.iteration, schedule.iters):
-            yield [next(stream) for _ in range(schedule.accumulate)]  # type: ignore[misc]
+        return training_batches(dataset, sampler, schedule.workers, pin=self.here.device.type == "cuda")
 
     def _seed(self, step: int) -> None:
         """Dropout and MGD's mask depend on (seed, step, rank) alone."""
@@ -179,7 +174,7 @@ class Training:
             "weighted": weighted,
             "total": sum(weighted.values()),
         }
-        line |= {"seconds": seconds, "data_seconds": data_seconds, "peak_memory": _peak_memory(self.here.device)}
+        line |= {"seconds": seconds, "data_seconds": data_seconds, "peak_memory": peak_memory(self.here.device.type)}
         self.files.append_log(line)
         for name, value in raw.items():
             writer.add_scalar(f"loss/{name}", value, self.iteration)
@@ -249,8 +244,8 @@ class Training:
         now = self.here.size, self.schedule.batch_size
         if before != now:
             raise RmrkdError(
-                f"`{self.files.path}` was trained by {before[0]} worker(s) of {before[1]} images, resumed by {now[0]} of "
-                f"{now[1]}: it would see other batches",
+                f"`{self.files.path}` was trained by {before[0]} worker(s) of {before[1]} images, and is resumed by "
+                f"{now[0]} of {now[1]}: it would see other batches",
                 f"--gpus {before[0]} --batch-size {before[1]}",
             )
         load_into(self.model, saved.state, str(self.files.last))
@@ -280,7 +275,7 @@ class Training:
                 "seconds": self.seconds,
                 "seconds_per_step": self.seconds / max(1, self.iteration),
                 "workers": self.here.size,
-                "device": _device_name(self.here.device),
+                "device": device_name(self.here.device),
             }
             record = make_record(
                 matrix, protocol(self.info, self.val_samples, "val"), name=self.preset.name, role=self.role,
@@ -313,7 +308,7 @@ class Training:
             return None
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.files.path / "tensorboard"), purge_step=self.iteration or None)  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.files.path / "tensorboard"), purge_step=self.iteration or None)
 
 
 class _Download:
@@ -331,26 +326,3 @@ class _Download:
             if done == total:
                 self.meter.close()
                 self.meter = None
-
-
-def _collate(items: list[TrainItem]) -> Batch:
-    return Batch(
-        torch.stack([item.image for item in items]),
-        torch.stack([item.labels for item in items]),
-        [item.index for item in items],
-    )
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu, {os.cpu_count()} cores"

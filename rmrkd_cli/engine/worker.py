@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -32,10 +33,8 @@ def _tell(error: RmrkdError, exit_code: int | None = None) -> None:
     told = {"message": error.message, "hint": error.hint, "exit_code": exit_code or error.exit_code}
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     partial.write_text(json.dumps(told), encoding="utf-8")
-    try:
-        os.link(partial, target)  # fails where another worker was first
-    except FileExistsError:
-        pass
+    with contextlib.suppress(FileExistsError):  # another worker was first
+        os.link(partial, target)
     partial.unlink()
 
 

@@ -52,7 +52,8 @@ class MGDLoss(nn.Module):
             keep_mask = self.draw_mask(student)
         # autocast stays as it is: under --amp the two convolutions are the cost of the step
         generated = self.generation(self.align(student) * keep_mask.to(student.dtype))
-        return (generated.float() - teacher.detach().float()).square().sum() / student.shape[0]
+        difference: Tensor = generated.float() - teacher.detach().float()
+        return difference.square().sum() / student.shape[0]
 
     def draw_mask(self, like: Tensor) -> Tensor:
         """A fresh (B, 1, H, W) mask on the device of `like`."""

@@ -1,0 +1,23 @@
+"""What the machine is and how much of its memory was used."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def peak_memory(device_type: str) -> int:
+    """Bytes: the most a GPU's allocator held, or the process on a CPU."""
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's model, or the number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {os.cpu_count()} cores"
