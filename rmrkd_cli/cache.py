@@ -70,7 +70,8 @@ def fetch(url: str, sha256: str, on_progress: Callable[[int, int], None] | None 
         _check_hash(partial, sha256, f"the file at {url} is not the one expected; run the command again")
         os.replace(partial, target)
     except (OSError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", None) or error
+        status = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        reason = f"{status}{getattr(error, 'reason', None) or error}"
         raise RmrkdError(
             f"cannot download {url} ({reason})",
             f"with a browser elsewhere, save it as `{target}`" + (f"; or {hint}" if hint else ""),

@@ -24,6 +24,8 @@ from rmrkd_cli.errors import RmrkdError
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
 
+_QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
+
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
 err = Console(stderr=True)
 
@@ -85,9 +87,9 @@ class Meter:
         if self.progress is not None and self.task is not None:
             fields = {"note": escape(note)} if note else {}
             self.progress.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
-        elif note and (time.monotonic() - self._last >= 10 or done >= self.total):
+        elif time.monotonic() - self._last >= _QUIET_SECONDS:
             self._last = time.monotonic()
-            say(f"{self.title} {done}/{self.total}  {note}")
+            say(f"{self.title} {done}/{self.total}  {note}".rstrip())
 
     def close(self) -> None:
         if self.progress is not None and self.task is not None:

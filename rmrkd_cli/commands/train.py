@@ -48,7 +48,12 @@ def train_command(
         str | None, typer.Option(metavar="HOST:PORT", help="Where machines meet.", rich_help_panel="Several machines")
     ] = None,
     teacher_checkpoint: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The teacher's weights.", rich_help_panel="Weights")
+        str | None,
+        typer.Option(
+            metavar="FILE|none",
+            help="The teacher's weights; none where the preset shall train its own from random weights.",
+            rich_help_panel="Weights",
+        ),
     ] = None,
     student_checkpoint: Annotated[
         str | None,
@@ -97,7 +102,9 @@ def train_command(
             overrides.append(f"{key}={_quoted(value)}")
     if max_iters is not None:
         overrides += [f"schedule.iters={max_iters}", f"teacher.schedule.iters={max_iters}"]
-    if teacher_checkpoint is not None:
+    if teacher_checkpoint == "none":
+        overrides += ["teacher.init=scratch", "teacher.checkpoint=null"]
+    elif teacher_checkpoint is not None:
         overrides.append(f"teacher.checkpoint={{path: {_quoted(teacher_checkpoint)}}}")
     if student_checkpoint == "none":
         overrides += ["student.init=scratch", "student.checkpoint=null"]
@@ -136,15 +143,15 @@ def train(
     from rmrkd_cli.report import read_record
 
     root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
-    _check_inputs(preset)
     plan = []
     for role in _roles(preset):
         files = RunDir(run_path(root, role, preset.method))
         own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
         plan.append((role, own, files))
-    for role, own, files in plan:
-        if role == "distill" and len(plan) == 1:
-            _check_teacher(own)
+    if preset.role == "distill":
+        _check_teacher(plan[0][1])
+    _check_images(preset)
+    for _, own, files in plan:
         files.prepare(own, resume=resume, fresh=fresh)
     for role, own, files in plan:
         if not files.finished:
@@ -172,7 +179,7 @@ def _teacher_for(preset: Preset, role: str, root: Path) -> Any:
     return preset.teacher.model_copy(update={"checkpoint": source})
 
 
-def _check_inputs(preset: Preset) -> None:
+def _check_images(preset: Preset) -> None:
     """Finds every image before a directory is claimed or a process started."""
     from rmrkd_cli.data.catalog import dataset_info
     from rmrkd_cli.data.demo import make_demo

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from rmrkd_cli.cache import cache_dir
@@ -10,6 +12,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.schema import Data, Folder, Preset
 
 Palette = tuple[tuple[int, int, int], ...]
+Labels = tuple[tuple[str, ...], Palette]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class DatasetInfo:
     """A data set, without its images.
 
     Attributes:
+        labels: Gives the class names and their colours; asked only when needed, since mmsegmentation's take seconds.
         scale: (width, height) that images are fitted into, in training before the random ratio.
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
@@ -33,14 +37,21 @@ class DatasetInfo:
     name: str
     root: Path
     splits: dict[str, Split]
-    classes: tuple[str, ...]
-    palette: Palette
+    labels: Callable[[], Labels]
     scale: tuple[int, int]
     eval_scale: tuple[int, int]
     image_suffix: str
     label_suffix: str
     ignore_labels: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels()[0]
+
+    @cached_property
+    def palette(self) -> Palette:
+        return self.labels()[1]
 
     @property
     def num_classes(self) -> int:
@@ -74,7 +85,7 @@ def dataset_info(preset: Preset) -> DatasetInfo:
     return replace(info, **changes)  # type: ignore[arg-type]
 
 
-def _mmseg_classes(name: str) -> tuple[tuple[str, ...], Palette]:
+def _mmseg_labels(name: str) -> Labels:
     from rmrkd_cli.mmcv_ops import make_mmseg_importable
 
     make_mmseg_importable()
@@ -85,13 +96,11 @@ def _mmseg_classes(name: str) -> tuple[tuple[str, ...], Palette]:
 
 
 def _cityscapes(preset: Preset) -> DatasetInfo:
-    classes, palette = _mmseg_classes("CityscapesDataset")
     return DatasetInfo(
         name="cityscapes",
         root=Path("data/cityscapes"),
         splits={part: _split(f"leftImg8bit/{part}", f"gtFine/{part}") for part in ("train", "val", "test")},
-        classes=classes,
-        palette=palette,
+        labels=partial(_mmseg_labels, "CityscapesDataset"),
         scale=(2048, 1024),
         eval_scale=(2048, 1024),
         image_suffix="_leftImg8bit.png",
@@ -100,15 +109,13 @@ def _cityscapes(preset: Preset) -> DatasetInfo:
 
 
 def _voc12aug(preset: Preset) -> DatasetInfo:
-    classes, palette = _mmseg_classes("PascalVOCDataset")
     lists, labels = "ImageSets/Segmentation", "SegmentationClass"
     train = Split("JPEGImages", ((f"{lists}/train.txt", labels), (f"{lists}/aug.txt", "SegmentationClassAug")))
     return DatasetInfo(
         name="voc12aug",
         root=Path("data/VOCdevkit/VOC2012"),
         splits={"train": train, "val": _split("JPEGImages", labels, f"{lists}/val.txt")},
-        classes=classes,
-        palette=palette,
+        labels=partial(_mmseg_labels, "PascalVOCDataset"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",
@@ -117,14 +124,12 @@ def _voc12aug(preset: Preset) -> DatasetInfo:
 
 
 def _ade20k(preset: Preset) -> DatasetInfo:
-    classes, palette = _mmseg_classes("ADE20KDataset")
     folders = {"train": "training", "val": "validation"}
     return DatasetInfo(
         name="ade20k",
         root=Path("data/ade/ADEChallengeData2016"),
         splits={part: _split(f"images/{name}", f"annotations/{name}") for part, name in folders.items()},
-        classes=classes,
-        palette=palette,
+        labels=partial(_mmseg_labels, "ADE20KDataset"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",
@@ -138,8 +143,7 @@ def _camvid(preset: Preset) -> DatasetInfo:
         name="camvid",
         root=Path("data/camvid"),
         splits={part: _split(part, f"{part}annot") for part in ("train", "val", "test")},
-        classes=_CAMVID_CLASSES,
-        palette=_CAMVID_PALETTE,
+        labels=lambda: (_CAMVID_CLASSES, _CAMVID_PALETTE),
         scale=(480, 360),
         eval_scale=(480, 360),
         image_suffix=".png",
@@ -155,8 +159,7 @@ def _demo(preset: Preset) -> DatasetInfo:
         name="demo",
         root=cache_dir() / demo.FOLDER,
         splits={part: _split(part, f"{part}annot") for part in demo.SPLITS},
-        classes=demo.CLASSES,
-        palette=demo.PALETTE,
+        labels=lambda: (demo.CLASSES, demo.PALETTE),
         scale=demo.SIZE,
         eval_scale=demo.SIZE,
         image_suffix=".png",
@@ -180,8 +183,7 @@ def _custom(preset: Preset) -> DatasetInfo:
         name="custom",
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
-        classes=classes,
-        palette=tuple(data.palette) if data.palette else _generated_palette(len(classes)),
+        labels=lambda: (classes, tuple(data.palette) if data.palette else _generated_palette(len(classes))),
         scale=scale,
         eval_scale=data.eval_scale or scale,
         image_suffix=data.image_suffix,

@@ -93,7 +93,7 @@ def run_evaluation(job: EvalJob) -> None:
             if writer is not None:
                 writer.write(index, guess)
             if meter is not None:
-                meter.update(seen, f"{samples[index].name}")
+                meter.update(seen)
 
         network = loaded.network.to(here.device)
         matrix = evaluate(network, dataset, here, workers=job.workers, on_image=on_image)

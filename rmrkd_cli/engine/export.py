@@ -70,12 +70,12 @@ def parse_config_text(text: str) -> dict[str, Any]:
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
-        if not (isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args):
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
+        if not is_dict or any(keyword.arg is None for keyword in node.keywords):
             raise _refusal(node)
-        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords if keyword.arg is not None}
-    if isinstance(node, ast.Dict):
-        keys = [_literal(key) for key in node.keys if key is not None]
-        return dict(zip(keys, [_literal(value) for value in node.values], strict=True))
+        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict) and None not in node.keys:
+        return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True) if key}
     if isinstance(node, ast.List):
         return [_literal(item) for item in node.elts]
     if isinstance(node, ast.Tuple):

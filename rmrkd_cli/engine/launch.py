@@ -65,10 +65,13 @@ def run_job(job: Job) -> None:
 
 
 def _launch(job: Job, cluster: Cluster) -> None:
+    import logging
+
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the worker's own message is shown
     with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder:
         job_file, error_file = Path(folder) / "job.json", Path(folder) / "error.json"
         write_job(job, job_file)

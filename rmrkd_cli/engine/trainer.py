@@ -55,6 +55,11 @@ class Training:
         self.role = job.role
         self.here, self.shown, self.stop = here, shown, stop
         self.schedule = self.preset.schedule_for(job.role)
+        if self.schedule.batch_size == 1 and (here.size == 1 or here.device.type == "cpu"):
+            raise RmrkdError(
+                "batch size 1: batch norm after global pooling (PSPNet, DeepLabV3) needs two images to normalise over",
+                "--batch-size 2, and crop less if memory is short: --set schedule.crop=[256,256]",
+            )
         self.files = RunDir(Path(job.run_dir))
         self.info = dataset_info(self.preset)
         if self.info.name == "demo" and self.preset.data.root is None:
@@ -97,7 +102,7 @@ class Training:
                 began = time.perf_counter()
             elif stopped or self._due(schedule.checkpoint_interval):
                 self._save(best=False)
-            if meter is not None:
+            if meter is not None and not self._due(schedule.log_interval):
                 meter.update(self.iteration)
             if stopped:
                 self._leave(stopped)

@@ -1,0 +1,249 @@
+"""Every wrong input ends with exit code 2, a message that names the culprit, and nothing changed on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from rmrkd_cli.app import app, main
+from rmrkd_cli.checkpoint import load_into, read_checkpoint
+from rmrkd_cli.engine.run_dir import RunDir
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets import load_preset
+
+PROTOCOL = {
+    "dataset": "demo", "split": "val", "images": 80, "fingerprint": "0a1b2c3d4e5f", "classes": ["a", "b"],
+    "scale": [128, 128], "scales": [1.0], "flip": False, "mode": "whole",
+}  # fmt: skip
+TREE = ("leftImg8bit/train/NAME_leftImg8bit.png", "gtFine/train/NAME_gtFine_labelTrainIds.png")
+
+
+class Bomb:
+    """Unpickled by a careless reader, it leaves a file behind."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
+
+
+def fill(folder: Path) -> None:
+    """Files of every wrong kind, under the names that CASES uses."""
+    tensor, head = torch.ones(2), {"decode_head.conv_seg.weight": torch.ones(2, 3, 1, 1)}
+    record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": {"miou": 0.5}}
+    other = {**record, "role": "distill", "protocol": {**PROTOCOL, "split": "test", "scale": [64, 64]}}
+    for name, held in {
+        "foreign.pth": {"encoder.0.weight": tensor, "encoder.0.bias": tensor}, "numbers.pth": {"epoch": 3},
+        "bomb.pth": {"state_dict": {"x": tensor}, "meta": Bomb()},
+        "scalar.pth": {"decode_head.conv_seg.weight": torch.tensor(1.0)}, "plain.pth": {"state_dict": head},
+        "code.pth": {"meta": {"config": "import os\nos.system('touch exploded')"}, "state_dict": head},
+        "released.pth": {"state_dict": {"student.decode_head.x": tensor, "teacher.x": tensor}},
+        "teacher.pth": {"state_dict": {"teacher.backbone.x": tensor}}, "taken.pth": {"state_dict": head},
+    }.items():  # fmt: skip
+        torch.save(held, folder / name)
+    (folder / "raw-bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
+    (folder / "cut.pth").write_bytes((folder / "plain.pth").read_bytes()[:-200])
+    for name, text in {
+        "page.pth": "<html>Not found</html>", "log.pth": "epoch 1: loss 0.5\n", "empty.pth": "",
+        "text.safetensors": "text", "a.json": json.dumps(record), "b.json": json.dumps(other), "cut.json": "[{",
+        "bare.json": json.dumps({"format": 1, "metrics": {}}), "list.yaml": "- 1", "cut.yaml": "dataset: [",
+    }.items():  # fmt: skip
+        (folder / name).write_text(text)
+    for name in ("train/0.png", "trainannot/0.png", "val/0.png", "valannot/0.png"):
+        for file in (folder / "camvid" / name, folder / "half" / name):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    (folder / "half/valannot/0.png").unlink()
+    (folder / "hollow").mkdir()
+
+
+CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp18w8-camvid --data-root camvid"
+CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must hold
+    "train --preset psp101-psp18-cty": ("psp101-psp18-cty", "did you mean `psp101-psp18-city`?"),
+    "presets nothing-like-it": ("nothing-like-it", "demo"),
+    "train --preset no/such.yaml": ("no/such.yaml", "does not exist"),
+    "presets list.yaml": ("list.yaml", "must be a mapping"), "presets cut.yaml": ("cut.yaml", "is not YAML"),
+    f"{CITY} --role studnet": ("role", "studnet", "distill"),
+    f"{CITY} --method mgdd": ("mgdd", "did you mean `mgd`?"),
+    f"{CITY} --set tittle=x": ("tittle", "`title`"),
+    f"{CITY} --set schedule.itres=5": ("schedule.itres", "`iters`"),
+    f"{CITY} --set losses.rmrkd.tua=1": ("losses.rmrkd.tua", "`tau`"),
+    f"{CITY} --set teacher.checkpoint.md5=1 --set sede=1": ("2 problem(s)", "teacher.checkpoint.md5", "sede", "`seed`"),
+    f"{CITY} --set schedule.lr=fast": ("schedule.lr", "'fast'"),
+    f"{CITY} --set losses.mgd.mask_ratio=2": ("losses.mgd.mask_ratio", "2"),
+    f"{CITY} --set schedule.lr": ("--set schedule.lr", "key.path=value"),
+    f"{CITY} --batch-size 0": ("--batch-size",), f"{CITY} --device tpu": ("--device",),
+    f"{CITY} --resume --fresh": ("--resume", "--fresh"),
+    f"{CITY} --nodes 2": ("2 machines", "--rdzv-endpoint"), f"{CITY} --node-rank 1": ("node rank 1",),
+    f"{CITY} --gpus 8 --device cuda": ("8 GPU(s)", "this machine has 0", "--device cpu"),
+    f"{CITY} --gpus 8": ("8 GPU(s)", "this machine has 0"),
+    f"{CITY} --data-root nowhere": ("`nowhere` does not exist", "--data-root", *TREE),
+    f"{CITY} --data-root hollow": ("`hollow` lacks `leftImg8bit/train`, `gtFine/train`", "--data-root", *TREE),
+    "train --preset psp101-psp18-voc12aug --data-root hollow": ("aug.txt", "(one NAME a line)"),
+    f"{CAMVID} --data-root half": ("1 of 1 label files", "valannot/0.png"),
+    f"{CAMVID} --role distill --work-dir new": ("new/teacher/student.pth", "--role teacher"),
+    f"{CAMVID} --role distill --teacher-checkpoint no.pth": ("no.pth", "does not exist"),
+    f"{CAMVID} --role all --teacher-checkpoint no.pth --work-dir new1": ("no.pth", "does not exist"),
+    f"{CAMVID} --role baseline --student-checkpoint no.pth --work-dir new2": ("no.pth", "does not exist"),
+    "eval": ("which checkpoints", "rmrkd eval --dataset"),
+    "eval plain.pth --dataset citiscapes": ("citiscapes", "did you mean `cityscapes`?"),
+    "eval --dataset camvid": ("no student for `camvid`", "work_dirs"), "eval no.pth": ("no.pth", "does not exist"),
+    "eval foreign.pth": ("foreign.pth", "decode_head.conv_seg.weight"), "eval scalar.pth": ("scalar.pth",),
+    "eval numbers.pth": ("numbers.pth", "`epoch`"), "eval page.pth": ("page.pth", "is not a readable checkpoint"),
+    "eval log.pth": ("log.pth", "is not a readable checkpoint"),
+    "eval empty.pth": ("empty.pth", "is not a readable checkpoint"),
+    "eval cut.pth": ("cut.pth", "is not a readable checkpoint"),
+    "eval text.safetensors": ("text.safetensors", "is not a readable safetensors file"),
+    "eval bomb.pth": ("bomb.pth", "system"), "eval raw-bomb.pth": ("raw-bomb.pth", "system"),
+    "eval code.pth": ("config", "line 1", "import os", "--preset"), "eval plain.pth": ("plain.pth", "--preset"),
+    "eval teacher.pth": ("teacher.pth", "`student.`"), "eval plain.pth --scales big": ("--scales", "big"),
+    "eval plain.pth --scales 1,,2": ("--scales", "1,,2"),
+    "eval plain.pth --save-predictions camvid": ("camvid", "not empty"),
+    "transfer no.pth out.pth": ("no.pth", "does not exist"),
+    "transfer no.pth taken.pth --force": ("no.pth", "does not exist"),
+    "transfer bomb.pth out.pth": ("bomb.pth", "system"),
+    "transfer released.pth taken.pth": ("taken.pth", "nothing is overwritten", "--force"),
+    "transfer released.pth released.pth --force": ("same file",),
+    "transfer released.pth out.pth --config taken.pth": ("taken.pth", "nothing is overwritten"),
+    "transfer released.pth out.pth --config out.py": ("released.pth", "no config"),
+    "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
+    "transfer foreign.pth out.pth": ("foreign.pth",),
+    "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "there are teacher"),
+    "compare a.json": ("two or more", "got 1"),
+    "compare a.json b.json": ("split: val in `baseline`, test in `distill`", "image scale: [128, 128]", "[64, 64]"),
+    "compare a.json no.json": ("no.json",), "compare a.json cut.json": ("cut.json", "is not a result file"),
+    "compare a.json bare.json": ("bare.json", "is not a result file"),
+    "compare a.json no.pth": ("no.pth", "does not exist"),
+    "compare a.json a.json --report camvid": ("camvid", "not empty"),
+}  # fmt: skip
+
+
+def run(*args: str) -> tuple[int, str]:
+    """What the user meets: an RmrkdError as app.main shows it, anything unexpected as the failure it is."""
+    result = CliRunner().invoke(app, args)
+    error = result.exception
+    if isinstance(error, RmrkdError):
+        return error.exit_code, f"error: {error.message}\n\nhint: {error.hint}"
+    if error is not None and not isinstance(error, SystemExit):
+        raise error
+    return result.exit_code, result.output
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: no GPU, no cache, and training is a failure of the test."""
+
+    def train(job: object) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.chdir(filled)
+    monkeypatch.setenv("RMRKD_CACHE", str(filled / "cache"))
+    monkeypatch.setattr("rmrkd_cli.engine.trainer.run_training", train)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    return filled
+
+
+@pytest.mark.parametrize("command", CASES, ids=list(CASES))
+def test_wrong_input_is_explained(command: str, here: Path) -> None:
+    before = contents(here)
+    code, text = run(*shlex.split(command))
+    assert code == 2, text
+    assert [culprit for culprit in CASES[command] if culprit not in text] == [], text
+    assert "Traceback" not in text
+    assert contents(here) == before
+
+
+def test_a_comparison_names_only_the_lines_that_differ() -> None:
+    _, text = run("compare", "a.json", "b.json")
+    told = [line.strip().split(":")[0] for line in text.splitlines() if line.startswith("  ")]
+    assert told == ["split", "image scale"]
+
+
+def test_main_prints_the_message_and_the_hint_to_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rmrkd", "transfer", "released.pth", "taken.pth"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert (left.value.code, shown.err.strip()) == run("transfer", "released.pth", "taken.pth")
+
+
+def test_no_file_makes_the_reader_fail_otherwise(tmp_path: Path) -> None:
+    file, whole = tmp_path / "x.pth", Path("plain.pth").read_bytes()
+    texts = [bytes([byte]) + b" 1: loss 0.5\n" for byte in range(256)]
+    escaped: dict[bytes, str] = {}
+    for data in [*texts, *(whole[:size] for size in range(0, len(whole), 37))]:
+        file.write_bytes(data)
+        try:
+            read_checkpoint(file)
+        except Exception as error:
+            if not isinstance(error, RmrkdError) or "x.pth" not in error.message:
+                escaped[data[:20]] = repr(error)
+    assert escaped == {}
+
+
+def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+    network = nn.ModuleDict({"backbone": block(), "decode_head": block()})
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = {key: value for key, value in network.state_dict().items() if not key.startswith("decode_head.1.")}
+    state |= {"neck.0.weight": torch.ones(1), "neck.0.bias": torch.ones(1), "backbone.0.weight": torch.ones(9)}
+    with pytest.raises(RmrkdError) as caught:
+        load_into(network, state, "some.pth", hint="another preset?")
+    assert (caught.value.exit_code, caught.value.hint) == (2, "another preset?")
+    assert caught.value.message.splitlines() == [
+        "`some.pth` does not fit the network:",
+        "  missing: decode_head.1 (4)",
+        "  unexpected: neck.0 (2)",
+        "  other shape: backbone.0.weight is (9,), expected (4, 3, 1, 1)",
+    ]
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_directory_of_another_run_is_left_alone(resume: bool, tmp_path: Path) -> None:
+    files, demo = RunDir(tmp_path / "work" / "distill"), load_preset("demo")
+    files.prepare(demo, resume=False, fresh=False)
+    (files.path / "iter_5.pth").write_bytes(b"weights")
+    before = contents(tmp_path)
+    with pytest.raises(RmrkdError) as caught:
+        files.prepare(load_preset("demo", overrides=["schedule.lr=0.5"]), resume=resume, fresh=False)
+    assert caught.value.exit_code == 2
+    assert str(files.path) in caught.value.message
+    assert "--fresh" in caught.value.hint
+    assert ("schedule.lr: 0.02 there, 0.5 now" in caught.value.message) is resume
+    assert contents(tmp_path) == before
+
+
+def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
+    files = RunDir(tmp_path / "distill")
+    for number, rate in enumerate(("0.5", "0.25", "0.125")):
+        files.prepare(load_preset("demo", overrides=[f"schedule.lr={rate}"]), resume=False, fresh=number > 0)
+        (files.path / f"iter_{number}.pth").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"distill", "distill.old1", "distill.old2"}
+    for name, number, rate in (("distill.old1", 0, "0.5"), ("distill.old2", 1, "0.25"), ("distill", 2, "0.125")):
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"config.yaml", f"iter_{number}.pth"}
+        assert f"lr: {rate}\n" in (tmp_path / name / "config.yaml").read_text()

@@ -1,0 +1,70 @@
+"""What answers at once: help, version and presets, without torch and mmcv."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from rmrkd_cli import __version__
+from rmrkd_cli.presets import method_names, preset_names
+
+COMMANDS = ("train", "eval", "transfer", "compare", "presets")
+_SCRIPT = """
+import json, sys
+from typer.testing import CliRunner
+from rmrkd_cli.app import app
+answers = []
+for args in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(app, args, prog_name="rmrkd", env={"NO_COLOR": "1", "COLUMNS": "160"})
+    heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision", "mmcv", "mmseg"))
+    answers.append([result.exit_code, repr(result.exception), result.stdout, result.stderr, heavy[:5]])
+print(json.dumps(answers))
+"""
+
+
+class Answer(NamedTuple):
+    code: int
+    exception: str
+    stdout: str
+    stderr: str
+    heavy: list[str]
+
+
+def ask(folder: Path, *commands: list[str]) -> list[Answer]:
+    """Runs commands in one new process, in an empty folder; tells which heavy modules were imported so far."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, json.dumps(commands)], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return [Answer(*answer) for answer in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--help"], COMMANDS),
+        (["--version"], [f"rmrkd {__version__}"]),
+        (["presets"], [*preset_names(), *method_names(), "69.37", "75.72"]),
+        (
+            ["presets", "psp101-psp18-city"],
+            ["# rmrkd train --preset psp101-psp18-city\n", "baseline: 69.37", "distilled: 75.72", "weight: 0.1"],
+        ),
+    ],
+    ids=["help", "version", "presets", "one preset"],
+)
+def test_answers_without_a_network_library(args: list[str], said: list[str], tmp_path: Path) -> None:
+    [answer] = ask(tmp_path, args)
+    assert (answer.code, answer.exception, answer.stderr, answer.heavy) == (0, "None", "", [])
+    assert [text for text in said if text not in answer.stdout] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:
+    for command, answer in zip(COMMANDS, ask(tmp_path, *([name, "--help"] for name in COMMANDS)), strict=True):
+        assert (answer.code, answer.heavy) == (0, []), command
+        assert f"Usage: rmrkd {command}" in answer.stdout

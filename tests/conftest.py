@@ -1,0 +1,63 @@
+"""Shared by all tests: a cache of their own, a fixed terminal, and small presets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["COLUMNS"] = "160"
+os.environ["NO_COLOR"] = "1"
+
+TINY = """
+dataset: camvid
+role: all
+data: {{root: {root}, train_scale: [96, 64], eval_scale: [96, 64]}}
+teacher:
+  config: pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py
+  init: scratch
+  overrides:
+    backbone.base_channels: 16
+    backbone.stem_channels: 16
+    decode_head.in_channels: 128
+    decode_head.channels: 16
+    auxiliary_head.in_channels: 64
+    auxiliary_head.channels: 16
+student:
+  config: pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py
+  init: scratch
+  overrides:
+    backbone.base_channels: 8
+    backbone.stem_channels: 8
+    decode_head.in_channels: 64
+    decode_head.channels: 8
+    auxiliary_head.in_channels: 32
+    auxiliary_head.channels: 8
+losses:
+  rmrkd: {{type: rmrkd}}
+  mgd: {{type: mgd}}
+  dkd: {{type: dkd}}
+schedule: {{iters: 4, batch_size: 2, crop: [48, 48], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
+"""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["RMRKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CamVid tree of four 96x64 images a split."""
+    from tests import trees
+
+    return trees.camvid(tmp_path_factory.mktemp("camvid"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
+    """A preset file whose three roles train in seconds."""
+    path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
+    path.write_text(TINY.format(root=camvid))
+    return path

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmrkd_cli.checkpoint import read_checkpoint
+from rmrkd_cli.commands.train import train
+from rmrkd_cli.engine import trainer
+from rmrkd_cli.engine.launch import Cluster
+from rmrkd_cli.engine.run_dir import RunDir
+from rmrkd_cli.errors import Interrupted, RmrkdError
+from rmrkd_cli.presets import load_preset
+from tests.cli import rmrkd
+
+
+def run(tiny: Path, work_dir: Path, *overrides: str, resume: bool = False) -> list[dict]:
+    return train(load_preset(str(tiny), overrides=overrides), work_dir, "cpu", Cluster(), resume=resume)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def losses_of(path: Path) -> list[dict]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{"iter": line["iter"], **line["losses"]} for line in lines if "losses" in line]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three roles, trained through the command line."""
+    work_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    outcome = rmrkd("train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu")
+    assert outcome.exit_code == 0
+    for landmark in ("teacher", "baseline", "distill", "distilled - baseline"):
+        assert landmark in outcome.stdout
+    return work_dir
+
+
+def test_every_role_leaves_the_promised_files(finished: Path) -> None:
+    for role in ("teacher", "baseline", "distill"):
+        names = {path.name for path in (finished / role).iterdir()}
+        wanted = {"config.yaml", "log.jsonl", "iter_4.pth", "last.pth", "best.pth", "student.pth", "result.json"}
+        assert wanted <= names
+        lines = losses_of(finished / role / "log.jsonl")
+        assert [line["iter"] for line in lines] == [1, 2, 3, 4]
+        assert ("rmrkd" in lines[0]) == (role == "distill")
+
+
+def test_students_start_alike_and_differ_by_the_distillation(finished: Path) -> None:
+    baseline, distilled = (losses_of(finished / role / "log.jsonl")[0] for role in ("baseline", "distill"))
+    assert baseline["ce"] == distilled["ce"]
+    first, second = (weights(finished / role / "student.pth") for role in ("baseline", "distill"))
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_student_is_a_plain_mmseg_checkpoint_without_anything_unsafe(finished: Path) -> None:
+    contents = torch.load(finished / "distill" / "student.pth", weights_only=True)
+    assert {"backbone", "decode_head", "auxiliary_head"} == {key.split(".")[0] for key in contents["state_dict"]}
+    meta = contents["meta"]
+    assert len(meta["CLASSES"]) == len(meta["PALETTE"]) == 11
+    assert meta["role"] == "distill"
+    from mmcv import Config
+
+    assert Config.fromstring(meta["config"], ".py").model.decode_head.num_classes == 11
+
+
+def test_distiller_checkpoint_holds_student_and_losses_but_no_teacher(finished: Path) -> None:
+    saved = read_checkpoint(finished / "distill" / "last.pth")
+    assert {key.split(".")[0] for key in saved.state} == {"student", "losses"}
+    assert saved.rest["iteration"] == 4
+    assert len(saved.meta["sources"]["teacher"]["sha256"]) == 64
+
+
+def test_replaying_the_written_configuration_gives_the_same_student(finished: Path, tmp_path: Path) -> None:
+    again = load_preset(str(finished / "baseline" / "config.yaml"))
+    assert again.role == "baseline"
+    train(again, tmp_path, "cpu", Cluster())
+    first, second = weights(finished / "baseline" / "student.pth"), weights(tmp_path / "baseline" / "student.pth")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
+    finished: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    overrides = (
+        "role=distill",
+        f"schedule.workers={workers}",
+        f"teacher.checkpoint={{path: {finished}/teacher/student.pth}}",
+    )
+    step = trainer.TrainStep.__call__
+
+    def interrupted(self: trainer.TrainStep, batches: list, number: int) -> dict:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batches, number)
+
+    monkeypatch.setattr(trainer.TrainStep, "__call__", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        run(tiny, tmp_path, *overrides)
+    assert stopped.value.exit_code == 143
+    monkeypatch.undo()
+    run(tiny, tmp_path, *overrides, resume=True)
+    first, second = weights(finished / "distill" / "student.pth"), weights(tmp_path / "distill" / "student.pth")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses_of(finished / "distill" / "log.jsonl") == losses_of(tmp_path / "distill" / "log.jsonl")
+
+
+def test_bfloat16_autocast_trains(tiny: Path, finished: Path, tmp_path: Path) -> None:
+    run(tiny, tmp_path, "role=baseline", "schedule.amp=bf16", "schedule.iters=2")
+    exact, mixed = (losses_of(path / "baseline" / "log.jsonl")[0]["ce"] for path in (finished, tmp_path))
+    assert exact != mixed
+    assert abs(exact - mixed) < 0.05 * exact
+
+
+def test_a_finished_run_is_neither_overwritten_nor_trained_again(finished: Path, tiny: Path) -> None:
+    before = (finished / "baseline" / "student.pth").stat().st_mtime_ns
+    with pytest.raises(RmrkdError, match="finished run"):
+        run(tiny, finished, "role=baseline")
+    run(tiny, finished, "role=baseline", resume=True)
+    assert (finished / "baseline" / "student.pth").stat().st_mtime_ns == before
+
+
+def test_resuming_with_other_settings_is_refused_by_name(finished: Path, tiny: Path) -> None:
+    with pytest.raises(RmrkdError, match=r"schedule\.lr: 0\.01 there, 0\.5 now"):
+        run(tiny, finished, "role=baseline", "schedule.lr=0.5", resume=True)
+
+
+def test_old_checkpoints_go_only_beyond_keep(tmp_path: Path) -> None:
+    files = RunDir(tmp_path)
+    for iteration in (1, 2, 3):
+        files.save({"meta": {}, "state_dict": {"a": torch.zeros(1)}}, iteration, best=iteration == 1, keep=2)
+    assert [path.name for path in files.checkpoints()] == ["iter_3.pth", "iter_2.pth"]
+    assert files.best.is_file()
+    assert files.last.samefile(tmp_path / "iter_3.pth")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(RmrkdError, match=r"loss `\w+` is (nan|inf)") as failure:
+        run(tiny, tmp_path, "role=baseline", "schedule.lr=1.0e30", "schedule.min_lr=0")
+    assert failure.value.exit_code == 1
+
+
+def test_eval_without_a_checkpoint_finds_the_trained_students(finished: Path) -> None:
+    outcome = rmrkd("eval", "--dataset", "camvid", "--work-root", finished.parent, "--json", "-", "--device", "cpu")
+    records = json.loads(outcome.stdout)
+    assert sorted(record["role"] for record in records) == ["baseline", "distill", "teacher"]
+    for record in records:
+        trained = json.loads((finished / record["role"] / "result.json").read_text())
+        assert record["matrix"] == trained["matrix"]
+
+
+def test_compare_shows_classes_differences_and_cost(finished: Path, tmp_path: Path) -> None:
+    students = [finished / role / "student.pth" for role in ("teacher", "baseline", "distill")]
+    outcome = rmrkd("compare", *students, "--device", "cpu", "--report", tmp_path / "report")
+    assert outcome.exit_code == 0
+    for landmark in ("distill - baseline", "mean IoU", "bicyclist", "MACs", "latency", "s/step"):
+        assert landmark in outcome.stdout
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"index.html", "classes.csv", "summary.csv", "results.json"}
+
+
+def test_predictions_are_written_with_the_palette(finished: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "out"
+    student = finished / "distill" / "student.pth"
+    rmrkd(
+        "eval",
+        student,
+        "--save-predictions",
+        folder,
+        "--max-images",
+        2,
+        "--device",
+        "cpu",
+        "--flip",
+        "--scales",
+        "0.5,1",
+    )
+    with Image.open(folder / "0.png") as picture:
+        assert picture.mode == "P"
+        assert picture.size == (96, 64)
+        assert picture.getpalette()[:3] == [128, 128, 128]
+    assert len(list(folder.iterdir())) == 2

@@ -1,0 +1,42 @@
+"""Explained failures: the nearest known name, and the exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("cityscape", ["cityscapes", "camvid"], "did you mean `cityscapes`?"),
+        ("CamVid", ["cityscapes", "camvid"], "did you mean `camvid`?"),
+        ("labels", ["Labels"], "did you mean `Labels`?"),
+        ("tua", ("tau", "type", "stage"), "did you mean `tau`?"),
+        ("psp101-psp18-cty", ["psp101-dl18-city", "psp101-psp18-city"], "did you mean `psp101-psp18-city`?"),
+        ("zzz", ["beta", "alpha"], "known: alpha, beta"),
+        ("", ["beta", "alpha", "beta"], "known: alpha, beta"),
+        ("anything", [], ""),
+        ("x", (letter for letter in "ba"), "known: a, b"),
+    ],
+)
+def test_did_you_mean(name: str, options: list[str], said: str) -> None:
+    assert did_you_mean(name, options) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RmrkdError("wrong", "do that"), 2),
+        (RunError("wrong", "do that"), 1),
+        (Interrupted(2, "wrong", "do that"), 130),
+        (Interrupted(15, "wrong", "do that"), 143),
+    ],
+)
+def test_every_kind_carries_message_hint_and_exit_code(error: RmrkdError, code: int) -> None:
+    assert (error.message, error.hint, str(error), error.exit_code) == ("wrong", "do that", "wrong", code)
+
+
+def test_the_hint_may_be_left_out() -> None:
+    assert RmrkdError("wrong").hint == ""
