@@ -157,12 +157,23 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_harmless_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "lobal" not in str(error) and "GLOBAL" not in str(error):
+            raise RmrkdError(f"`{path}` is not a readable checkpoint") from error
         culprit = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
         raise RmrkdError(
             f"`{path}` holds more than tensors and plain data, so it was not opened{': ' + culprit if culprit else ''}",
             "a checkpoint that needs code to be read can run any program; ask its author for the state dict alone",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}") from error
 

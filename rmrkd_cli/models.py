@@ -19,6 +19,7 @@ from rmrkd_cli.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.schema import CheckpointSource, Network
 
 Progress = Callable[[int, int], None]
+_CHECK_OVERRIDES = "check the `overrides` in the preset"
 _CLASSIFIER = ("fc.", "head.", "classifier.")  # what an ImageNet file holds beyond the backbone
 
 
@@ -44,13 +45,15 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
         known = [str(file.relative_to(root)) for file in root.rglob("*.py")]
         raise RmrkdError(f"mmsegmentation ships no config `{spec.config}`, {did_you_mean(spec.config, known)}")
     config = Config.fromfile(str(path), import_custom_modules=False)
-    config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
-    model: dict[str, Any] = config._cfg_dict.to_dict()["model"]
-    heads = [model["decode_head"], model.get("auxiliary_head")]
-    for head in heads:
-        for part in head if isinstance(head, list) else [head]:
-            if part is not None:
-                part["num_classes"] = num_classes
+    try:
+        config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
+        model: dict[str, Any] = config._cfg_dict.to_dict()["model"]
+        for head in (model["decode_head"], model.get("auxiliary_head")):
+            for part in head if isinstance(head, list) else [head]:
+                if part is not None:
+                    part["num_classes"] = num_classes
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RmrkdError(f"the overrides of `{spec.config}` do not fit it: {error}", _CHECK_OVERRIDES) from error
     return model
 
 
@@ -72,8 +75,8 @@ def build_network(config: Mapping[str, Any], *, device: str, name: str = "networ
     plain = ConfigDict(json.loads(json.dumps({**config, "pretrained": None})))
     try:
         network: nn.Module = build_segmentor(plain)
-    except (TypeError, KeyError, AttributeError, AssertionError, ValueError) as error:
-        raise RmrkdError(f"the {name} cannot be built: {error}", "check its `overrides` in the preset") from error
+    except (TypeError, KeyError, AttributeError, AssertionError, ValueError, RuntimeError) as error:
+        raise RmrkdError(f"the {name} cannot be built: {error}", _CHECK_OVERRIDES) from error
     network.init_weights()  # type: ignore[operator]
     if device == "cpu":
         network = revert_sync_batchnorm(network)

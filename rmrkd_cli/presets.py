@@ -17,6 +17,8 @@ from rmrkd_cli.schema import OWN_METHOD, MethodRecipe, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 1 << 20
+# What PyYAML raises on text that is not YAML, bad dates and wrong tags (`!!bool x`) included.
+_NOT_YAML = (yaml.YAMLError, OSError, RecursionError, ValueError, LookupError, AttributeError)
 
 
 def preset_dir() -> Path:
@@ -52,6 +54,11 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
     raw.setdefault("name", path.stem)
     chosen = method if method is not None else str(raw.get("method", OWN_METHOD))
     if method is not None and method != raw.get("method", OWN_METHOD):
+        if method == OWN_METHOD:
+            raise RmrkdError(
+                f"preset `{path}` holds the losses of `{raw['method']}`, not its own `{OWN_METHOD}` ones",
+                "name the preset it was made from",
+            )
         raw["method"] = method
         if method != OWN_METHOD:
             raw["losses"] = load_method(chosen).model_dump(exclude_unset=True)["losses"]
@@ -59,8 +66,9 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
         _override(raw, text)
     if isinstance(raw.get("losses"), dict):
         raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
-    if not re.fullmatch(r"[\w][\w.+-]*", str(raw["name"])):
-        raise RmrkdError(f"preset name `{raw['name']}` must be letters, digits, `-`, `_`, `.` or `+`")
+    for key in ("name", "method"):  # both name folders
+        if not re.fullmatch(r"[\w][\w.+-]*", str(raw.get(key, OWN_METHOD))):
+            raise RmrkdError(f"preset {key} `{raw[key]}` must be letters, digits, `-`, `_`, `.` or `+`")
     return _validate(Preset, raw, path)
 
 
@@ -94,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RmrkdError(f"preset `{path}` is larger than {_MAX_BYTES} bytes")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except _NOT_YAML as error:
         raise RmrkdError(f"preset `{path}` is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise RmrkdError(f"preset `{path}` must be a mapping of names, as `rmrkd presets demo` prints one")
@@ -110,7 +118,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         keys = [*keys[:2], ".".join(keys[2:])]  # keys of `overrides` are dotted themselves
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise RmrkdError(f"`--set {text}`: the value is not YAML: {' '.join(str(error).split())}") from error
     node = raw
     for depth, key in enumerate(keys[:-1], 1):

@@ -64,7 +64,7 @@ def read_record(path: Path) -> Record:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RmrkdError(f"`{path}` is not a result file: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or "metrics" not in record:
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
         raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", "rmrkd eval CHECKPOINT --json result.json")
     return record
 

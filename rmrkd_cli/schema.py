@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
 DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
@@ -13,11 +22,20 @@ OWN_METHOD = "rmrkd"  # the losses of the preset itself
 
 DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
 Role = Literal["teacher", "baseline", "distill", "all"]
-Amp = Literal["off", "bf16", "fp16"]
-Stage = Annotated[int, Field(ge=1, le=4)]
-Weight = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _no_switch(value: object) -> object:
+    """YAML reads `yes` and `true` as a switch, which Python would count as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Amp = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(lambda value: "off" if value is False else value)]
+Stage = Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_switch)]
+Weight = Annotated[float, Field(ge=0.0), BeforeValidator(_no_switch)]
+Positive = Annotated[float, Field(gt=0.0), BeforeValidator(_no_switch)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
 LabelResize = Literal["bilinear", "nearest"]
 
 
@@ -77,7 +95,7 @@ class Network(Strict):
     """A config shipped inside mmsegmentation, and what differs from it."""
 
     config: str
-    overrides: dict[str, Any] = {}  # dotted path below `model` -> value
+    overrides: dict[str, JsonValue] = {}  # dotted path below `model` -> value
     checkpoint: CheckpointSource | None = None
     init: Literal["imagenet", "scratch"] = "imagenet"  # the backbone, where no checkpoint is named
 

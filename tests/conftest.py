@@ -38,7 +38,8 @@ losses:
   rmrkd: {{type: rmrkd}}
   mgd: {{type: mgd}}
   dkd: {{type: dkd}}
-schedule: {{iters: 4, batch_size: 2, crop: [48, 48], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
+schedule:
+  {{iters: 4, batch_size: 2, crop: [48, 48], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
 """
 
 

@@ -148,8 +148,7 @@ def train(
         files = RunDir(run_path(root, role, preset.method))
         own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
         plan.append((role, own, files))
-    if preset.role == "distill":
-        _check_teacher(plan[0][1])
+    _check_checkpoints(preset, plan[-1][1])
     _check_images(preset)
     for _, own, files in plan:
         files.prepare(own, resume=resume, fresh=fresh)
@@ -192,13 +191,17 @@ def _check_images(preset: Preset) -> None:
         find_samples(info, split)
 
 
-def _check_teacher(preset: Preset) -> None:
-    source = preset.teacher.checkpoint
-    if source is not None and source.path is not None and not Path(source.path).is_file():
-        raise RmrkdError(
-            f"the teacher's checkpoint `{source.path}` does not exist",
-            f"rmrkd train --preset {preset.name} --role teacher, or --teacher-checkpoint FILE",
-        )
+def _check_checkpoints(preset: Preset, last: Preset) -> None:
+    """Weights the roles will need must be there; the teacher that role `all` trains itself comes later."""
+    wanted = {"student": preset.student.checkpoint} if preset.role != "teacher" else {}
+    if preset.role in ("distill", "all"):
+        wanted["teacher"] = last.teacher.checkpoint if preset.role == "distill" else preset.teacher.checkpoint
+    for what, source in wanted.items():
+        if source is not None and source.path is not None and not Path(source.path).is_file():
+            train_it = f"rmrkd train --preset {preset.name} --role teacher, or " if what == "teacher" else ""
+            raise RmrkdError(
+                f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
+            )
 
 
 def _show(records: list[Record], preset: Preset) -> None:

@@ -50,17 +50,17 @@ def transfer(
     for file in (target, config):
         if file is not None and file.exists() and not force:
             raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
+    checkpoint = read_checkpoint(source)
     if target.exists() and target.samefile(source):
         raise RmrkdError("IN and OUT are the same file")
-    checkpoint = read_checkpoint(source)
     student = checkpoint.student()
-    if not student:
+    if checkpoint.kind == "plain" and any(key.startswith("decode_head.") for key in student):
+        raise RmrkdError(f"`{source}` is already a plain checkpoint, there is nothing to take out", "use it as it is")
+    if checkpoint.kind == "plain" or not student:
         groups = sorted({key.split(".")[0] for key in checkpoint.state})
         raise RmrkdError(
             f"`{source}` holds no student: no key begins with `student.`, there are {', '.join(groups[:8])}"
         )
-    if checkpoint.kind == "plain":
-        raise RmrkdError(f"`{source}` is already a plain checkpoint, there is nothing to take out", "use it as it is")
     tensors = {key: value.contiguous().clone() for key, value in student.items()}
     meta = {**checkpoint.meta, "kind": STUDENT_KIND}
     if config is not None:

@@ -162,7 +162,7 @@ def _own_preset(checkpoint: Checkpoint) -> Preset | None:
 
 def _classes_of(state: Mapping[str, Tensor], path: str) -> int:
     weight = state.get("decode_head.conv_seg.weight")
-    if weight is None:
+    if weight is None or weight.ndim == 0:
         raise RmrkdError(f"`{path}` holds no segmentation network: `decode_head.conv_seg.weight` is missing")
     return int(weight.shape[0])
 

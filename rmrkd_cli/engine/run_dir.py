@@ -116,7 +116,10 @@ class RunDir:
                 f"`{self.path}` is not empty and holds no `config.yaml`, so it is not a run",
                 "choose another place with --work-dir DIR",
             )
-        before = _flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        try:
+            before = _flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, OSError, ValueError) as error:
+            raise RmrkdError(f"`{self.config}` cannot be read: {error}", "--fresh, or --work-dir DIR") from error
         now = _flat(yaml.safe_load(to_yaml(preset)))
         changed = sorted(
             key

@@ -53,15 +53,17 @@ def test_hand_computed_value(classes: int, present_only: bool, expected: float) 
     assert loss(student, teacher, torch.tensor([0, 1]).view(1, 1, 1, 2)).item() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "expected"),
-    [((0.0, 0.0), (0.0, 1e-4), 0.5 * 98e-6**2), ((800.3, 801.8), (800.3, 802.8), 0.5)],
-)
-def test_near_prototypes_keep_their_distance_and_the_1e_6_of_pairwise_distance(
-    student: tuple[float, float], teacher: tuple[float, float], expected: float
-) -> None:
-    maps = [torch.tensor(values).view(1, 1, 1, 2) for values in (student, teacher)]
-    assert IDDLoss(1, 1, 2)(*maps, torch.tensor([0, 1]).view(1, 1, 1, 2)).item() == pytest.approx(expected, rel=1e-3)
+def test_distances_carry_the_1e_6_of_pairwise_distance() -> None:
+    student, teacher = torch.zeros(1, 1, 1, 2), torch.tensor([0.0, 1e-4]).view(1, 1, 1, 2)
+    value = IDDLoss(1, 1, 2)(student, teacher, torch.tensor([0, 1]).view(1, 1, 1, 2))
+    assert value.item() == pytest.approx(0.5 * (99e-6 - 1e-6) ** 2, rel=1e-4)
+
+
+def test_near_prototypes_of_a_high_level_keep_their_distances() -> None:
+    student, teacher, labels = sample()
+    student, teacher = student + 300.0, teacher + 300.0
+    expected = naive(student.double(), teacher.double(), labels, K, True)
+    assert error(IDDLoss(4, 4, K, present_only=True)(student, teacher, labels), expected) <= 1e-4
 
 
 @pytest.mark.parametrize("present_only", [False, True])
