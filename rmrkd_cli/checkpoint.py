@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from rmrkd_cli.errors import RmrkdError, RunError
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
 _SHOWN = 6
+# What torch's reader raises on files that are no checkpoints, or cut ones.
+_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -154,7 +157,8 @@ def load_into(
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_harmless_globals()):
+        with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch guesses at the protocol of what may be no pickle at all
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "lobal" not in str(error) and "GLOBAL" not in str(error):
@@ -164,16 +168,7 @@ def _read_torch(path: Path) -> Any:
             f"`{path}` holds more than tensors and plain data, so it was not opened{': ' + culprit if culprit else ''}",
             "a checkpoint that needs code to be read can run any program; ask its author for the state dict alone",
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}") from error
 
