@@ -51,10 +51,12 @@ class ConfusionMatrix:
             labels: Class indices or `ignore_index`, same shape.
 
         Raises:
-            RmrkdError: On unequal shapes, or a value that is neither a class nor `ignore_index`.
+            RmrkdError: On unequal shapes, other than integers, or a value that is neither a class nor `ignore_index`.
         """
         if prediction.shape != labels.shape:
             raise RmrkdError(f"prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape")
+        if prediction.is_floating_point() or labels.is_floating_point():
+            raise RmrkdError(f"class indices must be integers, got {prediction.dtype} and {labels.dtype}")
         counted = labels != self.ignore_index
         truth = labels[counted].to(torch.int64)
         guess = prediction[counted].to(torch.int64)

@@ -135,3 +135,8 @@ def test_ratios_equal_a_count_in_python(images: list[list[tuple[int, int]]]) -> 
     assert close(result.dice, [ratio(2 * h, e) for h, e in zip(hit, either, strict=True)])
     got = [result.miou, result.macc, result.aacc]
     assert got == pytest.approx([mean(iou), mean(accuracy), ratio(sum(hit), len(pairs))], nan_ok=True)
+
+
+def test_only_integers_are_class_indices() -> None:
+    with pytest.raises(RmrkdError, match="must be integers"):
+        ConfusionMatrix(2).update(torch.tensor([0.7]), torch.tensor([0]))

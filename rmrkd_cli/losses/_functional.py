@@ -11,7 +11,7 @@ from rmrkd_cli.errors import RmrkdError
 LABEL_RESIZES = ("bilinear", "nearest")
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def resize_labels(labels: Tensor, like: Tensor, mode: str) -> Tensor:
     """Labels at the size of a feature map.
 
     "bilinear" is what the released RMRKD code does (`rmrkd.py:52` at 1d0ed7a): interpolate the label values
@@ -20,16 +20,16 @@ def resize_labels(labels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
     Args:
         labels: (B, 1, Hi, Wi) integers at image resolution.
-        size: (H, W) of the map.
+        like: (B, C, H, W) map whose size they take.
         mode: One of `LABEL_RESIZES`.
 
     Returns:
         (B, H, W) int64.
     """
-    if labels.dim() != 4 or labels.shape[1] != 1:
-        raise RmrkdError(f"labels must have shape (B, 1, H, W), got {tuple(labels.shape)}")
+    if labels.dim() != 4 or labels.shape[:2] != (like.shape[0], 1):
+        raise RmrkdError(f"labels must have shape ({like.shape[0]}, 1, H, W), got {tuple(labels.shape)}")
     options = {"align_corners": False} if mode == "bilinear" else {}
-    resized = F.interpolate(labels.float(), size=size, mode=mode, **options)
+    resized = F.interpolate(labels.float(), size=like.shape[2:], mode=mode, **options)
     return resized.squeeze(1).long()
 
 
@@ -56,8 +56,8 @@ def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Ten
     return F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
 
 
-def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
-    """Raises RmrkdError unless both maps are (B, C, H, W) with the same B, H and W."""
+def check_pair(student: Tensor, teacher: Tensor, what: str, channels: tuple[int, int]) -> None:
+    """Raises RmrkdError unless both maps are (B, C, H, W) with the same B, H and W, and the channels expected."""
     same = student.dim() == teacher.dim() == 4
     if not same or student.shape[0] != teacher.shape[0] or student.shape[2:] != teacher.shape[2:]:
         raise RmrkdError(
@@ -65,6 +65,9 @@ def check_pair(student: Tensor, teacher: Tensor, what: str) -> None:
             "height and width",
             "choose stages of the same stride, or the same crop for both networks",
         )
+    met = (student.shape[1], teacher.shape[1])
+    if met != channels:
+        raise RmrkdError(f"{what} have {met[0]} (student) and {met[1]} (teacher) channels, expected {channels}")
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._functional import check_pair, kl_divergence, one_hot_masks, resize_labels
 
 
@@ -43,19 +42,14 @@ class DKDLoss(nn.Module):
             teacher: (B, K, H, W) logits; receives no gradient.
             labels: (B, 1, Hi, Wi) integers at image resolution; resized by nearest.
         """
-        check_pair(student, teacher, "logits")
-        if student.shape[1] != self.num_classes or teacher.shape[1] != self.num_classes:
-            raise RmrkdError(
-                f"logits of {student.shape[1]} (student) and {teacher.shape[1]} (teacher) channels do not fit "
-                f"{self.num_classes} classes"
-            )
+        check_pair(student, teacher, "logits", (self.num_classes, self.num_classes))
+        masks = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes)
         with torch.autocast(student.device.type, enabled=False):
-            return self._loss(student.float().flatten(2), teacher.detach().float().flatten(2), labels, student.shape)
+            return self._loss(student.float().flatten(2), teacher.detach().float().flatten(2), masks)
 
-    def _loss(self, student: Tensor, teacher: Tensor, labels: Tensor, shape: torch.Size) -> Tensor:
-        masks = one_hot_masks(resize_labels(labels, (shape[2], shape[3]), "nearest"), self.num_classes)
+    def _loss(self, student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
         others = 1.0 - masks
         target = kl_divergence(masks * student, masks * teacher, self.tau, dim=2)
         non_target = kl_divergence(others * student, others * teacher, self.tau, dim=2)
         weighted = self.target_weight * target + self.non_target_weight * non_target
-        return weighted * self.tau**2 / (shape[0] * shape[1])
+        return weighted * self.tau**2 / (masks.shape[0] * masks.shape[1])

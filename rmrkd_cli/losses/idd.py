@@ -40,6 +40,7 @@ class IDDLoss(nn.Module):
         present_only: bool = False,
     ) -> None:
         super().__init__()
+        self.channels = (student_channels, teacher_channels)
         check_choice("label_resize", label_resize, LABEL_RESIZES)
         self.align = align_layer(student_channels, teacher_channels)
         self.num_classes = num_classes
@@ -54,11 +55,9 @@ class IDDLoss(nn.Module):
             teacher: (B, Ct, H, W) features; receives no gradient.
             labels: (B, 1, Hi, Wi) integers at image resolution.
         """
-        check_pair(student, teacher, "features")
+        check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            masks = one_hot_masks(
-                resize_labels(labels, (student.shape[2], student.shape[3]), self.label_resize), self.num_classes
-            )
+            masks = one_hot_masks(resize_labels(labels, student, self.label_resize), self.num_classes)
             aligned = self.align(student.float())
             ours = self._distances(class_prototypes(aligned.flatten(2), masks))
             theirs = self._distances(class_prototypes(teacher.detach().float().flatten(2), masks))

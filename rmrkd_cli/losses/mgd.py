@@ -25,6 +25,7 @@ class MGDLoss(nn.Module):
 
     def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: float = 0.75) -> None:
         super().__init__()
+        self.channels = (student_channels, teacher_channels)
         if not 0.0 <= mask_ratio <= 1.0:
             raise RmrkdError(f"mask_ratio must be in 0..1, got {mask_ratio}")
         self.mask_ratio = mask_ratio
@@ -47,9 +48,11 @@ class MGDLoss(nn.Module):
             keep_mask: (B, 1, H, W), 1 keeps a position and 0 hides it; drawn from torch's generator of the
                 student's device when not given.
         """
-        check_pair(student, teacher, "features")
+        check_pair(student, teacher, "features", self.channels)
         if keep_mask is None:
             keep_mask = self.draw_mask(student)
+        elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
+            raise RmrkdError(f"keep_mask must be (B, 1, H, W) as the student's map, got {tuple(keep_mask.shape)}")
         # autocast stays as it is: under --amp the two convolutions are the cost of the step
         generated = self.generation(self.align(student) * keep_mask.to(student.dtype))
         difference: Tensor = generated.float() - teacher.detach().float()
@@ -58,4 +61,4 @@ class MGDLoss(nn.Module):
     def draw_mask(self, like: Tensor) -> Tensor:
         """A fresh (B, 1, H, W) mask on the device of `like`."""
         shape = (like.shape[0], 1, *like.shape[2:])
-        return (torch.rand(shape, device=like.device) <= 1.0 - self.mask_ratio).to(like.dtype)
+        return (torch.rand(shape, device=like.device) < 1.0 - self.mask_ratio).to(like.dtype)

@@ -55,6 +55,7 @@ class RMRKDLoss(nn.Module):
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
+        self.channels = (student_channels, teacher_channels)
         check_choice("label_resize", label_resize, LABEL_RESIZES)
         check_choice("softmax_over", softmax_over, SOFTMAX_OVER)
         self.align = align_layer(student_channels, teacher_channels)
@@ -72,14 +73,15 @@ class RMRKDLoss(nn.Module):
             teacher: (B, Ct, H, W) features; receives no gradient.
             labels: (B, 1, Hi, Wi) integers at image resolution.
         """
-        check_pair(student, teacher, "features")
+        check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
             return self._loss(self.align(student.float()), teacher.detach().float(), labels)
 
     def _loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         batch, _, height, width = student.shape
-        small = resize_labels(labels, (height, width), self.label_resize)
-        inside = one_hot_masks(small.masked_fill(small == self.ignore_index, -1), self.num_classes)
+        # 255 beyond all classes: blended with a class's label, an ignored -1 would give a class that is not there
+        small = resize_labels(labels.masked_fill(labels == self.ignore_index, 255), student, self.label_resize)
+        inside = one_hot_masks(small.masked_fill(small == 255, -1), self.num_classes)
         present = inside.flatten(2).any(2).any(0)  # an absent class adds 0 and no gradient
         inside = inside[:, present]
         student_map, teacher_map = student.flatten(2), teacher.flatten(2)
@@ -87,7 +89,7 @@ class RMRKDLoss(nn.Module):
         student_prototypes = unit(class_prototypes(student_map, inside), 2)
         teacher_prototypes = unit(class_prototypes(teacher_map, inside), 2)
 
-        total = student.new_zeros(()) + 0.0 * student_map.sum()
+        total = student.new_zeros(())
         for prototypes in (student_prototypes, teacher_prototypes):
             guess = prototypes @ unit_student
             target = prototypes.detach() @ unit_teacher
