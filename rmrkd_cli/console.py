@@ -82,14 +82,17 @@ class Meter:
         if progress is not None:
             self.task = progress.add_task(escape(title), total=total, completed=done, note="")
         self._last = time.monotonic()
+        self._note = ""
 
     def update(self, done: int, note: str = "") -> None:
         if self.progress is not None and self.task is not None:
             fields = {"note": escape(note)} if note else {}
             self.progress.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
-        elif time.monotonic() - self._last >= _QUIET_SECONDS:
-            self._last = time.monotonic()
-            say(f"{self.title} {done}/{self.total}  {note}".rstrip())
+        else:
+            self._note = note or self._note
+            if time.monotonic() - self._last >= _QUIET_SECONDS:
+                self._last = time.monotonic()
+                say(f"{self.title} {done}/{self.total}  {self._note}".rstrip())
 
     def close(self) -> None:
         if self.progress is not None and self.task is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def compare_command(
 ) -> None:
     """Put results side by side: IoU per class and mean, size, cost and latency."""
     from rmrkd_cli import console, report
-    from rmrkd_cli.commands.evaluate import _dataset_name, _write_json, evaluate_files
+    from rmrkd_cli.commands.evaluate import evaluate_files
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.engine.launch import Cluster
     from rmrkd_cli.presets import load_preset
@@ -46,7 +46,7 @@ def compare_command(
     kind, count = choose_device(device.value, gpus)
     options: dict[str, Any] = {
         "preset": given.model_dump(mode="json") if given is not None else None,
-        "dataset": _dataset_name(dataset),
+        "dataset": dataset_name(dataset),
         "data_root": data_root,
         "split": "val",
         "scales": (1.0,),
@@ -67,7 +67,7 @@ def compare_command(
     if report_dir is not None:
         _write_report(records, report_dir)
     if json_out is not None:
-        _write_json(records, json_out)
+        write_json(records, json_out)
     if json_out != "-":
         notes = [report.protocol_line(records[0]["protocol"]), *filter(None, [report.gap_line(records)])]
         console.show_table("IoU of each class, %", *report.class_table(records), bold_last=True)

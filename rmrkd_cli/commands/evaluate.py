@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut
-from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut, dataset_name, write_json
+from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.launch import Cluster
@@ -57,7 +57,7 @@ def eval_command(
     from rmrkd_cli.engine.launch import Cluster
     from rmrkd_cli.presets import load_preset
 
-    name = _dataset_name(dataset)
+    name = dataset_name(dataset)
     files = list(checkpoints or []) or find_students(work_root, name)
     given = load_preset(preset) if preset is not None else None
     kind, count = choose_device(device.value, gpus)
@@ -73,7 +73,7 @@ def eval_command(
     }
     records = evaluate_files(files, options, Cluster(workers=count), save_predictions)
     if json_out is not None:
-        _write_json(records, json_out)
+        write_json(records, json_out)
     if json_out != "-":
         for group in _same_protocol(records):
             columns, rows = _with_paper(report.summary_table(group), group)
@@ -117,19 +117,6 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
             "train one (see `rmrkd presets`), name a checkpoint, or say where with --work-root DIR",
         )
     return fitting
-
-
-def _dataset_name(given: str | None) -> str | None:
-    from rmrkd_cli.schema import DATASET_ALIASES, DATASETS
-
-    if given is None:
-        return None
-    name = DATASET_ALIASES.get(given, given)
-    if name not in DATASETS:
-        raise RmrkdError(
-            f"unknown data set `{given}`, {did_you_mean(given, [*DATASETS, *DATASET_ALIASES])}", "rmrkd presets"
-        )
-    return name
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -176,15 +163,3 @@ def _with_paper(table: Any, records: list[Record]) -> Any:
         return table
     columns, rows = table
     return [*columns, "paper"], [[*row, figure] for row, figure in zip(rows, figures, strict=True)]
-
-
-def _write_json(contents: Any, target: str) -> None:
-    from rmrkd_cli import console
-    from rmrkd_cli.checkpoint import write_text
-    from rmrkd_cli.report import to_json
-
-    alone = contents[0] if isinstance(contents, list) and len(contents) == 1 else contents
-    if target == "-":
-        console.write(to_json(alone))
-    else:
-        write_text(to_json(alone), Path(target))

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli import __version__
 from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
-from rmrkd_cli.console import Meter, Screen, losses_line, screen
+from rmrkd_cli.console import Meter, Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.demo import make_demo
 from rmrkd_cli.data.loader import Batch, training_batches
@@ -28,6 +28,7 @@ from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
 from rmrkd_cli.engine.job import TrainJob
+from rmrkd_cli.engine.journal import Journal
 from rmrkd_cli.engine.machine import device_name, peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.signals import StopRequest, stop_requests
@@ -73,45 +74,48 @@ class Training:
             ids = [here.device.index] if here.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
-        self.iteration, self.seconds = 0, 0.0
+        self.iteration, self.evaluated = 0, 0
+        self.seconds, self.data_seconds = 0.0, 0.0  # of training alone: no evaluation, no checkpoints
         self.best = -1.0
         self._restore()
+        self.logged = self._clock()
 
     def run(self) -> None:
         """The loop: step, log, evaluate, save; then the student."""
-        self.model.train()
         schedule = self.schedule
         self._announce()
-        meter = self.shown.meter(self.role, schedule.iters, self.iteration)
-        writer = self._tensorboard()
-        matrix: ConfusionMatrix | None = None
-        began = waiting = time.perf_counter()
+        self.journal = Journal(self.files, self.shown, self.role, total=schedule.iters, done=self.iteration)
+        matrix = self._evaluate() if self._evaluation_is_owed() else None
+        self.model.train()
+        mark = time.perf_counter()
         for batches in self._batches():
-            data_seconds = time.perf_counter() - waiting
+            self.data_seconds += time.perf_counter() - mark
             self._seed(self.iteration)
             named = self.step(batches, self.iteration)
             self.iteration += 1
+            self.seconds += time.perf_counter() - mark
+            mark = time.perf_counter()
             if self._due(schedule.log_interval):
-                self.seconds += time.perf_counter() - began
-                began = time.perf_counter()
-                self._log(named, began - waiting, data_seconds, meter, writer)
+                self._log(named)
+                self.seconds += time.perf_counter() - mark  # on GPUs, the steps are waited for here
+            self.journal.tick(self.iteration)
             stopped = self.here.any(self.stop.signum)
-            if self._due(schedule.eval_interval) and not stopped:
-                self.seconds += time.perf_counter() - began
-                matrix = self._evaluate(writer)
-                began = time.perf_counter()
-            elif stopped or self._due(schedule.checkpoint_interval):
-                self._save(best=False)
-            if meter is not None and not self._due(schedule.log_interval):
-                meter.update(self.iteration)
             if stopped:
+                self._save(best=False)
                 self._leave(stopped)
-            waiting = time.perf_counter()
-        if meter is not None:
-            meter.close()
-        if matrix is None:  # resumed at the very end
-            matrix = self._evaluate(writer)
+            elif self._due(schedule.eval_interval):
+                matrix = self._evaluate()
+            elif self._due(schedule.checkpoint_interval):
+                self._save(best=False)
+            mark = time.perf_counter()
+        self.journal.close()
+        assert matrix is not None  # the last iteration is always evaluated
         self._finish(matrix)
+
+    def _evaluation_is_owed(self) -> bool:
+        """A run stopped before or during an evaluation makes up for it; one stopped at the end needs its counts."""
+        owed = self.iteration > self.evaluated or self.iteration == self.schedule.iters
+        return self.iteration > 0 and owed and self._due(self.schedule.eval_interval)
 
     def _due(self, interval: int) -> bool:
         return self.iteration % interval == 0 or self.iteration == self.schedule.iters
@@ -157,9 +161,8 @@ class Training:
         state = np.random.SeedSequence([self.preset.seed, step, self.here.rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
-    def _log(
-        self, named: dict[str, Tensor], seconds: float, data_seconds: float, meter: Meter | None, writer: Any
-    ) -> None:
+    def _log(self, named: dict[str, Tensor]) -> None:
+        """Means over the workers; a loss that is not finite ends the run."""
         values = torch.stack([value.detach().float() for value in named.values()])
         raw = dict(zip(named, (self.here.sum(values) / self.here.size).tolist(), strict=True))
         wrong = [name for name, value in raw.items() if not math.isfinite(value)]
@@ -168,28 +171,19 @@ class Training:
                 f"loss `{wrong[0]}` is {raw[wrong[0]]} at iteration {self.iteration}",
                 "lower the learning rate with --set schedule.lr=…, or clip gradients with --set schedule.clip_grad=10",
             )
-        if not self.here.is_first:
-            return
-        weighted = {name: value * self.model.weights[name] for name, value in raw.items()}
-        rate = self.step.lr
-        line = {
-            "iter": self.iteration,
-            "lr": rate,
-            "losses": raw,
-            "weighted": weighted,
-            "total": sum(weighted.values()),
-        }
-        line |= {"seconds": seconds, "data_seconds": data_seconds, "peak_memory": peak_memory(self.here.device.type)}
-        self.files.append_log(line)
-        for name, value in raw.items():
-            writer.add_scalar(f"loss/{name}", value, self.iteration)
-            writer.add_scalar(f"weighted/{name}", weighted[name], self.iteration)
-        writer.add_scalar("lr", rate, self.iteration)
-        if meter is not None:
-            best = f"  best mIoU {100 * self.best:.2f}" if self.best >= 0 else ""
-            meter.update(self.iteration, losses_line(weighted) + best)
+        steps, seconds, data_seconds = (
+            now - before for now, before in zip(self._clock(), self.logged, strict=True)
+        )  # since the last line
+        self.logged = self._clock()
+        self.journal.step(
+            self.iteration, lr=self.step.lr, losses=raw, weights=self.model.weights, seconds=seconds / steps,
+            data_seconds=data_seconds / steps, peak_memory=peak_memory(self.here.device.type),
+        )  # fmt: skip
 
-    def _evaluate(self, writer: Any) -> ConfusionMatrix:
+    def _clock(self) -> tuple[int, float, float]:
+        return self.iteration, self.seconds, self.data_seconds
+
+    def _evaluate(self) -> ConfusionMatrix:
         """Counts over the validation images, keeps the best, and saves."""
         self.here.share_buffers(self.model.student)
         matrix = self._count()
@@ -197,13 +191,13 @@ class Training:
         if stopped:
             self._save(best=False)
             self._leave(stopped)
+        if self.evaluated == self.iteration:  # logged and saved before the run was stopped
+            return matrix
         miou = matrix.result().miou
         better = miou > self.best
         self.best = max(self.best, miou)
-        if self.here.is_first:
-            writer.add_scalar("mIoU", 100 * miou, self.iteration)
-            self.files.append_log({"iter": self.iteration, "val_miou": miou, "best_miou": self.best})
-        self.shown.say(f"{self.role} iteration {self.iteration}: mIoU {100 * miou:.2f}" + (" (best)" if better else ""))
+        self.evaluated = self.iteration
+        self.journal.validation(self.iteration, miou, self.best)
         self._save(best=better)
         self.model.train()
         return matrix
@@ -235,8 +229,10 @@ class Training:
                 "state_dict": self.model.state_dict(),
                 **self.step.state(),
                 "iteration": self.iteration,
+                "evaluated": self.evaluated,
                 "best_miou": self.best,
                 "seconds": self.seconds,
+                "data_seconds": self.data_seconds,
             }
             self.files.save(contents, self.iteration, best=best, keep=self.schedule.keep)
         self.here.wait()
@@ -257,7 +253,8 @@ class Training:
         self.step.restore(saved.rest)
         self.iteration = int(saved.rest["iteration"])
         self.best = float(saved.rest["best_miou"])
-        self.seconds = float(saved.rest["seconds"])
+        self.evaluated = int(saved.rest["evaluated"])
+        self.seconds, self.data_seconds = float(saved.rest["seconds"]), float(saved.rest["data_seconds"])
         if self.here.is_first:
             self.files.trim_log(self.iteration)
 
@@ -307,13 +304,6 @@ class Training:
             "sources": self.built.sources,
             "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
         }
-
-    def _tensorboard(self) -> Any:
-        if not self.here.is_first:
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.files.path / "tensorboard"), purge_step=self.iteration or None)
 
 
 class _Download:
