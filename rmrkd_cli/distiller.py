@@ -42,11 +42,11 @@ class Distiller(nn.Module):
         self.losses = nn.ModuleDict(dict(losses or {}))
         self.stages = dict(stages or {})
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
-        self.layout = torch.contiguous_format
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
             teacher.requires_grad_(False)
             self._teacher = (teacher.eval(),)
+        self._formats = [torch.contiguous_format] * (1 + len(self._teacher))
         if self.losses and teacher is None:
             raise RmrkdError(f"the losses {', '.join(self.losses)} need a teacher")
 
@@ -55,12 +55,13 @@ class Distiller(nn.Module):
         return self._teacher[0] if self._teacher else None
 
     def place(self, device: torch.device | str) -> Distiller:
-        """Moves everything to a device, in the memory format that is fastest there."""
+        """Moves everything to a device, each network in the memory format that is fastest there."""
         kind = torch.device(device).type
-        formats = [fastest_format(network, kind) for network in (self.student, *self._teacher)]
-        self.layout = torch.channels_last if set(formats) == {torch.channels_last} else torch.contiguous_format
-        for module in (self, *self._teacher):
-            module.to(device).to(memory_format=self.layout)
+        networks = (self.student, *self._teacher)
+        self._formats = [fastest_format(network, kind) for network in networks]
+        for network, layout in zip(networks, self._formats, strict=True):
+            network.to(device).to(memory_format=layout)
+        self.losses.to(device).to(memory_format=torch.channels_last)
         return self
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -74,8 +75,7 @@ class Distiller(nn.Module):
             name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors), then the
             distillation losses.
         """
-        images = images.contiguous(memory_format=self.layout)
-        features = self.student.extract_feat(images)  # type: ignore[operator]
+        features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
         logits = self.student.decode_head(features)  # type: ignore[operator]
         named = {"ce": _head_loss(self.student.decode_head, logits, labels)}
         if getattr(self.student, "with_auxiliary_head", False):
@@ -101,7 +101,7 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def _teacher_maps(self, images: Tensor) -> dict[Stage, Tensor]:
         teacher = self._teacher[0]
-        features = teacher.extract_feat(images)  # type: ignore[operator]
+        features = teacher.extract_feat(images.contiguous(memory_format=self._formats[1]))  # type: ignore[operator]
         return _by_stage(features, teacher.decode_head(features))  # type: ignore[operator]
 
 

@@ -51,14 +51,14 @@ def evaluate(
     """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
 
     Args:
-        network: A segmentor on the world's device; left in eval mode.
+        network: A segmentor on the world's device, in the memory format of `fastest_format`; left in eval mode.
         on_image: Called on this worker with (index of the image, prediction (H, W)).
         should_stop: Asked after each image; ends the count early.
 
     Returns:
         The counts of all workers, on every worker.
     """
-    network.eval().to(memory_format=fastest_format(network, world.device.type))
+    network.eval()
     own = range(world.rank, len(dataset), world.size)
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
     for item in evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"):

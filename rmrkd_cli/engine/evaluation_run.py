@@ -21,6 +21,7 @@ from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
@@ -95,7 +96,8 @@ def run_evaluation(job: EvalJob) -> None:
             if meter is not None:
                 meter.update(seen)
 
-        network = loaded.network.to(here.device)
+        layout = fastest_format(loaded.network, here.device.type)
+        network = loaded.network.to(here.device).to(memory_format=layout)
         matrix = evaluate(network, dataset, here, workers=job.workers, on_image=on_image)
         if here.is_first:
             how = protocol(info, samples, job.split, job.scales, job.flip)
