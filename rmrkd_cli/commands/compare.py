@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def compare_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Two or more checkpoints or result files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Two or more checkpoints or result files.")],
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data set. [default: the one the checkpoint was trained on]")
+        str | None, typer.Option(metavar="NAME", help="Data set. (default: the one the checkpoint was trained on)")
     ] = None,
     data_root: DataRoot = None,
     preset: Annotated[

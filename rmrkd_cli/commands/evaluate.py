@@ -27,10 +27,10 @@ class Split(str, Enum):
 def eval_command(
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[CHECKPOINT]...", help="Files of any kind. [default: every student under --work-root]"),
+        typer.Argument(metavar="CHECKPOINT", help="Files of any kind. (default: every student under --work-root)"),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data set. [default: the one the checkpoint was trained on]")
+        str | None, typer.Option(metavar="NAME", help="Data set. (default: the one the checkpoint was trained on)")
     ] = None,
     data_root: DataRoot = None,
     split: Annotated[Split, typer.Option(help="Which part of it.")] = Split.val,

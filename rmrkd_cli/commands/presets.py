@@ -8,7 +8,7 @@ import typer
 
 
 def presets_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Print this one, resolved.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="Print this one, resolved.")] = None,
 ) -> None:
     """List the presets, or show one with every default filled in."""
     from rmrkd_cli import console

@@ -28,7 +28,7 @@ def train_command(
     role: Annotated[
         str | None,
         typer.Option(
-            metavar="ROLE", help="teacher, baseline, distill, or all. [default: the preset's, mostly distill]"
+            metavar="ROLE", help="teacher, baseline, distill, or all. (default: the preset's, mostly distill)"
         ),
     ] = None,
     method: Annotated[
@@ -36,7 +36,7 @@ def train_command(
     ] = None,
     data_root: DataRoot = None,
     work_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where runs are written. [default: work_dirs/<preset>]")
+        Path | None, typer.Option(metavar="DIR", help="Where runs are written. (default: work_dirs/<preset>)")
     ] = None,
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,

@@ -20,7 +20,7 @@ def transfer_command(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A distiller's checkpoint, ours or a released one.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the student is written.")],
     form: Annotated[
-        Format | None, typer.Option("--format", help="[default: safetensors where OUT ends so, else pth]")
+        Format | None, typer.Option("--format", help="(default: safetensors where OUT ends so, else pth)")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
     config: Annotated[
