@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,11 +51,39 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
     return F.normalize(vectors, dim=dim, eps=1e-8)
 
 
+def cosines(vectors: Tensor, features: Tensor) -> Tensor:
+    """Cosine of each vector with the feature of each position: (B, M, C) and (B, C, P) to (B, M, P).
+
+    The product is divided by the features' lengths afterwards, so no normalised copy of the features is made.
+    """
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-8)
+    return unit(vectors, 2) @ features / lengths
+
+
 def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:
-    """Sum over everything of KL(softmax(teacher / tau) || softmax(student / tau)), softmax along `dim`."""
-    log_student = F.log_softmax(student / tau, dim=dim)
-    log_teacher = F.log_softmax(teacher / tau, dim=dim)
-    return F.kl_div(log_student, log_teacher, reduction="sum", log_target=True)
+    """Sum over everything of KL(softmax(teacher / tau) || softmax(student / tau)), softmax along `dim`.
+
+    The teacher receives no gradient.
+    """
+    total: Tensor = _KLDivergence.apply(student, teacher, tau, dim)
+    return total
+
+
+class _KLDivergence(torch.autograd.Function):
+    """Keeps one map for the backward pass: the gradient is (softmax(s / tau) - softmax(t / tau)) / tau."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:
+        log_student = F.log_softmax(student / tau, dim=dim)
+        log_teacher = F.log_softmax(teacher / tau, dim=dim)
+        expected = log_teacher.exp()
+        total = (expected * log_teacher.sub_(log_student)).sum()
+        ctx.save_for_backward(log_student.exp_().sub_(expected).div_(tau))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient * ctx.saved_tensors[0], None, None, None
 
 
 def check_pair(student: Tensor, teacher: Tensor, what: str, channels: tuple[int, int]) -> None:

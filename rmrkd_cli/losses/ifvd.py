@@ -11,9 +11,9 @@ from rmrkd_cli.losses._functional import (
     check_choice,
     check_pair,
     class_prototypes,
+    cosines,
     one_hot_masks,
     resize_labels,
-    unit,
 )
 
 
@@ -64,5 +64,4 @@ class IFVDLoss(nn.Module):
 
     @staticmethod
     def _cosine_to_own_class(features: Tensor, masks: Tensor) -> Tensor:
-        prototypes = unit(class_prototypes(features, masks), 2)
-        return (masks * (prototypes @ unit(features, 1))).sum(1)
+        return (masks * cosines(class_prototypes(features, masks), features)).sum(1)

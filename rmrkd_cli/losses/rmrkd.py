@@ -11,10 +11,10 @@ from rmrkd_cli.losses._functional import (
     check_choice,
     check_pair,
     class_prototypes,
+    cosines,
     kl_divergence,
     one_hot_masks,
     resize_labels,
-    unit,
 )
 
 SOFTMAX_OVER = ("rows", "positions")
@@ -85,16 +85,12 @@ class RMRKDLoss(nn.Module):
         present = inside.flatten(2).any(2).any(0)  # an absent class adds 0 and no gradient
         inside = inside[:, present]
         student_map, teacher_map = student.flatten(2), teacher.flatten(2)
-        unit_student, unit_teacher = unit(student_map, 1), unit(teacher_map, 1)
-        student_prototypes = unit(class_prototypes(student_map, inside), 2)
-        teacher_prototypes = unit(class_prototypes(teacher_map, inside), 2)
-
+        prototypes = torch.cat([class_prototypes(features, inside) for features in (student_map, teacher_map)], dim=1)
+        guess, target = cosines(prototypes, student_map), cosines(prototypes.detach(), teacher_map)
+        inside = inside.repeat(1, 2, 1)  # student's prototypes, then the teacher's
         total = student.new_zeros(())
-        for prototypes in (student_prototypes, teacher_prototypes):
-            guess = prototypes @ unit_student
-            target = prototypes.detach() @ unit_teacher
-            for region in (inside, 1.0 - inside):
-                total = total + self._divergence(region * guess, region * target, height, width)
+        for region in (inside, 1.0 - inside):
+            total = total + self._divergence(region * guess, region * target, height, width)
         return total * self.tau**2 / (4 * batch)
 
     def _divergence(self, student: Tensor, teacher: Tensor, height: int, width: int) -> Tensor:
