@@ -13,7 +13,7 @@ from rmrkd_cli.commands.evaluate import eval_command
 from rmrkd_cli.commands.presets import presets_command
 from rmrkd_cli.commands.train import train_command
 from rmrkd_cli.commands.transfer import transfer_command
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 
 app = typer.Typer(
     name="rmrkd",
@@ -54,5 +54,10 @@ def main() -> None:
 
         show_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder without permission
+        from rmrkd_cli.console import show_error
+
+        show_error(RunError(f"{error.strerror or error}" + (f": `{error.filename}`" if error.filename else "")))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

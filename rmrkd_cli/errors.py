@@ -17,9 +17,12 @@ class RmrkdError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, hint)  # both, so that it survives pickling between processes
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class RunError(RmrkdError):
@@ -33,6 +36,7 @@ class Interrupted(RmrkdError):
 
     def __init__(self, signum: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
+        self.args = (signum, message, hint)
         self.exit_code = 128 + signum
 
 

@@ -20,7 +20,12 @@ from rmrkd_cli.schema import CheckpointSource, Network
 
 Progress = Callable[[int, int], None]
 _CHECK_OVERRIDES = "check the `overrides` in the preset"
-_CLASSIFIER = ("fc.", "head.", "classifier.")  # what an ImageNet file holds beyond the backbone
+_BEYOND_BACKBONE = (
+    "fc.",
+    "head.",
+    "classifier.",
+    "conv2.",
+)  # in ImageNet files; conv2 is mmcls's last layer of MobileNetV2
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,21 @@ def build_network(config: Mapping[str, Any], *, device: str, name: str = "networ
     from mmcv import ConfigDict
     from mmcv.cnn.utils import revert_sync_batchnorm
     from mmseg.models import build_segmentor
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     logging.getLogger("mmcv").setLevel(logging.ERROR)
     logging.getLogger("mmseg").setLevel(logging.ERROR)
-    plain = ConfigDict(json.loads(json.dumps({**config, "pretrained": None})))
+    whole = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files keep these elsewhere
+    plain = ConfigDict(json.loads(json.dumps({**config, **whole})))
     try:
         network: nn.Module = build_segmentor(plain)
     except (TypeError, KeyError, AttributeError, AssertionError, ValueError, RuntimeError) as error:
         raise RmrkdError(f"the {name} cannot be built: {error}", _CHECK_OVERRIDES) from error
+    if not hasattr(network, "extract_feat") or not isinstance(getattr(network, "decode_head", None), BaseDecodeHead):
+        raise RmrkdError(
+            f"the {name} is a `{config.get('type')}` without one decode head",
+            "choose an EncoderDecoder config, as PSPNet's and DeepLabV3's are",
+        )
     network.init_weights()  # type: ignore[operator]
     if device == "cpu":
         network = revert_sync_batchnorm(network)
@@ -106,33 +118,47 @@ def run(network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
     return features, logits
 
 
-def load_weights(
-    network: nn.Module, source: CheckpointSource, *, what: str, on_progress: Progress | None = None
-) -> dict[str, str]:
-    """Loads a whole network from a file or address; the weights must cover it.
+def fetch_weights(source: CheckpointSource, what: str, on_progress: Progress | None = None) -> Path:
+    """The file of a source, fetched into the cache where it is an address.
+
+    Args:
+        what: "teacher" or "student", for the hint that names the option to give a file with.
+    """
+    if source.path is not None:
+        return Path(source.path)
+    return fetch(str(source.url), str(source.sha256), on_progress, f"give a file with --{what}-checkpoint FILE")
+
+
+def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> dict[str, str]:
+    """Loads a whole network, which the weights must cover; a student's file may also hold its backbone alone.
 
     Returns:
         `source` and `sha256` of the file, for the records.
     """
-    hint = f"or give a file with --{what}-checkpoint FILE"
-    path = Path(source.path) if source.path else fetch(str(source.url), str(source.sha256), on_progress, hint)
-    checkpoint = read_checkpoint(path)
-    state = checkpoint.student()
-    if not any(key.startswith("decode_head.") for key in state) and what == "student":
+    path = fetch_weights(source, what)
+    state = read_checkpoint(path).student()
+    if what == "student" and not any(key.startswith("decode_head.") for key in state):
         _load_backbone(network, state, str(path))
     else:
-        load_into(network, state, str(path))
+        load_into(network, state, str(path), hint=f"give another file with --{what}-checkpoint FILE")
     return {"source": source.url or str(path), "sha256": sha256_of(path)}
 
 
-def load_imagenet_backbone(network: nn.Module, pretrained: str | None, on_progress: Progress | None = None) -> str:
-    """Starts the backbone from the zoo file that the shipped config names; returns its address."""
+def fetch_imagenet(spec: Network, what: str, on_progress: Progress | None = None) -> tuple[str, Path]:
+    """Address and file of the ImageNet backbone that the spec's shipped config names."""
+    pretrained = network_config(spec, num_classes=1).get("pretrained")
     if pretrained is None:
-        raise RmrkdError("the shipped config names no ImageNet file", "set `init: scratch` for this network")
+        raise RmrkdError(f"`{spec.config}` names no ImageNet file", f"--set {what}.init=scratch")
     url = zoo_address(pretrained)
     digest = url.rsplit("-", 1)[-1].removesuffix(".pth")
-    hint = "go without with --student-checkpoint none, or give a file with --student-checkpoint FILE"
-    path = fetch(url, digest, on_progress, hint)
+    without = f"go without with --{what}-checkpoint none"
+    give = ", or give a file with --student-checkpoint FILE" if what == "student" else ""
+    return url, fetch(url, digest, on_progress, without + give)
+
+
+def load_imagenet_backbone(network: nn.Module, spec: Network, what: str) -> str:
+    """Starts the backbone from that file; returns its address."""
+    url, path = fetch_imagenet(spec, what)
     _load_backbone(network, read_checkpoint(path).state, str(path))
     return url
 
@@ -153,7 +179,7 @@ def zoo_address(name: str) -> str:
 
 def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     stripped = {key.removeprefix("backbone."): value for key, value in state.items()}
-    load_into(network.backbone, stripped, source, ignore=_CLASSIFIER)  # type: ignore[arg-type]
+    load_into(network.backbone, stripped, source, ignore=_BEYOND_BACKBONE)  # type: ignore[arg-type]
 
 
 def _config_root() -> Path:

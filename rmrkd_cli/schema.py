@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -151,6 +152,17 @@ class IFVDSpec(Strict):
 LossSpec = Annotated[RMRKDSpec | MGDSpec | DKDSpec | IDDSpec | IFVDSpec, Field(discriminator="type")]
 
 
+def _check_loss_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
+    for name in losses:
+        if not name.isidentifier() or name in ("ce", "aux_ce"):
+            raise ValueError(f"`{name}` cannot name a loss: letters, digits and _, and neither `ce` nor `aux_ce`")
+    return losses
+
+
+Losses = Annotated[dict[str, LossSpec], AfterValidator(_check_loss_names)]
+Colour = Annotated[int, Field(ge=0, le=255)]
+
+
 class Folder(Strict):
     """One split of a `custom` data set, relative to its root."""
 
@@ -166,14 +178,21 @@ class Data(Strict):
     train_scale: tuple[Count, Count] | None = None  # width, height before the random ratio; none: the data set's
     eval_scale: tuple[Count, Count] | None = None
     ratio_range: tuple[Positive, Positive] = (0.5, 2.0)
-    classes: list[str] | None = None
-    palette: list[tuple[int, int, int]] | None = None
+    classes: Annotated[list[str], Field(min_length=1, max_length=255)] | None = None
+    palette: list[tuple[Colour, Colour, Colour]] | None = None
     train: Folder | None = None
     val: Folder | None = None
     test: Folder | None = None
     image_suffix: str = ".jpg"
     label_suffix: str = ".png"
     ignore_labels: list[Annotated[int, Field(ge=0, le=255)]] = [255]
+
+    @field_validator("ratio_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the smaller ratio must come first")
+        return value
 
 
 class Paper(Strict):
@@ -194,7 +213,7 @@ class Preset(Strict):
     data: Data = Data()
     teacher: Teacher
     student: Network
-    losses: dict[str, LossSpec] = {}
+    losses: Losses = {}
     schedule: Schedule = Schedule()
     paper: Paper | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -226,4 +245,4 @@ class MethodRecipe(Strict):
     """The losses that `--method` puts in place of a preset's own."""
 
     title: str = ""
-    losses: dict[str, LossSpec]
+    losses: Losses

@@ -137,3 +137,11 @@ def test_config_text_is_read_as_literals() -> None:
 def test_config_text_that_does_more_is_refused(text: str) -> None:
     with pytest.raises(RmrkdError, match="config text"):
         parse_config_text(text)
+
+
+@pytest.mark.parametrize(("form", "name"), [("safetensors", "out.pth"), ("pth", "out.safetensors")])
+def test_a_name_that_contradicts_the_format_writes_nothing(tmp_path: Path, form: str, name: str) -> None:
+    outcome = rmrkd("transfer", released(tmp_path / "in.pth"), tmp_path / name, "--format", form)
+    assert outcome.exit_code == 2
+    assert name in outcome.message
+    assert not (tmp_path / name).exists()

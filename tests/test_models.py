@@ -72,6 +72,45 @@ def test_a_student_starts_from_a_network_a_backbone_or_nothing(
         assert same_head == (name == "network.pth")
 
 
+def test_mmcls_file_of_mobilenet_fits_though_it_has_a_layer_more(tmp_path: Path) -> None:
+    spec = load_preset("dl101-dlmbv2-city").student
+    network = build_network(network_config(spec, 19), device="cpu")
+    state = {f"backbone.{key}": torch.full_like(value, 0.5) for key, value in network.backbone.state_dict().items()}
+    more = {"backbone.conv2.conv.weight": torch.zeros(1), "backbone.conv2.bn.bias": torch.zeros(1)}
+    torch.save({"state_dict": {**state, **more, "head.fc.weight": torch.zeros(1)}}, tmp_path / "mobilenet.pth")
+    load_weights(network, CheckpointSource(path=str(tmp_path / "mobilenet.pth")), what="student")
+    assert (network.backbone.conv1.conv.weight == 0.5).all()
+
+
+def test_inference_is_of_whole_images_whatever_an_old_config_says(preset: Preset) -> None:
+    config = {**network_config(preset.student, 11), "test_cfg": {"mode": "slide", "crop_size": 3, "stride": 2}}
+    assert build_network(config, device="cpu").test_cfg.mode == "whole"
+
+
+def test_networks_with_several_decode_heads_are_refused() -> None:
+    several = Network(config="ocrnet/ocrnet_hr18s_512x1024_40k_cityscapes.py")
+    with pytest.raises(RmrkdError, match=r"without one decode head|do not fit it"):
+        build_network(network_config(several, 19), device="cpu", name="teacher")
+
+
+def test_names_that_torch_keeps_for_itself_cannot_name_a_loss(preset: Preset, student: nn.Module) -> None:
+    renamed = preset.model_copy(update={"losses": {"keys": preset.losses["mgd"]}})
+    with pytest.raises(RmrkdError, match="cannot be called `keys`"):
+        build_losses(renamed, shapes_of(student), shapes_of(student), 11)
+
+
+def test_distilling_without_losses_is_refused(preset: Preset) -> None:
+    with pytest.raises(RmrkdError, match="names no losses"):
+        build_distiller(
+            preset.model_copy(update={"losses": {}}),
+            "distill",
+            11,
+            device="cpu",
+            say=lambda _: None,
+            with_weights=False,
+        )
+
+
 def test_a_teacher_must_be_covered_entirely(student: nn.Module, preset: Preset, tmp_path: Path) -> None:
     state = {key: value for key, value in student.state_dict().items() if "layer4" not in key}
     torch.save({"state_dict": state}, tmp_path / "teacher.pth")

@@ -247,3 +247,18 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
     except RmrkdError:
         return
     assert load_preset(write(to_yaml(preset), Path(file))) == preset
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("losses.ce={type: mgd}", "cannot name a loss"),
+        ("losses={a-b: {type: mgd}}", "cannot name a loss"),
+        ("data.ratio_range=[2, 1]", "smaller ratio must come first"),
+        ("data.palette=[[0, 0, 300]]", "less than or equal to 255"),
+        ("data.classes=[]", "at least 1 item"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_when_read(override: str, message: str) -> None:
+    with pytest.raises(RmrkdError, match=message):
+        load_preset("demo", overrides=[override])

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut, dataset_name, write_json
+from rmrkd_cli.commands.options import (
+    DataRoot,
+    Device,
+    DeviceOption,
+    Gpus,
+    JsonOut,
+    check_free_folder,
+    dataset_name,
+    write_json,
+)
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -40,8 +49,10 @@ def compare_command(
 
     if len(files) < 2:
         raise RmrkdError(f"a comparison needs two or more files, got {len(files)}")
-    if report_dir is not None and report_dir.exists() and any(report_dir.iterdir()):
-        raise RmrkdError(f"`{report_dir}` is not empty, and nothing is overwritten", "choose another folder")
+    for file in files:
+        if not file.is_file():
+            raise RmrkdError(f"`{file}` does not exist", "name checkpoints, or result files of `rmrkd eval --json`")
+    check_free_folder(report_dir)
     given = load_preset(preset) if preset is not None else None
     kind, count = choose_device(device.value, gpus)
     options: dict[str, Any] = {
@@ -92,10 +103,14 @@ def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str
 
     for file, record in zip(files, records, strict=True):
         path = Path(str(record.get("checkpoint"))) if file.suffix == ".json" else file
-        if path.is_file():
+        try:
             network = load_checkpoint_network(str(path), given, kind).network
-            width, height = record["protocol"]["scale"]
-            record["latency"] = latency(network, (width, height), torch.device(kind))
+        except RmrkdError:
+            if file.suffix == ".json":  # a result can be compared without its network
+                continue
+            raise
+        width, height = record["protocol"]["scale"]
+        record["latency"] = latency(network, (width, height), torch.device(kind))
 
 
 def _write_report(records: list[Record], folder: Path) -> None:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, JsonOut, dataset_name, write_json
+from rmrkd_cli.commands.options import (
+    DataRoot,
+    Device,
+    DeviceOption,
+    Gpus,
+    JsonOut,
+    check_free_folder,
+    dataset_name,
+    write_json,
+)
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -106,10 +115,17 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
     """Every `student.pth` two folders below `work_root` that was trained for the data set."""
     if dataset is None:
         raise RmrkdError("which checkpoints?", "name files, or a data set: rmrkd eval --dataset demo")
+    from rmrkd_cli import console
     from rmrkd_cli.checkpoint import read_checkpoint
 
-    found = sorted(work_root.glob("*/*/student.pth"))
-    fitting = [path for path in found if read_checkpoint(path).meta.get("dataset") == dataset]
+    found = [path for path in sorted(work_root.glob("*/*/student.pth")) if ".old" not in path.parent.name]
+    fitting = []
+    for path in found:
+        try:
+            if read_checkpoint(path).meta.get("dataset") == dataset:
+                fitting.append(path)
+        except RmrkdError as error:
+            console.say(f"left out: {error.message}")
     if not fitting:
         others = f" ({len(found)} for other data sets)" if found else ""
         raise RmrkdError(
@@ -135,8 +151,7 @@ def _prediction_folders(files: Sequence[Path], root: Path | None) -> dict[Path, 
     """One folder of index PNGs a checkpoint, none of them used before."""
     if root is None:
         return dict.fromkeys(files)
-    if root.exists() and any(root.iterdir()):
-        raise RmrkdError(f"`{root}` is not empty, and nothing is overwritten", "choose another folder")
+    check_free_folder(root)
     if len(files) == 1:
         return {files[0]: str(root)}
     return {file: str(root / f"{number}-{file.parent.name}-{file.stem}") for number, file in enumerate(files, 1)}
@@ -152,11 +167,15 @@ def _same_protocol(records: list[Record]) -> list[list[Record]]:
 def _with_paper(table: Any, records: list[Record]) -> Any:
     """A column with the paper's figure, where a preset has one for the role."""
     from rmrkd_cli.presets import load_preset, preset_names
+    from rmrkd_cli.schema import OWN_METHOD
 
     known = set(preset_names())
+    protocol = records[0]["protocol"]
+    theirs = protocol["split"] == "val" and protocol["scales"] == [1.0] and not protocol["flip"]
     figures = []
     for record in records:
-        paper = load_preset(record["name"]).paper if record.get("name") in known else None
+        own = theirs and record.get("name") in known and record.get("method") == OWN_METHOD
+        paper = load_preset(record["name"]).paper if own else None
         role = {"baseline": "baseline", "distill": "distilled"}.get(str(record.get("role")))
         figures.append(f"{getattr(paper, role):.2f}" if paper is not None and role else "–")
     if set(figures) == {"–"}:

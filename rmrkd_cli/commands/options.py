@@ -46,6 +46,13 @@ def dataset_name(given: str | None) -> str | None:
     return name
 
 
+def check_free_folder(folder: Path | None) -> None:
+    """Raises RmrkdError unless the folder is empty, or still to be made."""
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise RmrkdError(f"`{folder}` {what}, and nothing is overwritten", "choose another folder")
+
+
 def write_json(contents: Any, target: str) -> None:
     """Results as JSON, into a file or (`-`) on stdout; one record alone is not wrapped in a list."""
     from rmrkd_cli import console

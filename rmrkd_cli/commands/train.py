@@ -75,7 +75,10 @@ def train_command(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything.", rich_help_panel="Schedule")] = None,
     amp: Annotated[Amp | None, typer.Option(help="Mixed precision.", rich_help_panel="Schedule")] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Only deterministic GPU kernels.", rich_help_panel="Schedule")
+        bool,
+        typer.Option(
+            "--deterministic", help="Deterministic GPU kernels where torch has them.", rich_help_panel="Schedule"
+        ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Move a run that is in the way aside, and start.")] = False,
@@ -114,16 +117,16 @@ def train_command(
     if print_config:
         console.write(to_yaml(resolved))
         return
-    if dry_run:
-        from rmrkd_cli.engine.dry_run import dry_run as rehearse
-
-        for line in rehearse(resolved, _roles(resolved)):
-            console.write(line)
-        return
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.engine.launch import Cluster
 
-    kind, count = choose_device(device.value, gpus)
+    kind, count = choose_device(device.value, None if dry_run else gpus)
+    if dry_run:
+        from rmrkd_cli.engine.dry_run import dry_run as rehearse
+
+        for line in rehearse(resolved, _roles(resolved), kind):
+            console.write(line)
+        return
     cluster = Cluster(workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint)
     records = train(resolved, work_dir, kind, cluster, resume=resume, fresh=fresh)
     _show(records, resolved)
@@ -137,29 +140,34 @@ def train(
     Raises:
         RmrkdError: Before anything is trained, when any of the directories holds another run.
     """
+    from rmrkd_cli.engine import preflight
     from rmrkd_cli.engine.job import TrainJob
     from rmrkd_cli.engine.launch import execute
     from rmrkd_cli.engine.run_dir import RunDir, run_path
     from rmrkd_cli.report import read_record
 
     root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
+    roles = _roles(preset)
     plan = []
-    for role in _roles(preset):
+    for role in roles:
         files = RunDir(run_path(root, role, preset.method))
         own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
         plan.append((role, own, files))
-    _check_checkpoints(preset, plan[-1][1])
-    _check_images(preset)
-    for _, own, files in plan:
-        files.prepare(own, resume=resume, fresh=fresh)
+    first_machine = cluster.node_rank == 0
+    if first_machine:
+        for _, own, files in plan:
+            files.check(own, resume=resume, fresh=fresh)
+    waiting = preset if "teacher" in roles else plan[-1][1]
+    preflight.check(waiting, roles, device=device, workers=cluster.workers * cluster.nodes)
+    if first_machine:
+        for _, own, files in plan:
+            files.claim(own, fresh=fresh)
     for role, own, files in plan:
-        if not files.finished:
+        if not (resume and files.finished):
             execute(
                 TrainJob(preset=own.model_dump(mode="json"), role=role, run_dir=str(files.path), device=device), cluster
             )
-    if cluster.node_rank > 0:
-        return []
-    return [read_record(files.result) for _, _, files in plan]
+    return [read_record(files.result) for _, _, files in plan] if first_machine else []
 
 
 def _roles(preset: Preset) -> list[str]:
@@ -178,43 +186,18 @@ def _teacher_for(preset: Preset, role: str, root: Path) -> Any:
     return preset.teacher.model_copy(update={"checkpoint": source})
 
 
-def _check_images(preset: Preset) -> None:
-    """Finds every image before a directory is claimed or a process started."""
-    from rmrkd_cli.data.catalog import dataset_info
-    from rmrkd_cli.data.demo import make_demo
-    from rmrkd_cli.data.samples import find_samples
-
-    info = dataset_info(preset)
-    if info.name == "demo" and preset.data.root is None:
-        make_demo(info.root)
-    for split in ("train", "val"):
-        find_samples(info, split)
-
-
-def _check_checkpoints(preset: Preset, last: Preset) -> None:
-    """Weights the roles will need must be there; the teacher that role `all` trains itself comes later."""
-    wanted = {"student": preset.student.checkpoint} if preset.role != "teacher" else {}
-    if preset.role in ("distill", "all"):
-        wanted["teacher"] = last.teacher.checkpoint if preset.role == "distill" else preset.teacher.checkpoint
-    for what, source in wanted.items():
-        if source is not None and source.path is not None and not Path(source.path).is_file():
-            train_it = f"rmrkd train --preset {preset.name} --role teacher, or " if what == "teacher" else ""
-            raise RmrkdError(
-                f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
-            )
-
-
 def _show(records: list[Record], preset: Preset) -> None:
     if not records:
         return
     from rmrkd_cli import console, report
+    from rmrkd_cli.schema import OWN_METHOD
 
     columns, rows = report.summary_table(records)
     notes = [report.protocol_line(records[0]["protocol"])]
     gap = report.gap_line(records)
     if gap:
         notes.append(gap)
-    if preset.paper is not None:
+    if preset.paper is not None and preset.method == OWN_METHOD:
         notes.append(f"paper: baseline {preset.paper.baseline:.2f}, distilled {preset.paper.distilled:.2f}")
     if len(records) > 1:
         console.show_table("IoU of each class, %", *report.class_table(records))

@@ -50,6 +50,8 @@ def transfer(
     for file in (target, config):
         if file is not None and file.exists() and not force:
             raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
+    if (form == "safetensors") != (target.suffix == ".safetensors"):
+        raise RmrkdError(f"`{target.name}` does not end as a {form} file does", f"{target.with_suffix('.' + form)}")
     checkpoint = read_checkpoint(source)
     if target.exists() and target.samefile(source):
         raise RmrkdError("IN and OUT are the same file")

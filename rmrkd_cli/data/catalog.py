@@ -32,6 +32,7 @@ class DatasetInfo:
         scale: (width, height) that images are fitted into, in training before the random ratio.
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
+        make: Draws the data set into its root, where it is a generated one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class DatasetInfo:
     label_suffix: str
     ignore_labels: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
+    make: Callable[[Path], None] | None = None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -164,6 +166,7 @@ def _demo(preset: Preset) -> DatasetInfo:
         eval_scale=demo.SIZE,
         image_suffix=".png",
         label_suffix=".png",
+        make=demo.make_demo if preset.data.root is None else None,
     )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rmrkd_cli.errors import RunError
+
 Image = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
@@ -43,8 +45,9 @@ def make_demo(folder: Path) -> None:
         (building / f"{split}annot").mkdir()
         for index in range(count):
             image, label = draw(np.random.default_rng([SEED, number, index]))
-            cv2.imwrite(str(building / split / f"{index:04d}.png"), image)
-            cv2.imwrite(str(building / f"{split}annot" / f"{index:04d}.png"), label)
+            for name, picture in ((split, image), (f"{split}annot", label)):
+                if not cv2.imwrite(str(building / name / f"{index:04d}.png"), picture):
+                    raise RunError(f"cannot write the demo images into `{building}`", "is the disk full?")
     try:
         os.rename(building, folder)
     except OSError:  # another process was first

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
+from rmrkd_cli.errors import RmrkdError
 
 
 class Batch(NamedTuple):
@@ -25,7 +26,7 @@ class Batch(NamedTuple):
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
     """For each optimizer step, the batches of its forward passes."""
     loader: DataLoader[Any] = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
@@ -34,26 +35,50 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
     )
     stream = iter(loader)
     for _ in range(len(sampler) // sampler.accumulate):
-        yield [next(stream) for _ in range(sampler.accumulate)]
+        yield [_or_raise(next(stream)) for _ in range(sampler.accumulate)]
 
 
 def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *, pin: bool) -> Iterator[EvalItem]:
     """One item at a time, in the order of `indices`."""
     loader: DataLoader[Any] = DataLoader(
-        Subset(dataset, indices),
+        Subset(_Told(dataset), indices),
         batch_size=None,
         num_workers=min(workers, len(indices)),
         worker_init_fn=quiet_worker,
         pin_memory=pin,
     )
-    return iter(loader)
+    for item in loader:
+        yield _or_raise(item)
 
 
-def collate(items: list[TrainItem]) -> Batch:
+class _Told(Dataset[Any]):
+    """Hands an error for the user over as an item: raised in a loader process it would come with a traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except RmrkdError as error:
+            return error
+
+
+def _or_raise(item: Any) -> Any:
+    if isinstance(item, RmrkdError):
+        raise item
+    return item
+
+
+def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
+    """A batch, or the first error met while it was read."""
+    read = [item for item in items if isinstance(item, TrainItem)]
+    if len(read) < len(items):
+        return next(item for item in items if isinstance(item, RmrkdError))
     return Batch(
-        torch.stack([item.image for item in items]),
-        torch.stack([item.labels for item in items]),
-        [item.index for item in items],
+        torch.stack([item.image for item in read]),
+        torch.stack([item.labels for item in read]),
+        [item.index for item in read],
     )
 
 

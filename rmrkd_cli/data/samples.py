@@ -21,13 +21,15 @@ class Sample:
 
 
 def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
-    """All samples of a split, ordered by name.
+    """All samples of a split, ordered by name; a generated data set is drawn first where it is missing.
 
     Raises:
         RmrkdError: When the root, a folder, a list or a label is missing; the message shows the expected tree.
     """
     if split not in info.splits:
         raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, info.splits)}")
+    if info.make is not None:
+        info.make(info.root)
     if not info.root.is_dir():
         raise RmrkdError(
             f"data root `{info.root}` does not exist; `{info.name}` is expected as\n{expected_tree(info, [split])}",

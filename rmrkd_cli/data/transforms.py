@@ -32,10 +32,10 @@ class TrainItem:
 
 @dataclass(frozen=True)
 class EvalItem:
-    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) int64, or none."""
+    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) int64."""
 
     views: list[tuple[Tensor, dict[str, Any]]]
-    labels: Tensor | None
+    labels: Tensor
     index: int
 
 
@@ -147,7 +147,6 @@ class EvalSet(Dataset[EvalItem]):
     Args:
         scales: Factors on the data set's scale.
         flip: Also the mirrored image.
-        with_labels: Read the label maps.
     """
 
     def __init__(
@@ -157,10 +156,8 @@ class EvalSet(Dataset[EvalItem]):
         *,
         scales: tuple[float, ...] = (1.0,),
         flip: bool = False,
-        with_labels: bool = True,
     ) -> None:
         self.files = _Files(info, samples)
-        self.with_labels = with_labels
         width, height = info.eval_scale
         self.views = [
             ((int(width * scale), int(height * scale)), mirrored)
@@ -181,8 +178,7 @@ class EvalSet(Dataset[EvalItem]):
             view = self.normalize(self.steps(view))
             keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
             views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
-        labels = torch.from_numpy(self.files.labels(index).astype(np.int64)) if self.with_labels else None
-        return EvalItem(views, labels, index)
+        return EvalItem(views, torch.from_numpy(self.files.labels(index).astype(np.int64)), index)
 
 
 def _compose(steps: list[dict[str, Any]]) -> Any:

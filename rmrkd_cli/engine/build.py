@@ -13,7 +13,6 @@ from rmrkd_cli.distiller import Distiller, Stage
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.models import (
-    Progress,
     Shapes,
     build_network,
     load_imagenet_backbone,
@@ -48,7 +47,6 @@ def build_distiller(
     device: str,
     say: Say,
     with_weights: bool = True,
-    on_progress: Progress | None = None,
 ) -> Built:
     """Builds what a role trains. Initial weights depend on the seed alone, so roles start from the same student.
 
@@ -63,9 +61,13 @@ def build_distiller(
     sources: dict[str, Any] = {}
     if with_weights:
         what = "teacher" if role == "teacher" else "student"
-        sources[what] = _start(network, spec, config, what, say, on_progress)
+        sources[what] = _start(network, spec, what, say)
     if role != "distill":
         return Built(Distiller(network), config, sources)
+    if not preset.losses:
+        raise RmrkdError(
+            f"preset `{preset.name}` names no losses to distil with", "--role baseline trains the student alone"
+        )
 
     teacher = build_network(network_config(preset.teacher, num_classes), device=device, name="teacher")
     if with_weights:
@@ -74,7 +76,7 @@ def build_distiller(
                 f"preset `{preset.name}` trains its own teacher, and none was given",
                 f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
             )
-        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher", on_progress=on_progress)
+        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes)
     stages: dict[str, Stage] = {name: spec.stage for name, spec in preset.losses.items()}
@@ -91,6 +93,10 @@ def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: 
         if stage == "logits":
             built[name] = LOSSES[spec.type](num_classes, **options)
             continue
+        if hasattr(nn.ModuleDict, name):
+            raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
+        if stage not in student.strides or stage not in teacher.strides:
+            raise RmrkdError(f"loss `{name}` at stage {stage}: a backbone has no such stage", "choose another stage")
         if student.strides[stage] != teacher.strides[stage]:
             raise RmrkdError(
                 f"loss `{name}` at stage {stage}: the student's map has stride {student.strides[stage]}, the teacher's "
@@ -104,17 +110,14 @@ def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: 
     return built
 
 
-def _start(
-    network: nn.Module, spec: Network, config: dict[str, Any], what: str, say: Say, on_progress: Progress | None
-) -> Any:
-    role_is_teacher = what == "teacher"
-    if spec.checkpoint is not None and not role_is_teacher:
-        found = load_weights(network, spec.checkpoint, what=what, on_progress=on_progress)
+def _start(network: nn.Module, spec: Network, what: str, say: Say) -> Any:
+    if spec.checkpoint is not None and what == "student":  # a teacher's checkpoint is what its role makes
+        found = load_weights(network, spec.checkpoint, what=what)
         say(f"{what} starts from {found['source']}")
         return found
     if spec.init == "scratch":
         say(f"{what} starts from random weights")
         return "scratch"
-    address = load_imagenet_backbone(network, config.get("pretrained"), on_progress)
+    address = load_imagenet_backbone(network, spec, what)
     say(f"{what}'s backbone starts from {address}")
     return address

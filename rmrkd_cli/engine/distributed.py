@@ -42,6 +42,10 @@ class World:
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return int(shared.item())
 
+    def all(self, flag: bool | int) -> bool:
+        """Whether the flag is set on every worker."""
+        return not self.any(not flag)
+
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every worker the first one's batch-norm statistics."""
         if self.size > 1:
@@ -78,9 +82,13 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
 
 @contextmanager
 def world(device: str) -> Iterator[World]:
-    """Joins the process group the launcher describes in the environment; alone where there is none."""
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    """Joins the process group that torch's launcher describes in the environment; alone where it started nothing.
+
+    After an error the group is left as it is: to take it down would wait for workers that wait for this one.
+    """
+    launched = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
+    size, rank = int(launched.get("WORLD_SIZE", "1")), int(launched.get("RANK", "0"))
+    local = int(launched.get("LOCAL_RANK", "0"))
     place = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
         torch.cuda.set_device(place)
@@ -89,8 +97,6 @@ def world(device: str) -> Iterator[World]:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_machine))
     if size > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        yield World(rank, size, place)
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+    yield World(rank, size, place)
+    if size > 1:
+        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.evaluate import cost
-from rmrkd_cli.engine.machine import peak_memory
+from rmrkd_cli.engine.machine import peak_memory, reset_peak_memory
+from rmrkd_cli.engine.preflight import check_batch
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.schema import Preset
@@ -20,13 +22,12 @@ from rmrkd_cli.schema import Preset
 STEPS = 2
 
 
-def dry_run(preset: Preset, roles: list[str], device: str | None = None) -> Iterator[str]:
+def dry_run(preset: Preset, roles: list[str], kind: str) -> Iterator[str]:
     """Lines that say what was built and what a step cost; no image is read and no weight fetched.
 
     Args:
-        device: "cpu" or "cuda"; none takes a GPU where there is one.
+        kind: "cpu" or "cuda".
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     info = dataset_info(preset)
     yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {kind}"
     for role in roles:
@@ -35,6 +36,8 @@ def dry_run(preset: Preset, roles: list[str], device: str | None = None) -> Iter
 
 def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], kind: str) -> Iterator[str]:
     schedule = preset.schedule_for(role)
+    check_batch(schedule, device=kind, workers=1)
+    reset_peak_memory(kind)
     built = build_distiller(preset, role, classes, device=kind, say=lambda _: None, with_weights=False)
     model = built.distiller.place(kind)
     model.train()
@@ -56,9 +59,9 @@ def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], k
         named = step([Batch(images, labels, [])] * schedule.accumulate, number)
         values = {name: float(value) for name, value in named.items()}
         seconds = time.perf_counter() - began
-        wrong = [name for name, value in values.items() if value != value]
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
         if wrong:
-            raise RunError(f"loss `{wrong[0]}` is not a number on random images")
+            raise RunError(f"loss `{wrong[0]}` is not finite on random images")
     yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
     images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
     memory = f"peak memory {peak_memory(kind) / 2**30:.2f} GiB"

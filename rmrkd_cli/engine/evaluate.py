@@ -63,8 +63,7 @@ def evaluate(
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
     for item in evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"):
         guess = predict(network, item, world.device)
-        if item.labels is not None:
-            matrix.update(guess, item.labels.to(world.device, non_blocking=True))
+        matrix.update(guess, item.labels.to(world.device, non_blocking=True))
         if on_image is not None:
             on_image(item.index, guess)
         if should_stop():

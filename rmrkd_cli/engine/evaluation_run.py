@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint, write_text
 from rmrkd_cli.console import screen
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
-from rmrkd_cli.data.demo import make_demo
 from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
@@ -128,15 +127,17 @@ def _dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
     if preset is None and job.dataset is None:
         raise RmrkdError(f"`{job.checkpoint}` does not say its data set", "--dataset NAME")
     if preset is None or (job.dataset is not None and job.dataset != preset.dataset):
+        if job.dataset == "custom":
+            raise RmrkdError(
+                f"`{job.checkpoint}` does not say where your images are",
+                "--preset FILE, with their folders and classes",
+            )
         preset = Preset.model_validate(
             {"dataset": job.dataset, "teacher": {"config": "none"}, "student": {"config": "none"}}
         )
     if job.data_root is not None:
         preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": job.data_root})})
-    info = dataset_info(preset)
-    if info.name == "demo" and preset.data.root is None:
-        make_demo(info.root)
-    return info
+    return dataset_info(preset)
 
 
 def _samples(info: DatasetInfo, job: EvalJob) -> list[Sample]:

@@ -24,7 +24,7 @@ class Journal:
         if not shown.quiet:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(files.path / "tensorboard"), purge_step=done or None)
+            self._writer = SummaryWriter(str(files.path / "tensorboard"), purge_step=done + 1 if done else None)
 
     def tick(self, iteration: int) -> None:
         """Moves the meter."""

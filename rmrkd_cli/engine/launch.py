@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rmrkd_cli.engine.job import EvalJob, Job, write_job
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 
 ERROR_FILE = "RMRKD_ERROR_FILE"
+_SHUTDOWN_SECONDS = 300  # a worker that is told to stop finishes its step and saves first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class Cluster:
             raise RmrkdError(
                 f"{self.nodes} machines need a place to meet", "--rdzv-endpoint HOST:PORT, the same on every machine"
             )
+        if self.rdzv_endpoint and not re.fullmatch(r"[\w.:\[\]-]+:\d{1,5}", self.rdzv_endpoint):
+            raise RmrkdError(f"`{self.rdzv_endpoint}` is not HOST:PORT", "--rdzv-endpoint HOST:29500")
         if not 0 <= self.node_rank < self.nodes:
             raise RmrkdError(f"node rank {self.node_rank} is outside 0..{self.nodes - 1}")
 
@@ -87,6 +91,7 @@ def _launch(job: Job, cluster: Cluster) -> None:
             run_id=f"rmrkd-{os.getpid()}" if single else "rmrkd",
             max_restarts=0,
             start_method="spawn",
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         try:
             elastic_launch(config, sys.executable)("-m", "rmrkd_cli.engine.worker", str(job_file))

@@ -8,12 +8,18 @@ import torch
 
 
 def peak_memory(device_type: str) -> int:
-    """Bytes: the most a GPU's allocator held, or the process on a CPU."""
+    """Bytes: the most a GPU's allocator held, or the process since its start on a CPU."""
     if device_type == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak_memory(device_type: str) -> None:
+    """Starts a new count on a GPU; a process's own cannot be taken back."""
+    if device_type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
 
 def device_name(device: torch.device) -> str:

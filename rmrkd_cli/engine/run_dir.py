@@ -17,6 +17,8 @@ from rmrkd_cli.schema import OWN_METHOD, Preset
 
 _MAY_CHANGE = ("title", "paper", "schedule.workers", "schedule.log_interval")  # between a run and its resumption
 
+_NOT_USED_BY = {"teacher": ("student.", "losses", "method"), "baseline": ("teacher.", "losses", "method")}
+
 
 def run_path(work_dir: Path, role: str, method: str) -> Path:
     """`<work dir>/<role>`, with the method's name where it is not the preset's own."""
@@ -42,33 +44,37 @@ class RunDir:
 
     @property
     def used(self) -> bool:
-        return self.path.is_dir() and any(self.path.iterdir())
+        """Whether anything was trained here; a run that never began leaves its configuration alone."""
+        return self.path.is_dir() and any(file.name != self.config.name for file in self.path.iterdir())
 
-    def prepare(self, preset: Preset, *, resume: bool, fresh: bool) -> None:
-        """Claims the directory for a run, before anything is computed.
+    def check(self, preset: Preset, *, resume: bool, fresh: bool) -> None:
+        """Whether a run of `preset` may use the directory; changes nothing.
 
         Raises:
             RmrkdError: When it holds a run and neither `--resume` nor `--fresh` was given, or another run than
                 the one to resume.
         """
-        if self.used and fresh:
-            moved = self._next_free_name()
-            self.path.rename(moved)
-        elif self.used and not resume:
+        if not self.used or fresh:
+            return
+        if not resume:
             state = "a finished run" if self.finished else "a run that did not finish"
             raise RmrkdError(
                 f"`{self.path}` holds {state}, and nothing is overwritten",
                 "--resume goes on with it, --fresh moves it aside, --work-dir DIR chooses another place",
             )
-        if self.used:
-            self._check_same(preset)
+        self._check_same(preset)
+
+    def claim(self, preset: Preset, *, fresh: bool) -> None:
+        """Takes the directory for a run, after `check`; an older run is moved aside where `fresh` is set."""
         try:
+            if self.used and fresh:
+                self.path.rename(self._next_free_name())
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RmrkdError(
                 f"cannot make the run directory `{self.path}`: {error.strerror}", "--work-dir DIR"
             ) from error
-        write_text(to_yaml(preset, f"rmrkd train --preset {self.config}"), self.config)
+        write_text(to_yaml(preset, f"rmrkd train --preset {self.config} --work-dir DIR"), self.config)
 
     def checkpoints(self) -> list[Path]:
         """`iter_N.pth`, newest first."""
@@ -121,11 +127,11 @@ class RunDir:
         except (yaml.YAMLError, OSError, ValueError) as error:
             raise RmrkdError(f"`{self.config}` cannot be read: {error}", "--fresh, or --work-dir DIR") from error
         now = _flat(yaml.safe_load(to_yaml(preset)))
-        changed = sorted(
-            key
-            for key in before.keys() | now.keys()
-            if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
-        )
+        ignored = _MAY_CHANGE + _NOT_USED_BY.get(preset.role, ())
+        changed = [
+            key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(ignored)
+        ]
+        changed.sort(key=lambda key: (key.count("."), key))  # the most general first
         if changed:
             lines = [f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed[:10]]
             raise RmrkdError(

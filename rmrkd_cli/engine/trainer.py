@@ -16,20 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli import __version__
 from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
-from rmrkd_cli.console import Meter, Screen, screen
+from rmrkd_cli.console import Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
-from rmrkd_cli.data.demo import make_demo
 from rmrkd_cli.data.loader import Batch, training_batches
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
-from rmrkd_cli.engine.build import Built, build_distiller
+from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
-from rmrkd_cli.engine.machine import device_name, peak_memory
+from rmrkd_cli.engine.machine import device_name, peak_memory, reset_peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.signals import StopRequest, stop_requests
 from rmrkd_cli.engine.step import TrainStep
@@ -43,9 +42,16 @@ def run_training(job: TrainJob) -> None:
     preset = job.parsed()
     if preset.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)  # adaptive pooling has no deterministic CUDA backward
     with world(job.device) as here, screen(quiet=not here.is_first) as shown, stop_requests() as stop:
-        Training(job, here, shown, stop).run()
+        reset_peak_memory(job.device)
+        try:
+            Training(job, here, shown, stop).run()
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"out of GPU memory: {str(error).splitlines()[0]}",
+                "--amp bf16, a smaller --batch-size with --set schedule.accumulate=2, or --set schedule.crop=[384,384]",
+            ) from error
 
 
 class Training:
@@ -56,18 +62,11 @@ class Training:
         self.role = job.role
         self.here, self.shown, self.stop = here, shown, stop
         self.schedule = self.preset.schedule_for(job.role)
-        if self.schedule.batch_size == 1 and (here.size == 1 or here.device.type == "cpu"):
-            raise RmrkdError(
-                "batch size 1: batch norm after global pooling (PSPNet, DeepLabV3) needs two images to normalise over",
-                "--batch-size 2, and crop less if memory is short: --set schedule.crop=[256,256]",
-            )
         self.files = RunDir(Path(job.run_dir))
         self.info = dataset_info(self.preset)
-        if self.info.name == "demo" and self.preset.data.root is None:
-            make_demo(self.info.root)
         self.train_samples = find_samples(self.info, "train")
         self.val_samples = find_samples(self.info, "val")
-        self.built = self._build(job.device)
+        self.built = build_distiller(self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say)
         self.model = self.built.distiller.place(here.device)
         self.wrapped: nn.Module = self.model
         if here.size > 1:
@@ -119,17 +118,6 @@ class Training:
 
     def _due(self, interval: int) -> bool:
         return self.iteration % interval == 0 or self.iteration == self.schedule.iters
-
-    def _build(self, device: str) -> Built:
-        """The first worker fetches missing files, the others then find them."""
-        for turn in (0, 1):
-            if (self.here.rank > 0) == bool(turn):
-                built = build_distiller(
-                    self.preset, self.role, self.info.num_classes, device=device, say=self.shown.say,
-                    on_progress=_Download(self.shown),
-                )  # fmt: skip
-            self.here.wait()
-        return built
 
     def _announce(self) -> None:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -238,7 +226,15 @@ class Training:
         self.here.wait()
 
     def _restore(self) -> None:
-        if not self.files.last.is_file():
+        found = self.files.last.is_file()
+        if self.here.any(found) and not self.here.all(found):
+            raise RmrkdError(
+                f"`{self.files.last}` is seen by some workers and not by others",
+                "with several machines the run directory must be on storage they share",
+            )
+        if not found:
+            if self.here.is_first:
+                self.files.trim_log(0)
             return
         saved = read_checkpoint(self.files.last)
         before = saved.meta.get("world_size"), saved.meta.get("batch_size")
@@ -304,20 +300,3 @@ class Training:
             "sources": self.built.sources,
             "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
         }
-
-
-class _Download:
-    """Shows a download as a meter."""
-
-    def __init__(self, shown: Screen) -> None:
-        self.shown = shown
-        self.meter: Meter | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.meter is None:
-            self.meter = self.shown.meter("download, MiB", total >> 20)
-        if self.meter is not None:
-            self.meter.update(done >> 20)
-            if done == total:
-                self.meter.close()
-                self.meter = None

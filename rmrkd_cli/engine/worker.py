@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from rmrkd_cli.engine.job import read_job
 from rmrkd_cli.engine.launch import ERROR_FILE, run_job
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 
 
 def main(job_file: str) -> int:
@@ -21,22 +20,33 @@ def main(job_file: str) -> int:
     except RmrkdError as error:
         _tell(error)
         return error.exit_code
+    except OSError as error:
+        _tell(RunError(str(error)))
+        return 1
     except Exception as error:
-        traceback.print_exc()
-        _tell(RmrkdError(f"{type(error).__name__}: {error}"), exit_code=1)
+        if _tell(RunError(f"{type(error).__name__}: {error}")):
+            traceback.print_exc()  # the others only say that they lost this one
         return 1
     return 0
 
 
-def _tell(error: RmrkdError, exit_code: int | None = None) -> None:
+def _tell(error: RmrkdError) -> bool:
+    """Leaves the error for the launching process; False where another worker was first."""
     target = Path(os.environ[ERROR_FILE])
-    told = {"message": error.message, "hint": error.hint, "exit_code": exit_code or error.exit_code}
+    told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     partial.write_text(json.dumps(told), encoding="utf-8")
-    with contextlib.suppress(FileExistsError):  # another worker was first
+    try:
         os.link(partial, target)
-    partial.unlink()
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink()
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # not through the process group's teardown, which can wait for workers that are gone

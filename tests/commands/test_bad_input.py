@@ -226,11 +226,11 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_of_another_run_is_left_alone(resume: bool, tmp_path: Path) -> None:
     files, demo = RunDir(tmp_path / "work" / "distill"), load_preset("demo")
-    files.prepare(demo, resume=False, fresh=False)
+    files.claim(demo, fresh=False)
     (files.path / "iter_5.pth").write_bytes(b"weights")
     before = contents(tmp_path)
     with pytest.raises(RmrkdError) as caught:
-        files.prepare(load_preset("demo", overrides=["schedule.lr=0.5"]), resume=resume, fresh=False)
+        files.check(load_preset("demo", overrides=["schedule.lr=0.5"]), resume=resume, fresh=False)
     assert caught.value.exit_code == 2
     assert str(files.path) in caught.value.message
     assert "--fresh" in caught.value.hint
@@ -241,9 +241,34 @@ def test_a_directory_of_another_run_is_left_alone(resume: bool, tmp_path: Path) 
 def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
     files = RunDir(tmp_path / "distill")
     for number, rate in enumerate(("0.5", "0.25", "0.125")):
-        files.prepare(load_preset("demo", overrides=[f"schedule.lr={rate}"]), resume=False, fresh=number > 0)
+        preset = load_preset("demo", overrides=[f"schedule.lr={rate}"])
+        files.check(preset, resume=False, fresh=number > 0)
+        files.claim(preset, fresh=number > 0)
         (files.path / f"iter_{number}.pth").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"distill", "distill.old1", "distill.old2"}
     for name, number, rate in (("distill.old1", 0, "0.5"), ("distill.old2", 1, "0.25"), ("distill", 2, "0.125")):
         assert {path.name for path in (tmp_path / name).iterdir()} == {"config.yaml", f"iter_{number}.pth"}
         assert f"lr: {rate}\n" in (tmp_path / name / "config.yaml").read_text()
+
+
+def test_a_run_that_never_began_leaves_its_directory_free(tmp_path: Path) -> None:
+    files = RunDir(tmp_path / "distill")
+    files.claim(load_preset("demo"), fresh=False)
+    other = load_preset("demo", overrides=["schedule.lr=0.5"])
+    files.check(other, resume=False, fresh=False)
+    files.claim(other, fresh=False)
+    assert "lr: 0.5" in files.config.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["distill"]
+
+
+@pytest.mark.parametrize(("role", "refused"), [("teacher", False), ("baseline", False), ("distill", True)])
+def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bool, tmp_path: Path) -> None:
+    files = RunDir(tmp_path / role)
+    files.claim(load_preset("demo", overrides=[f"role={role}"]), fresh=False)
+    (files.path / "iter_5.pth").touch()
+    other = load_preset("demo", method="mgd", overrides=[f"role={role}"])
+    if refused:
+        with pytest.raises(RmrkdError, match="method: rmrkd there, mgd now"):
+            files.check(other, resume=True, fresh=False)
+    else:
+        files.check(other, resume=True, fresh=False)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rmrkd_cli.commands.train import train
 from rmrkd_cli.engine.launch import Cluster
@@ -46,13 +49,52 @@ def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> N
         train(preset, tmp_path, "cpu", Cluster(), resume=True)
 
 
-def test_an_error_in_a_worker_is_told_once_in_its_own_words(tiny: Path, camvid: Path, tmp_path: Path) -> None:
-    import shutil
-
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_on_one_worker_is_told_once_in_its_own_words(
+    tiny: Path, camvid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], loaders: int
+) -> None:
+    """One label file is damaged, so one worker meets it while the other waits for it in the gradients' sum."""
     broken = shutil.copytree(camvid, tmp_path / "broken")
-    for label in (broken / "trainannot").iterdir():
-        label.write_bytes(b"no picture")
-    preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={broken}"])
-    with pytest.raises(RmrkdError, match="cannot be read as a label map") as failure:
+    (broken / "trainannot" / "2.png").write_bytes(b"no picture")
+    overrides = ["role=baseline", f"data.root={broken}", f"schedule.workers={loaders}"]
+    preset = load_preset(str(tiny), overrides=overrides)
+    with pytest.raises(RmrkdError, match=r"2\.png` cannot be read as a label map") as failure:
         train(preset, tmp_path / "work", "cpu", Cluster(workers=2))
     assert failure.value.exit_code == 1
+    assert "Traceback" not in failure.value.message
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_error_in_a_loader_process_keeps_its_words(tiny: Path, camvid: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(camvid, tmp_path / "broken")
+    Image.new("L", (96, 64), 77).save(broken / "valannot" / "1.png")
+    preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={broken}", "schedule.workers=1"])
+    with pytest.raises(RmrkdError, match=r"1\.png` holds the label 77") as failure:
+        train(preset, tmp_path / "work", "cpu", Cluster())
+    assert "ignore_labels" in failure.value.hint
+    assert "Traceback" not in failure.value.message
+
+
+def test_two_machines_share_a_directory_that_the_first_claims(tiny: Path, tmp_path: Path) -> None:
+    """Two launchers on loopback stand for two machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "rmrkd_cli", "train", "--preset", str(tiny), "--role", "baseline"]
+    command += ["--work-dir", str(tmp_path), "--device", "cpu", "--max-iters", "2", "--nodes", "2"]
+    command += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--node-rank"]
+    nodes = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    told = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert "baseline" in told[0][0]
+    assert told[1][0] == ""
+    assert json.loads((tmp_path / "baseline" / "result.json").read_text())["training"]["workers"] == 2
+
+
+@pytest.mark.parametrize("endpoint", ["host", "host:port", ":29500", "host:999999"])
+def test_a_meeting_place_is_a_host_and_a_port(endpoint: str) -> None:
+    with pytest.raises(RmrkdError, match="is not HOST:PORT"):
+        Cluster(nodes=2, rdzv_endpoint=endpoint)

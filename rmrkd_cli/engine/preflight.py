@@ -1,0 +1,76 @@
+"""What is checked before a directory is claimed or a process started: images, weights, sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmrkd_cli.console import Meter, screen
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.engine.build import trained_network
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.models import fetch_imagenet, fetch_weights
+from rmrkd_cli.schema import CheckpointSource, Preset, Schedule
+
+
+def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> None:
+    """Finds every image and every weight file that the roles need, and fetches what is not here yet.
+
+    Args:
+        preset: As the user gave it; a teacher that role `all` trains itself comes later.
+        workers: Processes over all machines.
+
+    Raises:
+        RmrkdError: On the first thing that is missing or cannot work.
+    """
+    for role in roles:
+        check_batch(preset.schedule_for(role), device=device, workers=workers)
+        trained = trained_network(preset, role)
+        if role != "teacher":
+            _check_file(trained.checkpoint, "student", preset)
+    if "distill" in roles:
+        _check_file(preset.teacher.checkpoint, "teacher", preset)
+    info = dataset_info(preset)
+    for split in ("train", "val"):
+        find_samples(info, split)
+    _fetch(preset, roles)
+
+
+def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:
+    """One image a worker is too few unless SyncBN joins several."""
+    if schedule.batch_size == 1 and (workers == 1 or device == "cpu"):
+        raise RmrkdError(
+            "batch size 1: batch norm after global pooling (PSPNet, DeepLabV3) needs two images to normalise over",
+            "--batch-size 2, and crop less if memory is short: --set schedule.crop=[256,256]",
+        )
+
+
+def _check_file(source: CheckpointSource | None, what: str, preset: Preset) -> None:
+    if source is not None and source.path is not None and not Path(source.path).is_file():
+        train_it = f"rmrkd train --preset {preset.name} --role teacher, or " if what == "teacher" else ""
+        raise RmrkdError(
+            f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
+        )
+
+
+def _fetch(preset: Preset, roles: list[str]) -> None:
+    """Downloads happen here, where nobody waits in a collective that times out."""
+    with screen() as shown:
+        meter: Meter | None = None
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal meter
+            meter = meter or shown.meter("download, MiB", total >> 20)
+            if meter is not None:
+                meter.update(done >> 20)
+
+        for role in roles:
+            spec, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
+            if spec.checkpoint is not None and what == "student":
+                fetch_weights(spec.checkpoint, what, on_progress)
+            elif spec.init == "imagenet":
+                fetch_imagenet(spec, what, on_progress)
+        if "distill" in roles and preset.teacher.checkpoint is not None:
+            fetch_weights(preset.teacher.checkpoint, "teacher", on_progress)
+        if meter is not None:
+            meter.close()
