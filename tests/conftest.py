@@ -9,6 +9,7 @@ import pytest
 
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and two test processes share the cores
 
 TINY = """
 dataset: camvid
