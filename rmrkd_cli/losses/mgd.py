@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._align import align_layer
 from rmrkd_cli.losses._functional import check_pair
+from rmrkd_cli.losses._masked_conv import convolve_kept
+
+_WORTH_IT = 0.5  # the mask ratio from which leaving hidden positions out is faster than a dense convolution
 
 
 class MGDLoss(nn.Module):
@@ -53,10 +57,25 @@ class MGDLoss(nn.Module):
             keep_mask = self.draw_mask(student)
         elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
             raise RmrkdError(f"keep_mask must be (B, 1, H, W) as the student's map, got {tuple(keep_mask.shape)}")
-        # autocast stays as it is: under --amp the two convolutions are the cost of the step
-        generated = self.generation(self.align(student) * keep_mask.to(student.dtype))
+        generated = self._generate(student, keep_mask)
         difference: Tensor = generated.float() - teacher.detach().float()
         return difference.square().sum() / student.shape[0]
+
+    def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:
+        """Generation of the masked, aligned map; on CPUs in float32 hidden positions are not computed."""
+        sparse = student.device.type == "cpu" and student.dtype == torch.float32 and self.mask_ratio >= _WORTH_IT
+        if not sparse or torch.is_autocast_enabled("cpu"):
+            # autocast stays as it is: under --amp the two convolutions are the cost of the step
+            generated: Tensor = self.generation(self.align(student) * keep_mask.to(student.dtype))
+            return generated
+        keep = keep_mask[:, 0] > 0
+        rows = student.permute(0, 2, 3, 1)[keep]
+        if isinstance(self.align, nn.Conv2d):
+            rows = F.linear(rows, self.align.weight.flatten(1), self.align.bias)
+        first, relu, second = self.generation
+        assert isinstance(first, nn.Conv2d)
+        hidden: Tensor = second(relu(convolve_kept(rows, keep, first)))
+        return hidden
 
     def draw_mask(self, like: Tensor) -> Tensor:
         """A fresh (B, 1, H, W) mask on the device of `like`."""

@@ -1,0 +1,68 @@
+"""A 3x3 convolution of a map most of whose positions are hidden: only the others are multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def convolve_kept(rows: Tensor, keep: Tensor, conv: nn.Conv2d) -> Tensor:
+    """`conv` (3x3, padding 1, with bias) of the map that is `rows` where `keep` is set and zero elsewhere.
+
+    A kept position adds one matrix product to each of its nine neighbours, so the work shrinks with the share of
+    kept positions, in the forward and the backward pass; MGD keeps a quarter.
+
+    Args:
+        rows: (N, C) features of the kept positions, in the order of `keep.nonzero()`.
+        keep: (B, H, W) bool.
+
+    Returns:
+        (B, C', H, W), channels-last.
+    """
+    batch, height, width = keep.shape
+    image, row, column = keep.nonzero(as_tuple=True)
+    padded = (image * (height + 2) + row + 1) * (width + 2) + column + 1
+    size = batch * (height + 2) * (width + 2)
+    out: Tensor = _ScatterConv.apply(rows, conv.weight, padded, size, width + 2)
+    assert conv.bias is not None
+    inner = out.view(batch, height + 2, width + 2, -1)[:, 1:-1, 1:-1] + conv.bias
+    return inner.permute(0, 3, 1, 2)
+
+
+class _ScatterConv(torch.autograd.Function):
+    """Nine products, one for each offset of the kernel, added where the offset points."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, padded: Tensor, size: int, stride: int) -> Tensor:
+        kernel = _by_offset(weight)
+        out = rows.new_zeros(size, weight.shape[0])
+        for offset, shift in enumerate(_shifts(stride)):
+            out.index_add_(0, padded + shift, rows @ kernel[:, offset].t())
+        ctx.save_for_backward(rows, weight, padded)
+        ctx.stride = stride
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        rows, weight, padded = ctx.saved_tensors
+        kernel = _by_offset(weight)
+        rows_gradient = torch.zeros_like(rows)
+        kernel_gradient = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
+        for offset, shift in enumerate(_shifts(ctx.stride)):
+            here = gradient[padded + shift]
+            rows_gradient.addmm_(here, kernel[:, offset])
+            kernel_gradient[:, offset] = here.t() @ rows
+        side = kernel_gradient.view(kernel.shape[0], 3, 3, kernel.shape[2])
+        return rows_gradient, side.permute(0, 3, 1, 2), None, None, None
+
+
+def _by_offset(weight: Tensor) -> Tensor:
+    """(C', C, 3, 3) as (C', 9, C); without a copy where the weight is channels-last."""
+    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], 9, weight.shape[1])
+
+
+def _shifts(stride: int) -> list[int]:
+    """Where a position's product goes, in the padded map: a kernel offset looks the other way."""
+    return [-(row * stride + column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
