@@ -119,7 +119,9 @@ def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -
 
 
 def test_config_text_is_read_as_literals() -> None:
+    """As OpenMMLab's files hold it, `gpu_ids = range(0, 4)` included."""
     text = "model = dict(\n    type='EncoderDecoder', size=(1, -2), head=dict(a=[True, None, 1e-3]))\nx = {'k': 'v'}"
+    assert parse_config_text("gpu_ids = range(0, 4)") == {"gpu_ids": [0, 1, 2, 3]}
     assert parse_config_text(text) == {
         "model": {"type": "EncoderDecoder", "size": (1, -2), "head": {"a": [True, None, 1e-3]}},
         "x": {"k": "v"},
@@ -130,7 +132,7 @@ def test_config_text_is_read_as_literals() -> None:
     "text",
     [
         "import os", "model = open('x')", "model = dict(**x)", "model = __import__('os').system('ls')", "model.a = 1",
-        "model = [i for i in range(9)]", "model = 'a' + 'b'", "exec('1')", "model = dict(", "model = f'{x}'",
+        "model = [i for i in range(9)]", "model = 'a' + 'b'", "exec('1')", "a = range(10**9)", "a = range(x)", "model = dict(", "model = f'{x}'",
         "model = " + "[" * 5000 + "]" * 5000, "model = {**{}}", "model = -'a'", "if 1: x = 2",
     ],
 )  # fmt: skip

@@ -48,7 +48,7 @@ def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
 
 
 def parse_config_text(text: str) -> dict[str, Any]:
-    """The top-level names of a config text, read from its syntax tree: literals and `dict(...)`, nothing is run.
+    """The top-level names of a config text, read from its syntax tree: literals, `dict(...)` and a small `range(...)`; nothing is run.
 
     Raises:
         RmrkdError: On anything else, naming the line.
@@ -70,6 +70,8 @@ def parse_config_text(text: str) -> dict[str, Any]:
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Name) and node.func.id == "range" and not node.keywords:
+            return _range([_literal(argument) for argument in node.args], node)  # `gpu_ids` of the zoo's files
         is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
         if not is_dict or any(keyword.arg is None for keyword in node.keywords):
             raise _refusal(node)
@@ -87,6 +89,12 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     raise _refusal(node)
+
+
+def _range(bounds: list[Any], node: ast.Call) -> list[int]:
+    if not 1 <= len(bounds) <= 2 or not all(type(bound) is int and 0 <= bound <= 4096 for bound in bounds):
+        raise _refusal(node)
+    return list(range(*bounds))
 
 
 def _refusal(node: ast.AST) -> RmrkdError:
