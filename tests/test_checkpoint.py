@@ -132,7 +132,8 @@ def test_config_text_is_read_as_literals() -> None:
     "text",
     [
         "import os", "model = open('x')", "model = dict(**x)", "model = __import__('os').system('ls')", "model.a = 1",
-        "model = [i for i in range(9)]", "model = 'a' + 'b'", "exec('1')", "a = range(10**9)", "a = range(x)", "model = dict(", "model = f'{x}'",
+        "model = [i for i in range(9)]", "model = 'a' + 'b'", "exec('1')",
+        "a = range(10**9)", "a = range(x)", "model = dict(", "model = f'{x}'",
         "model = " + "[" * 5000 + "]" * 5000, "model = {**{}}", "model = -'a'", "if 1: x = 2",
     ],
 )  # fmt: skip

@@ -48,7 +48,9 @@ def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
 
 
 def parse_config_text(text: str) -> dict[str, Any]:
-    """The top-level names of a config text, read from its syntax tree: literals, `dict(...)` and a small `range(...)`; nothing is run.
+    """The top-level names of a config text, read from its syntax tree; nothing is run.
+
+    Read are literals, `dict(...)` and a small `range(...)`.
 
     Raises:
         RmrkdError: On anything else, naming the line.
