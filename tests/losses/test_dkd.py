@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import DKDLoss
+from tests.losses.common import K, error
 
-K = 4
 Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 
 
@@ -28,10 +28,6 @@ def value_and_grad(
     leaf = student.clone().requires_grad_()
     value = loss(leaf, teacher, *labels)
     return value.detach(), torch.autograd.grad(value, leaf)[0]
-
-
-def error(got: Tensor, want: Tensor) -> float:
-    return ((got - want).norm() / want.norm()).item()
 
 
 def divergence(student: Tensor, teacher: Tensor, tau: float) -> Tensor:

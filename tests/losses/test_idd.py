@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import IDDLoss
+from tests.losses.common import K, error, value_and_grad
 
-K = 4
 Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 
 
@@ -20,16 +20,6 @@ def sample(seed: int = 0, channels: tuple[int, int] = (4, 4), size: tuple[int, i
     labels = torch.randint(0, K, (2, 1, *size), generator=generator)
     labels[1] %= K - 1
     return student, teacher, labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.1, 255)
-
-
-def value_and_grad(loss: IDDLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = student.clone().requires_grad_()
-    value = loss(leaf, teacher, labels)
-    return value.detach(), torch.autograd.grad(value, leaf)[0]
-
-
-def error(got: Tensor, want: Tensor) -> float:
-    return ((got - want).norm() / want.norm()).item()
 
 
 def naive(student: Tensor, teacher: Tensor, labels: Tensor, classes: int, present_only: bool) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import MGDLoss
+from tests.losses.common import error
 
 
 def sample(channels: tuple[int, int] = (4, 4)) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,10 +31,6 @@ def with_identity_generator(mask_ratio: float = 0.75) -> MGDLoss:
         nn.init.dirac_(layer.weight)
         nn.init.zeros_(layer.bias)
     return loss
-
-
-def error(got: Tensor, want: Tensor) -> float:
-    return ((got - want).norm() / want.norm()).item()
 
 
 def convolve(features: Tensor, layer: nn.Conv2d) -> Tensor:
