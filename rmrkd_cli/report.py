@@ -187,30 +187,32 @@ def to_html(title: str, records: Sequence[Record]) -> str:
     gap = gap_line(records)
     if gap:
         parts.append(f"<p><strong>{html.escape(gap)}</strong></p>")
-    for heading, table in (("Summary", summary_table(records)), ("IoU of each class, %", class_table(records))):
-        parts.append(f"<h2>{heading}</h2>{_html_table(table)}")
+    parts.append(f"<h2>Summary</h2>{_html_table(summary_table(records))}")
+    parts.append(f"<h2>IoU of each class, %</h2>{_html_table(class_table(records), kind='sums')}")
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
-def _html_table(table: Table) -> str:
+def _html_table(table: Table, kind: str = "plain") -> str:
     columns, rows = table
     head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
     lines = []
     for first, *rest in rows:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
         lines.append(f"<tr><th scope=row>{html.escape(first)}</th>{cells}</tr>")
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    body = "".join(lines)
+    return f"<div class=wide><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 _PAGE = """<!doctype html>
 <html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
 :root {{ color-scheme: light dark; --line: #8884; --quiet: #8881; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
-th:first-child {{ text-align: left; font-weight: 500; }} tbody tr:last-child {{ font-weight: 700; }}
+th, td {{ padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+th:first-child {{ text-align: left; font-weight: 500; position: sticky; left: 0; background: Canvas; }}
+.sums tbody tr:last-child * {{ font-weight: 700; }}
 tbody tr:nth-child(even) {{ background: var(--quiet); }}
 </style></head><body>
 {body}
