@@ -21,6 +21,7 @@ from rmrkd_cli.errors import RmrkdError, RunError
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
 _SHOWN = 6
+_FORMATS = "a file written by torch.save (.pth), or .safetensors"
 # What torch's reader raises on files that are no checkpoints, or cut ones.
 _UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
 
@@ -162,7 +163,7 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "lobal" not in str(error) and "GLOBAL" not in str(error):
-            raise RmrkdError(f"`{path}` is not a readable checkpoint") from error
+            raise RmrkdError(f"`{path}` is not a readable checkpoint", _FORMATS) from error
         culprit = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
         raise RmrkdError(
             f"`{path}` holds more than tensors and plain data, so it was not opened{': ' + culprit if culprit else ''}",
@@ -170,7 +171,7 @@ def _read_torch(path: Path) -> Any:
         ) from error
     except _UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}") from error
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}", _FORMATS) from error
 
 
 def _harmless_globals() -> list[Any]:

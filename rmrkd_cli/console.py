@@ -97,6 +97,8 @@ class Meter:
     def close(self) -> None:
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
+        elif self._note:
+            say(f"{self.title} {self.total}/{self.total}  {self._note}")
 
 
 class Screen:

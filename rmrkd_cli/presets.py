@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.schema import OWN_METHOD, MethodRecipe, Preset
+from rmrkd_cli.schema import CUSTOM_ONLY, OWN_METHOD, MethodRecipe, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 1 << 20
@@ -82,7 +82,10 @@ def load_method(name: str) -> MethodRecipe:
 
 def to_yaml(preset: Preset, first_line: str = "") -> str:
     """The resolved preset as YAML that `--preset FILE` reads back."""
-    text = yaml.safe_dump(preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    contents = preset.model_dump(mode="json", exclude_none=True)
+    if preset.dataset != "custom":
+        contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
+    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
     return (f"# {first_line}\n" if first_line else "") + text
 
 

@@ -171,6 +171,9 @@ class Folder(Strict):
     names: str | None = None  # a text file with one name a line, without suffix; none: every image
 
 
+CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data` that other data sets do not read
+
+
 class Data(Strict):
     """Where the images are, and how they are scaled; the rest only for the data set `custom`."""
 

@@ -140,6 +140,7 @@ def train(
     Raises:
         RmrkdError: Before anything is trained, when any of the directories holds another run.
     """
+    from rmrkd_cli import console
     from rmrkd_cli.engine import preflight
     from rmrkd_cli.engine.job import TrainJob
     from rmrkd_cli.engine.launch import execute
@@ -163,7 +164,9 @@ def train(
         for _, own, files in plan:
             files.claim(own, fresh=fresh)
     for role, own, files in plan:
-        if not (resume and files.finished):
+        if resume and files.finished:
+            console.say(f"{role} is finished already: {files.path}")
+        else:
             execute(
                 TrainJob(preset=own.model_dump(mode="json"), role=role, run_dir=str(files.path), device=device), cluster
             )

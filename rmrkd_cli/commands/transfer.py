@@ -32,7 +32,9 @@ def transfer_command(
 
     chosen = form or (Format.safetensors if target.suffix == ".safetensors" else Format.pth)
     count, size = transfer(source, target, chosen.value, force=force, config=config)
-    console.write(f"{target}: {count} tensors, {size / 1e6:.2f} M numbers")
+    console.write(f"{target}: {count} tensors, {size / 1e6:.2f} M values")
+    if config is not None:
+        console.write(f"{config}: its mmsegmentation config")
 
 
 def transfer(

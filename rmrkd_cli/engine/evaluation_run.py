@@ -83,7 +83,7 @@ def run_evaluation(job: EvalJob) -> None:
         samples = _samples(info, job)
         _check_classes(loaded.network, info, job.checkpoint)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip)
-        meter = shown.meter(Path(job.checkpoint).name, -(-len(samples) // here.size))
+        meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // here.size))
         writer = _PredictionWriter(job.save_predictions, info, samples) if job.save_predictions else None
         seen = 0
 
