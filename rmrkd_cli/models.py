@@ -20,12 +20,8 @@ from rmrkd_cli.schema import CheckpointSource, Network
 
 Progress = Callable[[int, int], None]
 _CHECK_OVERRIDES = "check the `overrides` in the preset"
-_BEYOND_BACKBONE = (
-    "fc.",
-    "head.",
-    "classifier.",
-    "conv2.",
-)  # in ImageNet files; conv2 is mmcls's last layer of MobileNetV2
+# What ImageNet files hold beyond the backbone; conv2 is the last layer of mmcls's MobileNetV2, which mmseg's lacks.
+_BEYOND_BACKBONE = ("fc.", "head.", "classifier.", "conv2.")
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Shapes:
 def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     """The `model` part of a shipped config with the spec's overrides, as plain dictionaries.
 
-    `pretrained` stays in it, for `build_network` to resolve.
+    `pretrained`, the zoo name of the ImageNet backbone, stays in it for `fetch_imagenet`.
     """
     make_mmseg_importable()
     from mmcv import Config
@@ -144,11 +140,11 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> 
     return {"source": source.url or str(path), "sha256": sha256_of(path)}
 
 
-def fetch_imagenet(spec: Network, what: str, on_progress: Progress | None = None) -> tuple[str, Path]:
-    """Address and file of the ImageNet backbone that the spec's shipped config names."""
-    pretrained = network_config(spec, num_classes=1).get("pretrained")
+def fetch_imagenet(config: Mapping[str, Any], what: str, on_progress: Progress | None = None) -> tuple[str, Path]:
+    """Address and file of the ImageNet backbone that a config from `network_config` names."""
+    pretrained = config.get("pretrained")
     if pretrained is None:
-        raise RmrkdError(f"`{spec.config}` names no ImageNet file", f"--set {what}.init=scratch")
+        raise RmrkdError(f"the {what}'s config names no ImageNet file", f"--set {what}.init=scratch")
     url = zoo_address(pretrained)
     digest = url.rsplit("-", 1)[-1].removesuffix(".pth")
     without = f"go without with --{what}-checkpoint none"
@@ -156,9 +152,9 @@ def fetch_imagenet(spec: Network, what: str, on_progress: Progress | None = None
     return url, fetch(url, digest, on_progress, without + give)
 
 
-def load_imagenet_backbone(network: nn.Module, spec: Network, what: str) -> str:
+def load_imagenet_backbone(network: nn.Module, config: Mapping[str, Any], what: str) -> str:
     """Starts the backbone from that file; returns its address."""
-    url, path = fetch_imagenet(spec, what)
+    url, path = fetch_imagenet(config, what)
     _load_backbone(network, read_checkpoint(path).state, str(path))
     return url
 

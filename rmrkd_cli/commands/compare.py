@@ -59,9 +59,6 @@ def compare_command(
         "preset": given.model_dump(mode="json") if given is not None else None,
         "dataset": dataset_name(dataset),
         "data_root": data_root,
-        "split": "val",
-        "scales": (1.0,),
-        "flip": False,
         "device": kind,
         "max_images": max_images,
     }

@@ -61,7 +61,7 @@ def build_distiller(
     sources: dict[str, Any] = {}
     if with_weights:
         what = "teacher" if role == "teacher" else "student"
-        sources[what] = _start(network, spec, what, say)
+        sources[what] = _start(network, spec, config, what, say)
     if role != "distill":
         return Built(Distiller(network), config, sources)
     if not preset.losses:
@@ -110,7 +110,7 @@ def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: 
     return built
 
 
-def _start(network: nn.Module, spec: Network, what: str, say: Say) -> Any:
+def _start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, say: Say) -> Any:
     if spec.checkpoint is not None and what == "student":  # a teacher's checkpoint is what its role makes
         found = load_weights(network, spec.checkpoint, what=what)
         say(f"{what} starts from {found['source']}")
@@ -118,6 +118,6 @@ def _start(network: nn.Module, spec: Network, what: str, say: Say) -> Any:
     if spec.init == "scratch":
         say(f"{what} starts from random weights")
         return "scratch"
-    address = load_imagenet_backbone(network, spec, what)
+    address = load_imagenet_backbone(network, config, what)
     say(f"{what}'s backbone starts from {address}")
     return address

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.console import Meter
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
@@ -45,6 +46,7 @@ def evaluate(
     world: World,
     *,
     workers: int = 0,
+    meter: Meter | None = None,
     on_image: OnImage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ConfusionMatrix:
@@ -52,6 +54,7 @@ def evaluate(
 
     Args:
         network: A segmentor on the world's device, in the memory format of `fastest_format`; left in eval mode.
+        meter: Shows how many of this worker's images are done.
         on_image: Called on this worker with (index of the image, prediction (H, W)).
         should_stop: Asked after each image; ends the count early.
 
@@ -61,11 +64,13 @@ def evaluate(
     network.eval()
     own = range(world.rank, len(dataset), world.size)
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
-    for item in evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"):
+    for done, item in enumerate(evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"), 1):
         guess = predict(network, item, world.device)
         matrix.update(guess, item.labels.to(world.device, non_blocking=True))
         if on_image is not None:
             on_image(item.index, guess)
+        if meter is not None:
+            meter.update(done)
         if should_stop():
             break
     matrix.matrix = world.sum(matrix.matrix)

@@ -84,20 +84,10 @@ def run_evaluation(job: EvalJob) -> None:
         _check_classes(loaded.network, info, job.checkpoint)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip)
         meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // here.size))
-        writer = _PredictionWriter(job.save_predictions, info, samples) if job.save_predictions else None
-        seen = 0
-
-        def on_image(index: int, guess: Tensor) -> None:
-            nonlocal seen
-            seen += 1
-            if writer is not None:
-                writer.write(index, guess)
-            if meter is not None:
-                meter.update(seen)
-
+        on_image = _PredictionWriter(job.save_predictions, info, samples).write if job.save_predictions else None
         layout = fastest_format(loaded.network, here.device.type)
         network = loaded.network.to(here.device).to(memory_format=layout)
-        matrix = evaluate(network, dataset, here, workers=job.workers, on_image=on_image)
+        matrix = evaluate(network, dataset, here, workers=job.workers, meter=meter, on_image=on_image)
         if here.is_first:
             how = protocol(info, samples, job.split, job.scales, job.flip)
             record = make_record(matrix, how, **loaded.facts, **cost(network, info.eval_scale))

@@ -37,11 +37,11 @@ class EvalJob:
     checkpoint: str
     dataset: str | None
     data_root: str | None
-    split: str
-    scales: tuple[float, ...]
-    flip: bool
     device: str
     output: str
+    split: str = "val"
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
     workers: int = 2
     save_predictions: str | None = None
     max_images: int | None = None

@@ -9,7 +9,7 @@ from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine.build import trained_network
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.models import fetch_imagenet, fetch_weights
+from rmrkd_cli.models import fetch_imagenet, fetch_weights, network_config
 from rmrkd_cli.schema import CheckpointSource, Preset, Schedule
 
 
@@ -69,7 +69,7 @@ def _fetch(preset: Preset, roles: list[str]) -> None:
             if spec.checkpoint is not None and what == "student":
                 fetch_weights(spec.checkpoint, what, on_progress)
             elif spec.init == "imagenet":
-                fetch_imagenet(spec, what, on_progress)
+                fetch_imagenet(network_config(spec, num_classes=1), what, on_progress)
         if "distill" in roles and preset.teacher.checkpoint is not None:
             fetch_weights(preset.teacher.checkpoint, "teacher", on_progress)
         if meter is not None:

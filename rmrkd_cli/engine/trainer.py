@@ -194,16 +194,8 @@ class Training:
         dataset = EvalSet(self.info, self.val_samples)
         share = math.ceil(len(dataset) / self.here.size)
         meter = self.shown.meter("validation", share)
-        seen = 0
-
-        def on_image(index: int, guess: Tensor) -> None:
-            nonlocal seen
-            seen += 1
-            if meter is not None:
-                meter.update(seen)
-
         matrix = evaluate(
-            self.model.student, dataset, self.here, workers=self.schedule.workers, on_image=on_image,
+            self.model.student, dataset, self.here, workers=self.schedule.workers, meter=meter,
             should_stop=lambda: bool(self.stop.signum),
         )  # fmt: skip
         if meter is not None:
