@@ -35,29 +35,23 @@ def resize_labels(labels: Tensor, like: Tensor, mode: str) -> Tensor:
     return resized.squeeze(1).long()
 
 
-def one_hot_masks(labels: Tensor, num_classes: int) -> Tensor:
-    """(B, H, W) labels to (B, K, P) float masks; labels outside 0..K-1 are in no mask."""
+def one_hot_masks(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """(B, H, W) labels to (B, K, P) masks of 0 and 1; labels outside 0..K-1 are in no mask."""
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1)
-    return (labels.flatten(1).unsqueeze(1) == classes).float()
+    return (labels.flatten(1).unsqueeze(1) == classes).to(dtype)
 
 
-def class_prototypes(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean feature of each class in each image: (B, C, P) and (B, K, P) to (B, K, C); zero where absent."""
-    return masks @ features.transpose(1, 2) / (masks.sum(2, keepdim=True) + 1e-6)
+def drop_absent(masks: Tensor) -> Tensor:
+    """(B, K, P) to (B, N, P), N the most classes that occur in one image: its own first, in their order."""
+    present = masks.any(2)
+    most = int(present.sum(1).max())
+    first = present.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return masks.gather(1, first.unsqueeze(2).expand(-1, -1, masks.shape[2]))
 
 
-def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors of length one along `dim`, with the lower bound 1e-8 that `F.cosine_similarity` uses."""
-    return F.normalize(vectors, dim=dim, eps=1e-8)
-
-
-def cosines(vectors: Tensor, features: Tensor) -> Tensor:
-    """Cosine of each vector with the feature of each position: (B, M, C) and (B, C, P) to (B, M, P).
-
-    The product is divided by the features' lengths afterwards, so no normalised copy of the features is made.
-    """
-    lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp_min(1e-8)
-    return unit(vectors, 2) @ features / lengths
+def full_precision(features: Tensor) -> Tensor:
+    """Half precisions as float32, in which sums over thousands of positions are safe; float64 stays."""
+    return features if features.dtype == torch.float64 else features.float()
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:

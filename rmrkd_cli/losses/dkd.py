@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.losses._functional import check_pair, kl_divergence, one_hot_masks, resize_labels
+from rmrkd_cli.losses._functional import check_pair, full_precision, kl_divergence, one_hot_masks, resize_labels
 
 
 class DKDLoss(nn.Module):
@@ -43,9 +43,10 @@ class DKDLoss(nn.Module):
             labels: (B, 1, Hi, Wi) integers at image resolution; resized by nearest.
         """
         check_pair(student, teacher, "logits", (self.num_classes, self.num_classes))
-        masks = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes)
         with torch.autocast(student.device.type, enabled=False):
-            return self._loss(student.float().flatten(2), teacher.detach().float().flatten(2), masks)
+            ours, theirs = (full_precision(logits).flatten(2) for logits in (student, teacher.detach()))
+            masks = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes, ours.dtype)
+            return self._loss(ours, theirs, masks)
 
     def _loss(self, student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
         others = 1.0 - masks

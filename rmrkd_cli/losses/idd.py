@@ -10,10 +10,11 @@ from rmrkd_cli.losses._functional import (
     LABEL_RESIZES,
     check_choice,
     check_pair,
-    class_prototypes,
+    full_precision,
     one_hot_masks,
     resize_labels,
 )
+from rmrkd_cli.losses._similarity import class_prototypes
 
 
 class IDDLoss(nn.Module):
@@ -57,13 +58,13 @@ class IDDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            masks = one_hot_masks(resize_labels(labels, student, self.label_resize), self.num_classes)
-            aligned = self.align(student.float())
+            aligned, target = self.align(full_precision(student)), full_precision(teacher.detach())
+            masks = one_hot_masks(resize_labels(labels, student, self.label_resize), self.num_classes, aligned.dtype)
             ours = self._distances(class_prototypes(aligned.flatten(2), masks))
-            theirs = self._distances(class_prototypes(teacher.detach().float().flatten(2), masks))
+            theirs = self._distances(class_prototypes(target.flatten(2), masks))
             squared = 0.5 * (theirs - ours).square()
             if self.present_only:
-                present = masks.any(2).float()
+                present = masks.any(2).to(squared.dtype)
                 squared = squared * present.unsqueeze(1) * present.unsqueeze(2)
             return squared.triu(1).sum() / student.shape[0]
 

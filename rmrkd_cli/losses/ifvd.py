@@ -10,11 +10,12 @@ from rmrkd_cli.losses._functional import (
     LABEL_RESIZES,
     check_choice,
     check_pair,
-    class_prototypes,
-    cosines,
+    drop_absent,
+    full_precision,
     one_hot_masks,
     resize_labels,
 )
+from rmrkd_cli.losses._similarity import prototype_cosines
 
 
 class IFVDLoss(nn.Module):
@@ -57,11 +58,13 @@ class IFVDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            masks = one_hot_masks(resize_labels(labels, student, self.label_resize), self.num_classes)
-            ours = self._cosine_to_own_class(self.align(student.float()).flatten(2), masks)
-            theirs = self._cosine_to_own_class(teacher.detach().float().flatten(2), masks)
+            aligned, target = self.align(full_precision(student)), full_precision(teacher.detach())
+            small = resize_labels(labels, student, self.label_resize)
+            masks = drop_absent(one_hot_masks(small, self.num_classes, aligned.dtype))
+            ours = self._cosine_to_own_class(aligned.flatten(2), masks)
+            theirs = self._cosine_to_own_class(target.flatten(2), masks)
             return (ours - theirs).square().mean()
 
     @staticmethod
     def _cosine_to_own_class(features: Tensor, masks: Tensor) -> Tensor:
-        return (masks * cosines(class_prototypes(features, masks), features)).sum(1)
+        return (masks * prototype_cosines(features, masks)[1]).sum(1)

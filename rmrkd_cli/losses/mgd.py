@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._align import align_layer
-from rmrkd_cli.losses._functional import check_pair
+from rmrkd_cli.losses._functional import check_pair, full_precision
 from rmrkd_cli.losses._masked_conv import convolve_kept
 
 _WORTH_IT = 0.5  # the mask ratio from which leaving hidden positions out is faster than a dense convolution
@@ -58,7 +58,7 @@ class MGDLoss(nn.Module):
         elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
             raise RmrkdError(f"keep_mask must be (B, 1, H, W) as the student's map, got {tuple(keep_mask.shape)}")
         generated = self._generate(student, keep_mask)
-        difference: Tensor = generated.float() - teacher.detach().float()
+        difference = full_precision(generated) - full_precision(teacher.detach())
         return difference.square().sum() / student.shape[0]
 
     def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:

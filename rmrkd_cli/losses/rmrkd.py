@@ -10,12 +10,13 @@ from rmrkd_cli.losses._functional import (
     LABEL_RESIZES,
     check_choice,
     check_pair,
-    class_prototypes,
-    cosines,
+    drop_absent,
+    full_precision,
     kl_divergence,
     one_hot_masks,
     resize_labels,
 )
+from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 
 SOFTMAX_OVER = ("rows", "positions")
 
@@ -75,18 +76,17 @@ class RMRKDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            return self._loss(self.align(student.float()), teacher.detach().float(), labels)
+            return self._loss(self.align(full_precision(student)), full_precision(teacher.detach()), labels)
 
     def _loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         batch, _, height, width = student.shape
         # 255 beyond all classes: blended with a class's label, an ignored -1 would give a class that is not there
         small = resize_labels(labels.masked_fill(labels == self.ignore_index, 255), student, self.label_resize)
-        inside = one_hot_masks(small.masked_fill(small == 255, -1), self.num_classes)
-        present = inside.flatten(2).any(2).any(0)  # an absent class adds 0 and no gradient
-        inside = inside[:, present]
+        inside = drop_absent(one_hot_masks(small.masked_fill(small == 255, -1), self.num_classes, student.dtype))
         student_map, teacher_map = student.flatten(2), teacher.flatten(2)
-        prototypes = torch.cat([class_prototypes(features, inside) for features in (student_map, teacher_map)], dim=1)
-        guess, target = cosines(prototypes, student_map), cosines(prototypes.detach(), teacher_map)
+        theirs = class_prototypes(teacher_map, inside)
+        ours, guess = prototype_cosines(student_map, inside, theirs)
+        target = cosines(torch.cat([ours, theirs], dim=1), teacher_map)
         inside = inside.repeat(1, 2, 1)  # student's prototypes, then the teacher's
         total = student.new_zeros(())
         for region in (inside, 1.0 - inside):

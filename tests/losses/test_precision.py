@@ -1,0 +1,178 @@
+"""Layouts, precisions and extremes, for every loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, rmrkd
+from rmrkd_cli.losses._functional import kl_divergence
+from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
+from tests.losses.common import K, error, sample, value_and_grad
+
+
+class _FixedMask(MGDLoss):
+    """MGD with one mask for all calls: every other position, so that runs compare."""
+
+    def draw_mask(self, like: Tensor) -> Tensor:
+        mask = torch.zeros(like.shape[0], 1, *like.shape[2:], dtype=like.dtype)
+        mask.flatten()[::2] = 1
+        return mask
+
+
+Make = Callable[[int, int, int], nn.Module]
+LOSSES: dict[str, Make] = {
+    "rmrkd": RMRKDLoss,
+    "idd": IDDLoss,
+    "ifvd": lambda s, t, k: IFVDLoss(s, t, k, align=True),
+    "dkd": lambda s, t, k: DKDLoss(s),
+    "mgd": lambda s, t, k: _FixedMask(s, t),
+}
+NEEDS_EQUAL_CHANNELS = "dkd"
+each_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def exact(loss: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient in float64."""
+    student, teacher, labels = inputs
+    result = value_and_grad(loss.double(), student.double(), teacher.double(), labels)
+    loss.float()
+    return result
+
+
+def channels_of(name: str) -> tuple[int, int]:
+    return (K, K) if name == NEEDS_EQUAL_CHANNELS else (3, 5)
+
+
+@each_loss
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (3, 11)])
+def test_maps_of_any_size(name: str, size: tuple[int, int]) -> None:
+    inputs = sample(2, channels_of(name), size)
+    loss = LOSSES[name](*channels_of(name), K)
+    for got, want in zip(value_and_grad(loss, *inputs), exact(loss, *inputs), strict=True):
+        assert (got - want).norm() <= 1e-5 * want.norm() + 1e-7
+
+
+@each_loss
+@pytest.mark.parametrize("scale", [1e4, 1e-4])
+def test_features_of_extreme_size(name: str, scale: float) -> None:
+    student, teacher, labels = sample(3)  # equal channels: beside the bias of an align layer, small features vanish
+    inputs = scale * student, scale * teacher, labels
+    loss = LOSSES[name](K, K, K)
+    # near-uniform distributions: what is left of DKD is below float32's rounding of a logarithm
+    rounding = 1e-5 if (name, scale) == ("dkd", 1e-4) else 0.0
+    for got, want in zip(value_and_grad(loss, *inputs), exact(loss, *inputs), strict=True):
+        assert got.isfinite().all()
+        assert (got - want).norm() <= 1e-4 * want.norm() + rounding
+
+
+@each_loss
+def test_memory_layouts(name: str) -> None:
+    student, teacher, labels = sample(4, channels_of(name))
+    loss = LOSSES[name](*channels_of(name), K)
+    want = value_and_grad(loss, student, teacher, labels)
+    wide = [torch.stack([x, torch.full_like(x, 9)], -1)[..., 0] for x in (student, teacher, labels)]
+    turned = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (student, teacher, labels)]
+    last = [x.contiguous(memory_format=torch.channels_last) for x in (student, teacher, labels)]
+    for layout in (wide, turned, last):
+        got = value_and_grad(loss, *layout)
+        assert max(error(a, b) for a, b in zip(got, want, strict=True)) <= 1e-5
+
+
+@each_loss
+def test_everything_ignored_stays_finite(name: str) -> None:
+    student, teacher, labels = sample(5, channels_of(name))
+    value, grad = value_and_grad(LOSSES[name](*channels_of(name), K), student, teacher, 0 * labels + 255)
+    assert value.isfinite()
+    assert grad.isfinite().all()
+    if name in ("rmrkd", "idd", "ifvd"):
+        assert not value.any()
+        assert not grad.any()
+
+
+@each_loss
+def test_a_single_class(name: str) -> None:
+    channels = (1, 1) if name == NEEDS_EQUAL_CHANNELS else (3, 5)
+    student, teacher, labels = sample(6, channels)
+    loss = LOSSES[name](*channels, 1)
+    inputs = student, teacher, labels.clamp_max(0)
+    got, want = value_and_grad(loss, *inputs), exact(loss, *inputs)
+    assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(got, want, strict=True))
+    assert got[0] > 0 or name == "idd"  # one class has no pairs
+
+
+@each_loss
+def test_a_feature_that_is_zero_everywhere(name: str) -> None:
+    student, teacher, labels = sample(7, channels_of(name))
+    value, grad = value_and_grad(LOSSES[name](*channels_of(name), K), 0 * student, 0 * teacher, labels)
+    assert value.isfinite()
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd"])
+def test_gradients_are_right_numerically(name: str) -> None:
+    student, teacher, labels = sample(8, channels_of(name), (2, 3))
+    loss = LOSSES[name](*channels_of(name), K).double()
+    leaf = student.double().requires_grad_()
+    parameters = list(loss.parameters())
+
+    def value(x: Tensor, *_: Tensor) -> Tensor:
+        return loss(x, teacher.double(), labels)
+
+    assert torch.autograd.gradcheck(value, (leaf, *parameters))
+
+
+def test_gradients_of_rmrkd_are_right_numerically(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher, labels = (x.double() if x.is_floating_point() else x for x in sample(9, (3, 4), (3, 2)))
+    loss = RMRKDLoss(3, 4, K, tau=0.5).double()
+    targets: list[Tensor] = []
+
+    def first_target(vectors: Tensor, features: Tensor) -> Tensor:
+        """The targets hold the student's prototypes and are detached all the same: a finite difference must not see."""
+        if not targets:
+            targets.append(cosines(vectors, features))
+        return targets[0]
+
+    monkeypatch.setattr(rmrkd, "cosines", first_target)
+    leaf = student.requires_grad_()
+    loss(leaf, teacher, labels)
+    assert torch.autograd.gradcheck(lambda x, *_: loss(x, teacher, labels), (leaf, *loss.parameters()))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_gradient_of_the_divergence(dim: int) -> None:
+    student, teacher = torch.randn(2, 2, 3, 4, dtype=torch.float64)
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: kl_divergence(s, teacher, 0.7, dim), (student,))
+    expected = F.kl_div((student / 0.7).log_softmax(dim), (teacher / 0.7).softmax(dim), reduction="sum")
+    assert error(kl_divergence(student, teacher, 0.7, dim), expected) <= 1e-12
+
+
+def test_prototype_cosines_against_torch() -> None:
+    """Value and gradient, with a prototype and a position below the smallest length."""
+    torch.manual_seed(0)
+    features = torch.randn(2, 70, 9, dtype=torch.float64)
+    features[0, :, 0] = 0
+    features[1, :, :3] *= 1e-11
+    labels = torch.tensor([[0, 0, 1, 1, 1, 3, 3, 3, 3], [2, 2, 2, 0, 0, 0, 1, 1, 1]])
+    masks = F.one_hot(labels, 5).transpose(1, 2).double()
+    others = torch.randn(2, 3, 70, dtype=torch.float64)
+    weights = torch.randn(2, 8, 9, dtype=torch.float64)
+    results = []
+    for fast in (True, False):
+        leaf = features.clone().requires_grad_()
+        if fast:
+            prototypes, values = prototype_cosines(leaf, masks, others)
+        else:
+            prototypes = class_prototypes(leaf, masks)
+            vectors = torch.cat([prototypes, others], 1)
+            values = F.cosine_similarity(vectors.unsqueeze(3), leaf.unsqueeze(1), dim=2)
+        (values * weights).sum().backward()
+        results.append((prototypes, values, leaf.grad[:, :, 3:], leaf.grad[0]))
+    for got, want in zip(*results, strict=True):
+        assert error(got.detach(), want.detach()) <= 1e-10
+    assert error(cosines(others, features), results[1][1][:, 5:].detach()) <= 1e-10
