@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,9 +54,17 @@ class Distiller(nn.Module):
     def teacher(self) -> nn.Module | None:
         return self._teacher[0] if self._teacher else None
 
-    def place(self, device: torch.device | str) -> Distiller:
-        """Moves everything to a device, each network in the memory format that is fastest there."""
+    def place(
+        self, device: torch.device | str, for_inference: Callable[[nn.Module, str], nn.Module] | None = None
+    ) -> Distiller:
+        """Moves everything to a device, each network in the memory format that is fastest there.
+
+        Args:
+            for_inference: Makes of the teacher, and a kind of device, a network that computes the same faster.
+        """
         kind = torch.device(device).type
+        if for_inference is not None:
+            self._teacher = tuple(for_inference(network, kind) for network in self._teacher)
         networks = (self.student, *self._teacher)
         self._formats = [fastest_format(network, kind) for network in networks]
         for network, layout in zip(networks, self._formats, strict=True):

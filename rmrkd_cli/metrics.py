@@ -57,23 +57,24 @@ class ConfusionMatrix:
             raise RmrkdError(f"prediction {tuple(prediction.shape)} and labels {tuple(labels.shape)} differ in shape")
         if prediction.is_floating_point() or labels.is_floating_point():
             raise RmrkdError(f"class indices must be integers, got {prediction.dtype} and {labels.dtype}")
-        counted = labels != self.ignore_index
-        truth = labels[counted].to(torch.int64)
-        guess = prediction[counted].to(torch.int64)
-        self._check(truth, "label")
-        self._check(guess, "prediction")
-        pairs = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
-        self.matrix = self.matrix.to(pairs.device) + pairs.view(self.num_classes, self.num_classes)
-
-    def _check(self, values: Tensor, name: str) -> None:
-        if values.numel() == 0:
+        if labels.numel() == 0:
             return
-        low, high = (int(v) for v in torch.aminmax(values))
-        if low < 0 or high >= self.num_classes:
-            bad = low if low < 0 else high
-            raise RmrkdError(
-                f"{name} {bad} is outside 0..{self.num_classes - 1} and is not the ignored label {self.ignore_index}"
-            )
+        ignored = labels == self.ignore_index
+        truth = labels.to(torch.int64).masked_fill(ignored, 0)
+        guess = prediction.to(torch.int64).masked_fill(ignored, 0)
+        self._check(truth, guess)
+        pairs = truth.mul_(self.num_classes).add_(guess).masked_fill_(ignored, self.num_classes**2)
+        counts = torch.bincount(pairs.flatten(), minlength=self.num_classes**2 + 1)[:-1]
+        self.matrix = self.matrix.to(counts.device) + counts.view(self.num_classes, self.num_classes)
+
+    def _check(self, truth: Tensor, guess: Tensor) -> None:
+        bounds = torch.stack([*torch.aminmax(truth), *torch.aminmax(guess)]).tolist()  # one wait for a GPU
+        for name, low, high in (("label", *bounds[:2]), ("prediction", *bounds[2:])):
+            if low < 0 or high >= self.num_classes:
+                bad = low if low < 0 else high
+                raise RmrkdError(
+                    f"{name} {bad} is outside 0..{self.num_classes - 1}, and not the ignored {self.ignore_index}"
+                )
 
     def result(self) -> Metrics:
         """The ratios of everything counted so far."""

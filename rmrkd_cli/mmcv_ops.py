@@ -1,11 +1,13 @@
-"""A stand-in for mmcv's compiled ops, so that mmsegmentation imports where they were not built.
+"""Stand-ins for what mmcv asks for at import and rmrkd never uses: its compiled ops, and torchvision.
 
 None of the networks rmrkd trains uses a compiled op (PSPNet, DeepLabV3, DeepLabV3+, ResNetV1c, MobileNetV2), but
-`mmseg` imports `mmcv.ops`, and every module there asks for `mmcv._ext`.
+`mmseg` imports `mmcv.ops`, and every module there asks for `mmcv._ext`. And `mmcv.runner` imports torchvision for its
+list of ImageNet files, which brings torch's compiler along: more than half of the time that importing mmseg takes.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import importlib.util
 import logging
@@ -28,12 +30,33 @@ def make_mmseg_importable() -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # says on every CPU that CUDA is missing
-    if "mmcv._ext" in sys.modules:
-        return
-    import mmcv
+    if "mmcv._ext" not in sys.modules:
+        import mmcv
 
-    if importlib.util.find_spec("mmcv._ext") is None:
-        sys.modules["mmcv._ext"] = _stand_in(mmcv.__version__)
+        if importlib.util.find_spec("mmcv._ext") is None:
+            sys.modules["mmcv._ext"] = _stand_in(mmcv.__version__)
+    if "torchvision" not in sys.modules and "mmcv.runner" not in sys.modules:
+        _import_runner_without_torchvision()
+
+
+def _import_runner_without_torchvision() -> None:
+    """For as long as `mmcv.runner` is imported; what it keeps finds the real torchvision when it is used."""
+    import torch  # noqa: F401 (looks at every module while it is imported itself)
+
+    later = types.ModuleType("torchvision")
+
+    def found(name: str) -> Any:
+        if sys.modules.get("torchvision") is later:  # mmcv.device looks into every module that is there
+            raise AttributeError(name)
+        return getattr(importlib.import_module("torchvision"), name)
+
+    later.__getattr__ = found  # type: ignore[method-assign]
+    sys.modules["torchvision"] = later
+    try:
+        import mmcv.runner  # noqa: F401
+    finally:
+        if sys.modules.get("torchvision") is later:
+            del sys.modules["torchvision"]
 
 
 def _stand_in(version: str) -> types.ModuleType:

@@ -91,6 +91,15 @@ def build_network(config: Mapping[str, Any], *, device: str, name: str = "networ
     return network
 
 
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Puts each batch norm into the convolution before it, in place; for networks in eval mode."""
+    make_mmseg_importable()
+    from mmcv.cnn.utils import fuse_conv_bn
+
+    folded: nn.Module = fuse_conv_bn(network)
+    return folded
+
+
 def shapes_of(network: nn.Module) -> Shapes:
     """Runs a small image through the network to see what its stages give."""
     size = 64

@@ -13,6 +13,7 @@ from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.evaluate import cost
+from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.engine.preflight import check_batch
 from rmrkd_cli.engine.step import TrainStep
@@ -39,12 +40,12 @@ def _rehearse(preset: Preset, role: str, classes: int, scale: tuple[int, int], k
     check_batch(schedule, device=kind, workers=1)
     reset_peak_memory(kind)
     built = build_distiller(preset, role, classes, device=kind, say=lambda _: None, with_weights=False)
-    model = built.distiller.place(kind)
-    model.train()
+    model = built.distiller
     yield f"{role}:"
     yield f"  trained network   {_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     if model.teacher is not None:
         yield f"  teacher           {_size(model.teacher, scale)}"
+    model.place(kind, inference_network).train()
     for name, loss in model.losses.items():
         count = sum(parameter.numel() for parameter in loss.parameters())
         where = f"stage {model.stages[name]}, weight {model.weights[name]:g}"

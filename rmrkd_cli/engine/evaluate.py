@@ -16,6 +16,7 @@ from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import IGNORE, EvalItem, EvalSet
 from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.metrics import ConfusionMatrix
 
@@ -53,7 +54,7 @@ def evaluate(
     """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
 
     Args:
-        network: A segmentor on the world's device, in the memory format of `fastest_format`; left in eval mode.
+        network: A segmentor on the world's device; not changed.
         meter: Shows how many of this worker's images are done.
         on_image: Called on this worker with (index of the image, prediction (H, W)).
         should_stop: Asked after each image; ends the count early.
@@ -61,11 +62,11 @@ def evaluate(
     Returns:
         The counts of all workers, on every worker.
     """
-    network.eval()
+    ready = inference_network(network, world.device.type)
     own = range(world.rank, len(dataset), world.size)
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
     for done, item in enumerate(evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"), 1):
-        guess = predict(network, item, world.device)
+        guess = predict(ready, item, world.device)
         matrix.update(guess, item.labels.to(world.device, non_blocking=True))
         if on_image is not None:
             on_image(item.index, guess)
@@ -78,12 +79,19 @@ def evaluate(
 
 
 def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
-    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views."""
+    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views.
+
+    One view alone needs no softmax, which leaves the order of the logits as it is.
+    """
     total: Tensor | None = None
     for view, meta in item.views:
         image = view.to(device, non_blocking=True)
-        probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
-        total = probabilities if total is None else total.add_(probabilities)
+        if len(item.views) == 1 and not meta["flip"]:
+            resized = tuple(meta["img_shape"][:2]) != tuple(meta["ori_shape"][:2])
+            total = network.whole_inference(image, [meta], resized)  # type: ignore[operator]
+        else:
+            probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
+            total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total.argmax(1)[0]
 

@@ -20,7 +20,6 @@ from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
@@ -85,8 +84,7 @@ def run_evaluation(job: EvalJob) -> None:
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip)
         meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // here.size))
         on_image = _PredictionWriter(job.save_predictions, info, samples).write if job.save_predictions else None
-        layout = fastest_format(loaded.network, here.device.type)
-        network = loaded.network.to(here.device).to(memory_format=layout)
+        network = loaded.network.to(here.device)
         matrix = evaluate(network, dataset, here, workers=job.workers, meter=meter, on_image=on_image)
         if here.is_first:
             how = protocol(info, samples, job.split, job.scales, job.flip)

@@ -26,6 +26,7 @@ from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
+from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
 from rmrkd_cli.engine.machine import device_name, peak_memory, reset_peak_memory
@@ -67,7 +68,7 @@ class Training:
         self.train_samples = find_samples(self.info, "train")
         self.val_samples = find_samples(self.info, "val")
         self.built = build_distiller(self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say)
-        self.model = self.built.distiller.place(here.device)
+        self.model = self.built.distiller.place(here.device, inference_network)
         self.wrapped: nn.Module = self.model
         if here.size > 1:
             ids = [here.device.index] if here.device.type == "cuda" else None

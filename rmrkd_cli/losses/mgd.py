@@ -10,6 +10,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._align import align_layer
 from rmrkd_cli.losses._functional import check_pair, full_precision
 from rmrkd_cli.losses._masked_conv import convolve_kept
+from rmrkd_cli.losses._winograd import convolve, is_worth_it
 
 _WORTH_IT = 0.5  # the mask ratio from which leaving hidden positions out is faster than a dense convolution
 
@@ -62,7 +63,7 @@ class MGDLoss(nn.Module):
         return difference.square().sum() / student.shape[0]
 
     def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:
-        """Generation of the masked, aligned map; on CPUs in float32 hidden positions are not computed."""
+        """Generation of the masked, aligned map; on CPUs in float32 without what need not be computed."""
         sparse = student.device.type == "cpu" and student.dtype == torch.float32 and self.mask_ratio >= _WORTH_IT
         if not sparse or torch.is_autocast_enabled("cpu"):
             # autocast stays as it is: under --amp the two convolutions are the cost of the step
@@ -74,8 +75,9 @@ class MGDLoss(nn.Module):
             rows = F.linear(rows, self.align.weight.flatten(1), self.align.bias)
         first, relu, second = self.generation
         assert isinstance(first, nn.Conv2d)
-        hidden: Tensor = second(relu(convolve_kept(rows, keep, first)))
-        return hidden
+        assert isinstance(second, nn.Conv2d)
+        hidden = relu(convolve_kept(rows, keep, first))
+        return convolve(hidden, second) if is_worth_it(second) else second(hidden)
 
     def draw_mask(self, like: Tensor) -> Tensor:
         """A fresh (B, 1, H, W) mask on the device of `like`."""

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.transforms import EvalSet
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.evaluate import evaluate
+from rmrkd_cli.engine.inference import inference_network
+from rmrkd_cli.losses import _winograd
+from rmrkd_cli.losses._winograd import FrozenConv
+from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.models import build_network, network_config
+from rmrkd_cli.presets import load_preset
+
+
+def lively(preset: str) -> nn.Module:
+    """A preset's student with batch-norm statistics that matter."""
+    resolved = load_preset(preset)
+    torch.manual_seed(0)
+    network = build_network(network_config(resolved.student, 8), device="cpu")
+    network.train()
+    with torch.no_grad():
+        network.encode_decode(torch.randn(2, 3, 64, 64), None)  # type: ignore[operator]
+    return network.eval()
+
+
+@pytest.mark.parametrize("preset", ["demo", "dlp18w32-dlpmbv2x025-camvid"])
+def test_computes_the_same_and_leaves_the_network_alone(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_winograd, "_CHANNELS", 8)
+    network = lively(preset)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    ready = inference_network(network.train(), "cpu")
+    image = torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        got, want = (net.encode_decode(image, None) for net in (ready, network.eval()))  # type: ignore[operator]
+    assert (got - want).norm() <= 1e-5 * want.norm()
+    layers = list(ready.modules())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    assert any(isinstance(layer, FrozenConv) for layer in layers)
+    assert not any(layer.training for layer in layers)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_evaluation_counts_as_the_plain_path_does() -> None:
+    preset = load_preset("demo")
+    network = lively("demo")
+    info = dataset_info(preset)
+    dataset = EvalSet(info, find_samples(info, "val")[:6])
+    fast = evaluate(network, dataset, World(0, 1, torch.device("cpu")))
+    plain = ConfusionMatrix(info.num_classes)
+    for item in (dataset[index] for index in range(6)):
+        (image, meta), *_ = item.views
+        with torch.no_grad():
+            plain.update(network.inference(image, [meta], True).argmax(1)[0], item.labels)  # type: ignore[operator]
+    assert fast.matrix.sum() == plain.matrix.sum()
+    moved = (fast.matrix - plain.matrix).abs().sum() // 2  # pixels whose two best classes agree but for rounding
+    assert moved <= 1e-4 * plain.matrix.sum()
