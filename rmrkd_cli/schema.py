@@ -33,6 +33,7 @@ def _no_switch(value: object) -> object:
 
 
 Amp = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(lambda value: "off" if value is False else value)]
+Cache = Annotated[Literal["off", "ram", "disk"], BeforeValidator(lambda value: "off" if value is False else value)]
 Stage = Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_switch)]
 Weight = Annotated[float, Field(ge=0.0), BeforeValidator(_no_switch)]
 Positive = Annotated[float, Field(gt=0.0), BeforeValidator(_no_switch)]
@@ -181,6 +182,7 @@ class Data(Strict):
     train_scale: tuple[Count, Count] | None = None  # width, height before the random ratio; none: the data set's
     eval_scale: tuple[Count, Count] | None = None
     ratio_range: tuple[Positive, Positive] = (0.5, 2.0)
+    cache: Cache = "off"  # where decoded training images are kept
     classes: Annotated[list[str], Field(min_length=1, max_length=255)] | None = None
     palette: list[tuple[Colour, Colour, Colour]] | None = None
     train: Folder | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,12 @@ class Amp(str, Enum):
     off = "off"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Cache(str, Enum):
+    off = "off"
+    ram = "ram"
+    disk = "disk"
 
 
 def train_command(
@@ -72,6 +79,9 @@ def train_command(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Loader processes a worker.", rich_help_panel="Schedule")
     ] = None,
+    cache: Annotated[
+        Cache | None, typer.Option(help="Keep decoded training images. (default: off)", rich_help_panel="Schedule")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything.", rich_help_panel="Schedule")] = None,
     amp: Annotated[Amp | None, typer.Option(help="Mixed precision.", rich_help_panel="Schedule")] = None,
     deterministic: Annotated[
@@ -98,8 +108,9 @@ def train_command(
         raise RmrkdError("--resume and --fresh exclude each other")
     overrides = list(settings or [])
     for key, value in (
-        ("role", role), ("data.root", data_root), ("schedule.batch_size", batch_size), ("schedule.workers", workers),
-        ("seed", seed), ("schedule.amp", amp.value if amp else None), ("deterministic", deterministic or None),
+        ("role", role), ("data.root", data_root), ("data.cache", cache.value if cache else None),
+        ("schedule.batch_size", batch_size), ("schedule.workers", workers), ("seed", seed),
+        ("schedule.amp", amp.value if amp else None), ("deterministic", deterministic or None),
     ):  # fmt: skip
         if value is not None:
             overrides.append(f"{key}={_quoted(value)}")
@@ -159,16 +170,22 @@ def train(
         for _, own, files in plan:
             files.check(own, resume=resume, fresh=fresh)
     waiting = preset if "teacher" in roles else plan[-1][1]
-    preflight.check(waiting, roles, device=device, workers=cluster.workers * cluster.nodes)
-    if first_machine:
-        for _, own, files in plan:
-            files.claim(own, fresh=fresh)
-    for role, own, files in plan:
-        if resume and files.finished:
-            console.say(f"{role} is finished already: {files.path}")
-        else:
+    with (
+        preflight.check(waiting, roles, device=device, workers=cluster.workers * cluster.nodes) or nullcontext() as kept
+    ):
+        if first_machine:
+            for _, own, files in plan:
+                files.claim(own, fresh=fresh)
+        if kept is not None:
+            console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
+        decoded = kept.path if kept is not None else None
+        for role, own, files in plan:
+            if resume and files.finished:
+                console.say(f"{role} is finished already: {files.path}")
+                continue
+            contents = own.model_dump(mode="json")
             execute(
-                TrainJob(preset=own.model_dump(mode="json"), role=role, run_dir=str(files.path), device=device), cluster
+                TrainJob(preset=contents, role=role, run_dir=str(files.path), device=device, decoded=decoded), cluster
             )
     return [read_record(files.result) for _, _, files in plan] if first_machine else []
 

@@ -87,6 +87,10 @@ def dataset_info(preset: Preset) -> DatasetInfo:
     return replace(info, **changes)  # type: ignore[arg-type]
 
 
+def _labels(classes: tuple[str, ...], palette: Palette) -> Labels:
+    return classes, palette
+
+
 def _mmseg_labels(name: str) -> Labels:
     from rmrkd_cli.mmcv_ops import make_mmseg_importable
 
@@ -145,7 +149,7 @@ def _camvid(preset: Preset) -> DatasetInfo:
         name="camvid",
         root=Path("data/camvid"),
         splits={part: _split(part, f"{part}annot") for part in ("train", "val", "test")},
-        labels=lambda: (_CAMVID_CLASSES, _CAMVID_PALETTE),
+        labels=partial(_labels, _CAMVID_CLASSES, _CAMVID_PALETTE),
         scale=(480, 360),
         eval_scale=(480, 360),
         image_suffix=".png",
@@ -161,7 +165,7 @@ def _demo(preset: Preset) -> DatasetInfo:
         name="demo",
         root=cache_dir() / demo.FOLDER,
         splits={part: _split(part, f"{part}annot") for part in demo.SPLITS},
-        labels=lambda: (demo.CLASSES, demo.PALETTE),
+        labels=partial(_labels, demo.CLASSES, demo.PALETTE),
         scale=demo.SIZE,
         eval_scale=demo.SIZE,
         image_suffix=".png",
@@ -186,7 +190,7 @@ def _custom(preset: Preset) -> DatasetInfo:
         name="custom",
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
-        labels=lambda: (classes, tuple(data.palette) if data.palette else _generated_palette(len(classes))),
+        labels=partial(_labels, classes, tuple(data.palette) if data.palette else _generated_palette(len(classes))),
         scale=scale,
         eval_scale=data.eval_scale or scale,
         image_suffix=data.image_suffix,

@@ -16,7 +16,7 @@ from rmrkd_cli.errors import RmrkdError
 
 
 class Batch(NamedTuple):
-    """images (B, 3, H, W) float32, labels (B, 1, H, W) int64, and the indices of the samples."""
+    """images (B, 3, H, W) float32, labels (B, 1, H, W) integers, and the indices of the samples."""
 
     images: Tensor
     labels: Tensor

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from rmrkd_cli.console import Meter
 from rmrkd_cli.data.catalog import DatasetInfo
+from rmrkd_cli.data.files import IGNORE
 from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
-from rmrkd_cli.data.transforms import IGNORE, EvalItem, EvalSet
+from rmrkd_cli.data.transforms import EvalItem, EvalSet
 from rmrkd_cli.engine.distributed import World
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.memory_format import fastest_format

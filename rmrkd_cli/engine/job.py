@@ -18,12 +18,14 @@ class TrainJob:
         preset: The resolved preset, as plain data.
         role: "teacher", "baseline" or "distill".
         device: "cpu" or "cuda".
+        decoded: Where the decoded training images are kept, if anywhere.
     """
 
     preset: dict[str, Any]
     role: str
     run_dir: str
     device: str
+    decoded: str | None = None
 
     def parsed(self) -> Preset:
         return Preset.model_validate(self.preset)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rmrkd_cli.console import Meter, screen
 from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.decoded import Store, create
+from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine.build import trained_network
 from rmrkd_cli.errors import RmrkdError
@@ -13,12 +15,15 @@ from rmrkd_cli.models import fetch_imagenet, fetch_weights, network_config
 from rmrkd_cli.schema import CheckpointSource, Preset, Schedule
 
 
-def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> None:
+def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Store | None:
     """Finds every image and every weight file that the roles need, and fetches what is not here yet.
 
     Args:
         preset: As the user gave it; a teacher that role `all` trains itself comes later.
         workers: Processes over all machines.
+
+    Returns:
+        Room for the decoded training images, where the preset wants them kept.
 
     Raises:
         RmrkdError: On the first thing that is missing or cannot work.
@@ -31,9 +36,9 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Non
     if "distill" in roles:
         _check_file(preset.teacher.checkpoint, "teacher", preset)
     info = dataset_info(preset)
-    for split in ("train", "val"):
-        find_samples(info, split)
+    samples, _ = (find_samples(info, split) for split in ("train", "val"))
     _fetch(preset, roles)
+    return create(preset.data.cache, SampleFiles(info, samples)) if preset.data.cache != "off" else None
 
 
 def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:

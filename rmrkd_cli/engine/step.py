@@ -71,7 +71,7 @@ class TrainStep:
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True).long()  # a byte each until here
         mixed = _DTYPES.get(self.schedule.amp)
         with torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None):
             named: dict[str, Tensor] = self.wrapped(images, labels)

@@ -18,6 +18,8 @@ from rmrkd_cli import __version__
 from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
 from rmrkd_cli.console import Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.decoded import DecodedImages
+from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.loader import Batch, training_batches
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.samples import find_samples
@@ -60,7 +62,7 @@ class Training:
 
     def __init__(self, job: TrainJob, here: World, shown: Screen, stop: StopRequest) -> None:
         self.preset = job.parsed()
-        self.role = job.role
+        self.role, self.decoded = job.role, job.decoded
         self.here, self.shown, self.stop = here, shown, stop
         self.schedule = self.preset.schedule_for(job.role)
         self.files = RunDir(Path(job.run_dir))
@@ -135,9 +137,10 @@ class Training:
 
     def _batches(self) -> Iterator[list[Batch]]:
         schedule = self.schedule
+        files = SampleFiles(self.info, self.train_samples)
         dataset = TrainSet(
-            self.info, self.train_samples, crop=schedule.crop, ratio_range=self.preset.data.ratio_range,
-            seed=self.preset.seed,
+            files if self.decoded is None else DecodedImages(self.decoded, files), scale=self.info.scale,
+            crop=schedule.crop, ratio_range=self.preset.data.ratio_range, seed=self.preset.seed,
         )  # fmt: skip
         sampler = StepSampler(
             len(dataset), batch_size=schedule.batch_size, seed=self.preset.seed, world_size=self.here.size,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from rmrkd_cli.data import demo
 from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples, fingerprint
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
 from rmrkd_cli.errors import RmrkdError
@@ -25,7 +26,7 @@ def preset(dataset: str, root: Path, **data: object) -> Preset:
 def train_set(root: Path, **options: object) -> TrainSet:
     info = dataset_info(preset("camvid", root))
     arguments = {"crop": (48, 64), "ratio_range": (0.5, 2.0), "seed": 3, **options}
-    return TrainSet(info, find_samples(info, "train"), **arguments)  # type: ignore[arg-type]
+    return TrainSet(SampleFiles(info, find_samples(info, "train")), scale=info.scale, **arguments)  # type: ignore[arg-type]
 
 
 def test_voc_joins_its_two_lists_with_their_label_folders(tmp_path: Path) -> None:
@@ -97,17 +98,16 @@ def test_a_label_that_is_no_class_names_file_and_value(tmp_path: Path, value: in
 def test_ignored_id_becomes_255_and_classes_stay(camvid: Path) -> None:
     dataset = train_set(camvid)
     raw = np.asarray(Image.open(camvid / "trainannot" / "0.png"))
-    mapped = dataset.files.labels(0)
+    mapped = dataset.source.labels(0)
     assert (raw == 11).any()
     assert np.array_equal(mapped, np.where(raw == 11, 255, raw))
 
 
 def test_ade20k_counts_from_one(tmp_path: Path) -> None:
     info = dataset_info(preset("ade20k", tmp_path))
-    from rmrkd_cli.data.transforms import _label_table
-
-    table = _label_table(info)
-    assert (table[0], table[1], table[150], table[151], table[255]) == (255, 0, 149, -1, 255)
+    files = SampleFiles(info, [])
+    assert files.classes_of[[0, 1, 150, 255]].tolist() == [255, 0, 149, 255]
+    assert files.allowed.tolist() == [True] * 151 + [False] * 104 + [True]
 
 
 def test_a_sample_is_a_function_of_seed_and_position(camvid: Path) -> None:

@@ -65,6 +65,17 @@ def test_students_start_alike_and_differ_by_the_distillation(finished: Path) -> 
     assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.parametrize(("cache", "workers"), [("ram", 2), ("disk", 0)])
+def test_decoded_images_change_nothing(
+    cache: str, workers: int, tiny: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny, tmp_path, "role=baseline", f"data.cache={cache}", f"schedule.workers={workers}")
+    assert "decoded training images: 0.00 GB in" in capfd.readouterr().err
+    assert losses_of(tmp_path / "baseline" / "log.jsonl") == losses_of(finished / "baseline" / "log.jsonl")
+    cached, plain = (weights(root / "baseline" / "student.pth") for root in (tmp_path, finished))
+    assert all(torch.equal(cached[key], plain[key]) for key in plain)
+
+
 def test_student_is_a_plain_mmseg_checkpoint_without_anything_unsafe(finished: Path) -> None:
     contents = torch.load(finished / "distill" / "student.pth", weights_only=True)
     assert {"backbone", "decode_head", "auxiliary_head"} == {key.split(".")[0] for key in contents["state_dict"]}

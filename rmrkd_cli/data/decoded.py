@@ -1,0 +1,216 @@
+"""A cache of decoded training images: decoding a PNG takes longer than everything else that is done with it.
+
+One file holds them all, in memory (`ram`) or in the cache folder (`disk`); every loader process of every worker on the
+machine maps it. A sample is decoded by whoever needs it first. Its entry then holds a stamp of its two source files,
+so a file that changes is decoded again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmrkd_cli.cache import cache_dir
+from rmrkd_cli.data.files import Pair, SampleFiles
+from rmrkd_cli.data.room import available_memory, check_fits
+from rmrkd_cli.errors import RmrkdError, RunError
+
+_MAGIC = b"rmrkd-decoded-1\n"
+_ENTRY = np.dtype([("offset", "<u8"), ("pixels", "<u8"), ("height", "<u4"), ("width", "<u4"), ("stamp", "V16")])
+_PAGE = 4096
+_CHANNELS = 4  # blue, green, red, class
+_WHAT = "the decoded training images"
+_EMPTY = bytes(16)
+
+
+class DecodedImages:
+    """Samples by index, as `SampleFiles.pair` gives them; the arrays are views into the cache and must not be changed.
+
+    Args:
+        path: Of a file that `create` made for the same samples.
+        files: Where samples come from that are not in it yet.
+    """
+
+    def __init__(self, path: str | Path, files: SampleFiles) -> None:
+        self.path = str(path)
+        self.files = files
+        self._process = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def pair(self, index: int) -> Pair:
+        self._open()
+        stamp = _stamp(self.files, index)
+        if self._table[index]["stamp"].tobytes() != stamp:
+            self._fill(index, stamp)
+        offset, pixels, height, width, _ = self._table[index].tolist()
+        image = self._data[offset : offset + 3 * pixels].reshape(height, width, 3)
+        return Pair(image, self._data[offset + 3 * pixels : offset + _CHANNELS * pixels].reshape(height, width))
+
+    def _open(self) -> None:
+        """In each process anew: a lock belongs to a process, and a started one inherits nothing on some systems."""
+        if self._process == os.getpid():
+            return
+        self._file = os.open(self.path, os.O_RDWR)
+        self._data: NDArray[np.uint8] = np.asarray(np.memmap(self.path, np.uint8, "r"))
+        table = np.memmap(self.path, _ENTRY, "r+", offset=_PAGE, shape=(len(self.files),))
+        self._table: NDArray[Any] = table
+        self._process = os.getpid()
+
+    def _fill(self, index: int, stamp: bytes) -> None:
+        place = _PAGE + index * _ENTRY.itemsize
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _ENTRY.itemsize, place)
+        try:
+            entry = self._table[index]
+            if entry["stamp"].tobytes() == stamp:  # another process was first
+                return
+            pair = self.files.pair(index)
+            if pair.labels.size != int(entry["pixels"]):
+                raise RunError(f"`{self.files.samples[index].image}` changed its size while it was used", "start again")
+            self._table["stamp"][index] = np.void(_EMPTY)
+            _write(self._file, pair, int(entry["offset"]))
+            self._table["height"][index], self._table["width"][index] = pair.labels.shape
+            self._table["stamp"][index] = np.void(stamp)
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _ENTRY.itemsize, place)
+
+
+class Store:
+    """The file behind a cache, for as long as a command runs.
+
+    Attributes:
+        path: Where every process of this machine opens it; one in memory is gone when nobody has it open.
+        size: Bytes, all samples decoded.
+        place: For messages.
+    """
+
+    def __init__(self, path: str, size: int, keep_open: int | None = None) -> None:
+        self.path, self.size = path, size
+        self.place = path if keep_open is None else "memory"
+        self._keep_open = keep_open
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._keep_open is not None:
+            os.close(self._keep_open)
+
+
+def create(where: str, files: SampleFiles) -> Store:
+    """Makes room for all samples, or finds what an earlier run has decoded.
+
+    Args:
+        where: "ram" or "disk".
+
+    Raises:
+        RmrkdError: With the sizes, when it does not fit.
+    """
+    table = _layout(files)
+    size = int(table["offset"][-1] + _CHANNELS * table["pixels"][-1])
+    if where == "ram":
+        return _in_memory(table, size)
+    return _on_disk(table, size, files)
+
+
+def _layout(files: SampleFiles) -> NDArray[Any]:
+    """The table of an empty cache, from the sizes in the images' headers."""
+    from PIL import Image, UnidentifiedImageError
+
+    table = np.zeros(len(files), _ENTRY)
+    offset = _pages(_PAGE + table.nbytes)
+    for entry, sample in zip(table, files.samples, strict=True):
+        try:
+            with Image.open(sample.image) as picture:
+                pixels = picture.width * picture.height
+        except (OSError, UnidentifiedImageError) as error:
+            raise RunError(f"`{sample.image}` cannot be read as an image: {error}") from error
+        entry["offset"], entry["pixels"] = offset, pixels
+        offset += _pages(_CHANNELS * pixels)
+    return table
+
+
+def _in_memory(table: NDArray[Any], size: int) -> Store:
+    if not hasattr(os, "memfd_create"):
+        raise RmrkdError("`--cache ram` needs Linux", "--cache disk")
+    check_fits(_WHAT, size, available_memory(), "memory", "--cache disk, or --cache off")
+    handle = os.memfd_create("rmrkd-decoded")
+    _begin(handle, table, size)
+    return Store(f"/proc/{os.getpid()}/fd/{handle}", size, keep_open=handle)
+
+
+def _on_disk(table: NDArray[Any], size: int, files: SampleFiles) -> Store:
+    folder = cache_dir() / "decoded"
+    folder.mkdir(parents=True, exist_ok=True)
+    root = hashlib.sha256(str(files.info.root.resolve()).encode()).hexdigest()[:8]
+    layout = hashlib.sha256(table.tobytes() + "\n".join(sample.name for sample in files.samples).encode())
+    path = folder / f"{files.info.name}-{root}-{layout.hexdigest()[:16]}"
+    if path.is_file() and path.stat().st_size == size and _starts_well(path):
+        used = path.stat().st_blocks * 512
+    else:
+        used = 0
+        path.unlink(missing_ok=True)
+    hint = "RMRKD_CACHE=DIR on a larger disk, or --cache off"
+    check_fits(_WHAT, size - used, shutil.disk_usage(folder).free, f"`{folder}`", hint)
+    if not used:
+        for older in folder.glob(f"{files.info.name}-{root}-*"):  # of the same data set, before it changed
+            older.unlink(missing_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            _begin(handle, table, size)
+            os.replace(partial, path)
+        finally:
+            os.close(handle)
+            partial.unlink(missing_ok=True)
+    return Store(str(path), size)
+
+
+def _starts_well(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_MAGIC)) == _MAGIC
+
+
+def _begin(handle: int, table: NDArray[Any], size: int) -> None:
+    os.ftruncate(handle, size)
+    os.pwrite(handle, table.tobytes(), _PAGE)
+    os.fsync(handle)
+    os.pwrite(handle, _MAGIC, 0)
+
+
+def _stamp(files: SampleFiles, index: int) -> bytes:
+    """Of both files as they are now, and of how labels become classes."""
+    sample = files.samples[index]
+    facts = []
+    for path in (sample.image, sample.label):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise RunError(f"`{path}` is gone: {error.strerror}") from error
+        facts.append((status.st_size, status.st_mtime_ns))
+    return hashlib.blake2b(repr(facts).encode() + files.classes_of.tobytes(), digest_size=16).digest()
+
+
+def _write(handle: int, pair: Pair, offset: int) -> None:
+    """On a disk the images are there before the stamp that vouches for them is."""
+    try:
+        for array in pair:
+            left = memoryview(np.ascontiguousarray(array).reshape(-1))  # type: ignore[arg-type]
+            while left:
+                written = os.pwrite(handle, left, offset)
+                left, offset = left[written:], offset + written
+        os.fdatasync(handle)
+    except OSError as error:
+        raise RunError(f"cannot write into the cache of decoded images: {error.strerror}", "--cache off") from error
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE

@@ -1,0 +1,40 @@
+"""Whether something large fits into memory or onto a disk, before it is begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmrkd_cli.errors import RmrkdError
+
+_KEPT_FREE = 0.1  # of what is there
+_MEMINFO = Path("/proc/meminfo")
+_GROUPS = (  # a container's limit, use, and the part of it that is given back when needed: cgroup v2, and v1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def check_fits(what: str, needed: int, free: int, where: str, hint: str) -> None:
+    """Raises RmrkdError with both sizes unless `needed` bytes leave a tenth of the `free` ones."""
+    if needed > free * (1 - _KEPT_FREE):
+        raise RmrkdError(
+            f"{what} take {needed / 1e9:.2f} GB; {where} has {free / 1e9:.2f} GB free, of which a tenth must stay so",
+            hint,
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, by Linux's own estimate, within the container's limit."""
+    available = _fields(_MEMINFO)["MemAvailable:"] * 1024
+    for folder, limit, used, reclaimable in _GROUPS:
+        try:
+            allowed = int((folder / limit).read_text()) - int((folder / used).read_text())
+            available = min(available, allowed + _fields(folder / "memory.stat")[reclaimable])
+        except (OSError, ValueError, KeyError):  # not this version, or no limit ("max")
+            continue
+    return max(available, 0)
+
+
+def _fields(path: Path) -> dict[str, int]:
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}
