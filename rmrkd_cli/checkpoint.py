@@ -51,8 +51,12 @@ class Checkpoint:
         return {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, lazy: bool = False) -> Checkpoint:
     """Reads a checkpoint of any kind onto the CPU; nothing in it can run.
+
+    Args:
+        lazy: Tensors are read when they are used, so that those that are not cost nothing; for short use, since the
+            file must stay where it is.
 
     Raises:
         RmrkdError: When it is missing, not a checkpoint, holds anything but tensors and plain data, or no network.
@@ -64,7 +68,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise RmrkdError(f"checkpoint `{path}` does not exist{there}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    raw = _read_torch(path)
+    raw = _read_torch(path, lazy=lazy)
     if not isinstance(raw, Mapping):
         raise RmrkdError(f"`{path}` holds a {type(raw).__name__}, not a checkpoint")
     state = raw.get("state_dict", raw)
@@ -156,11 +160,12 @@ def load_into(
     network.load_state_dict({key: state.get(key, own[key]) for key in own})
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, *, lazy: bool) -> Any:
     try:
         with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at the protocol of what may be no pickle at all
-            return torch.load(path, map_location="cpu", weights_only=True)
+            mapped = lazy and zipfile.is_zipfile(path)  # not the form that torch wrote before 1.6
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "lobal" not in str(error) and "GLOBAL" not in str(error):
             raise RmrkdError(f"`{path}` is not a readable checkpoint", _FORMATS) from error

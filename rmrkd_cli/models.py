@@ -141,7 +141,7 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> 
         `source` and `sha256` of the file, for the records.
     """
     path = fetch_weights(source, what)
-    state = read_checkpoint(path).student()
+    state = read_checkpoint(path, lazy=True).student()
     if what == "student" and not any(key.startswith("decode_head.") for key in state):
         _load_backbone(network, state, str(path))
     else:
@@ -164,7 +164,7 @@ def fetch_imagenet(config: Mapping[str, Any], what: str, on_progress: Progress |
 def load_imagenet_backbone(network: nn.Module, config: Mapping[str, Any], what: str) -> str:
     """Starts the backbone from that file; returns its address."""
     url, path = fetch_imagenet(config, what)
-    _load_backbone(network, read_checkpoint(path).state, str(path))
+    _load_backbone(network, read_checkpoint(path, lazy=True).state, str(path))
     return url
 
 

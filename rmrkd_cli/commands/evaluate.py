@@ -122,7 +122,7 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
     fitting = []
     for path in found:
         try:
-            if read_checkpoint(path).meta.get("dataset") == dataset:
+            if read_checkpoint(path, lazy=True).meta.get("dataset") == dataset:
                 fitting.append(path)
         except RmrkdError as error:
             console.say(f"left out: {error.message}")

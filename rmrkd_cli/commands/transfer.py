@@ -54,7 +54,7 @@ def transfer(
             raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
     if (form == "safetensors") != (target.suffix == ".safetensors"):
         raise RmrkdError(f"`{target.name}` does not end as a {form} file does", f"{target.with_suffix('.' + form)}")
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, lazy=True)
     if target.exists() and target.samefile(source):
         raise RmrkdError("IN and OUT are the same file")
     student = checkpoint.student()

@@ -52,7 +52,7 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loa
     Args:
         given: A preset to take the network from, where the file does not describe itself.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, lazy=True)
     state = checkpoint.student()
     if not state:
         raise RmrkdError(f"`{path}` holds no student: no key begins with `student.`")
