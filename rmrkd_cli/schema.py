@@ -44,7 +44,7 @@ LabelResize = Literal["bilinear", "nearest"]
 class Strict(BaseModel):
     """Unknown keys are errors at every depth; infinities and NaN are no numbers."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=False, defer_build=True)
 
 
 class CheckpointSource(Strict):

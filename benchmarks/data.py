@@ -1,0 +1,178 @@
+"""Training samples: mmsegmentation's pipeline, rmrkd's from files, and rmrkd's from decoded images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.pairs import timed_pairs
+from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.decoded import DecodedImages, create
+from rmrkd_cli.data.files import SampleFiles
+from rmrkd_cli.data.resize_crop import ResizedCrop
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.transforms import NORMALIZE, TrainSet
+from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.presets import load_preset
+
+GOALS = {"off": 1.1, "ram": 6.0, "disk": 6.0}
+IMAGES, SAMPLES = 4, 24  # files, and samples taken of them a timing
+RATIOS = (0.5, 2.0)
+
+
+def data(setting: Setting) -> Result:
+    size, crop = ((256, 128), (64, 64)) if setting.quick else ((2048, 1024), (512, 512))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, _one_core(), patch.dict(os.environ, RMRKD_CACHE=f"{folder}/cache"):
+        files = draw_city(Path(folder) / "city", size)
+        pipeline = mmseg_pipeline(files, size, crop)
+        make = partial(TrainSet, scale=size, crop=crop, ratio_range=RATIOS, seed=0)
+        setting.say("  checking that both give the same answer")
+        checked = _compare_windows(files, size, crop)
+        for cache, goal in GOALS.items():
+            if cache == "off":
+                rows.append(_row("from files", pipeline, make(files), goal, setting))
+                continue
+            with create(cache, files) as store:
+                cached = make(DecodedImages(store.path, files))
+                _check_equal(cached, make(files))
+                rows.append(_row(f"--cache {cache}", pipeline, cached, goal, setting))
+    setting.say(f"  {checked}")
+    what = (
+        f"one training sample on one core, from {size[0]}x{size[1]} PNGs to a {crop[1]}x{crop[0]} crop: read, resized "
+        f"by {RATIOS[0]} to {RATIOS[1]}, cropped, flipped, distorted in colour, normalised, padded; the plain side is "
+        "mmsegmentation's pipeline; the caches are warm"
+    )
+    return Result("data", what, f"{checked}; samples from either cache equal those from files bit for bit", rows)
+
+
+def draw_city(root: Path, size: tuple[int, int]) -> SampleFiles:
+    """Images in Cityscapes' layout: smooth with a little noise, so that a PNG takes about as many bytes as there."""
+    random = np.random.default_rng(0)
+    for number in range(IMAGES):
+        coarse = random.integers(0, 256, (16, 32, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC) + random.normal(0, 1.5, (*size[::-1], 3))
+        blocks = random.integers(0, 19, (16, 32), dtype=np.uint8)
+        labels = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
+        stem = f"aachen/aachen_{number:06}_000019"
+        _write(root / "leftImg8bit" / "train" / f"{stem}_leftImg8bit.png", image.clip(0, 255).astype(np.uint8))
+        _write(root / "gtFine" / "train" / f"{stem}_gtFine_labelTrainIds.png", labels)
+    info = dataset_info(load_preset("psp101-psp18-city", overrides=[f"data.root={root}"]))
+    return SampleFiles(info, find_samples(info, "train"))
+
+
+def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, int]) -> Callable[[int], Any]:
+    """Sample i by the pipeline of mmsegmentation's Cityscapes configs."""
+    compose = _compose()([
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations"},
+        *_resize_and_crop(size, crop),
+        {"type": "RandomFlip", "prob": 0.5},
+        {"type": "PhotoMetricDistortion"},
+        {"type": "Normalize", **NORMALIZE},
+        {"type": "Pad", "size": crop, "pad_val": 0, "seg_pad_val": 255},
+        {"type": "DefaultFormatBundle"},
+        {"type": "Collect", "keys": ["img", "gt_semantic_seg"]},
+    ])  # fmt: skip
+
+    def sample(number: int) -> Any:
+        np.random.seed(number)
+        chosen = files.samples[number % len(files)]
+        return compose({
+            "img_info": {"filename": str(chosen.image)}, "ann_info": {"seg_map": str(chosen.label)},
+            "img_prefix": None, "seg_prefix": None, "seg_fields": [],
+        })  # fmt: skip
+
+    return sample
+
+
+def _row(label: str, pipeline: Callable[[int], Any], ours: TrainSet, goal: float, setting: Setting) -> Row:
+    setting.say(f"  {label}")
+    count = IMAGES if setting.quick else SAMPLES
+
+    def theirs_once() -> None:
+        for number in range(count):
+            pipeline(number)
+
+    def ours_once() -> None:
+        for number in range(count):
+            ours[number, number % IMAGES]
+
+    theirs_once()
+    ours_once()
+    times = timed_pairs(theirs_once, ours_once, setting)
+    plain, own = ([seconds / count for seconds in side] for side in times)
+    return Row(label, "s", plain, own, goal=goal)
+
+
+def _compare_windows(files: SampleFiles, size: tuple[int, int], crop: tuple[int, int]) -> str:
+    """The same seed must give the same labels, and an image that differs by rounding alone."""
+    theirs = _compose()(_resize_and_crop(size, crop))
+    ours = ResizedCrop(scale=size, ratio_range=RATIOS, crop=crop)
+    largest, different, values = 0, 0, 0
+    for seed in range(12):
+        pair = files.pair(seed % len(files))
+        np.random.seed(seed)
+        expected = theirs({"img": pair.image, "gt_semantic_seg": pair.labels, "seg_fields": ["gt_semantic_seg"]})
+        np.random.seed(seed)
+        window = ours(pair)
+        if not np.array_equal(window.labels, expected["gt_semantic_seg"]):
+            raise Disagreement(f"the labels of seed {seed} differ")
+        apart = np.abs(window.image.astype(int) - expected["img"])
+        largest, different = max(largest, int(apart.max())), different + int((apart > 0).sum())
+        values += apart.size
+    if largest > 1:
+        raise Disagreement(f"images differ by up to {largest} of 255")
+    return f"equal seeds give equal labels; of the image's values {different / values:.1%} differ, by {largest} of 255"
+
+
+def _check_equal(cached: TrainSet, plain: TrainSet) -> None:
+    for number in range(2 * IMAGES):
+        ours, theirs = cached[number, number % IMAGES], plain[number, number % IMAGES]
+        if not (torch.equal(ours.image, theirs.image) and torch.equal(ours.labels, theirs.labels)):
+            raise Disagreement("a sample from the cache differs from the one from files")
+
+
+def _resize_and_crop(size: tuple[int, int], crop: tuple[int, int]) -> list[dict[str, Any]]:
+    return [
+        {"type": "Resize", "img_scale": size, "ratio_range": RATIOS},
+        {"type": "RandomCrop", "crop_size": crop, "cat_max_ratio": 0.75},
+    ]
+
+
+def _compose() -> Any:
+    make_mmseg_importable()
+    from mmseg.datasets.pipelines import Compose
+
+    return Compose
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels)
+
+
+MEASURES: dict[str, Measure] = {"data": data}

@@ -1,0 +1,152 @@
+"""Evaluating a student: mmsegmentation's own test loop and rmrkd's, on images drawn for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.networks import CLASSES, build, preset
+from benchmarks.pairs import timed_pairs
+from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.transforms import NORMALIZE, EvalSet
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.evaluate import evaluate
+from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.presets import load_preset
+
+GOAL = 1.3
+_ALLOWED = 1e-3  # share of pixels: where two classes are within rounding of each other, either may win
+
+
+def evaluation(setting: Setting) -> Result:
+    count, size = (2, (96, 72)) if setting.quick else (20, (480, 360))
+    network = build(preset(setting.quick), setting.device, "baseline").distiller.student.to(setting.device).eval()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        info = draw_dataset(Path(folder), count, size)
+        setting.say("  checking that both give the same answer")
+        checked = compare(network, info, setting)
+        setting.say(f"  {checked}")
+        for workers in (2, 0):
+            setting.say(f"  {workers} loader processes")
+            times = timed_pairs(
+                partial(by_mmseg, network, info, workers, setting),
+                partial(by_us, network, info, workers, setting),
+                setting,
+            )
+            theirs, ours = ([seconds / count for seconds in side] for side in times)
+            rows.append(Row(f"an image, {workers} loader processes", "s", theirs, ours, goal=GOAL))
+    what = (
+        f"`{preset(setting.quick).name}`'s student with {CLASSES} classes and random weights on {count} drawn images "
+        f"of {size[0]}x{size[1]}: files read, networks run, confusion counted; the plain side is mmsegmentation's "
+        "`single_gpu_test`"
+    )
+    return Result("evaluation", what, checked, rows)
+
+
+def by_mmseg(network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, counted: bool = True) -> list[Any]:
+    """For each image what mmseg counts of it, or where not `counted` its prediction (H, W)."""
+    make_mmseg_importable()
+    import mmcv
+    from mmcv.parallel import MMDataParallel
+    from mmseg.apis import single_gpu_test
+    from mmseg.datasets import build_dataloader, build_dataset
+
+    logging.disable(logging.INFO)  # each data set says how many images it found
+    dataset = build_dataset(_mmseg_config(info))
+    loader = build_dataloader(
+        dataset, samples_per_gpu=1, workers_per_gpu=workers, dist=False, shuffle=False, persistent_workers=False,
+        pin_memory=setting.device == "cuda",
+    )  # fmt: skip
+    model = MMDataParallel(network, device_ids=[0 if setting.device == "cuda" else -1])
+    with Path(os.devnull).open("w") as nowhere, patch("mmcv.ProgressBar", partial(mmcv.ProgressBar, file=nowhere)):
+        results: list[Any] = single_gpu_test(model, loader, pre_eval=counted, show=False)
+    return results
+
+
+def by_us(
+    network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, guesses: list[Tensor] | None = None
+) -> Tensor:
+    """The confusion matrix (K, K); predictions are added to `guesses`."""
+    dataset = EvalSet(info, find_samples(info, "val"))
+    world = World(0, 1, torch.device(setting.device))
+    keep = None if guesses is None else lambda _, guess: guesses.append(guess.cpu())
+    return evaluate(network, dataset, world, workers=workers, on_image=keep).matrix
+
+
+def compare(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:
+    """Counts the pixels that get another class, and compares the counts both sides take of their predictions."""
+    guesses: list[Tensor] = []
+    matrix = by_us(network, info, 0, setting, guesses).cpu()
+    theirs = by_mmseg(network, info, 0, setting, counted=False)
+    pixels = sum(guess.numel() for guess in guesses)
+    different = sum(int((guess.numpy() != other).sum()) for guess, other in zip(guesses, theirs, strict=True))
+    counts = [torch.stack(image) for image in by_mmseg(network, info, 0, setting)]
+    intersection, _, predicted, labelled = torch.stack(counts).sum(0).long()
+    unequal = max(
+        int((ours - their).abs().sum())
+        for ours, their in ((matrix.diagonal(), intersection), (matrix.sum(0), predicted), (matrix.sum(1), labelled))
+    )
+    if different > _ALLOWED * pixels or unequal > 2 * different:
+        raise Disagreement(f"{different} of {pixels} pixels get another class, counts differ by {unequal}")
+    return f"{different} of {pixels} pixels get another class; confusion counts differ by {unequal}"
+
+
+def draw_dataset(root: Path, count: int, size: tuple[int, int]) -> DatasetInfo:
+    """Smooth random images with labels of blocks, some of them ignored, as a data set of one's own."""
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for number in range(count):
+        coarse = random.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        blocks = random.integers(0, CLASSES + 1, (6, 8), dtype=np.uint8)
+        blocks[blocks == CLASSES] = 255
+        _write(root / "images" / f"{number:03}.png", coarse, size, Image.Resampling.BICUBIC)
+        _write(root / "masks" / f"{number:03}.png", blocks, size, Image.Resampling.NEAREST)
+    split = {"images": "images", "labels": "masks"}
+    described = preset(quick=True).model_dump(mode="json", exclude_none=True, exclude={"name", "data", "dataset"})
+    described["dataset"] = "custom"
+    described["data"] = {
+        "root": str(root), "classes": [f"class {k}" for k in range(CLASSES)], "train": split, "val": split,
+        "image_suffix": ".png", "train_scale": list(size), "eval_scale": list(size),
+    }  # fmt: skip
+    file = root / "drawn.yaml"
+    file.write_text(yaml.safe_dump(described))
+    return dataset_info(load_preset(str(file)))
+
+
+def _write(path: Path, pixels: NDArray[np.uint8], size: tuple[int, int], resample: Image.Resampling) -> None:
+    Image.fromarray(pixels).resize(size, resample).save(path)
+
+
+def _mmseg_config(info: DatasetInfo) -> dict[str, Any]:
+    steps = [
+        {"type": "Resize", "keep_ratio": True},
+        {"type": "RandomFlip"},
+        {"type": "Normalize", **NORMALIZE},
+        {"type": "ImageToTensor", "keys": ["img"]},
+        {"type": "Collect", "keys": ["img"]},
+    ]
+    views = {"type": "MultiScaleFlipAug", "img_scale": info.eval_scale, "flip": False, "transforms": steps}
+    return {
+        "type": "CustomDataset", "data_root": str(info.root), "img_dir": "images", "ann_dir": "masks",
+        "img_suffix": ".png", "seg_map_suffix": ".png", "pipeline": [{"type": "LoadImageFromFile"}, views],
+        "classes": list(info.classes), "palette": [list(colour) for colour in info.palette], "test_mode": True,
+    }  # fmt: skip
+
+
+MEASURES: dict[str, Measure] = {"evaluation": evaluation}

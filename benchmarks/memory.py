@@ -1,0 +1,97 @@
+"""The peak memory of one side, in a process of its own: `python -m benchmarks.memory MODULE WORKLOAD SIDE …`.
+
+MODULE holds `workload(name, side, setting)`, which prepares a side and returns the call that is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import use_device
+from benchmarks.pairs import synchronize
+from benchmarks.result import Row, Setting
+
+ROOT = Path(__file__).parents[1]
+SIDES = ("plain", "rmrkd")
+_PAGE = 4096  # the least that is told: tiny sizes fit into what the process holds already
+
+
+def memory_rows(
+    module: str, name: str, setting: Setting, *, goal: float | None, total: bool = False, runs: int = 1
+) -> list[Row]:
+    """A row of bytes, or none where the system does not tell them.
+
+    Args:
+        total: The whole process's (or on a GPU the allocator's) peak, instead of what the call adds to what was held.
+        runs: Calls, for work whose first call holds less than the next ones.
+    """
+    if setting.device == "cpu" and not Path("/proc/self/clear_refs").exists():
+        setting.say("  peak memory is measured on Linux only")
+        return []
+    plain, ours = (_in_own_process(module, name, side, setting, total, runs) for side in SIDES)
+    setting.say(f"  memory: {plain / 2**20:.0f} MiB and {ours / 2**20:.0f} MiB")
+    label = "peak memory of the process" if total else "extra memory"
+    return [Row(label, "B", [plain], [ours], goal=goal)]
+
+
+def _in_own_process(module: str, name: str, side: str, setting: Setting, total: bool, runs: int) -> float:
+    options = ["--device", setting.device, "--runs", str(runs)]
+    options += ["--quick"] * setting.quick + ["--total"] * total
+    command = [sys.executable, "-m", "benchmarks.memory", module, name, side, *options]
+    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(json.loads(told.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("module")
+    parser.add_argument("name")
+    parser.add_argument("side", choices=SIDES)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--total", action="store_true")
+    given = parser.parse_args()
+    setting = Setting(quick=given.quick, device=given.device)
+    use_device(setting.device)
+    prepare = importlib.import_module(given.module).workload
+    if not given.total:
+        prepare(given.name, given.side, replace(setting, quick=True))()  # loads what is loaded at a first use
+    call = prepare(given.name, given.side, setting)
+    before = 0 if given.total else _start(setting.device)
+    for _ in range(given.runs):
+        call()
+    synchronize(setting.device)
+    print(json.dumps(max(_peak(setting.device) - before, _PAGE)))
+
+
+def _start(device: str) -> int:
+    """Forgets the peak so far; returns the bytes that are held."""
+    if device == "cuda":
+        synchronize(device)
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    """Bytes, of what the kernel counts in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""How long `rmrkd` takes to say something, beside an empty app."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.pairs import checked_pairs
+from benchmarks.processes import output, rmrkd
+from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from rmrkd_cli.presets import preset_names
+
+_EMPTY = '''
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main() -> None:
+    """Does nothing."""
+
+
+app()
+'''
+_LEAST_PAIRS = 7
+GOALS = {"--help": 1.3, "presets": 1.8}
+
+
+def startup(setting: Setting) -> Result:
+    if not setting.quick:
+        setting = replace(setting, pairs=max(setting.pairs, _LEAST_PAIRS))
+    rows, sentences = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder) / "empty.py"
+        empty.write_text(_EMPTY)
+        for argument, goal in GOALS.items():
+            checked, (theirs, ours) = checked_pairs(
+                partial(output, sys.executable, empty, "--help"),
+                partial(output, rmrkd(), argument),
+                _said(argument),
+                setting,
+            )
+            sentences.append(checked)
+            rows.append(Row(f"rmrkd {argument}", "s", theirs, ours, bound=True, goal=goal))
+            rows.append(Row(f"rmrkd {argument}, fastest", "s", [min(theirs)], [min(ours)], bound=True, goal=goal))
+    what = "whole processes, against `--help` of a Typer app with one empty command, by the same interpreter"
+    return Result("startup", what, "; ".join(sentences), rows)
+
+
+def _said(argument: str) -> Callable[[str, str], str]:
+    """The processes do different things; each must have done its own."""
+    wanted = {"--help": ["train", "eval", "transfer"], "presets": preset_names()}[argument]
+
+    def check(theirs: str, ours: str) -> str:
+        missing = [word for word in wanted if word not in ours]
+        if missing or "Does nothing" not in theirs:
+            raise Disagreement(f"`rmrkd {argument}` does not name {', '.join(missing)}")
+        return f"`rmrkd {argument}` names all {len(wanted)} words looked for"
+
+    return check
+
+
+MEASURES: dict[str, Measure] = {"startup": startup}

@@ -1,0 +1,44 @@
+"""Results kept between runs, so that an interrupted run goes on and a single measure can be taken again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.result import Result
+
+
+class Store:
+    """Results of one machine by name; those of another machine are forgotten.
+
+    Args:
+        path: A JSON file; none keeps nothing.
+        machine: As from `machine.describe`.
+    """
+
+    def __init__(self, path: Path | None, machine: dict[str, str]) -> None:
+        self.path, self.machine = path, machine
+        self.results: dict[str, Result] = {}
+        if path is not None and path.exists():
+            stored = json.loads(path.read_text())
+            if stored["machine"] == machine:
+                self.results = {name: Result.read(each) for name, each in stored["results"].items()}
+
+    def put(self, result: Result) -> None:
+        self.results[result.name] = result
+        self._write()
+
+    def drop(self, name: str) -> None:
+        """Forgets an older result, of a measure that fails now."""
+        self.results.pop(name, None)
+        self._write()
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        results = {name: asdict(result) for name, result in self.results.items()}
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({"machine": self.machine, "results": results}, indent=1))
+        os.replace(partial, self.path)

@@ -1,0 +1,74 @@
+"""`rmrkd transfer` beside a process that reads the same file once and writes it once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.networks import build, preset
+from benchmarks.pairs import checked_pairs
+from benchmarks.processes import output, rmrkd
+from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from rmrkd_cli.checkpoint import RUN_KIND
+from rmrkd_cli.engine.step import TrainStep
+
+_COPY = """
+import sys, torch
+torch.save(torch.load(sys.argv[1], map_location="cpu", weights_only=True), sys.argv[2])
+"""
+GOAL = 1.5
+
+
+def transfer(setting: Setting) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        source, copy, student = (Path(folder) / name for name in ("run.pth", "copy.pth", "student.pth"))
+        write_checkpoint(source, setting.quick)
+        size = source.stat().st_size
+        checked, times = checked_pairs(
+            partial(_fresh, copy, sys.executable, "-c", _COPY, source, copy),
+            partial(_fresh, student, rmrkd(), "transfer", source, student),
+            _same_student,
+            setting,
+            settle=os.sync,  # what one side wrote must not reach the disk while the other is timed
+        )
+    what = (
+        f"`rmrkd transfer` of a training run's checkpoint of {size / 1e6:.0f} MB as a whole process, against a process "
+        "that imports torch, reads the whole file and writes it again"
+    )
+    return Result("transfer", what, checked, [Row("time", "s", *times, bound=True, goal=GOAL)])
+
+
+def write_checkpoint(path: Path, quick: bool) -> None:
+    """Student, losses, and an optimizer with the momentum of every weight, as training saves them."""
+    spec = preset(quick)
+    model = build(spec, "cpu").distiller
+    step = TrainStep(model, model, spec.schedule_for("distill"), torch.device("cpu"))
+    for parameter in step.parameters:
+        parameter.grad = torch.randn_like(parameter)
+    step.optimizer.step()
+    contents = {"meta": {"kind": RUN_KIND}, "state_dict": model.state_dict(), **step.state(), "iteration": 1}
+    torch.save(contents, path)
+
+
+def _fresh(written: Path, *command: object) -> Path:
+    """Runs a command that writes a new file."""
+    written.unlink(missing_ok=True)
+    output(*command)
+    return written
+
+
+def _same_student(copy: Path, student: Path) -> str:
+    whole = torch.load(copy, weights_only=True)["state_dict"]
+    theirs = {key.removeprefix("student."): value for key, value in whole.items() if key.startswith("student.")}
+    ours = torch.load(student, weights_only=True)["state_dict"]
+    if theirs.keys() != ours.keys() or not all(torch.equal(theirs[key], ours[key]) for key in theirs):
+        raise Disagreement("the transferred student differs from the one in the checkpoint")
+    return f"all {len(ours)} tensors of the student are equal, bit by bit"
+
+
+MEASURES: dict[str, Measure] = {"transfer": transfer}
