@@ -44,6 +44,7 @@ def _import_runner_without_torchvision() -> None:
     import torch  # noqa: F401 (looks at every module while it is imported itself)
 
     later = types.ModuleType("torchvision")
+    later.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
 
     def found(name: str) -> Any:
         if sys.modules.get("torchvision") is later:  # mmcv.device looks into every module that is there

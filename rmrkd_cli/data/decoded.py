@@ -10,7 +10,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +62,17 @@ class DecodedImages:
         """In each process anew: a lock belongs to a process, and a started one inherits nothing on some systems."""
         if self._process == os.getpid():
             return
-        self._file = os.open(self.path, os.O_RDWR)
-        self._data: NDArray[np.uint8] = np.asarray(np.memmap(self.path, np.uint8, "r"))
-        table = np.memmap(self.path, _ENTRY, "r+", offset=_PAGE, shape=(len(self.files),))
+        with _told("open"):
+            self._file = os.open(self.path, os.O_RDWR)
+            self._data: NDArray[np.uint8] = np.asarray(np.memmap(self.path, np.uint8, "r"))
+            table = np.memmap(self.path, _ENTRY, "r+", offset=_PAGE, shape=(len(self.files),))
         self._table: NDArray[Any] = table
         self._process = os.getpid()
 
     def _fill(self, index: int, stamp: bytes) -> None:
         place = _PAGE + index * _ENTRY.itemsize
-        fcntl.lockf(self._file, fcntl.LOCK_EX, _ENTRY.itemsize, place)
+        with _told("lock"):
+            fcntl.lockf(self._file, fcntl.LOCK_EX, _ENTRY.itemsize, place)
         try:
             entry = self._table[index]
             if entry["stamp"].tobytes() == stamp:  # another process was first
@@ -116,9 +121,8 @@ def create(where: str, files: SampleFiles) -> Store:
     """
     table = _layout(files)
     size = int(table["offset"][-1] + _CHANNELS * table["pixels"][-1])
-    if where == "ram":
-        return _in_memory(table, size)
-    return _on_disk(table, size, files)
+    with _told("make"):
+        return _in_memory(table, size) if where == "ram" else _on_disk(table, size, files)
 
 
 def _layout(files: SampleFiles) -> NDArray[Any]:
@@ -150,19 +154,12 @@ def _in_memory(table: NDArray[Any], size: int) -> Store:
 def _on_disk(table: NDArray[Any], size: int, files: SampleFiles) -> Store:
     folder = cache_dir() / "decoded"
     folder.mkdir(parents=True, exist_ok=True)
-    root = hashlib.sha256(str(files.info.root.resolve()).encode()).hexdigest()[:8]
-    layout = hashlib.sha256(table.tobytes() + "\n".join(sample.name for sample in files.samples).encode())
-    path = folder / f"{files.info.name}-{root}-{layout.hexdigest()[:16]}"
-    if path.is_file() and path.stat().st_size == size and _starts_well(path):
-        used = path.stat().st_blocks * 512
-    else:
-        used = 0
-        path.unlink(missing_ok=True)
+    path = folder / f"{files.info.name}-{_identity(table, files)}"
+    found = path.is_file() and path.stat().st_size == size and _starts_well(path)
+    used = path.stat().st_blocks * 512 if found else 0
     hint = "RMRKD_CACHE=DIR on a larger disk, or --cache off"
     check_fits(_WHAT, size - used, shutil.disk_usage(folder).free, f"`{folder}`", hint)
-    if not used:
-        for older in folder.glob(f"{files.info.name}-{root}-*"):  # of the same data set, before it changed
-            older.unlink(missing_ok=True)
+    if not found:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -172,6 +169,16 @@ def _on_disk(table: NDArray[Any], size: int, files: SampleFiles) -> Store:
             os.close(handle)
             partial.unlink(missing_ok=True)
     return Store(str(path), size)
+
+
+def _identity(table: NDArray[Any], files: SampleFiles) -> str:
+    """Of what runs must share to share a cache: machine, files, sizes, and classes.
+
+    Two machines with one home folder would each see the other's writes late, or not at all.
+    """
+    names = "\n".join(f"{sample.image.resolve()} {sample.label.resolve()}" for sample in files.samples)
+    parts = (platform.node().encode(), names.encode(), table.tobytes(), files.classes_of.tobytes())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _starts_well(path: Path) -> bool:
@@ -187,7 +194,7 @@ def _begin(handle: int, table: NDArray[Any], size: int) -> None:
 
 
 def _stamp(files: SampleFiles, index: int) -> bytes:
-    """Of both files as they are now, and of how labels become classes."""
+    """Of both files as they are now."""
     sample = files.samples[index]
     facts = []
     for path in (sample.image, sample.label):
@@ -195,21 +202,28 @@ def _stamp(files: SampleFiles, index: int) -> bytes:
             status = os.stat(path)
         except OSError as error:
             raise RunError(f"`{path}` is gone: {error.strerror}") from error
-        facts.append((status.st_size, status.st_mtime_ns))
-    return hashlib.blake2b(repr(facts).encode() + files.classes_of.tobytes(), digest_size=16).digest()
+        facts.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).digest()
 
 
 def _write(handle: int, pair: Pair, offset: int) -> None:
     """On a disk the images are there before the stamp that vouches for them is."""
-    try:
+    with _told("write into"):
         for array in pair:
             left = memoryview(np.ascontiguousarray(array).reshape(-1))  # type: ignore[arg-type]
             while left:
                 written = os.pwrite(handle, left, offset)
                 left, offset = left[written:], offset + written
         os.fdatasync(handle)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Says which cache a system's error is about: a full disk, a folder without permission or without locks."""
+    try:
+        yield
     except OSError as error:
-        raise RunError(f"cannot write into the cache of decoded images: {error.strerror}", "--cache off") from error
+        raise RunError(f"cannot {what} the cache of decoded images: {error}", "--cache off") from error
 
 
 def _pages(size: int) -> int:

@@ -8,9 +8,10 @@ from rmrkd_cli.errors import RmrkdError
 
 _KEPT_FREE = 0.1  # of what is there
 _MEMINFO = Path("/proc/meminfo")
-_GROUPS = (  # a container's limit, use, and the part of it that is given back when needed: cgroup v2, and v1
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_VERSIONS = (  # of control groups, which containers and job schedulers limit memory with: v2, and v1
+    ("", Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    ("memory", Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -24,15 +25,27 @@ def check_fits(what: str, needed: int, free: int, where: str, hint: str) -> None
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, by Linux's own estimate, within the container's limit."""
+    """Bytes that can be taken without swapping, by Linux's own estimate, within the limits of this process's groups."""
     available = _fields(_MEMINFO)["MemAvailable:"] * 1024
-    for folder, limit, used, reclaimable in _GROUPS:
-        try:
-            allowed = int((folder / limit).read_text()) - int((folder / used).read_text())
-            available = min(available, allowed + _fields(folder / "memory.stat")[reclaimable])
-        except (OSError, ValueError, KeyError):  # not this version, or no limit ("max")
-            continue
+    for controller, root, limit, used, reclaimable in _VERSIONS:
+        for folder in _groups(controller, root):
+            try:
+                allowed = int((folder / limit).read_text()) - int((folder / used).read_text())
+                available = min(available, allowed + _fields(folder / "memory.stat")[reclaimable])
+            except (OSError, ValueError, KeyError):  # not this version, or no limit ("max")
+                continue
     return max(available, 0)
+
+
+def _groups(controller: str, root: Path) -> list[Path]:
+    """The folder of this process's group and of all above it; in a container the root alone is there."""
+    try:
+        lines = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    own = [path for _, controllers, path in lines if controller in controllers.split(",")]
+    folder = root / own[0].strip("/") if own else root
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
 
 
 def _fields(path: Path) -> dict[str, int]:

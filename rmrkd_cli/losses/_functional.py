@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 
@@ -49,9 +49,14 @@ def drop_absent(masks: Tensor) -> Tensor:
     return masks.gather(1, first.unsqueeze(2).expand(-1, -1, masks.shape[2]))
 
 
-def full_precision(features: Tensor) -> Tensor:
-    """Half precisions as float32, in which sums over thousands of positions are safe; float64 stays."""
-    return features if features.dtype == torch.float64 else features.float()
+def working_precision(maps: Tensor, layer: nn.Module | None = None) -> Tensor:
+    """Maps in the precision of a layer that learns; without one, half precisions as float32 and float64 as it is.
+
+    Half precisions are not summed over thousands of positions.
+    """
+    for parameter in layer.parameters() if layer is not None else ():
+        return maps.to(parameter.dtype)
+    return maps if maps.dtype == torch.float64 else maps.float()
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:

@@ -59,20 +59,25 @@ class _PrototypeCosines(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        features, masks, units, lengths, scale, result = ctx.saved_tensors
-        classes = masks.shape[1]
-        own = units[:, :classes]
-        # the length of a position's feature: turning it changes cosines, stretching it does not
-        along = (gradient * result).sum(1, keepdim=True).mul_(scale).mul_(scale).neg_()
-        along.masked_fill_(scale >= 1 / _SHORTEST, 0)  # below the bound a length is constant
-        gradient = gradient * scale
-        to_units = gradient[:, :classes] @ features.transpose(1, 2)
-        lengths = lengths[:, :classes]
-        turning = own * (own * to_units).sum(2, keepdim=True)
-        to_vectors = (to_units - turning.masked_fill_(lengths <= _SHORTEST, 0)) / lengths
-        to_sums = to_vectors / (masks.sum(2, keepdim=True) + _EMPTY)
-        left = torch.cat([units, to_sums], dim=1).transpose(1, 2)
-        return (features * along).baddbmm_(left, torch.cat([gradient, masks], dim=1)), None, None
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _gradient(gradient, *ctx.saved_tensors), None, None
+
+
+def _gradient(
+    gradient: Tensor, features: Tensor, masks: Tensor, units: Tensor, lengths: Tensor, scale: Tensor, result: Tensor
+) -> Tensor:
+    """Of the features (B, C, P): as what the vectors are compared with, and as what prototypes are means of."""
+    own, lengths = units[:, : masks.shape[1]], lengths[:, : masks.shape[1]]
+    # the length of a position's feature: turning it changes cosines, stretching it does not
+    along = (gradient * result).sum(1, keepdim=True).mul_(scale).mul_(scale).neg_()
+    along.masked_fill_(scale >= 1 / _SHORTEST, 0)  # below the bound a length is constant
+    gradient = gradient * scale
+    to_units = gradient[:, : masks.shape[1]] @ features.transpose(1, 2)
+    turning = own * (own * to_units).sum(2, keepdim=True)
+    to_vectors = (to_units - turning.masked_fill_(lengths <= _SHORTEST, 0)) / lengths
+    to_sums = to_vectors / (masks.sum(2, keepdim=True) + _EMPTY)
+    left = torch.cat([units, to_sums], dim=1).transpose(1, 2)
+    return (features * along).baddbmm_(left, torch.cat([gradient, masks], dim=1))
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ _SIDE = _STEP + 2  # inputs a tile and dimension
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 _CHANNELS = 512  # from here on the transforms cost less than the multiplications they save
 _MOST_PADDING = 1.5  # computed outputs for each one wanted
+_MOST_HELD = 1 << 27  # values of transformed tiles: half a gigabyte
 _BLOCK = 512  # output channels whose transformed weights are held at once while training
 
 
@@ -69,9 +70,10 @@ def convolve(features: Tensor, conv: nn.Conv2d) -> Tensor:
 def _fits(features: Tensor, dilation: int) -> bool:
     if features.device.type != "cpu" or features.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    height, width = features.shape[2:]
+    batch, channels, height, width = features.shape
     rows, columns = (-(-size // (_STEP * dilation)) * _STEP * dilation for size in (height, width))
-    return rows * columns <= _MOST_PADDING * height * width
+    held = rows * columns // _STEP**2 * _SIDE**2 * batch * channels
+    return rows * columns <= _MOST_PADDING * height * width and held <= _MOST_HELD
 
 
 class _Tiles:
@@ -151,20 +153,24 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         features, weight = ctx.saved_tensors
-        tiles = _Tiles(features.shape, ctx.dilation)
-        inputs = tiles.transform(features)
-        to_inputs = torch.zeros_like(inputs)
-        to_weight = torch.empty_like(weight)
-        blocks = zip(
-            *(torch.split(each, _BLOCK) for each in (weight, to_weight, gradient.transpose(0, 1))), strict=True
-        )
-        for block, to_block, outputs in blocks:
-            to_products = tiles.disassemble(outputs.transpose(0, 1))
-            to_inputs.baddbmm_(to_products, _transform_weights(block))
-            products = torch.bmm(to_products.transpose(1, 2), inputs)  # (N, D, C)
-            kernels = _matrix("weight").t() @ products.view(_SIDE**2, -1)
-            to_block.copy_(kernels.view(3, 3, *products.shape[1:]).permute(2, 3, 0, 1))
-        return tiles.transform_back(to_inputs), to_weight, None
+        with torch.autocast("cpu", enabled=False):
+            return *_gradients(features, weight, gradient, ctx.dilation), None
+
+
+def _gradients(features: Tensor, weight: Tensor, gradient: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+    """Of the features and of the weights."""
+    tiles = _Tiles(features.shape, dilation)
+    inputs = tiles.transform(features)
+    to_inputs = torch.zeros_like(inputs)
+    to_weight = torch.empty_like(weight)
+    blocks = zip(*(torch.split(each, _BLOCK) for each in (weight, to_weight, gradient.transpose(0, 1))), strict=True)
+    for block, to_block, outputs in blocks:
+        to_products = tiles.disassemble(outputs.transpose(0, 1))
+        to_inputs.baddbmm_(to_products, _transform_weights(block))
+        products = torch.bmm(to_products.transpose(1, 2), inputs)  # (N, D, C)
+        kernels = _matrix("weight").t() @ products.view(_SIDE**2, -1)
+        to_block.copy_(kernels.view(3, 3, *products.shape[1:]).permute(2, 3, 0, 1))
+    return tiles.transform_back(to_inputs), to_weight
 
 
 def _transform_weights(weight: Tensor) -> Tensor:

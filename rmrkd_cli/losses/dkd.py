@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.losses._functional import check_pair, full_precision, kl_divergence, one_hot_masks, resize_labels
+from rmrkd_cli.losses._functional import (
+    check_pair,
+    kl_divergence,
+    one_hot_masks,
+    resize_labels,
+    working_precision,
+)
 
 
 class DKDLoss(nn.Module):
@@ -44,7 +50,8 @@ class DKDLoss(nn.Module):
         """
         check_pair(student, teacher, "logits", (self.num_classes, self.num_classes))
         with torch.autocast(student.device.type, enabled=False):
-            ours, theirs = (full_precision(logits).flatten(2) for logits in (student, teacher.detach()))
+            ours = working_precision(student).flatten(2)
+            theirs = teacher.detach().to(ours.dtype).flatten(2)
             masks = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes, ours.dtype)
             return self._loss(ours, theirs, masks)
 

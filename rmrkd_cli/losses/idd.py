@@ -10,9 +10,9 @@ from rmrkd_cli.losses._functional import (
     LABEL_RESIZES,
     check_choice,
     check_pair,
-    full_precision,
     one_hot_masks,
     resize_labels,
+    working_precision,
 )
 from rmrkd_cli.losses._similarity import class_prototypes
 
@@ -58,10 +58,11 @@ class IDDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            aligned, target = self.align(full_precision(student)), full_precision(teacher.detach())
+            aligned = self.align(working_precision(student, self.align))
             masks = one_hot_masks(resize_labels(labels, student, self.label_resize), self.num_classes, aligned.dtype)
             ours = self._distances(class_prototypes(aligned.flatten(2), masks))
-            theirs = self._distances(class_prototypes(target.flatten(2), masks))
+            target = teacher.detach().to(aligned.dtype).flatten(2)
+            theirs = self._distances(class_prototypes(target, masks))
             squared = 0.5 * (theirs - ours).square()
             if self.present_only:
                 present = masks.any(2).to(squared.dtype)

@@ -11,9 +11,9 @@ from rmrkd_cli.losses._functional import (
     check_choice,
     check_pair,
     drop_absent,
-    full_precision,
     one_hot_masks,
     resize_labels,
+    working_precision,
 )
 from rmrkd_cli.losses._similarity import prototype_cosines
 
@@ -58,11 +58,11 @@ class IFVDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            aligned, target = self.align(full_precision(student)), full_precision(teacher.detach())
+            aligned = self.align(working_precision(student, self.align))
             small = resize_labels(labels, student, self.label_resize)
             masks = drop_absent(one_hot_masks(small, self.num_classes, aligned.dtype))
             ours = self._cosine_to_own_class(aligned.flatten(2), masks)
-            theirs = self._cosine_to_own_class(target.flatten(2), masks)
+            theirs = self._cosine_to_own_class(teacher.detach().to(aligned.dtype).flatten(2), masks)
             return (ours - theirs).square().mean()
 
     @staticmethod

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._align import align_layer
-from rmrkd_cli.losses._functional import check_pair, full_precision
+from rmrkd_cli.losses._functional import check_pair, working_precision
 from rmrkd_cli.losses._masked_conv import convolve_kept
 from rmrkd_cli.losses._winograd import convolve, is_worth_it
 
@@ -59,13 +59,17 @@ class MGDLoss(nn.Module):
         elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
             raise RmrkdError(f"keep_mask must be (B, 1, H, W) as the student's map, got {tuple(keep_mask.shape)}")
         generated = self._generate(student, keep_mask)
-        difference = full_precision(generated) - full_precision(teacher.detach())
+        generated = working_precision(generated)
+        difference = generated - teacher.detach().to(generated.dtype)
         return difference.square().sum() / student.shape[0]
 
     def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:
         """Generation of the masked, aligned map; on CPUs in float32 without what need not be computed."""
+        mixed = torch.is_autocast_enabled(student.device.type)
+        if not mixed:
+            student = working_precision(student, self.generation)
         sparse = student.device.type == "cpu" and student.dtype == torch.float32 and self.mask_ratio >= _WORTH_IT
-        if not sparse or torch.is_autocast_enabled("cpu"):
+        if not sparse or mixed:
             # autocast stays as it is: under --amp the two convolutions are the cost of the step
             generated: Tensor = self.generation(self.align(student) * keep_mask.to(student.dtype))
             return generated

@@ -11,10 +11,10 @@ from rmrkd_cli.losses._functional import (
     check_choice,
     check_pair,
     drop_absent,
-    full_precision,
     kl_divergence,
     one_hot_masks,
     resize_labels,
+    working_precision,
 )
 from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 
@@ -76,7 +76,8 @@ class RMRKDLoss(nn.Module):
         """
         check_pair(student, teacher, "features", self.channels)
         with torch.autocast(student.device.type, enabled=False):
-            return self._loss(self.align(full_precision(student)), full_precision(teacher.detach()), labels)
+            aligned = self.align(working_precision(student, self.align))
+            return self._loss(aligned, teacher.detach().to(aligned.dtype), labels)
 
     def _loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         batch, _, height, width = student.shape

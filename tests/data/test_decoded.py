@@ -117,19 +117,25 @@ def test_a_changed_file_is_decoded_again(where: str, files: SampleFiles) -> None
             images.pair(1)
 
 
-def test_a_disk_cache_outlives_the_run_and_follows_the_data_set(files: SampleFiles, tmp_path: Path) -> None:
+def test_a_disk_cache_outlives_the_run(files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
     for _ in range(2):
         with create("disk", files) as store:
             DecodedImages(store.path, source).pair(0)
     assert source.log.read_text().split() == ["0"]
-    for sample in files.samples[3:]:
-        sample.image.unlink()
-        sample.label.unlink()
-    fewer = open_files(files.info.root)
-    with create("disk", fewer) as smaller:
-        assert same(DecodedImages(smaller.path, fewer).pair(2), files.pair(2))
-    assert [path.name for path in Path(smaller.path).parent.iterdir()] == [Path(smaller.path).name]
+
+
+def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -> None:
+    """Runs at the same time must not overwrite each other's entries."""
+    fewer, turned = SampleFiles(files.info, files.samples[:3]), SampleFiles(files.info, files.samples)
+    turned.classes_of = files.classes_of[::-1].copy()
+    paths = []
+    for each in (files, fewer, turned):
+        with create("disk", each) as store:
+            paths.append(store.path)
+            assert same(DecodedImages(store.path, each).pair(2), each.pair(2))
+    assert len(set(paths)) == 3
+    assert all(Path(path).is_file() for path in paths)
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
@@ -142,26 +148,30 @@ def test_a_damaged_disk_cache_is_made_anew(damage: str, files: SampleFiles) -> N
         assert same(DecodedImages(again.path, files).pair(0), files.pair(0))
 
 
-def test_other_classes_are_another_cache_entry(files: SampleFiles) -> None:
-    with create("disk", files) as store:
-        DecodedImages(store.path, files).pair(0)
-        other = SampleFiles(files.info, files.samples)
-        other.classes_of = other.classes_of[::-1].copy()
-        assert not np.array_equal(DecodedImages(store.path, other).pair(0).labels, files.pair(0).labels)
-
-
 def test_a_stamp_is_written_after_the_image(files: SampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies in between leaves an entry that the next one fills."""
     with create("ram", files) as store:
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail)
-            with pytest.raises(RunError, match="cannot write into the cache of decoded images: no space"):
+            with pytest.raises(RunError, match=r"cannot write into the cache of decoded images: .*no space"):
                 DecodedImages(store.path, files).pair(0)
         assert same(DecodedImages(store.path, files).pair(0), files.pair(0))
 
 
 def _fail(_: int) -> None:
     raise OSError(28, "no space")
+
+
+def test_a_cache_that_cannot_be_used_is_named(
+    files: SampleFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match=r"cannot open the cache of decoded images: .*gone"):
+        DecodedImages(tmp_path / "gone", files).pair(0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="cannot make the cache of decoded images") as refused:
+        create("disk", files)
+    assert refused.value.hint == "--cache off"
 
 
 def test_memory_is_given_back(files: SampleFiles) -> None:
@@ -193,7 +203,10 @@ def test_available_memory_respects_a_containers_limit(tmp_path: Path, monkeypatc
     assert 10**8 < machine < 10**14
     for name, text in {"max": "2000000\n", "current": "1500000\n", "stat": "anon 7\ninactive_file 400000\n"}.items():
         (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(room, "_GROUPS", ((tmp_path, "memory.max", "memory.current", "inactive_file"),))
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "own").write_text("12:cpu,memory:/elsewhere\n0::/job/step\n")
+    monkeypatch.setattr(room, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(room, "_VERSIONS", (("", tmp_path, "memory.max", "memory.current", "inactive_file"),))
     assert room.available_memory() == 900_000
     (tmp_path / "memory.max").write_text("max\n")
     assert room.available_memory() > 10**8

@@ -42,7 +42,37 @@ def test_computes_the_same_and_leaves_the_network_alone(preset: str, monkeypatch
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert any(isinstance(layer, FrozenConv) for layer in layers)
     assert not any(layer.training for layer in layers)
+    assert not any(parameter.requires_grad for parameter in ready.parameters())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+class Crossed(nn.Module):
+    """Two convolutions and their batch norms, used in another order than built, as in some of mmseg's backbones."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, channels, 1)
+        self.of_second, self.of_first = nn.BatchNorm2d(channels), nn.BatchNorm2d(4)
+
+    def extract_feat(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [self.of_first(self.first(image)), self.of_second(self.second(image).relu())]
+
+    def decode_head(self, features: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(features, 1)
+
+
+@pytest.mark.parametrize("channels", [4, 6])
+def test_a_network_that_cannot_be_folded_stays_as_it_is(channels: int) -> None:
+    torch.manual_seed(0)
+    network = Crossed(channels)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)
+    image = torch.randn(1, 3, 8, 8)
+    ready = inference_network(network, "cpu")
+    network.eval()
+    got, want = (net.decode_head(net.extract_feat(image)) for net in (ready, network))
+    assert torch.allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_counts_as_the_plain_path_does() -> None:

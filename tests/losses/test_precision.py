@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, rmrkd
+from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, _winograd, rmrkd
 from rmrkd_cli.losses._functional import kl_divergence
 from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 from tests.losses.common import K, error, sample, value_and_grad
@@ -81,6 +81,32 @@ def test_memory_layouts(name: str) -> None:
     for layout in (wide, turned, last):
         got = value_and_grad(loss, *layout)
         assert max(error(a, b) for a, b in zip(got, want, strict=True)) <= 1e-5
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_give_the_value_of_the_rounded_numbers(name: str, dtype: torch.dtype) -> None:
+    """With float32 layers, and with a teacher of another precision than the student."""
+    student, teacher, labels = sample(4, channels_of(name))
+    student, teacher = student.to(dtype), teacher.bfloat16()
+    loss = LOSSES[name](*channels_of(name), K)
+    value, grad = value_and_grad(loss, student, teacher, labels)
+    assert error(value, loss(student.float(), teacher.float(), labels).detach()) <= 1e-6
+    assert (grad.dtype, bool(grad.isfinite().all())) == (dtype, True)
+
+
+@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd"])
+def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_winograd, "_CHANNELS", 1)
+    monkeypatch.setattr(_winograd, "_MOST_PADDING", 1e9)
+    student, teacher, labels = sample(4, (4, 4))
+    loss = LOSSES[name](4, 4, K)
+    student.requires_grad_()
+    want = torch.autograd.grad(loss(student, teacher, labels), student)[0]
+    value = loss(student, teacher, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(value, student)[0]
+    assert error(got, want) <= (1e-6 if name != "mgd" else 1e-2)  # its first convolution is not ours to guard
 
 
 @each_loss
