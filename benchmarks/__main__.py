@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,19 +30,33 @@ def main(arguments: list[str] | None = None) -> int:
     store = Store(None if given.quick else HERE / ".results.json", describe(device))
     wanted = given.names or list(measures)
     if not given.names and not given.resume:
-        store.results.clear()
+        store.clear()
     output = given.output or (None if given.quick else HERE / "RESULTS.md")
+    if given.names and not store.results and output is not None and given.output is None and output.exists():
+        parser.error(
+            "RESULTS.md holds all measures, and none of them was taken here: measure all, or give --output FILE"
+        )
     failed = []
     for name in wanted:
         if given.resume and name in store.results:
             _say(f"{name}: taken {store.results[name].taken}")
-        elif not _take(name, measures[name], setting, store):
-            failed.append(name)
-        if output is not None:
-            output.write_text(_report(store, list(measures)), encoding="utf-8")
+        elif len(wanted) > 1 and output is not None and not given.quick:
+            if _in_own_process(name, setting, output):
+                failed.append(name)
+        else:
+            if not _take(name, measures[name], setting, store):
+                failed.append(name)
+            if output is not None:
+                output.write_text(_report(store, list(measures)), encoding="utf-8")
     if failed:
         _say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _in_own_process(name: str, setting: Setting, output: Path) -> int:
+    """So that none starts with the memory another one left, or ends them all; its exit status."""
+    options = ["--pairs", setting.pairs, "--device", setting.device, "--output", output]
+    return subprocess.call([sys.executable, "-m", "benchmarks", name, *map(str, options)])
 
 
 def _take(name: str, measure: Measure, setting: Setting, store: Store) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, i
     ])  # fmt: skip
 
     def sample(number: int) -> Any:
-        np.random.seed(number)
+        np.random.seed(np.random.SeedSequence([0, number]).generate_state(2)[0])  # the draws of our sample `number`
         chosen = files.samples[number % len(files)]
         return compose({
             "img_info": {"filename": str(chosen.image)}, "ann_info": {"seg_map": str(chosen.label)},
@@ -101,13 +102,19 @@ def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, i
 def _row(label: str, pipeline: Callable[[int], Any], ours: TrainSet, goal: float, setting: Setting) -> Row:
     setting.say(f"  {label}")
     count = IMAGES if setting.quick else SAMPLES
+    first_theirs, first_ours = (
+        itertools.count(0, count),
+        itertools.count(0, count),
+    )  # each pair draws others, both alike
 
     def theirs_once() -> None:
-        for number in range(count):
+        first = next(first_theirs)
+        for number in range(first, first + count):
             pipeline(number)
 
     def ours_once() -> None:
-        for number in range(count):
+        first = next(first_ours)
+        for number in range(first, first + count):
             ours[number, number % IMAGES]
 
     theirs_once()

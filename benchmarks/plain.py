@@ -6,6 +6,8 @@ Every function returns the unweighted loss, a scalar.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,10 +25,17 @@ def prototype(features: Tensor, region: Tensor) -> Tensor:
 
 
 def rmrkd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, tau: float = 0.1) -> Tensor:
-    """Class by class: four cosine maps inside the class's region, and four outside of it."""
+    """The sum over the classes."""
+    return torch.stack(list(rmrkd_by_class(student, teacher, labels, num_classes, tau))).sum()
+
+
+def rmrkd_by_class(
+    student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, tau: float = 0.1
+) -> Iterator[Tensor]:
+    """Each class's share: four cosine maps inside the class's region, and four outside of it."""
     small = small_labels(labels, student, "bilinear")
-    total = student.new_zeros(())
     for k in range(num_classes):
+        total = student.new_zeros(())
         inside = (small == k).to(student)
         ours, theirs = prototype(student, inside), prototype(teacher, inside)
         for region in (1 - inside, inside):
@@ -34,7 +43,7 @@ def rmrkd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, ta
             for vector in (ours, theirs):
                 guess, target = _cosines(vector, masked_student), _cosines(vector, masked_teacher)
                 total = total + _rowwise_kl(guess, target.detach(), tau) / 4
-    return total
+        yield total
 
 
 def idd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from benchmarks.result import Disagreement
+from benchmarks.result import Disagreement, Setting
 
 
 def rmrkd() -> Path:
@@ -23,3 +24,13 @@ def output(*command: object) -> str:
     if ended.returncode:
         raise Disagreement(f"`{' '.join(map(str, command))}` ended with {ended.returncode}: {ended.stderr[-2000:]}")
     return ended.stdout
+
+
+def seconds_of(setting: Setting, *command: object) -> list[float]:
+    """How long a process takes, once for each pair of a measure."""
+    taken = []
+    for _ in range(setting.pairs):
+        began = time.perf_counter()
+        output(*command)
+        taken.append(time.perf_counter() - began)
+    return taken

@@ -25,16 +25,16 @@ def against_its_parts(setting: Setting) -> Result:
     spec = preset(setting.quick)
     batch, ours = random_batch(spec), our_step(setting)
     rows = []
-    for label, convolutions, goal in (
-        ("dense convolutions", _dense(ours.model, batch), TIMES_THE_PARTS),
-        ("rmrkd's convolutions", _sparse(ours.model, batch), None),
+    for label, convolutions in (
+        ("dense convolutions", _dense(ours.model, batch)),
+        ("rmrkd's convolutions", _sparse(ours.model, batch)),
     ):
         parts = _parts(ours, batch, convolutions, setting)
         setting.say(f"  {label}")
         parts()
         ours([batch], 0)
         times = timed_pairs(parts, lambda: ours([batch], 0), setting)
-        rows.append(Row(label, "s", *times, bound=True, goal=goal))
+        rows.append(Row(label, "s", *times, bound=True, goal=TIMES_THE_PARTS))
     what = (
         f"a training step of `{spec.name}` against the sum of its unavoidable parts: the teacher's forward pass (the "
         "network our step uses), a whole training step of the student alone, and the two 3x3 convolutions of MGD, "

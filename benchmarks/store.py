@@ -30,6 +30,10 @@ class Store:
         self.results[result.name] = result
         self._write()
 
+    def clear(self) -> None:
+        self.results.clear()
+        self._write()
+
     def drop(self, name: str) -> None:
         """Forgets an older result, of a measure that fails now."""
         self.results.pop(name, None)

@@ -20,7 +20,7 @@ ROWS = {
     "data": 3,
     "evaluation": 2,
     "rmrkd-19x2048": 2,
-    "rmrkd-150x512": 3,
+    "rmrkd-150x512": 2,
     "rmrkd-bmm": 2,
     "step": 2,
     "step-parts": 2,

@@ -1,4 +1,4 @@
-"""What answers at once: help, version and presets, without torch and mmcv."""
+"""What answers at once: help, version and presets without torch and mmcv, transfer with torch alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from rmrkd_cli.app import app
 answers = []
 for args in json.loads(sys.argv[1]):
     result = CliRunner().invoke(app, args, prog_name="rmrkd", env={"NO_COLOR": "1", "COLUMNS": "160"})
-    heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision", "mmcv", "mmseg"))
+    heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "mmcv", "mmseg", "cv2"})
+    heavy += [name for name in ("torch._dynamo", "rmrkd_cli.schema") if "torch" in heavy and name in sys.modules]
     answers.append([result.exit_code, repr(result.exception), result.stdout, result.stderr, heavy[:5]])
 print(json.dumps(answers))
 """
@@ -62,6 +63,16 @@ def test_answers_without_a_network_library(args: list[str], said: list[str], tmp
     assert (answer.code, answer.exception, answer.stderr, answer.heavy) == (0, "None", "", [])
     assert [text for text in said if text not in answer.stdout] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_transfer_needs_torch_alone(tmp_path: Path) -> None:
+    """Asked for twice in the same process as its help, which needs nothing."""
+    import torch
+
+    torch.save({"meta": {}, "state_dict": {"student.decode_head.w": torch.ones(3)}}, tmp_path / "in.pth")
+    for suffix in ("pth", "safetensors"):
+        helped, done = ask(tmp_path, ["transfer", "--help"], ["transfer", "in.pth", f"out.{suffix}"])
+        assert (helped.heavy, done.code, done.heavy) == ([], 0, ["torch"])
 
 
 def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:
