@@ -65,7 +65,7 @@ def test_the_steps_whose_memory_is_measured_run(side: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("rmrkd-150x512", "rmrkd"), ("idd", "idd"), ("ifvd", "ifvd"), ("mgd", "mgd"), ("step", "dkd")],
+    [("rmrkd-19x2048", "rmrkd"), ("idd", "idd"), ("ifvd", "ifvd"), ("mgd", "mgd"), ("step", "dkd")],
 )
 def test_a_wrong_answer_fails(name: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = getattr(plain, function)
