@@ -21,8 +21,8 @@ from rmrkd_cli.losses import MGDLoss
 
 FASTER, LESS_MEMORY = 2.8, 2.0
 LOSSES_MAY_DIFFER = 1e-3
-# In the stem, behind all other layers, rounding alone moves the float32 gradient by 1 % of the float64 one.
-UPDATES_MAY_DIFFER = {"layers": 1e-3, "stem": 3e-2}
+# Float32 gradients of the cross entropy alone, contiguous and channels-last, differ by 3.3e-3 and 7e-3 at 512x512.
+UPDATES_MAY_DIFFER = {"layers": 1e-2, "stem": 3e-2}
 
 
 def our_step(setting: Setting) -> TrainStep:

@@ -170,9 +170,9 @@ def train(
         for _, own, files in plan:
             files.check(own, resume=resume, fresh=fresh)
     waiting = preset if "teacher" in roles else plan[-1][1]
-    with (
-        preflight.check(waiting, roles, device=device, workers=cluster.workers * cluster.nodes) or nullcontext() as kept
-    ):
+    left = [role for role, _, files in plan if not (resume and files.finished)]
+    store = preflight.check(waiting, left, device=device, workers=cluster.workers * cluster.nodes)
+    with store or nullcontext() as kept:
         if first_machine:
             for _, own, files in plan:
                 files.claim(own, fresh=fresh)
@@ -180,7 +180,7 @@ def train(
             console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
         decoded = kept.path if kept is not None else None
         for role, own, files in plan:
-            if resume and files.finished:
+            if role not in left:
                 console.say(f"{role} is finished already: {files.path}")
                 continue
             contents = own.model_dump(mode="json")

@@ -23,7 +23,7 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
         workers: Processes over all machines.
 
     Returns:
-        Room for the decoded training images, where the preset wants them kept.
+        Room for the decoded training images, where the preset wants them kept and there is something to train.
 
     Raises:
         RmrkdError: On the first thing that is missing or cannot work.
@@ -38,7 +38,8 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
     info = dataset_info(preset)
     samples, _ = (find_samples(info, split) for split in ("train", "val"))
     _fetch(preset, roles)
-    return create(preset.data.cache, SampleFiles(info, samples)) if preset.data.cache != "off" else None
+    wanted = preset.data.cache != "off" and roles
+    return create(preset.data.cache, SampleFiles(info, samples)) if wanted else None
 
 
 def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:
