@@ -32,8 +32,9 @@ def _no_switch(value: object) -> object:
     return value
 
 
-Amp = Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(lambda value: "off" if value is False else value)]
-Cache = Annotated[Literal["off", "ram", "disk"], BeforeValidator(lambda value: "off" if value is False else value)]
+_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads `off` as a switch
+Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
+Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
 Stage = Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_switch)]
 Weight = Annotated[float, Field(ge=0.0), BeforeValidator(_no_switch)]
 Positive = Annotated[float, Field(gt=0.0), BeforeValidator(_no_switch)]

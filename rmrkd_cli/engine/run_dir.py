@@ -15,13 +15,8 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import to_yaml
 from rmrkd_cli.schema import OWN_METHOD, Preset
 
-_MAY_CHANGE = (
-    "title",
-    "paper",
-    "schedule.workers",
-    "schedule.log_interval",
-    "data.cache",
-)  # between a run and its resumption
+# between a run and its resumption
+_MAY_CHANGE = ("title", "paper", "schedule.workers", "schedule.log_interval", "data.cache")
 
 _NOT_USED_BY = {"teacher": ("student.", "losses", "method"), "baseline": ("teacher.", "losses", "method")}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def convolve_kept(rows: Tensor, keep: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -45,17 +46,24 @@ class _ScatterConv(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        rows, weight, padded = ctx.saved_tensors
-        kernel = _by_offset(weight)
-        rows_gradient = torch.zeros_like(rows)
-        kernel_gradient = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
-        for offset, shift in enumerate(_shifts(ctx.stride)):
-            here = gradient[padded + shift]
-            rows_gradient.addmm_(here, kernel[:, offset])
-            kernel_gradient[:, offset] = here.t() @ rows
-        side = kernel_gradient.view(kernel.shape[0], 3, 3, kernel.shape[2])
-        return rows_gradient, side.permute(0, 3, 1, 2), None, None, None
+        with torch.autocast(gradient.device.type, enabled=False):
+            rows, weight, padded = ctx.saved_tensors
+            return *_gradients(gradient, rows, weight, padded, ctx.stride), None, None, None
+
+
+def _gradients(gradient: Tensor, rows: Tensor, weight: Tensor, padded: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Of the rows and of the weights."""
+    kernel = _by_offset(weight)
+    rows_gradient = torch.zeros_like(rows)
+    kernel_gradient = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
+    for offset, shift in enumerate(_shifts(stride)):
+        here = gradient[padded + shift]
+        rows_gradient.addmm_(here, kernel[:, offset])
+        kernel_gradient[:, offset] = here.t() @ rows
+    side = kernel_gradient.view(kernel.shape[0], 3, 3, kernel.shape[2])
+    return rows_gradient, side.permute(0, 3, 1, 2)
 
 
 def _by_offset(weight: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: p
     value = loss(student, teacher, labels)
     with torch.autocast("cpu", torch.bfloat16):
         got = torch.autograd.grad(value, student)[0]
-    assert error(got, want) <= (1e-6 if name != "mgd" else 1e-2)  # its first convolution is not ours to guard
+    assert error(got, want) <= 1e-6
 
 
 @each_loss
