@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli import digest
 from rmrkd_cli.errors import RmrkdError, RunError
 
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
+PARTIAL = ".partial"  # how the name of a file ends that is being written; it begins with a dot
 _SHOWN = 6
 _FORMATS = "a file written by torch.save (.pth), or .safetensors"
 # What torch's reader raises on files that are no checkpoints, or cut ones.
@@ -51,15 +53,17 @@ class Checkpoint:
         return {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
 
 
-def read_checkpoint(path: str | Path, *, lazy: bool = False) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = False) -> Checkpoint:
     """Reads a checkpoint of any kind onto the CPU; nothing in it can run.
 
     Args:
         lazy: Tensors are read when they are used, so that those that are not cost nothing; for short use, since the
             file must stay where it is.
+        verified: The digest that rmrkd's own files carry was compared already.
 
     Raises:
-        RmrkdError: When it is missing, not a checkpoint, holds anything but tensors and plain data, or no network.
+        RmrkdError: When it is missing, damaged, not a checkpoint, holds anything but tensors and plain data, or no
+            network.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,6 +72,8 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False) -> Checkpoint:
         raise RmrkdError(f"checkpoint `{path}` does not exist{there}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if not verified and (harm := digest.damage(path)):
+        raise RmrkdError(f"`{path}` is damaged: {harm}", "use another copy, or another checkpoint of the same run")
     raw = _read_torch(path, lazy=lazy)
     if not isinstance(raw, Mapping):
         raise RmrkdError(f"`{path}` holds a {type(raw).__name__}, not a checkpoint")
@@ -89,7 +95,7 @@ def save_atomic(write: Callable[[Path], None], path: Path) -> None:
     """Lets `write` fill a file beside `path`, then gives it the name; a kill leaves the old file or the new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         os.close(handle)
         partial = Path(name)
         try:
@@ -98,16 +104,17 @@ def save_atomic(write: Callable[[Path], None], path: Path) -> None:
                 os.fsync(stream.fileno())
             partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise RunError(f"cannot write `{path}`: {error}", "free some space, or choose another place") from error
+    except (OSError, RuntimeError) as error:  # other writers than ours can report a full disk as RuntimeError
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RunError(f"cannot write `{path}`: {why}", _place_hint(path.parent)) from error
 
 
 def save_torch(contents: Mapping[str, Any], path: Path) -> None:
-    """`torch.save`, whole or not at all."""
-    save_atomic(lambda partial: torch.save(dict(contents), partial), path)
+    """`torch.save`, whole or not at all, with a digest at the file's end."""
+    save_atomic(lambda partial: digest.save_sealed(contents, partial), path)
 
 
 def write_text(text: str, path: Path) -> None:
@@ -121,15 +128,16 @@ def write_text(text: str, path: Path) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Gives a finished checkpoint a second name, without a moment at which that name is missing."""
-    partial = target.with_name(f".{target.name}.link")
+    partial = target.with_name(f".{target.name}.link{PARTIAL}")
     partial.unlink(missing_ok=True)
     try:
         os.link(source, partial)
     except OSError:  # a file system without hard links
-        import shutil
-
-        shutil.copyfile(source, partial)
+        save_atomic(lambda copy: _copy(source, copy), target)
+        return
     os.replace(partial, target)
+    partial.unlink(missing_ok=True)  # where both are the same file already, replacing leaves the two names
+    sync_folder(target.parent)
 
 
 def load_into(
@@ -225,7 +233,24 @@ def _umask() -> int:
     return current
 
 
-def _sync_folder(folder: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copyfile(source, target)
+
+
+def _place_hint(folder: Path) -> str:
+    import shutil
+
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return "choose another place"
+    return f"{free / 1e9:.2f} GB are free there: free some space, or choose another place"
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes new names in a folder last, through a loss of power too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from rmrkd_cli.signals import exit_code
+
 
 class RmrkdError(Exception):
     """A failure that is explained to the user instead of traced.
@@ -32,12 +34,13 @@ class RunError(RmrkdError):
 
 
 class Interrupted(RmrkdError):
-    """A signal ended the run after its state was saved (exit code 128 + signal)."""
+    """A signal ended the run after its state was saved (exit code 130 or 143)."""
 
     def __init__(self, signum: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.args = (signum, message, hint)
-        self.exit_code = 128 + signum
+        self.signum = signum
+        self.exit_code = exit_code(signum)
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

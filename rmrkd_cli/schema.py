@@ -85,6 +85,7 @@ class Schedule(Strict):
     workers: Annotated[int, Field(ge=0)] = 2  # loader processes a worker process
     amp: Amp = "off"
     keep: Count = 2  # newest `iter_N.pth` files to keep
+    skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
 
 
 PartialSchedule = create_model(  # type: ignore[call-overload]

@@ -43,8 +43,8 @@ def compare_command(
     """Put results side by side: IoU per class and mean, size, cost and latency."""
     from rmrkd_cli import console, report
     from rmrkd_cli.commands.evaluate import evaluate_files
+    from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
-    from rmrkd_cli.engine.launch import Cluster
     from rmrkd_cli.presets import load_preset
 
     if len(files) < 2:

@@ -23,7 +23,7 @@ from rmrkd_cli.commands.options import (
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.engine.launch import Cluster
+    from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.report import Record
 
 
@@ -62,8 +62,8 @@ def eval_command(
 ) -> None:
     """Measure the mIoU of checkpoints."""
     from rmrkd_cli import console, report
+    from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
-    from rmrkd_cli.engine.launch import Cluster
     from rmrkd_cli.presets import load_preset
 
     name = dataset_name(dataset)

@@ -13,7 +13,7 @@ from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.engine.launch import Cluster
+    from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.report import Record
     from rmrkd_cli.schema import Preset
 
@@ -47,12 +47,31 @@ def train_command(
     ] = None,
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel="Several machines")] = 1,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines. (default: Slurm's, or 1)", rich_help_panel="Several machines")
+    ] = None,
     node_rank: Annotated[
-        int, typer.Option(min=0, help="This machine's number, from 0.", rich_help_panel="Several machines")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, help="This machine's number, from 0. (default: Slurm's, or 0)", rich_help_panel="Several machines"
+        ),
+    ] = None,
     rdzv_endpoint: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where machines meet.", rich_help_panel="Several machines")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where machines meet, on the first. (default: Slurm's)",
+            rich_help_panel="Several machines",
+        ),
+    ] = None,
+    max_restarts: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="How often lost workers are started again. (default: 3, with one worker 0)",
+            rich_help_panel="Several machines",
+        ),
     ] = None,
     teacher_checkpoint: Annotated[
         str | None,
@@ -90,8 +109,27 @@ def train_command(
             "--deterministic", help="Deterministic GPU kernels where torch has them.", rich_help_panel="Schedule"
         ),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Move a run that is in the way aside, and start.")] = False,
+    skip_nonfinite: Annotated[
+        bool,
+        typer.Option(
+            "--skip-nonfinite", help="Leave out steps with infinite or NaN numbers.", rich_help_panel="Schedule"
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the work directory.", rich_help_panel="Runs")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Resume also with another number of workers or batch size.", rich_help_panel="Runs"
+        ),
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Move a run that is in the way aside, and start.", rich_help_panel="Runs")
+    ] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Newest checkpoints to keep.", rich_help_panel="Runs")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change any key of the preset.")
     ] = None,
@@ -106,11 +144,14 @@ def train_command(
 
     if resume and fresh:
         raise RmrkdError("--resume and --fresh exclude each other")
+    if force and not resume:
+        raise RmrkdError("--force is only about resuming", "--resume --force; or --fresh to start again")
     overrides = list(settings or [])
     for key, value in (
         ("role", role), ("data.root", data_root), ("data.cache", cache.value if cache else None),
         ("schedule.batch_size", batch_size), ("schedule.workers", workers), ("seed", seed),
         ("schedule.amp", amp.value if amp else None), ("deterministic", deterministic or None),
+        ("schedule.keep", keep), ("schedule.skip_nonfinite", skip_nonfinite or None),
     ):  # fmt: skip
         if value is not None:
             overrides.append(f"{key}={_quoted(value)}")
@@ -128,9 +169,12 @@ def train_command(
     if print_config:
         console.write(to_yaml(resolved))
         return
+    from rmrkd_cli.engine.cluster import Cluster, slurm_step
     from rmrkd_cli.engine.distributed import choose_device
-    from rmrkd_cli.engine.launch import Cluster
 
+    slurm = None if dry_run else slurm_step()
+    if slurm is not None and gpus is None and device is not Device.cpu:
+        gpus = slurm.gpus
     kind, count = choose_device(device.value, None if dry_run else gpus)
     if dry_run:
         from rmrkd_cli.engine.dry_run import dry_run as rehearse
@@ -138,13 +182,26 @@ def train_command(
         for line in rehearse(resolved, _roles(resolved), kind):
             console.write(line)
         return
-    cluster = Cluster(workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint)
-    records = train(resolved, work_dir, kind, cluster, resume=resume, fresh=fresh)
+    if slurm is not None and nodes is None:
+        nodes, node_rank = slurm.nodes, slurm.node_rank if node_rank is None else node_rank
+        rdzv_endpoint = rdzv_endpoint or slurm.endpoint
+    cluster = Cluster(
+        workers=count, nodes=nodes or 1, node_rank=node_rank or 0, rdzv_endpoint=rdzv_endpoint,
+        max_restarts=max_restarts,
+    )  # fmt: skip
+    records = train(resolved, work_dir, kind, cluster, resume=resume, fresh=fresh, force=force)
     _show(records, resolved)
 
 
 def train(
-    preset: Preset, work_dir: Path | None, device: str, cluster: Cluster, *, resume: bool = False, fresh: bool = False
+    preset: Preset,
+    work_dir: Path | None,
+    device: str,
+    cluster: Cluster,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    force: bool = False,
 ) -> list[Record]:
     """Trains the preset's roles one after the other; returns their result records.
 
@@ -165,15 +222,14 @@ def train(
         files = RunDir(run_path(root, role, preset.method))
         own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
         plan.append((role, own, files))
-    first_machine = cluster.node_rank == 0
-    if first_machine:
+    if cluster.is_first:
         for _, own, files in plan:
-            files.check(own, resume=resume, fresh=fresh)
+            files.check(own, resume=resume, fresh=fresh, force=force)
     waiting = preset if "teacher" in roles else plan[-1][1]
     left = [role for role, _, files in plan if not (resume and files.finished)]
-    store = preflight.check(waiting, left, device=device, workers=cluster.workers * cluster.nodes)
+    store = preflight.check(waiting, left, device=device, workers=cluster.size)
     with store or nullcontext() as kept:
-        if first_machine:
+        if cluster.is_first:
             for _, own, files in plan:
                 files.claim(own, fresh=fresh)
         if kept is not None:
@@ -184,10 +240,11 @@ def train(
                 console.say(f"{role} is finished already: {files.path}")
                 continue
             contents = own.model_dump(mode="json")
-            execute(
-                TrainJob(preset=contents, role=role, run_dir=str(files.path), device=device, decoded=decoded), cluster
+            job = TrainJob(
+                preset=contents, role=role, run_dir=str(files.path), device=device, decoded=decoded, force=force
             )
-    return [read_record(files.result) for _, _, files in plan] if first_machine else []
+            execute(job, cluster)
+    return [read_record(files.result) for _, _, files in plan] if cluster.is_first else []
 
 
 def _roles(preset: Preset) -> list[str]:

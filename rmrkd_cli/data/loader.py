@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.signals import ignore_stops
 
 
 class Batch(NamedTuple):
@@ -84,6 +84,5 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
 
 def quiet_worker(_: int) -> None:
     """Loader processes leave signals to the process that owns them, and use one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_stops()
     torch.set_num_threads(1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,14 +15,23 @@ from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 
+T = TypeVar("T")
+NODE_RANK = "RMRKD_NODE_RANK"  # this machine's number, told to its workers
+_MEETING = timedelta(minutes=5)  # for workers that were all started at the same moment
+
 
 @dataclass(frozen=True)
 class World:
-    """This worker's place among all of them."""
+    """This worker's place among all of them.
+
+    Attributes:
+        talk: The group in which workers agree on plain numbers: over gloo, so that no GPU is waited for.
+    """
 
     rank: int
     size: int
     device: torch.device
+    talk: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -34,17 +45,38 @@ class World:
         dist.all_reduce(moved)
         return moved
 
-    def any(self, flag: bool | int) -> int:
-        """The largest flag of all workers, so that all of them act on it at the same step."""
+    def largest(self, *flags: int) -> tuple[int, ...]:
+        """Each flag's largest value of all workers, so that all of them act on it at the same step."""
         if self.size == 1:
-            return int(flag)
-        shared = torch.tensor([int(flag)], device=self.device)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared.item())
+            return tuple(int(flag) for flag in flags)
+        shared = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.talk)
+        return tuple(shared.tolist())
+
+    def any(self, flag: bool | int) -> int:
+        """The largest flag of all workers."""
+        return self.largest(int(flag))[0]
 
     def all(self, flag: bool | int) -> bool:
         """Whether the flag is set on every worker."""
         return not self.any(not flag)
+
+    def gather(self, value: T) -> list[T]:
+        """Every worker's value, in the order of ranks, on every worker."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.talk)
+        return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first worker makes, on every worker."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [make() if self.is_first else None]
+        dist.broadcast_object_list(box, src=0, group=self.talk)
+        made: T = box[0]
+        return made
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every worker the first one's batch-norm statistics."""
@@ -54,7 +86,7 @@ class World:
 
     def wait(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.talk)
 
 
 def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
@@ -87,16 +119,36 @@ def world(device: str) -> Iterator[World]:
     After an error the group is left as it is: to take it down would wait for workers that wait for this one.
     """
     launched = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
-    size, rank = int(launched.get("WORLD_SIZE", "1")), int(launched.get("RANK", "0"))
-    local = int(launched.get("LOCAL_RANK", "0"))
+    size, local = int(launched.get("WORLD_SIZE", "1")), int(launched.get("LOCAL_RANK", "0"))
+    on_machine = int(launched.get("LOCAL_WORLD_SIZE", "1"))
+    rank = int(launched.get(NODE_RANK, launched.get("GROUP_RANK", "0"))) * on_machine + local
     place = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
         torch.cuda.set_device(place)
-    elif size > 1:
-        on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
+    elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_machine))
-    if size > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    yield World(rank, size, place)
-    if size > 1:
-        dist.destroy_process_group()
+    if size == 1:
+        yield World(rank, size, place)
+        return
+    _join(rank, size, "nccl" if device == "cuda" else "gloo")
+    talk = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
+    yield World(rank, size, place, cast("dist.ProcessGroup", talk))
+    dist.destroy_process_group()
+
+
+def _join(rank: int, size: int, backend: str) -> None:
+    """Meets the other workers.
+
+    torch's launcher numbers machines by address and process, so differently after a machine was started again; ranks
+    follow `--node-rank` instead, and only the worker it calls the first holds the store where all meet.
+    """
+    launched = os.environ
+    hosts = int(launched["RANK"]) == 0 and launched.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    place = launched["MASTER_ADDR"], int(launched["MASTER_PORT"])
+    store = dist.TCPStore(*place, size, is_master=hosts, timeout=_MEETING)  # type: ignore[attr-defined]
+    if rank >= size or store.add(f"rmrkd/rank/{rank}", 1) > 1:
+        raise RmrkdError(
+            f"more than one worker would have the rank {rank} of 0..{size - 1}",
+            "give every machine its own --node-rank, and all of them the same --gpus",
+        )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)

@@ -58,7 +58,7 @@ def evaluate(
         network: A segmentor on the world's device; not changed.
         meter: Shows how many of this worker's images are done.
         on_image: Called on this worker with (index of the image, prediction (H, W)).
-        should_stop: Asked after each image; ends the count early.
+        should_stop: Asked after each image, by every worker equally often; ends the count early.
 
     Returns:
         The counts of all workers, on every worker.
@@ -66,13 +66,16 @@ def evaluate(
     ready = inference_network(network, world.device.type)
     own = range(world.rank, len(dataset), world.size)
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
-    for done, item in enumerate(evaluation_images(dataset, own, workers, pin=world.device.type == "cuda"), 1):
-        guess = predict(ready, item, world.device)
-        matrix.update(guess, item.labels.to(world.device, non_blocking=True))
-        if on_image is not None:
-            on_image(item.index, guess)
-        if meter is not None:
-            meter.update(done)
+    items = evaluation_images(dataset, own, workers, pin=world.device.type == "cuda")
+    for done in range(1, -(-len(dataset) // world.size) + 1):
+        item = next(items, None)  # none on workers whose share is one less
+        if item is not None:
+            guess = predict(ready, item, world.device)
+            matrix.update(guess, item.labels.to(world.device, non_blocking=True))
+            if on_image is not None:
+                on_image(item.index, guess)
+            if meter is not None:
+                meter.update(done)
         if should_stop():
             break
     matrix.matrix = world.sum(matrix.matrix)

@@ -19,6 +19,7 @@ class TrainJob:
         role: "teacher", "baseline" or "distill".
         device: "cpu" or "cuda".
         decoded: Where the decoded training images are kept, if anywhere.
+        force: Going on with another number of workers or images a step is wanted.
     """
 
     preset: dict[str, Any]
@@ -26,6 +27,7 @@ class TrainJob:
     run_dir: str
     device: str
     decoded: str | None = None
+    force: bool = False
 
     def parsed(self) -> Preset:
         return Preset.model_validate(self.preset)

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rmrkd_cli.engine.job import EvalJob, Job, write_job
+from rmrkd_cli.engine.cluster import Cluster
+from rmrkd_cli.engine.job import EvalJob, Job, TrainJob, write_job
+from rmrkd_cli.engine.verdict import ERRORS, Verdicts
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.signals import heeded, restored
 
-ERROR_FILE = "RMRKD_ERROR_FILE"
-_SHUTDOWN_SECONDS = 300  # a worker that is told to stop finishes its step and saves first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """How many worker processes, and where.
-
-    Attributes:
-        workers: Processes on this machine.
-        nodes: Machines.
-        node_rank: This machine's number, 0 .. nodes - 1.
-        rdzv_endpoint: HOST:PORT of the first machine, where the others meet; for one machine none is needed.
-    """
-
-    workers: int = 1
-    nodes: int = 1
-    node_rank: int = 0
-    rdzv_endpoint: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.nodes > 1 and not self.rdzv_endpoint:
-            raise RmrkdError(
-                f"{self.nodes} machines need a place to meet", "--rdzv-endpoint HOST:PORT, the same on every machine"
-            )
-        if self.rdzv_endpoint and not re.fullmatch(r"[\w.:\[\]-]+:\d{1,5}", self.rdzv_endpoint):
-            raise RmrkdError(f"`{self.rdzv_endpoint}` is not HOST:PORT", "--rdzv-endpoint HOST:29500")
-        if not 0 <= self.node_rank < self.nodes:
-            raise RmrkdError(f"node rank {self.node_rank} is outside 0..{self.nodes - 1}")
+_SHUTDOWN_SECONDS = 120  # a worker that is told to stop finishes its step and saves first
+_JOIN_SECONDS = 1800  # how long machines wait for each other
+_KEEP_ALIVE_SECONDS = 2  # three times missed, and a machine is taken for lost
 
 
 def execute(job: Job, cluster: Cluster) -> None:
@@ -50,7 +28,7 @@ def execute(job: Job, cluster: Cluster) -> None:
     Raises:
         RmrkdError: The first worker's own error, once.
     """
-    if cluster.workers * cluster.nodes == 1:
+    if cluster.size == 1 and not cluster.restarts:
         run_job(job)
     else:
         _launch(job, cluster)
@@ -69,44 +47,180 @@ def run_job(job: Job) -> None:
 
 
 def _launch(job: Job, cluster: Cluster) -> None:
-    import logging
+    with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder, restored():
+        job_file = Path(folder) / "job.json"
+        write_job(job, job_file)
+        # where there are several machines, all must learn that an error is final
+        shared = isinstance(job, TrainJob) and cluster.nodes > 1
+        verdicts = Verdicts(Path(job.run_dir) if shared and isinstance(job, TrainJob) else Path(folder))
+        if cluster.is_first:
+            verdicts.clear()
+        with _worker_environment(verdicts, cluster), _store_of(cluster) as endpoint:
+            _until_done(lambda left: _elastic(job, job_file, cluster, endpoint, left), cluster, verdicts)
 
+
+def _until_done(start: Callable[[int], None], cluster: Cluster, verdicts: Verdicts) -> None:
+    """Starts torch's launcher; again, where the machine that held its store was lost."""
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError, RendezvousTimeoutError
+
+    left = cluster.restarts
+    while True:
+        try:
+            start(left)
+            return
+        except ChildFailedError as error:
+            raise _explained(error, verdicts) from error
+        except SignalException as error:
+            reported = verdicts.error()
+            stopped = Interrupted(
+                int(error.sigval), f"stopped by {error.sigval.name}", "the same command with --resume"
+            )
+            raise reported if isinstance(reported, Interrupted) else stopped from error
+        except RendezvousTimeoutError as error:
+            raise RunError(
+                f"waited {_JOIN_SECONDS // 60} minutes at {cluster.rdzv_endpoint} for all of {cluster.nodes} machines",
+                "the same command on each, with its own --node-rank; then --resume",
+            ) from error
+        except (RendezvousError, DistError, ConnectionError) as error:
+            if cluster.nodes == 1:
+                raise RunError(f"the workers on this machine cannot reach each other: {error}") from error
+            if not left:
+                raise RunError(
+                    f"the meeting place {cluster.rdzv_endpoint} cannot be reached: {error}",
+                    "is the first machine (--node-rank 0) running, and the port open?",
+                ) from error
+            left -= 1
+            _say(f"the first machine was lost; waiting for it at {cluster.rdzv_endpoint}")
+            time.sleep(1)
+
+
+def _elastic(job: Job, job_file: Path, cluster: Cluster, endpoint: str, restarts: int) -> None:
+    import logging
+
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the worker's own message is shown
-    with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder:
-        job_file, error_file = Path(folder) / "job.json", Path(folder) / "error.json"
-        write_job(job, job_file)
-        os.environ[ERROR_FILE] = str(error_file)
-        single = cluster.nodes == 1
-        config = LaunchConfig(
-            min_nodes=cluster.nodes,
-            max_nodes=cluster.nodes,
-            nproc_per_node=cluster.workers,
-            rdzv_backend="c10d" if single else "static",
-            rdzv_endpoint="localhost:0" if single else str(cluster.rdzv_endpoint),
-            rdzv_configs={} if single else {"rank": cluster.node_rank},
-            run_id=f"rmrkd-{os.getpid()}" if single else "rmrkd",
-            max_restarts=0,
-            start_method="spawn",
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-        )
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the worker's own message is shown
+    several = cluster.nodes > 1
+    settings: dict[str, Any] = {"is_host": cluster.is_first, "keep_alive_interval": _KEEP_ALIVE_SECONDS}
+    config = LaunchConfig(
+        min_nodes=cluster.nodes,
+        max_nodes=cluster.nodes,
+        nproc_per_node=cluster.workers,
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint,
+        rdzv_configs={**settings, "join_timeout": _JOIN_SECONDS} if several else {},
+        run_id=f"rmrkd-{job.role}" if isinstance(job, TrainJob) else "rmrkd",
+        max_restarts=restarts,
+        start_method="spawn",
+        local_addr=_address_towards(*cluster.meeting_place) if several else "127.0.0.1",
+        signals_to_handle=",".join(signum.name for signum in heeded()),
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
+    elastic_launch(config, sys.executable)("-m", "rmrkd_cli.engine.worker", str(job_file))
+
+
+@contextmanager
+def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
+    """What workers must know before they read their job."""
+    from rmrkd_cli.engine.distributed import NODE_RANK
+
+    told = {
+        ERRORS: str(verdicts.folder),
+        NODE_RANK: str(cluster.node_rank),
+        # A store of its own for each attempt: in a shared one a machine that was replaced waits for keys of the first.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    interface = _interface_towards(*cluster.meeting_place) if cluster.nodes > 1 else None
+    if interface and "GLOO_SOCKET_IFNAME" not in os.environ:
+        told["GLOO_SOCKET_IFNAME"] = interface  # gloo would take what the machine's own name resolves to
+    before = {key: os.environ.get(key) for key in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _store_of(cluster: Cluster) -> Iterator[str]:
+    """Where the machines meet; the first one holds the store there for as long as its command lives."""
+    if cluster.nodes == 1:
+        yield "localhost:0"
+        return
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    host, port = cluster.meeting_place
+    kept = None
+    if cluster.is_first:
         try:
-            elastic_launch(config, sys.executable)("-m", "rmrkd_cli.engine.worker", str(job_file))
-        except ChildFailedError as error:
-            raise _worker_error(error_file) from error
-        except SignalException as error:
-            reported = _worker_error(error_file)
-            signum = int(error.sigval)
-            raise reported if isinstance(reported, Interrupted) else Interrupted(signum, "stopped") from error
+            kept = TCPStore(host, port, is_master=True, multi_tenant=True, wait_for_workers=False)
+        except (RuntimeError, ValueError) as error:
+            raise RmrkdError(
+                f"cannot open the meeting place {cluster.rdzv_endpoint}: {str(error).splitlines()[0]}",
+                "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
+            ) from error
+    _say(f"machine {cluster.node_rank} of {cluster.nodes} waits for the others at {cluster.rdzv_endpoint}")
+    yield str(cluster.rdzv_endpoint)
+    del kept
 
 
-def _worker_error(error_file: Path) -> RmrkdError:
-    if not error_file.is_file():
-        return RunError("a worker process died without a message", "look above, and into the run's log.jsonl")
-    told = json.loads(error_file.read_text(encoding="utf-8"))
-    if told["exit_code"] > 128:
-        return Interrupted(told["exit_code"] - 128, told["message"], told["hint"])
-    return (RunError if told["exit_code"] == 1 else RmrkdError)(told["message"], told["hint"])
+def _explained(error: Any, verdicts: Verdicts) -> RmrkdError:
+    """The first worker's own error; or, where one was killed, that it was."""
+    told = verdicts.error()
+    if told is not None and verdicts.final:
+        return told
+    killed = [(rank, -failure.exitcode) for rank, failure in sorted(error.failures.items()) if failure.exitcode < 0]
+    if killed:
+        rank, signum = killed[0]
+        why = "; killed by hand, or by the system for want of memory?" if signum == 9 else ""
+        return RunError(
+            f"worker {rank} was ended by signal {signum}{why}",
+            "the same command with --resume goes on; --max-restarts N does so by itself",
+        )
+    return told or RunError("a worker process died without a message", "look above, and into the run's log.jsonl")
+
+
+def _address_towards(host: str, port: int) -> str:
+    """This machine's own address on the way to the meeting place, by which the others can reach it."""
+    import socket
+
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(target)  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise RmrkdError(f"`{host}` cannot be found from here: {error}", "--rdzv-endpoint HOST:PORT") from error
+
+
+def _interface_towards(host: str, port: int) -> str | None:
+    """The network interface with that address; none where it cannot be told."""
+    import fcntl
+    import socket
+    import struct
+
+    address = _address_towards(host, port)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                told = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+            except OSError:  # an interface without an address
+                continue
+            if socket.inet_ntoa(told[20:24]) == address:
+                return name
+    return None
+
+
+def _say(text: str) -> None:
+    from rmrkd_cli.console import say
+
+    say(text)

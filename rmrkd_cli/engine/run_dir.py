@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rmrkd_cli.checkpoint import link_or_copy, save_torch, write_text
+from rmrkd_cli.checkpoint import write_text
+from rmrkd_cli.engine.checkpoints import Checkpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import to_yaml
 from rmrkd_cli.schema import OWN_METHOD, Preset
 
 # between a run and its resumption
-_MAY_CHANGE = ("title", "paper", "schedule.workers", "schedule.log_interval", "data.cache")
+_MAY_CHANGE = (
+    "title", "paper", "data.cache",
+    *(f"schedule.{key}" for key in ("workers", "keep", "checkpoint_interval", "log_interval", "skip_nonfinite")),
+)  # fmt: skip
+_WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 
 _NOT_USED_BY = {"teacher": ("student.", "losses", "method"), "baseline": ("teacher.", "losses", "method")}
 
@@ -36,8 +41,7 @@ class RunDir:
         self.log = path / "log.jsonl"
         self.student = path / "student.pth"
         self.result = path / "result.json"
-        self.last = path / "last.pth"
-        self.best = path / "best.pth"
+        self.checkpoints = Checkpoints(path)
 
     @property
     def finished(self) -> bool:
@@ -46,10 +50,15 @@ class RunDir:
     @property
     def used(self) -> bool:
         """Whether anything was trained here; a run that never began leaves its configuration alone."""
-        return self.path.is_dir() and any(file.name != self.config.name for file in self.path.iterdir())
+        if not self.path.is_dir():
+            return False
+        return any(file.name != self.config.name and not file.name.startswith(".") for file in self.path.iterdir())
 
-    def check(self, preset: Preset, *, resume: bool, fresh: bool) -> None:
+    def check(self, preset: Preset, *, resume: bool, fresh: bool, force: bool = False) -> None:
         """Whether a run of `preset` may use the directory; changes nothing.
+
+        Args:
+            force: The number of images a step may differ.
 
         Raises:
             RmrkdError: When it holds a run and neither `--resume` nor `--fresh` was given, or another run than
@@ -63,7 +72,7 @@ class RunDir:
                 f"`{self.path}` holds {state}, and nothing is overwritten",
                 "--resume goes on with it, --fresh moves it aside, --work-dir DIR chooses another place",
             )
-        self._check_same(preset)
+        self._check_same(preset, _MAY_CHANGE + (_WITH_FORCE if force else ()))
 
     def claim(self, preset: Preset, *, fresh: bool) -> None:
         """Takes the directory for a run, after `check`; an older run is moved aside where `fresh` is set."""
@@ -77,39 +86,34 @@ class RunDir:
             ) from error
         write_text(to_yaml(preset, f"rmrkd train --preset {self.config} --work-dir DIR"), self.config)
 
-    def checkpoints(self) -> list[Path]:
-        """`iter_N.pth`, newest first."""
-        found = [
-            (int(m[1]), p) for p in self.path.glob("iter_*.pth") if (m := re.fullmatch(r"iter_(\d+)\.pth", p.name))
-        ]
-        return [path for _, path in sorted(found, reverse=True)]
-
-    def save(self, contents: Mapping[str, Any], iteration: int, *, best: bool, keep: int) -> None:
-        """Writes `iter_N.pth`, points `last.pth` (and `best.pth`) at it, then drops the oldest beyond `keep`."""
-        path = self.path / f"iter_{iteration}.pth"
-        save_torch(contents, path)
-        link_or_copy(path, self.last)
-        if best:
-            link_or_copy(path, self.best)
-        for old in self.checkpoints()[keep:]:
-            old.unlink()
-
     def append_log(self, line: Mapping[str, Any]) -> None:
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def trim_log(self, iteration: int) -> None:
-        """Forgets lines that lie after the checkpoint a run is resumed from: they will be written again."""
+    def sync_log(self) -> None:
+        """Before a checkpoint that counts the log's lines they must be on the disk as surely as it will be."""
+        if self.log.is_file():
+            with self.log.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+    def cut_log(self, lines: int) -> int:
+        """Forgets what was logged after the checkpoint a run is resumed from: it will be logged again.
+
+        Args:
+            lines: How many the log had when the checkpoint was written.
+
+        Returns:
+            How many it has now: fewer, where somebody removed some.
+        """
         if not self.log.is_file():
-            return
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["iter"] <= iteration:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError):  # a line cut by a kill
-                continue
-        write_text("".join(line + "\n" for line in kept), self.log)
+            return 0
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        kept = text.splitlines(keepends=True)[:lines]
+        if kept and not kept[-1].endswith("\n"):
+            kept.pop()  # cut by a kill
+        if "".join(kept) != text:
+            write_text("".join(kept), self.log)
+        return len(kept)
 
     def _next_free_name(self) -> Path:
         number = 1
@@ -117,7 +121,7 @@ class RunDir:
             number += 1
         return target
 
-    def _check_same(self, preset: Preset) -> None:
+    def _check_same(self, preset: Preset, may_change: tuple[str, ...]) -> None:
         if not self.config.is_file():
             raise RmrkdError(
                 f"`{self.path}` is not empty and holds no `config.yaml`, so it is not a run",
@@ -128,7 +132,7 @@ class RunDir:
         except (yaml.YAMLError, OSError, ValueError) as error:
             raise RmrkdError(f"`{self.config}` cannot be read: {error}", "--fresh, or --work-dir DIR") from error
         now = _flat(yaml.safe_load(to_yaml(preset)))
-        ignored = _MAY_CHANGE + _NOT_USED_BY.get(preset.role, ())
+        ignored = may_change + _NOT_USED_BY.get(preset.role, ())
         changed = [
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(ignored)
         ]
@@ -137,7 +141,8 @@ class RunDir:
             lines = [f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed[:10]]
             raise RmrkdError(
                 f"`{self.path}` holds another run:\n" + "\n".join(lines),
-                "repeat its settings, or choose --fresh or --work-dir DIR",
+                "repeat its settings, or choose --fresh or --work-dir DIR"
+                + (", or --force to go on all the same" if set(changed) <= set(_WITH_FORCE) else ""),
             )
 
 

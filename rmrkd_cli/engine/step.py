@@ -38,6 +38,7 @@ class TrainStep:
             self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the step
 
     @property
     def lr(self) -> float:
@@ -45,6 +46,15 @@ class TrainStep:
 
     def __call__(self, batches: list[Batch], step: int) -> dict[str, Tensor]:
         """Takes one step over the given forward passes; returns each loss, unweighted, averaged over them."""
+        named = self.backward(batches, step)
+        self.gradient_norm()
+        self.update()
+        return named
+
+    def backward(self, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        """The gradients of a step, and each loss, unweighted, averaged over the forward passes."""
+        if self.schedule.skip_nonfinite:
+            self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         for group in self.optimizer.param_groups:
             group["lr"] = poly_lr(self.schedule, step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -55,12 +65,34 @@ class TrainStep:
                 self.scaler.scale(self.model.total(named) / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in named.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(batches)
-        if self.schedule.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_grad)
+        return sums
+
+    def gradient_norm(self) -> Tensor | None:
+        """The norm of all gradients together, which are clipped to the schedule's bound; call it once a step.
+
+        None where gradients are scaled (fp16): the scaler leaves out steps that overflow, and lowers its scale.
+        """
+        bound = self.schedule.clip_grad
+        if self.scaler.is_enabled():
+            if bound is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.parameters, bound)
+            return None
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if bound is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, bound, norm)
+        return norm
+
+    def update(self) -> None:
+        """Moves the weights along the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return sums
+
+    def forget(self) -> None:
+        """Leaves out this step's update: what its forward passes told batch norm is taken back too."""
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,31 +26,37 @@ from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
 from rmrkd_cli.engine.build import build_distiller
+from rmrkd_cli.engine.determinism import make_deterministic, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
+from rmrkd_cli.engine.finite import GRADIENT, MOST_IN_ROW, describe, keep_for_replay, not_finite, run_error
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
 from rmrkd_cli.engine.machine import device_name, peak_memory, reset_peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
-from rmrkd_cli.engine.signals import StopRequest, stop_requests
+from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
-from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.engine.verdict import ERRORS, Verdicts
+from rmrkd_cli.errors import Interrupted, RunError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.report import make_record, to_json
+from rmrkd_cli.signals import StopRequest, stop_requests
 
 
 def run_training(job: TrainJob) -> None:
     """Trains one role; leaves checkpoints, log, student and result in the run's directory."""
-    preset = job.parsed()
-    if preset.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)  # adaptive pooling has no deterministic CUDA backward
-    with world(job.device) as here, screen(quiet=not here.is_first) as shown, stop_requests() as stop:
+    launched = ERRORS in os.environ
+    with world(job.device) as here, screen(quiet=not here.is_first) as shown:
         reset_peak_memory(job.device)
+        if launched and here.is_first:
+            _say_restarted(shown)
         try:
-            Training(job, here, shown, stop).run()
+            training = Training(job, here, shown)
+            with stop_requests(patient=launched) as stop:  # before and after there is nothing to save
+                matrix = training.run(stop)
+            training.finish(matrix)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"out of GPU memory: {str(error).splitlines()[0]}",
@@ -57,51 +64,69 @@ def run_training(job: TrainJob) -> None:
             ) from error
 
 
+def _say_restarted(shown: Screen) -> None:
+    """Under torch's launcher: that this is not the first attempt, and what ended the one before."""
+    attempt, most = (os.environ.get(f"TORCHELASTIC_{key}", "0") for key in ("RESTART_COUNT", "MAX_RESTARTS"))
+    lost = Verdicts.of_this_process().take_passing()
+    if attempt != "0" or lost:
+        why = f": {lost}" if lost else ""
+        shown.say(f"a worker was lost, and all are started again ({attempt} of at most {most} times){why}")
+
+
 class Training:
     """State of one role's training."""
 
-    def __init__(self, job: TrainJob, here: World, shown: Screen, stop: StopRequest) -> None:
+    def __init__(self, job: TrainJob, here: World, shown: Screen) -> None:
         self.preset = job.parsed()
-        self.role, self.decoded = job.role, job.decoded
-        self.here, self.shown, self.stop = here, shown, stop
+        self.job, self.role = job, job.role
+        self.here, self.shown = here, shown
         self.schedule = self.preset.schedule_for(job.role)
         self.files = RunDir(Path(job.run_dir))
         self.info = dataset_info(self.preset)
         self.train_samples = find_samples(self.info, "train")
         self.val_samples = find_samples(self.info, "val")
         self.built = build_distiller(self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say)
+        if self.preset.deterministic:
+            make_deterministic(self.built.distiller.student, job.device)
         self.model = self.built.distiller.place(here.device, inference_network)
         self.wrapped: nn.Module = self.model
         if here.size > 1:
             ids = [here.device.index] if here.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
-        self.iteration, self.evaluated = 0, 0
-        self.seconds, self.data_seconds = 0.0, 0.0  # of training alone: no evaluation, no checkpoints
-        self.best = -1.0
-        self._restore()
+        self.state = RunState(self.files, self.model, self.step, self.schedule, here)
+        self.progress = self.state.restore(shown.say, force=job.force)
         self.logged = self._clock()
+        self.teacher_before = self.model.teacher_digest()
 
-    def run(self) -> None:
-        """The loop: step, log, evaluate, save; then the student."""
-        schedule = self.schedule
+    def run(self, stop: StopRequest) -> ConfusionMatrix:
+        """The loop: step, log, evaluate, save; returns the counts of the last evaluation.
+
+        Raises:
+            Interrupted: After a signal, when the state is saved.
+        """
+        schedule, progress, self.stop = self.schedule, self.progress, stop
         self._announce()
-        self.journal = Journal(self.files, self.shown, self.role, total=schedule.iters, done=self.iteration)
+        self.journal = Journal(
+            self.files, self.shown, self.role, total=schedule.iters, done=progress.iteration, lines=progress.log_lines
+        )
         matrix = self._evaluate() if self._evaluation_is_owed() else None
         self.model.train()
+        if self.here.size > 2:
+            warm_buckets(self.model, self.wrapped, schedule.crop, self.here.device)
         mark = time.perf_counter()
         for batches in self._batches():
-            self.data_seconds += time.perf_counter() - mark
-            self._seed(self.iteration)
-            named = self.step(batches, self.iteration)
-            self.iteration += 1
-            self.seconds += time.perf_counter() - mark
+            progress.data_seconds += time.perf_counter() - mark
+            self._seed(progress.iteration)
+            named = self.step.backward(batches, progress.iteration)
+            stopped = self._update(named, batches)
+            progress.iteration += 1
+            progress.seconds += time.perf_counter() - mark
             mark = time.perf_counter()
-            if self._due(schedule.log_interval):
+            if self._due(schedule.log_interval) and not progress.skipped_in_row:
                 self._log(named)
-                self.seconds += time.perf_counter() - mark  # on GPUs, the steps are waited for here
-            self.journal.tick(self.iteration)
-            stopped = self.here.any(self.stop.signum)
+                progress.seconds += time.perf_counter() - mark  # on GPUs, the steps are waited for here
+            self.journal.tick(progress.iteration)
             if stopped:
                 self._save(best=False)
                 self._leave(stopped)
@@ -112,15 +137,54 @@ class Training:
             mark = time.perf_counter()
         self.journal.close()
         assert matrix is not None  # the last iteration is always evaluated
-        self._finish(matrix)
+        if met := self.here.any(stop.signum):
+            self._leave(met)
+        return matrix
+
+    def _update(self, named: dict[str, Tensor], batches: list[Batch]) -> int:
+        """Moves the weights, unless a number is wrong on any worker.
+
+        Returns:
+            The signal that any worker met, 0 for none: all of them stop after the same step.
+        """
+        wrong = not_finite(named, self.step.gradient_norm())
+        failed, stopped = self.here.largest(bool(wrong), self.stop.signum)
+        if not failed:
+            self.step.update()
+            self.progress.skipped_in_row = 0
+            return stopped
+        self._leave_out(wrong, batches)
+        return stopped
+
+    def _leave_out(self, wrong: dict[str, float], batches: list[Batch]) -> None:
+        """Ends the run at numbers that are not finite, or goes on without this step's update."""
+        progress, rank = self.progress, self.here.rank
+        step = progress.iteration + 1
+        images = [str(self.train_samples[index].image) for batch in batches for index in batch.indices]
+        lost = [name for name in wrong if name != GRADIENT]
+        # a gradient is the same on all workers, whose-ever images spoilt it
+        everyone = self.here.gather((lost, describe(wrong, images, step)))
+        told = [text for named, text in everyone if named] or [text for _, text in everyone]
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        give_up = not self.schedule.skip_nonfinite or progress.skipped_in_row >= MOST_IN_ROW
+        kept = self.files.path / "nonfinite" / f"iter_{step}-rank{rank}.pth"
+        if wrong and (give_up or progress.skipped == 1):
+            keep_for_replay(kept, batches, images, wrong, self.model.state_dict())
+        self.here.wait()
+        if give_up:
+            raise run_error(told, kept.parent, progress.skipped_in_row if self.schedule.skip_nonfinite else 0)
+        self.step.forget()
+        self.journal.skipped(step, "; ".join(told))
 
     def _evaluation_is_owed(self) -> bool:
         """A run stopped before or during an evaluation makes up for it; one stopped at the end needs its counts."""
-        owed = self.iteration > self.evaluated or self.iteration == self.schedule.iters
-        return self.iteration > 0 and owed and self._due(self.schedule.eval_interval)
+        progress = self.progress
+        owed = progress.iteration > progress.evaluated or progress.iteration == self.schedule.iters
+        return progress.iteration > 0 and owed and self._due(self.schedule.eval_interval)
 
     def _due(self, interval: int) -> bool:
-        return self.iteration % interval == 0 or self.iteration == self.schedule.iters
+        return self.progress.iteration % interval == 0 or self.progress.iteration == self.schedule.iters
 
     def _announce(self) -> None:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -132,19 +196,20 @@ class Training:
             f"{here.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
             f"{len(self.train_samples)} training and {len(self.val_samples)} validation images"
         )
-        if self.iteration:
-            self.shown.say(f"resumed after iteration {self.iteration}")
+        if self.progress.iteration:
+            self.shown.say(f"resumed after iteration {self.progress.iteration}")
 
     def _batches(self) -> Iterator[list[Batch]]:
         schedule = self.schedule
         files = SampleFiles(self.info, self.train_samples)
         dataset = TrainSet(
-            files if self.decoded is None else DecodedImages(self.decoded, files), scale=self.info.scale,
+            files if self.job.decoded is None else DecodedImages(self.job.decoded, files), scale=self.info.scale,
             crop=schedule.crop, ratio_range=self.preset.data.ratio_range, seed=self.preset.seed,
         )  # fmt: skip
         sampler = StepSampler(
             len(dataset), batch_size=schedule.batch_size, seed=self.preset.seed, world_size=self.here.size,
-            rank=self.here.rank, accumulate=schedule.accumulate, first_step=self.iteration, last_step=schedule.iters,
+            rank=self.here.rank, accumulate=schedule.accumulate,
+            first_step=self.progress.iteration, last_step=schedule.iters,
         )  # fmt: skip
         return training_batches(dataset, sampler, schedule.workers, pin=self.here.device.type == "cuda")
 
@@ -154,109 +219,83 @@ class Training:
         torch.manual_seed(int(state[0]))
 
     def _log(self, named: dict[str, Tensor]) -> None:
-        """Means over the workers; a loss that is not finite ends the run."""
+        """Means over the workers."""
         values = torch.stack([value.detach().float() for value in named.values()])
         raw = dict(zip(named, (self.here.sum(values) / self.here.size).tolist(), strict=True))
-        wrong = [name for name, value in raw.items() if not math.isfinite(value)]
-        if wrong:
-            raise RunError(
-                f"loss `{wrong[0]}` is {raw[wrong[0]]} at iteration {self.iteration}",
-                "lower the learning rate with --set schedule.lr=…, or clip gradients with --set schedule.clip_grad=10",
-            )
         steps, seconds, data_seconds = (
             now - before for now, before in zip(self._clock(), self.logged, strict=True)
         )  # since the last line
         self.logged = self._clock()
         self.journal.step(
-            self.iteration, lr=self.step.lr, losses=raw, weights=self.model.weights, seconds=seconds / steps,
+            self.progress.iteration, lr=self.step.lr, losses=raw, weights=self.model.weights, seconds=seconds / steps,
             data_seconds=data_seconds / steps, peak_memory=peak_memory(self.here.device.type),
         )  # fmt: skip
 
     def _clock(self) -> tuple[int, float, float]:
-        return self.iteration, self.seconds, self.data_seconds
+        return self.progress.iteration, self.progress.seconds, self.progress.data_seconds
 
     def _evaluate(self) -> ConfusionMatrix:
         """Counts over the validation images, keeps the best, and saves."""
+        progress = self.progress
+        self._check_teacher()
         self.here.share_buffers(self.model.student)
-        matrix = self._count()
-        stopped = self.here.any(self.stop.signum)
+        matrix, stopped = self._count()
         if stopped:
             self._save(best=False)
             self._leave(stopped)
-        if self.evaluated == self.iteration:  # logged and saved before the run was stopped
+        if progress.evaluated == progress.iteration:  # logged and saved before the run was stopped
             return matrix
         miou = matrix.result().miou
-        better = miou > self.best
-        self.best = max(self.best, miou)
-        self.evaluated = self.iteration
-        self.journal.validation(self.iteration, miou, self.best)
+        better = miou > progress.best_miou
+        if better:
+            progress.best_miou, progress.best_iteration = miou, progress.iteration
+        progress.evaluated = progress.iteration
+        self.journal.validation(progress.iteration, miou, progress.best_miou)
         self._save(best=better)
         self.model.train()
         return matrix
 
-    def _count(self) -> ConfusionMatrix:
+    def _count(self) -> tuple[ConfusionMatrix, int]:
+        """The counts, and the signal that any worker met meanwhile: all of them stop after the same image."""
         dataset = EvalSet(self.info, self.val_samples)
         share = math.ceil(len(dataset) / self.here.size)
         meter = self.shown.meter("validation", share)
+        met = 0
+
+        def should_stop() -> bool:
+            nonlocal met
+            met = self.here.any(self.stop.signum)
+            return bool(met)
+
         matrix = evaluate(
             self.model.student, dataset, self.here, workers=self.schedule.workers, meter=meter,
-            should_stop=lambda: bool(self.stop.signum),
+            should_stop=should_stop,
         )  # fmt: skip
         if meter is not None:
             meter.close()
-        return matrix
+        return matrix, met
+
+    def _check_teacher(self) -> None:
+        if self.model.teacher_digest() != self.teacher_before:
+            raise RunError(
+                f"the teacher's weights or statistics changed before iteration {self.progress.iteration}",
+                "a defect of rmrkd, or of the memory; please report it: --resume goes on from the last checkpoint",
+            )
 
     def _save(self, *, best: bool) -> None:
-        if self.here.is_first:
-            contents = {
-                "meta": self._meta(RUN_KIND),
-                "state_dict": self.model.state_dict(),
-                **self.step.state(),
-                "iteration": self.iteration,
-                "evaluated": self.evaluated,
-                "best_miou": self.best,
-                "seconds": self.seconds,
-                "data_seconds": self.data_seconds,
-            }
-            self.files.save(contents, self.iteration, best=best, keep=self.schedule.keep)
-        self.here.wait()
-
-    def _restore(self) -> None:
-        found = self.files.last.is_file()
-        if self.here.any(found) and not self.here.all(found):
-            raise RmrkdError(
-                f"`{self.files.last}` is seen by some workers and not by others",
-                "with several machines the run directory must be on storage they share",
-            )
-        if not found:
-            if self.here.is_first:
-                self.files.trim_log(0)
-            return
-        saved = read_checkpoint(self.files.last)
-        before = saved.meta.get("world_size"), saved.meta.get("batch_size")
-        now = self.here.size, self.schedule.batch_size
-        if before != now:
-            raise RmrkdError(
-                f"`{self.files.path}` was trained by {before[0]} worker(s) of {before[1]} images, and is resumed by "
-                f"{now[0]} of {now[1]}: it would see other batches",
-                f"--gpus {before[0]} --batch-size {before[1]}",
-            )
-        load_into(self.model, saved.state, str(self.files.last))
-        self.step.restore(saved.rest)
-        self.iteration = int(saved.rest["iteration"])
-        self.best = float(saved.rest["best_miou"])
-        self.evaluated = int(saved.rest["evaluated"])
-        self.seconds, self.data_seconds = float(saved.rest["seconds"]), float(saved.rest["data_seconds"])
-        if self.here.is_first:
-            self.files.trim_log(self.iteration)
+        self.journal.flush()
+        self.progress.log_lines = self.journal.lines
+        self.state.save(self.progress, self._meta(RUN_KIND), best=best)
 
     def _leave(self, signum: int) -> None:
         raise Interrupted(
-            signum, f"stopped by signal {signum} after iteration {self.iteration}; the state is saved",
+            signum,
+            f"stopped by {signal.Signals(signum).name} after iteration {self.progress.iteration} of "
+            f"{self.schedule.iters}; the state is saved in `{self.files.checkpoints.last}`",
             "the same command with --resume goes on",
-        )  # fmt: skip
+        )
 
-    def _finish(self, matrix: ConfusionMatrix) -> None:
+    def finish(self, matrix: ConfusionMatrix) -> None:
         """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
         if self.here.is_first:
             network = self.model.student
@@ -265,16 +304,18 @@ class Training:
             save_torch({"meta": meta, "state_dict": state}, self.files.student)
             load_into(network, read_checkpoint(self.files.student).student(), str(self.files.student))
             training = {
-                "iterations": self.iteration,
-                "seconds": self.seconds,
-                "seconds_per_step": self.seconds / max(1, self.iteration),
+                "iterations": self.progress.iteration,
+                "seconds": self.progress.seconds,
+                "seconds_per_step": self.progress.seconds / max(1, self.progress.iteration),
+                "skipped_steps": self.progress.skipped,
+                "changes": self.progress.changes,
                 "workers": self.here.size,
                 "device": device_name(self.here.device),
             }
             record = make_record(
                 matrix, protocol(self.info, self.val_samples, "val"), name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student), training=training,
-                best_miou=self.best, **cost(network, self.info.eval_scale),
+                best_miou=self.progress.best_miou, **cost(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)
         self.here.wait()
@@ -290,9 +331,7 @@ class Training:
             "role": self.role,
             "method": self.preset.method,
             "seed": self.preset.seed,
-            "iterations": self.iteration,
-            "world_size": self.here.size,
-            "batch_size": self.schedule.batch_size,
+            "iterations": self.progress.iteration,
             "sources": self.built.sources,
             "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
         }

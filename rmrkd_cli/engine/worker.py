@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
-from rmrkd_cli.engine.job import read_job
-from rmrkd_cli.engine.launch import ERROR_FILE, run_job
+from rmrkd_cli.engine.verdict import Verdicts
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.signals import exit_on_stops
+
+_SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
 def main(job_file: str) -> int:
-    """Runs the job; leaves the first error of all workers in the file the launching process reads."""
+    """Runs the job; leaves the first error of all workers where the launching process reads it."""
+    exit_on_stops(at_once=True)  # until the run itself catches them
+    _die_with_the_launcher()
+    verdicts = Verdicts.of_this_process()
+    if (told := verdicts.error()) is not None and verdicts.final:
+        return told.exit_code  # started again after an error that will not go away
+    from rmrkd_cli.engine.job import read_job
+    from rmrkd_cli.engine.launch import run_job
+
     try:
         run_job(read_job(Path(job_file)))
     except RmrkdError as error:
-        _tell(error)
+        verdicts.tell(error, final=True)
         return error.exit_code
     except OSError as error:
-        _tell(RunError(str(error)))
+        verdicts.tell(RunError(str(error)), final=True)
         return 1
     except Exception as error:
-        if _tell(RunError(f"{type(error).__name__}: {error}")):
-            traceback.print_exc()  # the others only say that they lost this one
+        if _lost_another(error):
+            verdicts.tell(RunError("a worker does not answer the others any more"), final=False)
+        elif verdicts.tell(RunError(f"{type(error).__name__}: {error}"), final=False):
+            traceback.print_exc()
         return 1
     return 0
 
 
-def _tell(error: RmrkdError) -> bool:
-    """Leaves the error for the launching process; False where another worker was first."""
-    target = Path(os.environ[ERROR_FILE])
-    told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    partial.write_text(json.dumps(told), encoding="utf-8")
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink()
-    return True
+def _die_with_the_launcher() -> None:
+    """A launcher that is killed can stop nobody, and its workers would go on writing beside their successors."""
+    launcher = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != launcher:  # it died before it could be asked for
+            os._exit(1)
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether the error only says that another worker is gone; gloo has no class of its own for that."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 if __name__ == "__main__":

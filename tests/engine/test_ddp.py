@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rmrkd_cli.commands.train import train
-from rmrkd_cli.engine.launch import Cluster
+from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset
 from tests.cli import rmrkd

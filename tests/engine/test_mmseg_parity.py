@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmrkd_cli.commands.train import train
-from rmrkd_cli.engine.launch import Cluster
+from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.presets import load_preset
 from tests import trees
 from tests.cli import rmrkd

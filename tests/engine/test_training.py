@@ -12,8 +12,8 @@ import torch
 from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.commands.train import train
 from rmrkd_cli.engine import trainer
-from rmrkd_cli.engine.launch import Cluster
-from rmrkd_cli.engine.run_dir import RunDir
+from rmrkd_cli.engine.checkpoints import Checkpoints
+from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets import load_preset
 from tests.cli import rmrkd
@@ -104,14 +104,14 @@ def test_replaying_the_written_configuration_gives_the_same_student(finished: Pa
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the third step."""
-    step = trainer.TrainStep.__call__
+    step = trainer.TrainStep.backward
 
     def stopped(self: trainer.TrainStep, batches: list, number: int) -> dict:
         if number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batches, number)
 
-    monkeypatch.setattr(trainer.TrainStep, "__call__", stopped)
+    monkeypatch.setattr(trainer.TrainStep, "backward", stopped)
 
 
 def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def stop_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object) -> None:
         raise Interrupted(signal.SIGTERM, "killed")
 
-    monkeypatch.setattr(trainer.Training, "_finish", stopped)
+    monkeypatch.setattr(trainer.Training, "finish", stopped)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -179,10 +179,10 @@ def test_resuming_with_other_settings_is_refused_by_name(finished: Path, tiny: P
 
 
 def test_old_checkpoints_go_only_beyond_keep(tmp_path: Path) -> None:
-    files = RunDir(tmp_path)
+    files = Checkpoints(tmp_path)
     for iteration in (1, 2, 3):
         files.save({"meta": {}, "state_dict": {"a": torch.zeros(1)}}, iteration, best=iteration == 1, keep=2)
-    assert [path.name for path in files.checkpoints()] == ["iter_3.pth", "iter_2.pth"]
+    assert [path.name for path in files.numbered()] == ["iter_3.pth", "iter_2.pth"]
     assert files.best.is_file()
     assert files.last.samefile(tmp_path / "iter_3.pth")
 

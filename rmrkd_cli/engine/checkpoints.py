@@ -1,0 +1,130 @@
+"""The checkpoint files of one run: written, kept, and found again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rmrkd_cli import digest
+from rmrkd_cli.checkpoint import PARTIAL, link_or_copy, read_checkpoint, save_torch
+from rmrkd_cli.errors import RmrkdError, RunError
+
+_NAME = re.compile(r"iter_(\d+)\.pth")
+DAMAGED = ".damaged"  # is added to the name of a file that was set aside
+
+
+class Checkpoints:
+    """`iter_N.pth`, `last.pth` and `best.pth` in a run's directory.
+
+    `last.pth` and `best.pth` are second names of one of the others, or copies where there are no hard links.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = folder / "last.pth"
+        self.best = folder / "best.pth"
+
+    def numbered(self) -> list[Path]:
+        """`iter_N.pth`, newest first."""
+        found = [(int(m[1]), p) for p in self.folder.glob("iter_*.pth") if (m := _NAME.fullmatch(p.name))]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def save(self, contents: Mapping[str, Any], iteration: int, *, best: bool, keep: int) -> None:
+        """Writes `iter_N.pth`, points `last.pth` (and `best.pth`) at it, then drops the oldest beyond `keep`.
+
+        What was written is read again first: nothing is deleted before a newer file is known to be good.
+
+        Raises:
+            RunError: When it cannot be written, or is not what was written when it is read again.
+        """
+        path = self.folder / f"iter_{iteration}.pth"
+        save_torch(contents, path)
+        if harm := digest.damage(path, required=True):
+            raise RunError(f"`{path}` was written and cannot be trusted: {harm}", "is the disk failing?")
+        link_or_copy(path, self.last)
+        if best:
+            link_or_copy(path, self.best)
+        for old in self.numbered()[keep:]:
+            old.unlink()
+
+    def newest_good(self, say: Callable[[str], None]) -> Path | None:
+        """The file to resume from; none where nothing was saved yet.
+
+        Damaged files that are newer are reported and set aside, so that they count neither as checkpoints to keep nor
+        as ones to load.
+
+        Raises:
+            RmrkdError: When there are checkpoints and none is whole.
+        """
+        harmed: list[tuple[Path, str]] = []
+        for path in self._candidates():
+            harm = digest.damage(path, required=True)
+            if not harm:
+                for bad, why in harmed:
+                    say(f"`{bad}` is damaged ({why}): set aside as `{_set_aside(bad).name}`; going on from `{path}`")
+                return path
+            harmed.append((path, harm))
+        if harmed:
+            lines = "\n".join(f"  {path.name}: {why}" for path, why in harmed)
+            raise RmrkdError(
+                f"no checkpoint in `{self.folder}` can be used:\n{lines}",
+                "--fresh moves this run aside and starts again",
+            )
+        return None
+
+    def repair_names(self, source: Path, best_iteration: int, say: Callable[[str], None]) -> None:
+        """Makes `last.pth` and `best.pth` what they were when `source` was written.
+
+        A kill can come between a checkpoint and its second names.
+
+        Args:
+            source: The checkpoint that is resumed from.
+            best_iteration: That of the best score so far, 0 where there was none.
+        """
+        if not (self.last.exists() and self.last.samefile(source)):
+            link_or_copy(source, self.last)
+        if not best_iteration or _iteration_of(self.best) == best_iteration:
+            return
+        kept = self.folder / f"iter_{best_iteration}.pth"
+        if _iteration_of(kept) == best_iteration:
+            link_or_copy(kept, self.best)
+            return
+        if self.best.exists() and digest.damage(self.best, required=True):
+            _set_aside(self.best)
+        say(f"`{self.best}` of iteration {best_iteration} is lost; its score is remembered")
+
+    def clear_partial(self) -> None:
+        """Removes what a killed run was about to write."""
+        for path in self.folder.glob(f".*{PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    def _candidates(self) -> Iterator[Path]:
+        """Newest first, each file once whatever names it has."""
+        numbered = self.numbered()
+        seen = set()
+        for path in (*numbered[:1], self.last, *numbered[1:], self.best):
+            if not path.is_file():
+                continue
+            identity = path.stat().st_dev, path.stat().st_ino
+            if identity not in seen:
+                seen.add(identity)
+                yield path
+
+
+def _iteration_of(path: Path) -> int | None:
+    """The iteration a whole checkpoint was written at; none for a missing or damaged file."""
+    if not path.is_file() or digest.damage(path, required=True):
+        return None
+    return int(read_checkpoint(path, lazy=True, verified=True).rest["iteration"])
+
+
+def _set_aside(path: Path) -> Path:
+    number, target = 1, path.with_name(path.name + DAMAGED)
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}{DAMAGED}{number}")
+    os.replace(path, target)
+    return target

@@ -1,0 +1,75 @@
+"""Numbers that go wrong: found before they reach the weights, named, and kept for replay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmrkd_cli.checkpoint import save_torch
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.errors import RunError
+
+GRADIENT = "gradient"
+MOST_IN_ROW = 10  # steps that may be left out one after the other before a run counts as lost
+_SHOWN = 8
+
+
+def not_finite(named: Mapping[str, Tensor], norm: Tensor | None) -> dict[str, float]:
+    """The losses that are not finite, and `gradient` where only its norm is not; one copy from the device.
+
+    Args:
+        named: Scalars.
+        norm: Of all gradients together; none where a gradient scaler takes care of them.
+    """
+    values = [value.detach().float() for value in named.values()]
+    numbers = torch.stack(values if norm is None else [*values, norm.float()]).tolist()
+    wrong = {name: value for name, value in zip(named, numbers, strict=False) if not math.isfinite(value)}
+    if not wrong and norm is not None and not math.isfinite(numbers[-1]):
+        wrong[GRADIENT] = numbers[-1]
+    return wrong
+
+
+def keep_for_replay(
+    target: Path, batches: Sequence[Batch], images: Sequence[str], wrong: Mapping[str, float], state: Mapping[str, Any]
+) -> None:
+    """The very tensors of the step, the names of its images, and the weights it began with.
+
+    Args:
+        images: Files, in the order of the batches.
+        state: The distiller's state dict; its batch-norm statistics have seen this batch.
+    """
+    contents = {
+        "images": [batch.images.cpu() for batch in batches],
+        "labels": [batch.labels.cpu() for batch in batches],
+        "files": list(images),
+        "not_finite": dict(wrong),
+        "state_dict": dict(state),
+    }
+    save_torch(contents, target)
+
+
+def describe(wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
+    """Which numbers, at which step, on which images."""
+    what = ", ".join(
+        f"the norm of the gradient is {value}, every loss is finite"
+        if name == GRADIENT
+        else f"loss `{name}` is {value}"
+        for name, value in wrong.items()
+    )
+    shown = ", ".join(images[:_SHOWN]) + (f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else "")
+    return f"{what} at iteration {iteration}, on {shown}"
+
+
+def run_error(told: Sequence[str], folder: Path, skipped_in_row: int) -> RunError:
+    """What ends the run."""
+    again = f" ({skipped_in_row} steps in a row were left out)" if skipped_in_row else ""
+    return RunError(
+        f"{'; '.join(told)}{again}; images, labels and weights of that step are kept in `{folder}`",
+        "lower the learning rate with --set schedule.lr=…, clip gradients with --set schedule.clip_grad=10, or leave "
+        "such steps out with --skip-nonfinite; --resume goes on before it",
+    )

@@ -1,0 +1,124 @@
+"""The uninterrupted runs that every other one is held against; each is made once and kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.endurance.commands import Call, Command, Failed
+from tests.endurance.watch import checkpoints
+
+Make = Callable[[Call, Path], tuple[float, float]]  # a call and a folder to the seconds of start-up, and in all
+STOPPED_AFTER = 30  # iterations of the run whose checkpoints are damaged
+BASELINE = Call(name="baseline", role="baseline")
+TEACHER = Call(name="teacher", role="teacher", iters=8)
+PAIR = Call(name="pair", role="baseline", options=("--gpus", "2", "--batch-size", "4"))
+
+
+class NoReference(Exception):
+    """An uninterrupted run failed, so that no trial can be judged."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A run's directory, and what its uninterrupted course took."""
+
+    run_dir: Path
+    startup: float  # seconds until the first line of the log
+    seconds: float  # in all
+
+    @property
+    def checkpoint_size(self) -> int:
+        return checkpoints(self.run_dir)[0].stat().st_size
+
+    def expected(self, done: int, iters: int) -> float:
+        """Seconds that a start which finds `done` iterations will take."""
+        return self.startup + (self.seconds - self.startup) * (1 - done / iters)
+
+
+class References:
+    """Makes what is missing below a directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._lock = folder, threading.RLock()
+
+    def distill(self) -> Call:
+        """The call that distils, with a teacher trained here."""
+        teacher = self.of(TEACHER).run_dir / "student.pth"
+        return Call(name="distill", role="distill", options=("--teacher-checkpoint", str(teacher)))
+
+    def of(self, call: Call) -> Reference:
+        """The run of a call, from beginning to end."""
+        return self._get(call, call.name, _whole)
+
+    def stopped(self) -> Reference:
+        """A run that SIGTERM stopped when more than one checkpoint was there."""
+        return self._get(BASELINE, "stopped", _stopped)
+
+    def _get(self, call: Call, name: str, make: Make) -> Reference:
+        kept, making = self.folder / name, self.folder / f"{name}.making"
+        with self._lock:
+            if not (kept / "times.json").is_file():
+                shutil.rmtree(making, ignore_errors=True)
+                try:
+                    startup, seconds = make(call, making)
+                except Failed as error:
+                    raise NoReference(f"no reference `{name}`, see {making}: {error}") from error
+                found = Reference(kept / call.role, startup, seconds)
+                times = {key: value for key, value in asdict(found).items() if key != "run_dir"}
+                (making / "times.json").write_text(json.dumps(times), encoding="utf-8")
+                shutil.rmtree(kept, ignore_errors=True)
+                making.rename(kept)
+            return Reference(kept / call.role, **json.loads((kept / "times.json").read_text(encoding="utf-8")))
+
+
+def machine_options(rank: int, port: int) -> tuple[str, ...]:
+    """What two launchers on this machine are started with."""
+    return "--node-rank", str(rank), "--rdzv-endpoint", f"127.0.0.1:{port}"
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def _whole(call: Call, folder: Path) -> tuple[float, float]:
+    command = _start(call, folder)
+    try:
+        command.until(lambda: bool(command.watch.new_line()))
+        startup = command.seconds
+        command.expect(0)
+        return startup, command.seconds
+    finally:
+        _end(command)
+
+
+def _stopped(call: Call, folder: Path) -> tuple[float, float]:
+    command = _start(call, folder)
+    try:
+        if not command.until(lambda: command.watch.new_line().get("iter", 0) >= STOPPED_AFTER, every=0.001):
+            command.expect(128 + signal.SIGTERM)
+        command.send(signal.SIGTERM)
+        command.expect(128 + signal.SIGTERM)
+        if len(checkpoints(folder / call.role)) < 2:
+            raise Failed("a stopped run has no two checkpoints")
+        return 0.0, command.seconds
+    finally:
+        _end(command)
+
+
+def _start(call: Call, folder: Path) -> Command:
+    line = call.line(folder, loaders=1)
+    return Command(line, folder / call.role, folder / "told.txt", mark="reference", core=None)
+
+
+def _end(command: Command) -> None:
+    if not command.ended:
+        command.kill()
