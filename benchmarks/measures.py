@@ -10,6 +10,7 @@ from benchmarks.result import Measure
 MODULES = (
     "startup",
     "transfer",
+    "guarantees",
     "evaluation",
     "other_losses",
     "rmrkd",

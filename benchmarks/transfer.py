@@ -15,7 +15,7 @@ from benchmarks.networks import build, preset
 from benchmarks.pairs import checked_pairs
 from benchmarks.processes import output, rmrkd, seconds_of
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
-from rmrkd_cli.checkpoint import RUN_KIND
+from rmrkd_cli.checkpoint import RUN_KIND, save_torch
 from rmrkd_cli.engine.step import TrainStep
 
 _COPY = """
@@ -58,7 +58,7 @@ def write_checkpoint(path: Path, quick: bool) -> None:
         parameter.grad = torch.randn_like(parameter)
     step.optimizer.step()
     contents = {"meta": {"kind": RUN_KIND}, "state_dict": model.state_dict(), **step.state(), "iteration": 1}
-    torch.save(contents, path)
+    save_torch(contents, path)
 
 
 def _fresh(written: Path, *command: object) -> Path:

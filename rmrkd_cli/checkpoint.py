@@ -108,8 +108,19 @@ def save_atomic(write: Callable[[Path], None], path: Path) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # other writers than ours can report a full disk as RuntimeError
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RunError(f"cannot write `{path}`: {why}", _place_hint(path.parent)) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: Exception) -> RunError:
+    """Says what could not be written and why, and how much room there is."""
+    import shutil
+
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    try:
+        free = f"{shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free there: free some space, or "
+    except OSError:
+        free = ""
+    return RunError(f"cannot write `{path}`: {why}", f"{free}choose another place; what was saved before is whole")
 
 
 def save_torch(contents: Mapping[str, Any], path: Path) -> None:
@@ -237,16 +248,6 @@ def _copy(source: Path, target: Path) -> None:
     import shutil
 
     shutil.copyfile(source, target)
-
-
-def _place_hint(folder: Path) -> str:
-    import shutil
-
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return "choose another place"
-    return f"{free / 1e9:.2f} GB are free there: free some space, or choose another place"
 
 
 def sync_folder(folder: Path) -> None:

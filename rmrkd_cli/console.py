@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -31,8 +31,9 @@ err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """One line of log."""
-    err.print(escape(text), highlight=False, soft_wrap=True)
+    """One line of log; a terminal that is gone is no reason to end a run."""
+    with suppress(OSError):
+        err.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def show_error(error: RmrkdError) -> None:

@@ -33,6 +33,10 @@ class RunError(RmrkdError):
     exit_code = 1
 
 
+class LostError(RunError):
+    """A process that the run needs was ended from outside; the same again may well succeed."""
+
+
 class Interrupted(RmrkdError):
     """A signal ended the run after its state was saved (exit code 130 or 143)."""
 

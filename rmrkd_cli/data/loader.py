@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import LostError, RmrkdError
 from rmrkd_cli.signals import ignore_stops
 
 
@@ -49,6 +50,24 @@ def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *,
     )
     for item in loader:
         yield _or_raise(item)
+
+
+@contextmanager
+def lost_loaders_named() -> Iterator[None]:
+    """Around all that reads with loader processes: torch raises where the main thread happens to be.
+
+    Raises:
+        LostError: When such a process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LostError(
+            f"a process that reads images is gone: {str(error).splitlines()[0]}",
+            "killed for want of memory? try fewer with --workers, or --cache off; --resume goes on",
+        ) from error
 
 
 class _Told(Dataset[Any]):

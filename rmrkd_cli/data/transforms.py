@@ -76,14 +76,19 @@ class TrainSet(Dataset[TrainItem]):
     def __getitem__(self, key: tuple[int, int]) -> TrainItem:
         """The sample `index` as drawn for `position`, its place in the whole run's order."""
         position, index = key
-        state = np.random.SeedSequence([self.seed, position]).generate_state(2)
-        np.random.seed(state[0])  # mmseg's transforms draw from the global generators
-        random.seed(int(state[1]))
+        seed_draws(self.seed, position)
         image, labels = self.crop(self.source.pair(index))
         item = {"img": image, "gt_semantic_seg": labels, "seg_fields": ["gt_semantic_seg"]}
         item = self.transform(item)
         target = torch.from_numpy(item["gt_semantic_seg"])
         return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index)
+
+
+def seed_draws(seed: int, position: int) -> None:
+    """What is drawn next depends on these two alone; mmseg's transforms draw from the global generators."""
+    state = np.random.SeedSequence([seed, position]).generate_state(2)
+    np.random.seed(state[0])
+    random.seed(int(state[1]))
 
 
 class EvalSet(Dataset[EvalItem]):

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.distiller import Distiller
+
+
+def seed_step(seed: int, step: int, rank: int, device_type: str) -> None:
+    """Dropout and MGD's mask depend on these three alone.
+
+    As torch.manual_seed, which also asks every other kind of device and takes longer than all the rest of this.
+    """
+    state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(state)
+    if device_type == "cuda":
+        torch.cuda.manual_seed(state)
 
 
 def make_deterministic(network: nn.Module, device_type: str) -> None:
@@ -34,17 +47,17 @@ def replace_pooling(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.AdaptiveAvgPool2d):
-                setattr(parent, name, MatrixPool2d(child.output_size))
+                setattr(parent, name, MatrixPool2d(cast("int | tuple[int | None, int | None]", child.output_size)))
 
 
 class MatrixPool2d(nn.Module):
     """nn.AdaptiveAvgPool2d as a product with averaging matrices on either side.
 
     Args:
-        output_size: One number, or (height, width); none keeps the input's.
+        output_size: One number, or (height, width), of which either may be none for the input's own.
     """
 
-    def __init__(self, output_size: int | tuple[int | None, int | None] | None) -> None:
+    def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
         super().__init__()
         self.output_size = output_size if isinstance(output_size, tuple) else (output_size, output_size)
 
@@ -63,7 +76,7 @@ def _averages(size: int, out: int, like: Tensor) -> Tensor:
     position = torch.arange(size, device=like.device)
     start, end = index * size // out, -(-(index + 1) * size // out)
     inside = (position >= start) & (position < end)
-    return (inside / (end - start)).to(like.dtype)
+    return (inside.double() / (end - start)).to(like.dtype)
 
 
 def warm_buckets(model: Distiller, wrapped: nn.Module, crop: tuple[int, int], device: torch.device) -> None:

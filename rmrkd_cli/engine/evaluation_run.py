@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint, write_text
 from rmrkd_cli.console import screen
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
+from rmrkd_cli.data.loader import lost_loaders_named
 from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
@@ -76,7 +77,7 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loa
 def run_evaluation(job: EvalJob) -> None:
     """Evaluates on all workers; the first writes the record to `job.output`."""
     given = Preset.model_validate(job.preset) if job.preset is not None else None
-    with world(job.device) as here, screen(quiet=not here.is_first) as shown:
+    with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
         loaded = load_checkpoint_network(job.checkpoint, given, job.device)
         info = _dataset_for(job, loaded)
         samples = _samples(info, job)

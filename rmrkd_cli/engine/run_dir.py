@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rmrkd_cli.checkpoint import write_text
+from rmrkd_cli.checkpoint import cannot_write, write_text
 from rmrkd_cli.engine.checkpoints import Checkpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import to_yaml
@@ -87,8 +87,11 @@ class RunDir:
         write_text(to_yaml(preset, f"rmrkd train --preset {self.config} --work-dir DIR"), self.config)
 
     def append_log(self, line: Mapping[str, Any]) -> None:
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        try:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise cannot_write(self.log, error) from error
 
     def sync_log(self) -> None:
         """Before a checkpoint that counts the log's lines they must be on the disk as surely as it will be."""

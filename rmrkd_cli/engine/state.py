@@ -19,10 +19,17 @@ Say = Callable[[str], None]
 
 
 class RunState:
-    """Saved by the first worker, restored by all."""
+    """Saved by the first worker, restored by all.
 
-    def __init__(self, files: RunDir, model: Distiller, step: TrainStep, schedule: Schedule, here: World) -> None:
+    Args:
+        teacher: Source and hash of the teacher's weights, as the checkpoint's `meta.sources` names them.
+    """
+
+    def __init__(
+        self, files: RunDir, model: Distiller, step: TrainStep, schedule: Schedule, here: World, teacher: object = None
+    ) -> None:
         self.files, self.model, self.step, self.schedule, self.here = files, model, step, schedule, here
+        self.teacher = teacher
 
     def save(self, progress: Progress, meta: dict[str, Any], *, best: bool) -> None:
         """Writes a checkpoint; every worker comes back from here when it is written.
@@ -59,6 +66,7 @@ class RunState:
                     "with several machines the run directory must be on storage they share",
                 )
             saved = read_checkpoint(found, verified=True)
+            self._check_teacher(saved)
             changed = self._changed(saved, force=force)
             load_into(self.model, saved.state, str(found))
             self.step.restore(saved.rest)
@@ -91,6 +99,19 @@ class RunState:
             "batch_size": schedule.batch_size,
             "accumulate": schedule.accumulate,
         }
+
+    def _check_teacher(self, saved: Checkpoint) -> None:
+        sources = saved.meta.get("sources")
+        before, now = (
+            told.get("sha256") if isinstance(told, dict) else None
+            for told in (sources.get("teacher") if isinstance(sources, dict) else None, self.teacher)
+        )
+        if before != now:
+            raise RmrkdError(
+                f"`{self.files.path}` was taught by a teacher whose file has the SHA-256 {str(before)[:12]}…, "
+                f"now it is {str(now)[:12]}…",
+                "give the same file with --teacher-checkpoint, or --fresh to start again",
+            )
 
     def _changed(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
         """What differs, as name → (before, now); refused unless forced."""

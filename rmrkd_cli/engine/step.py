@@ -92,6 +92,8 @@ class TrainStep:
         """Leaves out this step's update: what its forward passes told batch norm is taken back too."""
         for buffer, before in self._buffers:
             buffer.copy_(before)
+        if self.scaler.is_enabled():
+            self.update()  # it leaves the step out by itself, and lowers its scale
         self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,12 +20,12 @@ from rmrkd_cli.console import Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.decoded import DecodedImages
 from rmrkd_cli.data.files import SampleFiles
-from rmrkd_cli.data.loader import Batch, training_batches
+from rmrkd_cli.data.loader import Batch, lost_loaders_named, training_batches
 from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
 from rmrkd_cli.engine.build import build_distiller
-from rmrkd_cli.engine.determinism import make_deterministic, warm_buckets
+from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
@@ -48,7 +47,7 @@ from rmrkd_cli.signals import StopRequest, stop_requests
 def run_training(job: TrainJob) -> None:
     """Trains one role; leaves checkpoints, log, student and result in the run's directory."""
     launched = ERRORS in os.environ
-    with world(job.device) as here, screen(quiet=not here.is_first) as shown:
+    with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
         reset_peak_memory(job.device)
         if launched and here.is_first:
             _say_restarted(shown)
@@ -94,7 +93,8 @@ class Training:
             ids = [here.device.index] if here.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
-        self.state = RunState(self.files, self.model, self.step, self.schedule, here)
+        teacher = self.built.sources.get("teacher")
+        self.state = RunState(self.files, self.model, self.step, self.schedule, here, teacher)
         self.progress = self.state.restore(shown.say, force=job.force)
         self.logged = self._clock()
         self.teacher_before = self.model.teacher_digest()
@@ -117,7 +117,7 @@ class Training:
         mark = time.perf_counter()
         for batches in self._batches():
             progress.data_seconds += time.perf_counter() - mark
-            self._seed(progress.iteration)
+            seed_step(self.preset.seed, progress.iteration, self.here.rank, self.here.device.type)
             named = self.step.backward(batches, progress.iteration)
             stopped = self._update(named, batches)
             progress.iteration += 1
@@ -212,11 +212,6 @@ class Training:
             first_step=self.progress.iteration, last_step=schedule.iters,
         )  # fmt: skip
         return training_batches(dataset, sampler, schedule.workers, pin=self.here.device.type == "cuda")
-
-    def _seed(self, step: int) -> None:
-        """Dropout and MGD's mask depend on (seed, step, rank) alone."""
-        state = np.random.SeedSequence([self.preset.seed, step, self.here.rank]).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]))
 
     def _log(self, named: dict[str, Tensor]) -> None:
         """Means over the workers."""

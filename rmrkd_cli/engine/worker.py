@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from rmrkd_cli.engine.verdict import Verdicts
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import LostError, RmrkdError, RunError
 from rmrkd_cli.signals import exit_on_stops
 
 _SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
@@ -29,7 +29,7 @@ def main(job_file: str) -> int:
     try:
         run_job(read_job(Path(job_file)))
     except RmrkdError as error:
-        verdicts.tell(error, final=True)
+        verdicts.tell(error, final=not isinstance(error, LostError))
         return error.exit_code
     except OSError as error:
         verdicts.tell(RunError(str(error)), final=True)

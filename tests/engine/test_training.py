@@ -12,7 +12,6 @@ import torch
 from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.commands.train import train
 from rmrkd_cli.engine import trainer
-from rmrkd_cli.engine.checkpoints import Checkpoints
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets import load_preset
@@ -176,15 +175,6 @@ def test_a_finished_run_is_neither_overwritten_nor_trained_again(finished: Path,
 def test_resuming_with_other_settings_is_refused_by_name(finished: Path, tiny: Path) -> None:
     with pytest.raises(RmrkdError, match=r"schedule\.lr: 0\.01 there, 0\.5 now"):
         run(tiny, finished, "role=baseline", "schedule.lr=0.5", resume=True)
-
-
-def test_old_checkpoints_go_only_beyond_keep(tmp_path: Path) -> None:
-    files = Checkpoints(tmp_path)
-    for iteration in (1, 2, 3):
-        files.save({"meta": {}, "state_dict": {"a": torch.zeros(1)}}, iteration, best=iteration == 1, keep=2)
-    assert [path.name for path in files.numbered()] == ["iter_3.pth", "iter_2.pth"]
-    assert files.best.is_file()
-    assert files.last.samefile(tmp_path / "iter_3.pth")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny: Path, tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""What it costs that a run can be interrupted at any moment: everything a step does for that and for nothing else."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.networks import random_batch
+from benchmarks.pairs import synchronize
+from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.data.transforms import seed_draws
+from rmrkd_cli.engine.build import build_distiller
+from rmrkd_cli.engine.determinism import seed_step
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.finite import not_finite
+from rmrkd_cli.engine.inference import inference_network
+from rmrkd_cli.engine.progress import Progress
+from rmrkd_cli.engine.run_dir import RunDir
+from rmrkd_cli.engine.state import RunState
+from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.presets import load_preset
+
+GOAL = 1.02
+_CLASSES = 8  # of the demo
+
+
+class Guarded:
+    """Steps of a role of `demo`, with what makes them safe timed apart."""
+
+    def __init__(self, role: str, folder: Path, setting: Setting) -> None:
+        preset = load_preset("demo")
+        self.schedule = preset.schedule_for(role)
+        self.setting = setting
+        device = torch.device(setting.device)
+        self.here = World(0, 1, device)
+        built = build_distiller(preset, role, _CLASSES, device=device.type, say=lambda _: None, with_weights=False)
+        self.model = built.distiller.place(device, inference_network)
+        self.step = TrainStep(self.model, self.model, self.schedule, device)
+        self.state = RunState(RunDir(folder), self.model, self.step, self.schedule, self.here)
+        self.batch = random_batch(preset)
+        self.batch.labels.remainder_(_CLASSES)
+        self.progress = Progress()
+
+    def steps(self, count: int, plain_file: Path) -> tuple[float, float]:
+        """Seconds of `count` steps and a checkpoint: without the guarantees, and with them.
+
+        Both are of the same steps, so that what else the machine does meets both.
+        """
+        working = guarding = 0.0
+        for _ in range(count):
+            guarding += self._timed(self._before)
+            started = time.perf_counter()
+            named = self.step.backward([self.batch], self.progress.iteration)
+            synchronize(self.setting.device)
+            working += time.perf_counter() - started
+            guarding += self._timed(partial(self._decide, named))
+            working += self._timed(self.step.update)
+            self.progress.iteration += 1
+        safe, plain = self._timed(self._save), self._timed(partial(self._save_plainly, plain_file))
+        return working + plain, working + guarding + safe
+
+    def _before(self) -> None:
+        seed_step(0, self.progress.iteration, 0, self.setting.device)
+        for position in range(len(self.batch.indices)):  # loader processes do this beside the training
+            seed_draws(0, position)
+
+    def _decide(self, named: dict[str, torch.Tensor]) -> None:
+        wrong = not_finite(named, self.step.gradient_norm())
+        self.here.largest(bool(wrong), 0)
+
+    def _save(self) -> None:
+        self.model.teacher_digest()
+        self.state.save(self.progress, {}, best=True)
+
+    def _save_plainly(self, file: Path) -> None:
+        torch.save({"meta": {}, "state_dict": self.model.state_dict(), **self.step.state()}, file)
+
+    def _timed(self, call: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        call()
+        synchronize(self.setting.device)
+        return time.perf_counter() - started
+
+
+def guarantees(setting: Setting) -> Result:
+    count = 2 if setting.quick else 100
+    rows = []
+    checked = ""
+    for role in ("distill", "baseline"):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            guarded = Guarded(role, folder, setting)
+            checked = check(guarded)
+            setting.say(f"  {role}: {checked}")
+            guarded.steps(min(count, 3), folder / "plain.pth")
+            plain, ours = [], []
+            for number in range(1, setting.pairs + 1):
+                without, with_them = guarded.steps(count, folder / "plain.pth")
+                plain.append(without / count)
+                ours.append(with_them / count)
+                setting.say(f"  {role} {number}/{setting.pairs}: {with_them / without:.4f}")
+            rows.append(Row(f"a step of `demo`, {role}", "s", plain, ours, bound=True, goal=GOAL))
+    what = (
+        f"{count} steps of `demo` and one checkpoint, as often as the preset writes one, on random images: seeding by "
+        "position, the search for numbers that are not finite, the agreement on signals, the teacher's digest, and a "
+        "checkpoint that is hashed, synced to the disk and read again, against the same steps with none of that and "
+        "`torch.save`"
+    )
+    return Result("guarantees", what, checked, rows)
+
+
+def check(guarded: Guarded) -> str:
+    """A guarded step moves the weights exactly as an unguarded one.
+
+    Raises:
+        Disagreement: Where it does not.
+    """
+    bare = copy.deepcopy(guarded.model)
+    step = TrainStep(bare, bare, guarded.schedule, guarded.here.device)
+    for taken, safe in ((step, False), (guarded.step, True)):
+        _one(taken, guarded.batch, guarded.here if safe else None)
+    theirs, ours = bare.state_dict(), guarded.model.state_dict()
+    if not all(torch.equal(theirs[key], ours[key]) for key in theirs):
+        raise Disagreement("a guarded step gives other weights")
+    return f"all {len(theirs)} tensors are equal after a step, bit by bit"
+
+
+def _one(step: TrainStep, batch: Batch, here: World | None) -> None:
+    seed_step(0, 0, 0, step.device.type)
+    named = step.backward([batch], 0)
+    if here is not None:
+        here.largest(bool(not_finite(named, step.gradient_norm())), 0)
+    step.update()
+
+
+MEASURES: dict[str, Measure] = {"guarantees": guarantees}
