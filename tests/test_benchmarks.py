@@ -19,6 +19,7 @@ ROWS = {
     "startup": 4,
     "data": 3,
     "evaluation": 2,
+    "guarantees": 2,
     "rmrkd-19x2048": 2,
     "rmrkd-150x512": 2,
     "rmrkd-bmm": 2,
