@@ -38,9 +38,10 @@ def say(text: str) -> None:
 
 def show_error(error: RmrkdError) -> None:
     """The message, and below it the hint."""
-    err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
-    if error.hint:
-        err.print(f"\n[bold]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+    with suppress(OSError):
+        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+        if error.hint:
+            err.print(f"\n[bold]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
 
 
 def show_table(
@@ -130,8 +131,13 @@ def screen(quiet: bool = False) -> Iterator[Screen]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    progress = Progress(*columns, console=err, transient=True)
+    progress.start()
+    try:
         yield Screen(progress, quiet)
+    finally:
+        with suppress(OSError):  # the terminal may be what ended the run
+            progress.stop()
 
 
 def losses_line(values: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ class Checkpoints:
         if self.best.exists() and digest.damage(self.best, required=True):
             _set_aside(self.best)
         say(f"`{self.best}` of iteration {best_iteration} is lost; its score is remembered")
+
+    def room_needed(self, contents: Mapping[str, Any], keep: int) -> int:
+        """Bytes that are still missing on the disk for as many files as a run holds at a time; 0 where they are there.
+
+        Args:
+            contents: Of one checkpoint, as in training: momentum takes the room of the weights once more.
+        """
+        size = sum(value.numel() * value.element_size() for value in contents.values())
+        held = sum({path.stat().st_ino: path.stat().st_size for path in self.folder.glob("*.pth")}.values())
+        return max(0, 2 * size * (keep + 2) - held - shutil.disk_usage(self.folder).free)  # the best, and a new one
 
     def clear_partial(self) -> None:
         """Removes what a killed run was about to write."""

@@ -76,6 +76,12 @@ class RunState:
                 say(_what_changes(saved.meta, self._batches(), progress.iteration))
         if self.here.is_first:
             self._tidy(found, progress, say)
+            missing = self.files.checkpoints.room_needed(self.model.state_dict(), self.schedule.keep)
+            if missing:
+                say(
+                    f"`{self.files.path}` lacks {missing / 1e9:.2f} GB of room for this run's checkpoints: it will stop "
+                    "when the disk is full; --keep 1 needs less"
+                )
         return progress
 
     def _find(self, say: Say) -> Path | None:

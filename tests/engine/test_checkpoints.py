@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,3 +162,11 @@ def test_second_names_work_without_hard_links(
     assert iteration_of(files.last) == iteration_of(files.best) == 11
     assert files.last.samefile(files.best) == linked
     assert not list(files.folder.glob(".*"))
+
+
+def test_room_that_is_missing_is_known_before_it_is_needed(files: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"a": torch.zeros(250_000)}  # 1 MB, and as much momentum
+    held = sum(path.stat().st_size for path in files.numbered())
+    for free, missing in ((10_000_000, 0), (0, 8_000_000 - held)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert files.room_needed(weights, keep=2) == missing

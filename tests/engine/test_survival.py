@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pty
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,3 +319,19 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
         run(tiny, tmp_path, "schedule.workers=1", "schedule.iters=40", "schedule.eval_interval=40")
     assert failure.value.exit_code == 1
     assert "--workers" in failure.value.hint
+
+
+def test_a_terminal_that_goes_away_ends_the_run_with_its_state_saved(tiny: Path, tmp_path: Path) -> None:
+    """Its SIGHUP is a request as any other, and that nothing can be printed any more is no error."""
+    overrides = [part for text in (*SCHEDULE[:1], "schedule.iters=4000") for part in ("--set", text)]
+    command = [sys.executable, "-m", "rmrkd_cli", "train", "--preset", str(tiny), "--device", "cpu", *overrides]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*command, "--set", "schedule.eval_interval=4000", "--work-dir", str(tmp_path)])
+    log = tmp_path / "baseline" / "log.jsonl"
+    while not (log.is_file() and len(log.read_bytes().splitlines()) > 2):
+        os.read(terminal, 4096)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert read_checkpoint(tmp_path / "baseline" / "last.pth").rest["iteration"] > 2
