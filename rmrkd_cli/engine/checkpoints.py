@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rmrkd_cli import digest
 from rmrkd_cli.checkpoint import PARTIAL, link_or_copy, read_checkpoint, save_torch
 from rmrkd_cli.errors import RmrkdError, RunError
@@ -97,13 +99,13 @@ class Checkpoints:
             _set_aside(self.best)
         say(f"`{self.best}` of iteration {best_iteration} is lost; its score is remembered")
 
-    def room_needed(self, contents: Mapping[str, Any], keep: int) -> int:
+    def room_needed(self, weights: Mapping[str, Tensor], keep: int) -> int:
         """Bytes that are still missing on the disk for as many files as a run holds at a time; 0 where they are there.
 
         Args:
-            contents: Of one checkpoint, as in training: momentum takes the room of the weights once more.
+            weights: Of one checkpoint; momentum takes as much once more.
         """
-        size = sum(value.numel() * value.element_size() for value in contents.values())
+        size = sum(value.numel() * value.element_size() for value in weights.values())
         held = sum({path.stat().st_ino: path.stat().st_size for path in self.folder.glob("*.pth")}.values())
         return max(0, 2 * size * (keep + 2) - held - shutil.disk_usage(self.folder).free)  # the best, and a new one
 

@@ -79,8 +79,8 @@ class RunState:
             missing = self.files.checkpoints.room_needed(self.model.state_dict(), self.schedule.keep)
             if missing:
                 say(
-                    f"`{self.files.path}` lacks {missing / 1e9:.2f} GB of room for this run's checkpoints: it will stop "
-                    "when the disk is full; --keep 1 needs less"
+                    f"`{self.files.path}` lacks {missing / 1e9:.2f} GB of room for this run's checkpoints: it will "
+                    "stop when the disk is full; --keep 1 needs less"
                 )
         return progress
 
