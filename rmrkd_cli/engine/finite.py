@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rmrkd_cli.checkpoint import save_torch
 from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.engine.distributed import World
 from rmrkd_cli.errors import RunError
 
 GRADIENT = "gradient"
@@ -65,11 +66,21 @@ def describe(wrong: Mapping[str, float], images: Sequence[str], iteration: int) 
     return f"{what} at iteration {iteration}, on {shown}"
 
 
-def run_error(told: Sequence[str], folder: Path, skipped_in_row: int) -> RunError:
+def everyone(here: World, wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
+    """What the workers met, told alike on all of them: by those whose own losses are wrong, or by all.
+
+    A gradient is the same on all workers, whose-ever images spoilt it.
+    """
+    lost = any(name != GRADIENT for name in wrong)
+    told = here.gather((lost, describe(wrong, images, iteration)))
+    return "; ".join([text for guilty, text in told if guilty] or [text for _, text in told])
+
+
+def run_error(told: str, folder: Path, skipped_in_row: int) -> RunError:
     """What ends the run."""
     again = f" ({skipped_in_row} steps in a row were left out)" if skipped_in_row else ""
     return RunError(
-        f"{'; '.join(told)}{again}; images, labels and weights of that step are kept in `{folder}`",
+        f"{told}{again}; images, labels and weights of that step are kept in `{folder}`",
         "lower the learning rate with --set schedule.lr=…, clip gradients with --set schedule.clip_grad=10, or leave "
         "such steps out with --skip-nonfinite; --resume goes on before it",
     )

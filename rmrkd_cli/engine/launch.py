@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rmrkd_cli.engine.addresses import address_towards, interface_towards
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.engine.job import EvalJob, Job, TrainJob, write_job
 from rmrkd_cli.engine.verdict import ERRORS, Verdicts
@@ -117,7 +118,7 @@ def _elastic(job: Job, job_file: Path, cluster: Cluster, endpoint: str, restarts
         run_id=f"rmrkd-{job.role}" if isinstance(job, TrainJob) else "rmrkd",
         max_restarts=restarts,
         start_method="spawn",
-        local_addr=_address_towards(*cluster.meeting_place) if several else "127.0.0.1",
+        local_addr=address_towards(*cluster.meeting_place) if several else "127.0.0.1",
         signals_to_handle=",".join(signum.name for signum in heeded()),
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
@@ -135,7 +136,7 @@ def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
         # A store of its own for each attempt: in a shared one a machine that was replaced waits for keys of the first.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
-    interface = _interface_towards(*cluster.meeting_place) if cluster.nodes > 1 else None
+    interface = interface_towards(*cluster.meeting_place) if cluster.nodes > 1 else None
     if interface and "GLOO_SOCKET_IFNAME" not in os.environ:
         told["GLOO_SOCKET_IFNAME"] = interface  # gloo would take what the machine's own name resolves to
     before = {key: os.environ.get(key) for key in told}
@@ -187,37 +188,6 @@ def _explained(error: Any, verdicts: Verdicts) -> RmrkdError:
             "the same command with --resume goes on; --max-restarts N does so by itself",
         )
     return told or RunError("a worker process died without a message", "look above, and into the run's log.jsonl")
-
-
-def _address_towards(host: str, port: int) -> str:
-    """This machine's own address on the way to the meeting place, by which the others can reach it."""
-    import socket
-
-    try:
-        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(target)  # sends nothing
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise RmrkdError(f"`{host}` cannot be found from here: {error}", "--rdzv-endpoint HOST:PORT") from error
-
-
-def _interface_towards(host: str, port: int) -> str | None:
-    """The network interface with that address; none where it cannot be told."""
-    import fcntl
-    import socket
-    import struct
-
-    address = _address_towards(host, port)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                told = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
-            except OSError:  # an interface without an address
-                continue
-            if socket.inet_ntoa(told[20:24]) == address:
-                return name
-    return None
 
 
 def _say(text: str) -> None:

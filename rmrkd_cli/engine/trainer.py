@@ -29,7 +29,7 @@ from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buc
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
-from rmrkd_cli.engine.finite import GRADIENT, MOST_IN_ROW, describe, keep_for_replay, not_finite, run_error
+from rmrkd_cli.engine.finite import MOST_IN_ROW, everyone, keep_for_replay, not_finite, run_error
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
@@ -147,35 +147,28 @@ class Training:
         Returns:
             The signal that any worker met, 0 for none: all of them stop after the same step.
         """
-        wrong = not_finite(named, self.step.gradient_norm())
+        schedule, wrong = self.schedule, not_finite(named, self.step.gradient_norm())
         failed, stopped = self.here.largest(bool(wrong), self.stop.signum)
         if not failed:
             self.step.update()
             self.progress.skipped_in_row = 0
             return stopped
-        self._leave_out(wrong, batches)
-        return stopped
-
-    def _leave_out(self, wrong: dict[str, float], batches: list[Batch]) -> None:
-        """Ends the run at numbers that are not finite, or goes on without this step's update."""
-        progress, rank = self.progress, self.here.rank
-        step = progress.iteration + 1
-        images = [str(self.train_samples[index].image) for batch in batches for index in batch.indices]
-        lost = [name for name in wrong if name != GRADIENT]
-        # a gradient is the same on all workers, whose-ever images spoilt it
-        everyone = self.here.gather((lost, describe(wrong, images, step)))
-        told = [text for named, text in everyone if named] or [text for _, text in everyone]
+        progress, step = self.progress, self.progress.iteration + 1
         progress.skipped += 1
         progress.skipped_in_row += 1
-        give_up = not self.schedule.skip_nonfinite or progress.skipped_in_row >= MOST_IN_ROW
-        kept = self.files.path / "nonfinite" / f"iter_{step}-rank{rank}.pth"
+        images = [str(self.train_samples[index].image) for batch in batches for index in batch.indices]
+        told = everyone(self.here, wrong, images, step)
+        give_up = not schedule.skip_nonfinite or progress.skipped_in_row >= MOST_IN_ROW
+        folder = self.files.path / "nonfinite"
         if wrong and (give_up or progress.skipped == 1):
-            keep_for_replay(kept, batches, images, wrong, self.model.state_dict())
+            target = folder / f"iter_{step}-rank{self.here.rank}.pth"
+            keep_for_replay(target, batches, images, wrong, self.model.state_dict())
         self.here.wait()
         if give_up:
-            raise run_error(told, kept.parent, progress.skipped_in_row if self.schedule.skip_nonfinite else 0)
+            raise run_error(told, folder, progress.skipped_in_row if schedule.skip_nonfinite else 0)
         self.step.forget()
-        self.journal.skipped(step, "; ".join(told))
+        self.journal.skipped(step, told)
+        return stopped
 
     def _evaluation_is_owed(self) -> bool:
         """A run stopped before or during an evaluation makes up for it; one stopped at the end needs its counts."""

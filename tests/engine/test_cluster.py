@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from rmrkd_cli.engine.addresses import address_towards, interface_towards
 from rmrkd_cli.engine.cluster import MOST_RESTARTS, Cluster, first_host, slurm_step
 from rmrkd_cli.engine.distributed import choose_device
-from rmrkd_cli.engine.launch import _address_towards, _interface_towards
 from rmrkd_cli.engine.verdict import Verdicts
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 
@@ -81,10 +81,10 @@ def test_the_first_host_of_slurms_short_form(nodelist: str, host: str) -> None:
 
 
 def test_the_way_to_a_meeting_place() -> None:
-    assert _address_towards("127.0.0.1", 29500) == "127.0.0.1"
-    assert _interface_towards("127.0.0.1", 29500) == "lo"
+    assert address_towards("127.0.0.1", 29500) == "127.0.0.1"
+    assert interface_towards("127.0.0.1", 29500) == "lo"
     with pytest.raises(RmrkdError, match="cannot be found"):
-        _address_towards("no-such-host.invalid", 29500)
+        address_towards("no-such-host.invalid", 29500)
 
 
 def test_cpu_workers_need_no_gpu() -> None:
