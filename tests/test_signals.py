@@ -104,3 +104,14 @@ def test_nohup_is_respected() -> None:
         with signals.stop_requests() as request:
             os.kill(os.getpid(), signal.SIGHUP)
             assert request.signum == 0
+
+
+def test_a_signal_while_python_takes_itself_down_changes_nothing() -> None:
+    program = (
+        "import atexit, os, signal, sys; from rmrkd_cli.__main__ import main; sys.argv = ['rmrkd', '--version']\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGUSR1)\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("rmrkd ")
