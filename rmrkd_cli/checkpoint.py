@@ -91,8 +91,15 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
     )  # fmt: skip
 
 
-def save_atomic(write: Callable[[Path], None], path: Path) -> None:
-    """Lets `write` fill a file beside `path`, then gives it the name; a kill leaves the old file or the new one."""
+def save_atomic(write: Callable[[Path], None], path: Path, harm: Callable[[Path], str] | None = None) -> None:
+    """Lets `write` fill a file beside `path`, then gives it the name; a kill leaves the old file or the new one.
+
+    Args:
+        harm: Says what is wrong with the file, which is read again from the disk before it gets its name.
+
+    Raises:
+        RunError: When it cannot be written, or is not as it should be.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
@@ -102,6 +109,10 @@ def save_atomic(write: Callable[[Path], None], path: Path) -> None:
             write(partial)
             with partial.open("rb+") as stream:
                 os.fsync(stream.fileno())
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # or memory would be read again
+            if harm is not None and (found := harm(partial)):
+                raise RunError(f"`{path}` was written, and when read again {found}", "is the disk failing?")
             partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
             sync_folder(path.parent)
@@ -124,8 +135,12 @@ def cannot_write(path: Path, error: Exception) -> RunError:
 
 
 def save_torch(contents: Mapping[str, Any], path: Path) -> None:
-    """`torch.save`, whole or not at all, with a digest at the file's end."""
-    save_atomic(lambda partial: digest.save_sealed(contents, partial), path)
+    """`torch.save`, whole or not at all, with a digest at the file's end by which it is read again."""
+
+    def write(partial: Path) -> None:
+        digest.save_sealed(contents, partial)
+
+    save_atomic(write, path, lambda partial: digest.damage(partial, required=True))
 
 
 def write_text(text: str, path: Path) -> None:

@@ -36,18 +36,21 @@ def save_sealed(contents: Mapping[str, Any], path: Path) -> None:
             raise
         comment = _LABEL + writer.digest.hexdigest().encode()
         stream.seek(-len(_NO_COMMENT), 2)
-        stream.write(_LENGTH + comment)
+        writer.write(_LENGTH + comment)
 
 
 def damage(path: Path, *, required: bool = False) -> str:
     """What is wrong with a file's bytes, in words; empty where its digest agrees or, unless `required`, is absent."""
-    with path.open("rb") as stream:
-        size = stream.seek(0, 2)
-        told = _told(stream, size)
-        if told is None:
-            why = "it has no digest at its end, as a file that was cut" if size else "it is empty"
-            return why if required else ""
-        found = _computed(stream, size)
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            told = _told(stream, size)
+            if told is None:
+                why = "it has no digest at its end: cut, or not written by rmrkd" if size else "it is empty"
+                return why if required else ""
+            found = _computed(stream, size)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
     return "" if found == told else f"its bytes have the digest {found[:12]}…, it was written with {told[:12]}…"
 
 

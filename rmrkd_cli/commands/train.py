@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
+    from rmrkd_cli.engine.run_dir import RunDir
     from rmrkd_cli.report import Record
     from rmrkd_cli.schema import Preset
 
@@ -169,7 +170,7 @@ def train_command(
     if print_config:
         console.write(to_yaml(resolved))
         return
-    from rmrkd_cli.engine.cluster import Cluster, slurm_step
+    from rmrkd_cli.engine.cluster import cluster_of, slurm_step
     from rmrkd_cli.engine.distributed import choose_device
 
     slurm = None if dry_run else slurm_step()
@@ -182,12 +183,9 @@ def train_command(
         for line in rehearse(resolved, _roles(resolved), kind):
             console.write(line)
         return
-    if slurm is not None and nodes is None:
-        nodes, node_rank = slurm.nodes, slurm.node_rank if node_rank is None else node_rank
-        rdzv_endpoint = rdzv_endpoint or slurm.endpoint
-    cluster = Cluster(
-        workers=count, nodes=nodes or 1, node_rank=node_rank or 0, rdzv_endpoint=rdzv_endpoint,
-        max_restarts=max_restarts,
+    cluster = cluster_of(
+        workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint, max_restarts=max_restarts,
+        slurm=slurm,
     )  # fmt: skip
     records = train(resolved, work_dir, kind, cluster, resume=resume, fresh=fresh, force=force)
     _show(records, resolved)
@@ -206,45 +204,82 @@ def train(
     """Trains the preset's roles one after the other; returns their result records.
 
     Raises:
-        RmrkdError: Before anything is trained, when any of the directories holds another run.
+        RmrkdError: Before anything is trained, when any of the directories holds another run, or is in use.
     """
     from rmrkd_cli import console
     from rmrkd_cli.engine import preflight
     from rmrkd_cli.engine.job import TrainJob
     from rmrkd_cli.engine.launch import execute
-    from rmrkd_cli.engine.run_dir import RunDir, run_path
     from rmrkd_cli.report import read_record
 
-    root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
-    roles = _roles(preset)
-    plan = []
-    for role in roles:
-        files = RunDir(run_path(root, role, preset.method))
-        own = preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)})
-        plan.append((role, own, files))
+    plan = _plan(preset, work_dir)
     if cluster.is_first:
-        for _, own, files in plan:
+        for own, files in plan:
             files.check(own, resume=resume, fresh=fresh, force=force)
-    waiting = preset if "teacher" in roles else plan[-1][1]
-    left = [role for role, _, files in plan if not (resume and files.finished)]
-    store = preflight.check(waiting, left, device=device, workers=cluster.size)
-    with store or nullcontext() as kept:
+    left = [(own, files) for own, files in plan if not (resume and files.finished)]
+    roles: list[str] = [own.role for own, _ in left]
+    if cluster.is_first and "baseline" not in roles:
+        _compare_with_finished(plan, roles, cluster, force=force)
+    waiting = preset if plan[0][0].role == "teacher" else plan[-1][0]
+    store = preflight.check(waiting, roles, device=device, workers=cluster.size)
+    with store or nullcontext() as kept, ExitStack() as held:
         if cluster.is_first:
-            for _, own, files in plan:
+            for own, files in left:
+                held.enter_context(files.held())
                 files.claim(own, fresh=fresh)
         if kept is not None:
             console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
-        decoded = kept.path if kept is not None else None
-        for role, own, files in plan:
-            if role not in left:
-                console.say(f"{role} is finished already: {files.path}")
+        for own, files in plan:
+            if own.role not in roles:
+                console.say(f"{own.role} is finished already: {files.path}")
                 continue
-            contents = own.model_dump(mode="json")
             job = TrainJob(
-                preset=contents, role=role, run_dir=str(files.path), device=device, decoded=decoded, force=force
-            )
+                preset=own.model_dump(mode="json"), role=own.role, run_dir=str(files.path), device=device,
+                decoded=kept.path if kept is not None else None, force=force,
+            )  # fmt: skip
             execute(job, cluster)
-    return [read_record(files.result) for _, _, files in plan] if cluster.is_first else []
+    return [read_record(files.result) for _, files in plan] if cluster.is_first else []
+
+
+def _plan(preset: Preset, work_dir: Path | None) -> list[tuple[Preset, RunDir]]:
+    """The preset of each role to be trained, and its directory."""
+    from rmrkd_cli.engine.run_dir import RunDir, run_path
+
+    root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
+    return [
+        (
+            preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)}),
+            RunDir(run_path(root, role, preset.method)),
+        )
+        for role in _roles(preset)
+    ]
+
+
+def _compare_with_finished(
+    plan: list[tuple[Preset, RunDir]], left: list[str], cluster: Cluster, *, force: bool
+) -> None:
+    """A student that is still to be trained must see the batches that the finished baseline saw.
+
+    Raises:
+        RmrkdError: When it would not; with `force` that is only said.
+    """
+    from rmrkd_cli import console
+    from rmrkd_cli.report import read_record
+
+    finished = [files for own, files in plan if own.role == "baseline"]
+    if not finished or not left:
+        return
+    trained = read_record(finished[0].result)["training"] or {}
+    schedule = plan[-1][0].schedule
+    before = [trained.get(key) for key in ("workers", "batch_size", "accumulate")]
+    now = [cluster.size, schedule.batch_size, schedule.accumulate]
+    if None in before or before == now:
+        return
+    shown = ["{} worker(s) x {} images x {} pass(es)".format(*numbers) for numbers in (before, now)]
+    told = f"the finished baseline was trained by {shown[0]}, {' and '.join(left)} would be by {shown[1]}"
+    if not force:
+        raise RmrkdError(f"{told}: their results could not be compared", "--force to go on all the same")
+    console.say(f"{told}: their results are not comparable")
 
 
 def _roles(preset: Preset) -> list[str]:

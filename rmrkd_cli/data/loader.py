@@ -61,11 +61,11 @@ def lost_loaders_named() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise LostError(
-            f"a process that reads images is gone: {str(error).splitlines()[0]}",
+            f"a process that reads images is gone: {str(error).splitlines()[0] if str(error) else 'no answer'}",
             "killed for want of memory? try fewer with --workers, or --cache off; --resume goes on",
         ) from error
 

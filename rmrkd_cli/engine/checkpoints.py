@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rmrkd_cli import digest
 from rmrkd_cli.checkpoint import PARTIAL, link_or_copy, read_checkpoint, save_torch
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import RmrkdError
 
 _NAME = re.compile(r"iter_(\d+)\.pth")
 DAMAGED = ".damaged"  # is added to the name of a file that was set aside
@@ -38,15 +38,13 @@ class Checkpoints:
     def save(self, contents: Mapping[str, Any], iteration: int, *, best: bool, keep: int) -> None:
         """Writes `iter_N.pth`, points `last.pth` (and `best.pth`) at it, then drops the oldest beyond `keep`.
 
-        What was written is read again first: nothing is deleted before a newer file is known to be good.
+        Nothing is deleted before the newer file is known to be good (`save_torch` reads it again).
 
         Raises:
             RunError: When it cannot be written, or is not what was written when it is read again.
         """
         path = self.folder / f"iter_{iteration}.pth"
         save_torch(contents, path)
-        if harm := digest.damage(path, required=True):
-            raise RunError(f"`{path}` was written and cannot be trusted: {harm}", "is the disk failing?")
         link_or_copy(path, self.last)
         if best:
             link_or_copy(path, self.best)
@@ -114,17 +112,27 @@ class Checkpoints:
         for path in self.folder.glob(f".*{PARTIAL}"):
             path.unlink(missing_ok=True)
 
-    def _candidates(self) -> Iterator[Path]:
-        """Newest first, each file once whatever names it has."""
-        numbered = self.numbered()
-        seen = set()
-        for path in (*numbered[:1], self.last, *numbered[1:], self.best):
-            if not path.is_file():
-                continue
-            identity = path.stat().st_dev, path.stat().st_ino
-            if identity not in seen:
-                seen.add(identity)
-                yield path
+    def _candidates(self) -> list[Path]:
+        """Newest first, each file once whatever names it has.
+
+        Ordered by the iteration a file claims: somebody may have deleted a name and kept another.
+        """
+        found: dict[tuple[int, int], tuple[float, Path]] = {}
+        for path in (*self.numbered(), self.last, self.best):
+            if path.is_file():
+                status = path.stat()
+                found.setdefault((status.st_dev, status.st_ino), (_claimed(path), path))
+        return [path for _, path in sorted(found.values(), key=lambda entry: -entry[0])]
+
+
+def _claimed(path: Path) -> float:
+    """The iteration in a file's name; else the one it says, damaged or not; where it says none it comes first."""
+    if match := _NAME.fullmatch(path.name):
+        return int(match[1])
+    try:
+        return int(read_checkpoint(path, lazy=True, verified=True).rest["iteration"])
+    except (RmrkdError, KeyError, TypeError, ValueError):
+        return float("inf")
 
 
 def _iteration_of(path: Path) -> int | None:

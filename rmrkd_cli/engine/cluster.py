@@ -102,6 +102,21 @@ def slurm_step(environment: Mapping[str, str] = os.environ) -> Slurm | None:
     return Slurm(int(nodes), int(environment["SLURM_NODEID"]), f"{host}:{port}", int(gpus) if gpus.isdigit() else None)
 
 
+def cluster_of(
+    *, workers: int, nodes: int | None, node_rank: int | None, rdzv_endpoint: str | None, max_restarts: int | None,
+    slurm: Slurm | None,
+) -> Cluster:  # fmt: skip
+    """What the user said, and Slurm where the user said nothing."""
+    if slurm is not None and (nodes or slurm.nodes) > 1:
+        nodes = nodes or slurm.nodes
+        node_rank = slurm.node_rank if node_rank is None else node_rank
+        rdzv_endpoint = rdzv_endpoint or slurm.endpoint
+    return Cluster(
+        workers=workers, nodes=nodes or 1, node_rank=node_rank or 0, rdzv_endpoint=rdzv_endpoint,
+        max_restarts=max_restarts,
+    )  # fmt: skip
+
+
 def first_host(nodelist: str) -> str:
     """The first name of Slurm's short form: `gpu[07-09,12],cpu1` begins with gpu07."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodelist)

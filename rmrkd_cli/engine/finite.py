@@ -17,6 +17,7 @@ from rmrkd_cli.errors import RunError
 
 GRADIENT = "gradient"
 MOST_IN_ROW = 10  # steps that may be left out one after the other before a run counts as lost
+MOST_OVERFLOWS = 25  # the same for fp16, whose scale of gradients is halved until they fit
 _SHOWN = 8
 
 
@@ -37,12 +38,15 @@ def not_finite(named: Mapping[str, Tensor], norm: Tensor | None) -> dict[str, fl
 
 def keep_for_replay(
     target: Path, batches: Sequence[Batch], images: Sequence[str], wrong: Mapping[str, float], state: Mapping[str, Any]
-) -> None:
-    """The very tensors of the step, the names of its images, and the weights it began with.
+) -> str:
+    """Writes the very tensors of the step, the names of its images, and the weights it began with.
 
     Args:
         images: Files, in the order of the batches.
         state: The distiller's state dict; its batch-norm statistics have seen this batch.
+
+    Returns:
+        Where they are, to be told; or why they are not.
     """
     contents = {
         "images": [batch.images.cpu() for batch in batches],
@@ -51,7 +55,11 @@ def keep_for_replay(
         "not_finite": dict(wrong),
         "state_dict": dict(state),
     }
-    save_torch(contents, target)
+    try:
+        save_torch(contents, target)
+    except RunError as error:  # the numbers are what the user must hear of first
+        return f"; {error.message}"
+    return f"; images, labels and weights of that step are kept in `{target}`"
 
 
 def describe(wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
@@ -76,11 +84,20 @@ def everyone(here: World, wrong: Mapping[str, float], images: Sequence[str], ite
     return "; ".join([text for guilty, text in told if guilty] or [text for _, text in told])
 
 
-def run_error(told: str, folder: Path, skipped_in_row: int) -> RunError:
+def run_error(told: str, skipped_in_row: int) -> RunError:
     """What ends the run."""
-    again = f" ({skipped_in_row} steps in a row were left out)" if skipped_in_row else ""
+    again = f"; {skipped_in_row} steps in a row were left out" if skipped_in_row else ""
     return RunError(
-        f"{told}{again}; images, labels and weights of that step are kept in `{folder}`",
+        told + again,
         "lower the learning rate with --set schedule.lr=…, clip gradients with --set schedule.clip_grad=10, or leave "
         "such steps out with --skip-nonfinite; --resume goes on before it",
+    )
+
+
+def overflow_error(in_row: int, iteration: int) -> RunError:
+    """What ends a run in fp16 whose gradients fit no scale."""
+    return RunError(
+        f"the gradient overflowed in fp16 for {in_row} steps in a row, up to iteration {iteration}, though its scale "
+        "was halved each time; every loss is finite",
+        "--amp bf16 or --amp off, or a lower --set schedule.lr=…; --resume goes on before it",
     )

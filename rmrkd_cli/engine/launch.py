@@ -6,21 +6,23 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rmrkd_cli.console import say
 from rmrkd_cli.engine.addresses import address_towards, interface_towards
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.engine.job import EvalJob, Job, TrainJob, write_job
+from rmrkd_cli.engine.meeting import JOIN_SECONDS, Meeting, meeting
 from rmrkd_cli.engine.verdict import ERRORS, Verdicts
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.signals import heeded, restored
 
 _SHUTDOWN_SECONDS = 120  # a worker that is told to stop finishes its step and saves first
-_JOIN_SECONDS = 1800  # how long machines wait for each other
 _KEEP_ALIVE_SECONDS = 2  # three times missed, and a machine is taken for lost
+_NEWS_SECONDS = 2  # until what another machine wrote is seen on shared storage
 
 
 def execute(job: Job, cluster: Cluster) -> None:
@@ -48,57 +50,95 @@ def run_job(job: Job) -> None:
 
 
 def _launch(job: Job, cluster: Cluster) -> None:
-    with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder, restored():
-        job_file = Path(folder) / "job.json"
-        write_job(job, job_file)
-        # where there are several machines, all must learn that an error is final
-        shared = isinstance(job, TrainJob) and cluster.nodes > 1
-        verdicts = Verdicts(Path(job.run_dir) if shared and isinstance(job, TrainJob) else Path(folder))
-        if cluster.is_first:
-            verdicts.clear()
-        with _worker_environment(verdicts, cluster), _store_of(cluster) as endpoint:
-            _until_done(lambda left: _elastic(job, job_file, cluster, endpoint, left), cluster, verdicts)
-
-
-def _until_done(start: Callable[[int], None], cluster: Cluster, verdicts: Verdicts) -> None:
-    """Starts torch's launcher; again, where the machine that held its store was lost."""
-    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError, RendezvousTimeoutError
 
-    left = cluster.restarts
+    name = job.role if isinstance(job, TrainJob) else "eval"
+    try:
+        with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder, restored(), meeting(cluster, name) as place:
+            job_file = Path(folder) / "job.json"
+            write_job(job, job_file)
+            shared = Path(job.run_dir) if cluster.nodes > 1 and isinstance(job, TrainJob) else None
+            verdicts = Verdicts(Path(folder), shared, place.token)
+            try:
+                _until_done(job_file, cluster, place, name, verdicts)
+            except SignalException as error:
+                raise (verdicts.error() if verdicts.final else None) or _stopped(error) from error
+    except SignalException as error:
+        raise _stopped(error) from error
+
+
+def _stopped(error: Any) -> Interrupted:
+    """A signal came, and no worker has said what became of it."""
+    return Interrupted(
+        int(error.sigval), f"stopped by {error.sigval.name}; nothing was saved after the last checkpoint",
+        "the same command with --resume",
+    )  # fmt: skip
+
+
+def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, verdicts: Verdicts) -> None:
+    """Starts workers, again where some were lost, until the job is done.
+
+    torch's launcher restarts nothing by itself: it does not know which errors are final, nor that another machine has
+    stopped for good, and would wait for it.
+    """
+    from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import api as rendezvous
+
+    if cluster.is_first:
+        verdicts.clear()
+    left, over, lost = cluster.restarts, -1, False  # over: the last attempt that has ended
+    problem: RmrkdError
     while True:
         try:
-            start(left)
+            if lost:
+                place.reopen()
+                verdicts.token = place.token
+            elif over >= 0:
+                place.move_on(over)
+            attempt, over, lost = place.attempt(), -1, False
+            with _worker_environment(verdicts, cluster):
+                _elastic(job_file, cluster, place.endpoint, f"rmrkd-{name}-{attempt}")
             return
+        except rendezvous.RendezvousClosedError:
+            over = attempt  # another machine has left it; whether for good is seen in the next one
+            continue
         except ChildFailedError as error:
-            raise _explained(error, verdicts) from error
-        except SignalException as error:
-            reported = verdicts.error()
-            stopped = Interrupted(
-                int(error.sigval), f"stopped by {error.sigval.name}", "the same command with --resume"
-            )
-            raise reported if isinstance(reported, Interrupted) else stopped from error
-        except RendezvousTimeoutError as error:
-            raise RunError(
-                f"waited {_JOIN_SECONDS // 60} minutes at {cluster.rdzv_endpoint} for all of {cluster.nodes} machines",
-                "the same command on each, with its own --node-rank; then --resume",
-            ) from error
-        except (RendezvousError, DistError, ConnectionError) as error:
-            if cluster.nodes == 1:
-                raise RunError(f"the workers on this machine cannot reach each other: {error}") from error
-            if not left:
-                raise RunError(
-                    f"the meeting place {cluster.rdzv_endpoint} cannot be reached: {error}",
-                    "is the first machine (--node-rank 0) running, and the port open?",
-                ) from error
-            left -= 1
-            _say(f"the first machine was lost; waiting for it at {cluster.rdzv_endpoint}")
-            time.sleep(1)
+            problem, over = _explained(error, verdicts), attempt
+        except rendezvous.RendezvousTimeoutError:
+            raise _nobody_came(cluster) from None
+        except (rendezvous.RendezvousError, DistError, ConnectionError) as error:
+            problem, lost = _place_lost(place, error), True
+        if not left or _is_final(verdicts, cluster):
+            raise (verdicts.error() if verdicts.final else None) or problem
+        left -= 1
+        say(f"{problem.message}: all workers are started again ({cluster.restarts - left} of {cluster.restarts} times)")
+        verdicts.forget_passing()
 
 
-def _elastic(job: Job, job_file: Path, cluster: Cluster, endpoint: str, restarts: int) -> None:
+def _nobody_came(cluster: Cluster) -> RunError:
+    return RunError(
+        f"waited {JOIN_SECONDS // 60} minutes at {cluster.rdzv_endpoint} for all of {cluster.nodes} machines",
+        "the same command on each, with its own --node-rank; then --resume",
+    )
+
+
+def _place_lost(place: Meeting, error: Exception) -> RunError:
+    return RunError(
+        f"the meeting place {place.endpoint} was lost: {str(error).splitlines()[0]}",
+        "is the first machine (--node-rank 0) running?",
+    )
+
+
+def _is_final(verdicts: Verdicts, cluster: Cluster) -> bool:
+    """Whether to try again is useless; a file of another machine can take a moment to be seen here."""
+    until = time.monotonic() + (_NEWS_SECONDS if cluster.nodes > 1 else 0)
+    while not verdicts.final and time.monotonic() < until:
+        time.sleep(0.1)
+    return verdicts.final
+
+
+def _elastic(job_file: Path, cluster: Cluster, endpoint: str, run_id: str) -> None:
     import logging
 
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -114,9 +154,9 @@ def _elastic(job: Job, job_file: Path, cluster: Cluster, endpoint: str, restarts
         nproc_per_node=cluster.workers,
         rdzv_backend="c10d",
         rdzv_endpoint=endpoint,
-        rdzv_configs={**settings, "join_timeout": _JOIN_SECONDS} if several else {},
-        run_id=f"rmrkd-{job.role}" if isinstance(job, TrainJob) else "rmrkd",
-        max_restarts=restarts,
+        rdzv_configs={**settings, "join_timeout": JOIN_SECONDS} if several else {},
+        run_id=run_id,
+        max_restarts=0,
         start_method="spawn",
         local_addr=address_towards(*cluster.meeting_place) if several else "127.0.0.1",
         signals_to_handle=",".join(signum.name for signum in heeded()),
@@ -131,7 +171,7 @@ def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
     from rmrkd_cli.engine.distributed import NODE_RANK
 
     told = {
-        ERRORS: str(verdicts.folder),
+        ERRORS: verdicts.environment,
         NODE_RANK: str(cluster.node_rank),
         # A store of its own for each attempt: in a shared one a machine that was replaced waits for keys of the first.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -151,29 +191,6 @@ def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
                 os.environ[key] = value
 
 
-@contextmanager
-def _store_of(cluster: Cluster) -> Iterator[str]:
-    """Where the machines meet; the first one holds the store there for as long as its command lives."""
-    if cluster.nodes == 1:
-        yield "localhost:0"
-        return
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    host, port = cluster.meeting_place
-    kept = None
-    if cluster.is_first:
-        try:
-            kept = TCPStore(host, port, is_master=True, multi_tenant=True, wait_for_workers=False)
-        except (RuntimeError, ValueError) as error:
-            raise RmrkdError(
-                f"cannot open the meeting place {cluster.rdzv_endpoint}: {str(error).splitlines()[0]}",
-                "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
-            ) from error
-    _say(f"machine {cluster.node_rank} of {cluster.nodes} waits for the others at {cluster.rdzv_endpoint}")
-    yield str(cluster.rdzv_endpoint)
-    del kept
-
-
 def _explained(error: Any, verdicts: Verdicts) -> RmrkdError:
     """The first worker's own error; or, where one was killed, that it was."""
     told = verdicts.error()
@@ -188,9 +205,3 @@ def _explained(error: Any, verdicts: Verdicts) -> RmrkdError:
             "the same command with --resume goes on; --max-restarts N does so by itself",
         )
     return told or RunError("a worker process died without a message", "look above, and into the run's log.jsonl")
-
-
-def _say(text: str) -> None:
-    from rmrkd_cli.console import say
-
-    say(text)

@@ -20,6 +20,7 @@ class Progress:
         data_seconds: The part of them spent waiting for images.
         skipped: Steps whose update was left out since a loss or gradient was not finite.
         skipped_in_row: The last of them that followed each other.
+        overflows_in_row: Steps that fp16's gradient scaler left out, the last that followed each other.
         log_lines: Lines of `log.jsonl` that were written.
         changes: What `--force` changed, and from which iteration on.
     """
@@ -32,6 +33,7 @@ class Progress:
     data_seconds: float = 0.0
     skipped: int = 0
     skipped_in_row: int = 0
+    overflows_in_row: int = 0
     log_lines: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
 

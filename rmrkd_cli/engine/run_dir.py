@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,33 @@ class RunDir:
             )
         self._check_same(preset, _MAY_CHANGE + (_WITH_FORCE if force else ()))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other commands out for as long as this process lives, however it ends.
+
+        The lock lies beside the directory, which may be moved aside.
+
+        Raises:
+            RmrkdError: When another process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its children do not inherit it
+            except (BlockingIOError, PermissionError):
+                lock.seek(0)
+                raise RmrkdError(
+                    f"`{self.path}` is in use by {lock.read().strip() or 'another process'}",
+                    "wait for it, or end it with SIGTERM: it saves its state; or --work-dir DIR",
+                ) from None
+            except OSError:  # a file system without locks
+                yield
+                return
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield
+
     def claim(self, preset: Preset, *, fresh: bool) -> None:
         """Takes the directory for a run, after `check`; an older run is moved aside where `fresh` is set."""
         try:
@@ -87,10 +117,12 @@ class RunDir:
         write_text(to_yaml(preset, f"rmrkd train --preset {self.config} --work-dir DIR"), self.config)
 
     def append_log(self, line: Mapping[str, Any]) -> None:
+        before = self.log.stat().st_size if self.log.exists() else 0
         try:
             with self.log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
+            os.truncate(self.log, before)  # no half line
             raise cannot_write(self.log, error) from error
 
     def sync_log(self) -> None:

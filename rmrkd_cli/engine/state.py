@@ -40,7 +40,7 @@ class RunState:
         if self.here.is_first:
             self.files.sync_log()
             contents = {
-                "meta": {**meta, **self._batches()},
+                "meta": {**meta, **self.batches()},
                 "state_dict": self.model.state_dict(),
                 **self.step.state(),
                 **progress.saved(),
@@ -73,7 +73,7 @@ class RunState:
             progress = Progress.restored(saved.rest)
             if changed:
                 progress.changes.append({"iteration": progress.iteration, **changed})
-                say(_what_changes(saved.meta, self._batches(), progress.iteration))
+                say(_what_changes(saved.meta, self.batches(), progress.iteration))
         if self.here.is_first:
             self._tidy(found, progress, say)
             missing = self.files.checkpoints.room_needed(self.model.state_dict(), self.schedule.keep)
@@ -97,7 +97,7 @@ class RunState:
         if found is not None:
             self.files.checkpoints.repair_names(found, progress.best_iteration, say)
 
-    def _batches(self) -> dict[str, int]:
+    def batches(self) -> dict[str, int]:
         """What decides which images a step sees, and in which groups."""
         schedule = self.schedule
         return {
@@ -121,7 +121,7 @@ class RunState:
 
     def _changed(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
         """What differs, as name → (before, now); refused unless forced."""
-        now = self._batches()
+        now = self.batches()
         changed = {name: [saved.meta.get(name), value] for name, value in now.items() if saved.meta.get(name) != value}
         if changed and not force:
             meta = saved.meta

@@ -83,17 +83,21 @@ class TrainStep:
             nn.utils.clip_grads_with_norm_(self.parameters, bound, norm)
         return norm
 
-    def update(self) -> None:
-        """Moves the weights along the gradients."""
+    def update(self) -> bool:
+        """Moves the weights along the gradients; False where the scaler (fp16) found that these overflowed."""
+        before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return not self.scaler.is_enabled() or self.scaler.get_scale() >= before
 
     def forget(self) -> None:
         """Leaves out this step's update: what its forward passes told batch norm is taken back too."""
         for buffer, before in self._buffers:
             buffer.copy_(before)
         if self.scaler.is_enabled():
-            self.update()  # it leaves the step out by itself, and lowers its scale
+            if self.schedule.clip_grad is None:
+                self.scaler.unscale_(self.optimizer)  # else done already, when gradients were clipped
+            self.scaler.update()  # lowers its scale where they overflowed; takes no step
         self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:

@@ -29,7 +29,15 @@ from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buc
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import mmseg_config_text
-from rmrkd_cli.engine.finite import MOST_IN_ROW, everyone, keep_for_replay, not_finite, run_error
+from rmrkd_cli.engine.finite import (
+    MOST_IN_ROW,
+    MOST_OVERFLOWS,
+    everyone,
+    keep_for_replay,
+    not_finite,
+    overflow_error,
+    run_error,
+)
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
@@ -37,7 +45,7 @@ from rmrkd_cli.engine.machine import device_name, peak_memory, reset_peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
-from rmrkd_cli.engine.verdict import ERRORS, Verdicts
+from rmrkd_cli.engine.verdict import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.report import make_record, to_json
@@ -49,27 +57,18 @@ def run_training(job: TrainJob) -> None:
     launched = ERRORS in os.environ
     with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
         reset_peak_memory(job.device)
-        if launched and here.is_first:
-            _say_restarted(shown)
         try:
             training = Training(job, here, shown)
             with stop_requests(patient=launched) as stop:  # before and after there is nothing to save
                 matrix = training.run(stop)
+            if stop.signum:  # after the last agreement
+                training.leave(stop.signum)
             training.finish(matrix)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"out of GPU memory: {str(error).splitlines()[0]}",
                 "--amp bf16, a smaller --batch-size with --set schedule.accumulate=2, or --set schedule.crop=[384,384]",
             ) from error
-
-
-def _say_restarted(shown: Screen) -> None:
-    """Under torch's launcher: that this is not the first attempt, and what ended the one before."""
-    attempt, most = (os.environ.get(f"TORCHELASTIC_{key}", "0") for key in ("RESTART_COUNT", "MAX_RESTARTS"))
-    lost = Verdicts.of_this_process().take_passing()
-    if attempt != "0" or lost:
-        why = f": {lost}" if lost else ""
-        shown.say(f"a worker was lost, and all are started again ({attempt} of at most {most} times){why}")
 
 
 class Training:
@@ -129,7 +128,7 @@ class Training:
             self.journal.tick(progress.iteration)
             if stopped:
                 self._save(best=False)
-                self._leave(stopped)
+                self.leave(stopped)
             elif self._due(schedule.eval_interval):
                 matrix = self._evaluate()
             elif self._due(schedule.checkpoint_interval):
@@ -138,7 +137,7 @@ class Training:
         self.journal.close()
         assert matrix is not None  # the last iteration is always evaluated
         if met := self.here.any(stop.signum):
-            self._leave(met)
+            self.leave(met)
         return matrix
 
     def _update(self, named: dict[str, Tensor], batches: list[Batch]) -> int:
@@ -149,23 +148,24 @@ class Training:
         """
         schedule, wrong = self.schedule, not_finite(named, self.step.gradient_norm())
         failed, stopped = self.here.largest(bool(wrong), self.stop.signum)
-        if not failed:
-            self.step.update()
-            self.progress.skipped_in_row = 0
-            return stopped
         progress, step = self.progress, self.progress.iteration + 1
+        if not failed:
+            progress.overflows_in_row = 0 if self.step.update() else progress.overflows_in_row + 1
+            progress.skipped_in_row = 0
+            if progress.overflows_in_row > MOST_OVERFLOWS:
+                raise overflow_error(progress.overflows_in_row, step)
+            return stopped
         progress.skipped += 1
         progress.skipped_in_row += 1
         images = [str(self.train_samples[index].image) for batch in batches for index in batch.indices]
         told = everyone(self.here, wrong, images, step)
         give_up = not schedule.skip_nonfinite or progress.skipped_in_row >= MOST_IN_ROW
-        folder = self.files.path / "nonfinite"
         if wrong and (give_up or progress.skipped == 1):
-            target = folder / f"iter_{step}-rank{self.here.rank}.pth"
-            keep_for_replay(target, batches, images, wrong, self.model.state_dict())
+            target = self.files.path / "nonfinite" / f"iter_{step}-rank{self.here.rank}.pth"
+            told += keep_for_replay(target, batches, images, wrong, self.model.state_dict())
         self.here.wait()
         if give_up:
-            raise run_error(told, folder, progress.skipped_in_row if schedule.skip_nonfinite else 0)
+            raise run_error(told, progress.skipped_in_row if schedule.skip_nonfinite else 0)
         self.step.forget()
         self.journal.skipped(step, told)
         return stopped
@@ -230,7 +230,7 @@ class Training:
         matrix, stopped = self._count()
         if stopped:
             self._save(best=False)
-            self._leave(stopped)
+            self.leave(stopped)
         if progress.evaluated == progress.iteration:  # logged and saved before the run was stopped
             return matrix
         miou = matrix.result().miou
@@ -275,7 +275,7 @@ class Training:
         self.progress.log_lines = self.journal.lines
         self.state.save(self.progress, self._meta(RUN_KIND), best=best)
 
-    def _leave(self, signum: int) -> None:
+    def leave(self, signum: int) -> None:
         raise Interrupted(
             signum,
             f"stopped by {signal.Signals(signum).name} after iteration {self.progress.iteration} of "
@@ -298,6 +298,8 @@ class Training:
                 "skipped_steps": self.progress.skipped,
                 "changes": self.progress.changes,
                 "workers": self.here.size,
+                "batch_size": self.schedule.batch_size,
+                "accumulate": self.schedule.accumulate,
                 "device": device_name(self.here.device),
             }
             record = make_record(

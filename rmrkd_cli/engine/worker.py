@@ -21,8 +21,6 @@ def main(job_file: str) -> int:
     exit_on_stops(at_once=True)  # until the run itself catches them
     _die_with_the_launcher()
     verdicts = Verdicts.of_this_process()
-    if (told := verdicts.error()) is not None and verdicts.final:
-        return told.exit_code  # started again after an error that will not go away
     from rmrkd_cli.engine.job import read_job
     from rmrkd_cli.engine.launch import run_job
 
@@ -37,7 +35,7 @@ def main(job_file: str) -> int:
     except Exception as error:
         if _lost_another(error):
             verdicts.tell(RunError("a worker does not answer the others any more"), final=False)
-        elif verdicts.tell(RunError(f"{type(error).__name__}: {error}"), final=False):
+        elif verdicts.tell(RunError(f"{type(error).__name__}: {error}"), final=True):
             traceback.print_exc()
         return 1
     return 0
@@ -56,7 +54,7 @@ def _lost_another(error: Exception) -> bool:
     """Whether the error only says that another worker is gone; gloo has no class of its own for that."""
     from torch.distributed import DistError
 
-    return isinstance(error, DistError) or "gloo" in str(error)
+    return isinstance(error, DistError) or any(word in str(error) for word in ("gloo", "Connection reset by peer"))
 
 
 if __name__ == "__main__":

@@ -47,20 +47,40 @@ def test_old_checkpoints_go_only_beyond_keep(files: Checkpoints) -> None:
     assert files.last.samefile(files.folder / "iter_11.pth")
 
 
-def test_nothing_is_deleted_before_the_new_file_was_read_again(
+def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
     files: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that keeps other bytes than it was given."""
-
     def badly(contents: object, path: Path) -> None:
         path.write_bytes(b"other bytes")
 
-    monkeypatch.setattr("rmrkd_cli.engine.checkpoints.save_torch", badly)
-    with pytest.raises(RmrkdError, match=r"iter_11\.pth` was written and cannot be trusted"):
+    monkeypatch.setattr("rmrkd_cli.digest.save_sealed", badly)
+    before = sorted(files.folder.iterdir())
+    with pytest.raises(RmrkdError, match=r"iter_11\.pth` was written, and when read again it has no digest"):
         save(files, 11, keep=1)
+    assert sorted(files.folder.iterdir()) == before
+
+
+def test_a_name_that_somebody_deleted_costs_no_iteration(files: Checkpoints) -> None:
+    """`last.pth` is the same file, after all."""
+    (files.folder / "iter_10.pth").unlink()
+    found = files.newest_good(pytest.fail)
+    assert iteration_of(found) == 10
+    files.repair_names(found, 2, pytest.fail)
     assert iteration_of(files.last) == 10
+
+
+def test_a_file_that_cannot_be_read_is_passed_over(files: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def fail(self: Path, *given: object, **named: object) -> object:
+        if self.name == "iter_10.pth":
+            raise OSError(5, "Input/output error")
+        return opened(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", fail)
     said: list[str] = []
-    assert iteration_of(files.newest_good(said.append)) == 10
+    assert iteration_of(files.newest_good(said.append)) == 2
+    assert "Input/output error" in said[0]
 
 
 def test_the_newest_is_found_by_number_and_not_by_name(files: Checkpoints) -> None:

@@ -8,6 +8,7 @@ import os
 import pty
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from rmrkd_cli.engine import trainer
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.errors import Interrupted, LostError, RmrkdError
+from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.presets import load_preset
+from rmrkd_cli.schema import Schedule
 
 SCHEDULE = ("role=baseline", "schedule.iters=4", "schedule.eval_interval=2", "schedule.checkpoint_interval=1")
 
@@ -335,3 +338,71 @@ def test_a_terminal_that_goes_away_ends_the_run_with_its_state_saved(tiny: Path,
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     assert read_checkpoint(tmp_path / "baseline" / "last.pth").rest["iteration"] > 2
+
+
+def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) -> None:
+    """A lock of another process; a run that was killed holds none."""
+    code = (
+        "import sys; from pathlib import Path; from rmrkd_cli.engine.run_dir import RunDir\n"
+        "with RunDir(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "baseline")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(RmrkdError, match=f"is in use by process {other.pid} on"):
+            run(tiny, tmp_path)
+        other.kill()
+    run(tiny, tmp_path)
+
+
+def test_what_is_left_is_trained_as_the_finished_baseline_was(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def all_roles(*overrides: str, **options: bool) -> list[dict]:
+        preset = load_preset(str(tiny), overrides=["role=all", "schedule.iters=1", *overrides])
+        return train(preset, tmp_path, "cpu", Cluster(), **options)
+
+    all_roles()
+    (tmp_path / "distill" / "result.json").unlink()
+    result = tmp_path / "baseline" / "result.json"
+    result.write_text(result.read_text().replace('"workers": 1', '"workers": 2'))
+    with pytest.raises(RmrkdError, match=r"baseline was trained by 2 worker\(s\) x 2 images.*would be by 1 worker"):
+        all_roles(resume=True)
+    before = (tmp_path / "baseline" / "config.yaml").read_text()
+    all_roles(resume=True, force=True)
+    assert "not comparable" in capfd.readouterr().err
+    assert (tmp_path / "baseline" / "config.yaml").read_text() == before
+
+
+def fp16_step(tiny: Path, clip: float | None) -> TrainStep:
+    schedule = Schedule(amp="fp16", clip_grad=clip, skip_nonfinite=True)
+    network = build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu")
+    model = Distiller(network).place("cpu")
+    return TrainStep(model, model, schedule, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_step_in_fp16_that_is_left_out_moves_nothing(tiny: Path, clip: float | None) -> None:
+    step = fp16_step(tiny, clip)
+    batch = Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])
+    before = {key: value.clone() for key, value in step.model.state_dict().items()}
+    for _ in range(2):
+        step.backward([batch], 0)
+        assert step.gradient_norm() is None
+        step.forget()
+    assert all(torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
+    step.backward([batch], 0)
+    step.gradient_norm()
+    assert step.update()
+    assert any(not torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
+
+
+def test_gradients_that_overflow_fp16_step_after_step_end_the_run(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = Distiller.total
+    monkeypatch.setattr(Distiller, "total", lambda self, named: total(self, named) * 1e36)
+    with pytest.raises(RmrkdError, match=r"overflowed in fp16 for 26 steps in a row, up to iteration 26") as failure:
+        run(tiny, tmp_path, "schedule.amp=fp16", "schedule.iters=40", "schedule.eval_interval=40")
+    assert "--amp bf16" in failure.value.hint
