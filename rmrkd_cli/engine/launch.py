@@ -90,13 +90,14 @@ def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, ver
     left, over, lost = cluster.restarts, -1, False  # over: the last attempt that has ended
     problem: RmrkdError
     while True:
+        started = False
         try:
             if lost:
                 place.reopen()
                 verdicts.token = place.token
             elif over >= 0:
                 place.move_on(over)
-            attempt, over, lost = place.attempt(), -1, False
+            attempt, over, lost, started = place.attempt(), -1, False, True
             with _worker_environment(verdicts, cluster):
                 _elastic(job_file, cluster, place.endpoint, f"rmrkd-{name}-{attempt}")
             return
@@ -109,10 +110,13 @@ def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, ver
             raise _nobody_came(cluster) from None
         except (rendezvous.RendezvousError, DistError, ConnectionError) as error:
             problem, lost = _place_lost(place, error), True
-        if not left or _is_final(verdicts, cluster):
+        if (started and not left) or _is_final(verdicts, cluster):
             raise (verdicts.error() if verdicts.final else None) or problem
-        left -= 1
-        say(f"{problem.message}: all workers are started again ({cluster.restarts - left} of {cluster.restarts} times)")
+        if started:
+            left -= 1
+            waiting = ", when all machines are here" if cluster.nodes > 1 else ""
+            times = f"{cluster.restarts - left} of {cluster.restarts} times"
+            say(f"{problem.message}: all workers are started again{waiting} ({times})")
         verdicts.forget_passing()
 
 

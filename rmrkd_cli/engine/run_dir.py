@@ -84,25 +84,32 @@ class RunDir:
         The lock lies beside the directory, which may be moved aside.
 
         Raises:
-            RmrkdError: When another process holds it.
+            RmrkdError: When another process holds it, or there can be no file beside it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f".{self.path.name}.lock").open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its children do not inherit it
-            except (BlockingIOError, PermissionError):
-                lock.seek(0)
-                raise RmrkdError(
-                    f"`{self.path}` is in use by {lock.read().strip() or 'another process'}",
-                    "wait for it, or end it with SIGTERM: it saves its state; or --work-dir DIR",
-                ) from None
-            except OSError:  # a file system without locks
-                yield
-                return
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise self._cannot_make(error) from error
+        try:
+            self._lock(lock)
             yield
+        finally:
+            os.close(lock)
+
+    def _lock(self, lock: int) -> None:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of the process: its children do not inherit it
+            os.truncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except (BlockingIOError, PermissionError):
+            holder = os.pread(lock, 1000, 0).decode("utf-8", "replace") or "another process"
+            raise RmrkdError(
+                f"`{self.path}` is in use by {holder}",
+                "wait for it, or end it with SIGTERM: it saves its state; or --work-dir DIR",
+            ) from None
+        except OSError:
+            return  # a file system without locks, or a full one: nothing is lost by that
 
     def claim(self, preset: Preset, *, fresh: bool) -> None:
         """Takes the directory for a run, after `check`; an older run is moved aside where `fresh` is set."""
@@ -111,10 +118,11 @@ class RunDir:
                 self.path.rename(self._next_free_name())
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RmrkdError(
-                f"cannot make the run directory `{self.path}`: {error.strerror}", "--work-dir DIR"
-            ) from error
+            raise self._cannot_make(error) from error
         write_text(to_yaml(preset, f"rmrkd train --preset {self.config} --work-dir DIR"), self.config)
+
+    def _cannot_make(self, error: OSError) -> RmrkdError:
+        return RmrkdError(f"cannot make the run directory `{self.path}`: {error.strerror}", "--work-dir DIR")
 
     def append_log(self, line: Mapping[str, Any]) -> None:
         before = self.log.stat().st_size if self.log.exists() else 0
