@@ -145,6 +145,7 @@ def _is_final(verdicts: Verdicts, cluster: Cluster) -> bool:
 def _elastic(job_file: Path, cluster: Cluster, endpoint: str, run_id: str) -> None:
     import logging
 
+    from torch.distributed.elastic.rendezvous.api import RendezvousClosedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in list(logging.root.manager.loggerDict):
@@ -166,7 +167,14 @@ def _elastic(job_file: Path, cluster: Cluster, endpoint: str, run_id: str) -> No
         signals_to_handle=",".join(signum.name for signum in heeded()),
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
-    elastic_launch(config, sys.executable)("-m", "rmrkd_cli.engine.worker", str(job_file))
+    try:
+        elastic_launch(config, sys.executable)("-m", "rmrkd_cli.engine.worker", str(job_file))
+    except AttributeError as error:
+        if error.name == "is_failed" and error.obj is None:
+            # a machine that came back while the others did not know yet that it was lost: its place was still taken,
+            # torch's agent left the meeting when they closed it, and its launcher looks for a result all the same
+            raise RendezvousClosedError(f"attempt {run_id} was over") from error
+        raise
 
 
 @contextmanager
