@@ -16,7 +16,7 @@ from rmrkd_cli.engine.addresses import address_towards, interface_towards
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.engine.job import EvalJob, Job, TrainJob, write_job
 from rmrkd_cli.engine.meeting import JOIN_SECONDS, Meeting, meeting
-from rmrkd_cli.engine.verdict import ERRORS, Verdicts
+from rmrkd_cli.engine.verdict import ERRORS, LAUNCHER, Verdicts
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.signals import heeded, restored
 
@@ -184,6 +184,7 @@ def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
 
     told = {
         ERRORS: verdicts.environment,
+        LAUNCHER: str(os.getpid()),
         NODE_RANK: str(cluster.node_rank),
         # A store of its own for each attempt: in a shared one a machine that was replaced waits for keys of the first.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",

@@ -13,6 +13,7 @@ from pathlib import Path
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 
 ERRORS = "RMRKD_ERRORS"  # the environment's name for the files they are left in
+LAUNCHER = "RMRKD_LAUNCHER"  # and for the process that launched them
 _SEPARATOR = os.pathsep
 
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from rmrkd_cli.engine.verdict import Verdicts
+from rmrkd_cli.engine.verdict import LAUNCHER, Verdicts
 from rmrkd_cli.errors import LostError, RmrkdError, RunError
 from rmrkd_cli.signals import exit_on_stops
 
@@ -43,10 +43,9 @@ def main(job_file: str) -> int:
 
 def _die_with_the_launcher() -> None:
     """A launcher that is killed can stop nobody, and its workers would go on writing beside their successors."""
-    launcher = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != launcher:  # it died before it could be asked for
+        if os.getppid() != int(os.environ[LAUNCHER]):  # it died before this could be asked for
             os._exit(1)
 
 
