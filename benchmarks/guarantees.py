@@ -57,7 +57,7 @@ class Guarded:
         for _ in range(count):
             guarding += self._timed(self._before)
             started = time.perf_counter()
-            named = self.step.backward([self.batch], self.progress.iteration)
+            named = self.step.backward([self.batch], self.progress.iteration % self.schedule.iters)
             synchronize(self.setting.device)
             working += time.perf_counter() - started
             guarding += self._timed(partial(self._decide, named))
@@ -68,8 +68,6 @@ class Guarded:
 
     def _before(self) -> None:
         seed_step(0, self.progress.iteration, 0, self.setting.device)
-        for position in range(len(self.batch.indices)):  # loader processes do this beside the training
-            seed_draws(0, position)
 
     def _decide(self, named: dict[str, torch.Tensor]) -> None:
         wrong = not_finite(named, self.step.gradient_norm())
@@ -107,13 +105,22 @@ def guarantees(setting: Setting) -> Result:
                 ours.append(with_them / count)
                 setting.say(f"  {role} {number}/{setting.pairs}: {with_them / without:.4f}")
             rows.append(Row(f"a step of `demo`, {role}", "s", plain, ours, bound=True, goal=GOAL))
+    sample = f"{1e6 * seeding_seconds():.0f} µs"
     what = (
         f"{count} steps of `demo` and one checkpoint, as often as the preset writes one, on random images: seeding by "
-        "position, the search for numbers that are not finite, the agreement on signals, the teacher's digest, and a "
-        "checkpoint that is hashed, synced to the disk and read again, against the same steps with none of that and "
-        "`torch.save`"
+        f"position (of the step; a sample's takes {sample} in a loader process), the search for numbers that are not "
+        "finite, the agreement on signals, the teacher's digest, and a checkpoint that is hashed, synced to the disk "
+        "and read again, against the same steps with none of that and `torch.save`"
     )
     return Result("guarantees", what, checked, rows)
+
+
+def seeding_seconds(count: int = 1000) -> float:
+    """What a loader process adds to a sample, beside the training."""
+    started = time.perf_counter()
+    for position in range(count):
+        seed_draws(0, position)
+    return (time.perf_counter() - started) / count
 
 
 def check(guarded: Guarded) -> str:

@@ -78,7 +78,9 @@ class TrainStep:
                 self.scaler.unscale_(self.optimizer)
                 nn.utils.clip_grad_norm_(self.parameters, bound)
             return None
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # as nn.utils.get_total_norm, which sorts by device and type first: all are of one, and a small step is short
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         if bound is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, bound, norm)
         return norm
