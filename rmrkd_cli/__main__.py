@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from rmrkd_cli.signals import exit_on_stops, ignore_stops
+import os
+import sys
+from contextlib import suppress
+
+from rmrkd_cli.signals import end_children, exit_on_stops, ignore_stops
 
 
 def main() -> None:
-    """Runs the command line; a signal ends it without a traceback from its first moment on, and nothing at its end."""
+    """Runs the command line; a signal ends it without a traceback from its first moment on, and nothing at its end.
+
+    When all is done the process leaves at once: Python would give signal handlers back while it takes itself down, so
+    that a late signal changed the exit code, and would wait for threads and processes that may not end.
+    """
     exit_on_stops()
     try:
         from rmrkd_cli.app import main as run
 
         run()
-    finally:
-        ignore_stops()  # Python gives handlers back while it takes itself down, and the exit code would be lost
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    ignore_stops()
+    end_children()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a pipe that nobody reads any more
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

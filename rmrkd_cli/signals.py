@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from types import FrameType
 from typing import NoReturn
 
 # SIGUSR1 is what Slurm's `--signal=USR1@90` sends before the time is up, SIGHUP comes from a terminal that went away.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_PATIENCE = 5.0  # seconds
 _DONE = b"\0"  # no signal has this number
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -32,6 +35,13 @@ def ignore_stops() -> None:
     """For loader processes: what a signal means is decided by the process that owns them."""
     for signum in STOPS:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def end_children() -> None:
+    """Python waits for its processes when it ends, after a SIGTERM that those which read images ignore."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()
 
 
 def exit_on_stops(*, at_once: bool = False) -> None:
@@ -116,8 +126,16 @@ def restored() -> Iterator[None]:
 
 
 def _leave(signum: int, _: FrameType | None) -> NoReturn:
-    os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
+    with suppress(OSError):
+        os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
+    # an exception can be lost where it happens to be raised, as in a destructor; threading's locks may be held here
+    _thread.start_new_thread(_leave_later, (signum,))
     raise SystemExit(exit_code(signum))
+
+
+def _leave_later(signum: int) -> None:
+    time.sleep(_PATIENCE)
+    _leave_at_once(signum, None)
 
 
 def _leave_at_once(signum: int, _: FrameType | None) -> NoReturn:

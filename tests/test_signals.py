@@ -108,10 +108,36 @@ def test_nohup_is_respected() -> None:
 
 def test_a_signal_while_python_takes_itself_down_changes_nothing() -> None:
     program = (
-        "import atexit, os, signal, sys; from rmrkd_cli.__main__ import main; sys.argv = ['rmrkd', '--version']\n"
-        "atexit.register(os.kill, os.getpid(), signal.SIGUSR1)\n"
+        "import os, signal, sys; from rmrkd_cli.__main__ import main; sys.argv = ['rmrkd', '--version']\n"
+        "end = os._exit\n"
+        "def late(code): os.kill(os.getpid(), signal.SIGUSR1); end(code)\n"
+        "os._exit = late\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("rmrkd ")
+
+
+def test_a_loader_process_that_hangs_keeps_nobody_from_ending() -> None:
+    """As one that was forked while another thread held a lock: it answers nobody, and ignores SIGTERM."""
+    program = (
+        "import multiprocessing, sys, time; from rmrkd_cli.__main__ import main; from rmrkd_cli import signals\n"
+        "def hang(): signals.ignore_stops(); started.set(); time.sleep(600)\n"
+        "started = multiprocessing.get_context('fork').Event()\n"
+        "multiprocessing.get_context('fork').Process(target=hang, daemon=True).start(); started.wait()\n"
+        "sys.argv = ['rmrkd', '--version']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stop_that_is_lost_in_a_destructor_ends_the_command_all_the_same() -> None:
+    program = (
+        "import os, signal, time; from rmrkd_cli.signals import exit_on_stops; exit_on_stops()\n"
+        "class Lost:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)\n"
+        "Lost(); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 143
