@@ -18,9 +18,9 @@ from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
-from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.inspection.config_text import parse_config_text
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
