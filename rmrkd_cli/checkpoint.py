@@ -177,31 +177,52 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def load_into(
-    network: nn.Module, state: Mapping[str, Tensor], source: str, *, ignore: tuple[str, ...] = (), hint: str = ""
-) -> None:
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    ignore: tuple[str, ...] = (),
+    hint: str = "",
+    partial: bool = False,
+) -> str:
     """Loads weights that must cover the network entirely.
 
     Args:
         ignore: Beginnings of keys that `state` may hold beyond the network's.
+        partial: Load what fits of weights that do not; the rest of the network stays as it is.
+
+    Returns:
+        What does not fit, where `partial` let it through; else nothing.
 
     Raises:
         RmrkdError: Naming missing, unexpected and differently shaped keys in groups.
     """
     own = network.state_dict()
+    told = misfit(own, state, source, ignore)
+    fitting = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
+    if told and (not partial or not fitting):
+        raise RmrkdError(told, hint if fitting else "")
+    network.load_state_dict({**own, **fitting})
+    return told
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> str:
+    """In which keys weights differ from what a network has, in groups; empty where they cover it."""
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own and not key.startswith(ignore)]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or unexpected or shapes:
-        lines = [f"`{source}` does not fit the network:"]
-        lines += [f"  missing: {_grouped(missing)}"] if missing else []
-        lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []
-        lines += [
-            f"  other shape: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-            for key in shapes[:_SHOWN]
-        ]
-        lines += [f"  … and {len(shapes) - _SHOWN} more of another shape"] if len(shapes) > _SHOWN else []
-        raise RmrkdError("\n".join(lines), hint)
-    network.load_state_dict({key: state.get(key, own[key]) for key in own})
+    if not (missing or unexpected or shapes):
+        return ""
+    fitting = len(own) - len(missing) - len(shapes)
+    lines = [f"`{source}` does not fit the network, of whose {len(own)} tensors it has {fitting}:"]
+    lines += [f"  missing: {_grouped(missing)}"] if missing else []
+    lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []
+    lines += [
+        f"  other shape: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in shapes[:_SHOWN]
+    ]
+    lines += [f"  … and {len(shapes) - _SHOWN} more of another shape"] if len(shapes) > _SHOWN else []
+    return "\n".join(lines)
 
 
 def _inspect(path: Path) -> None:

@@ -54,6 +54,7 @@ class CheckpointSource(Strict):
     url: str | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     path: str | None = None
+    allow_partial: bool = False  # load what fits, where it does not cover the network
 
     @model_validator(mode="after")
     def _one_source(self) -> CheckpointSource:
@@ -86,6 +87,7 @@ class Schedule(Strict):
     amp: Amp = "off"
     keep: Count = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
+    skip_corrupt: bool = False  # put the next image in the place of a training image that cannot be read
 
 
 PartialSchedule = create_model(  # type: ignore[call-overload]
@@ -108,7 +110,8 @@ class Teacher(Network):
     """The large network; without a checkpoint the preset trains its own."""
 
     schedule: PartialSchedule | None = None
-    reported_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None
+    reported_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None  # percent, as the checkpoint's source says
+    min_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None  # below, it does not teach; none: half of that
 
 
 class RMRKDSpec(Strict):

@@ -26,6 +26,9 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute
 JsonOut = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - for stdout alone.")
 ]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Load what fits of weights that do not cover the network.")
+]
 
 
 def dataset_name(given: str | None) -> str | None:

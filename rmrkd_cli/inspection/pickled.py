@@ -256,7 +256,7 @@ def _short(value: object) -> str:
 # The whole list of calls, and what needs it. Beside them only the classes in `_STORAGES` may be named.
 _CALLS: dict[str, Callable[[Program, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v2": Program.tensor,  # every tensor that torch.save writes
-    "torch._utils._rebuild_parameter": Program.parameter,  # ImageNet files made of torchvision's, `state_dict` of parameters
+    "torch._utils._rebuild_parameter": Program.parameter,  # ImageNet files made of torchvision's hold parameters
     "collections.OrderedDict": Program.mapping,  # `state_dict`, and `backward_hooks` of every tensor
     # `meta.hook_msgs.best_score` of mmcv's EvalHook, and learning rates computed with NumPy, are NumPy scalars:
     # scalar(dtype("f8"), encode("…", "latin1"))

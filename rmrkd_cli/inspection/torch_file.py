@@ -1,4 +1,4 @@
-"""Files of torch.save, both forms, looked through before torch opens them: nothing larger than the file comes out of it."""
+"""Files of torch.save, looked through before torch opens them: nothing larger than the file comes out of it."""
 
 from __future__ import annotations
 
