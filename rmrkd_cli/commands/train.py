@@ -241,6 +241,8 @@ def train(
     if cluster.is_first:
         for own, files in plan:
             files.check(own, resume=resume, fresh=fresh, force=force)
+            if resume and not files.finished:
+                files.checkpoints.probe()
     left = [(own, files) for own, files in plan if not (resume and files.finished)]
     roles: list[str] = [own.role for own, _ in left]
     if cluster.is_first and "baseline" not in roles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.console import Meter, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.decoded import Store, create
@@ -58,6 +59,8 @@ def _check_file(source: CheckpointSource | None, what: str, preset: Preset) -> N
         raise RmrkdError(
             f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
         )
+    if source is not None and source.path is not None:
+        read_checkpoint(source.path, lazy=True)  # here already, before anything slow
 
 
 def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:

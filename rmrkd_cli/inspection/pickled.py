@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # what Python 2 called things, as torch reads them
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -103,8 +104,8 @@ class Program:
                     raise Refused(f"its pickle program uses the instruction {opcode.name}")
                 step(self, argument)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise Malformed(_short(error)) from error
-        raise Malformed("it does not end")
+            raise Malformed(f"its pickle program is damaged ({_short(error)})") from error
+        raise Malformed("its pickle program does not end")
 
     # Each step takes the argument that stands beside its instruction.
 
@@ -112,7 +113,9 @@ class Program:
         self._stack.append(value)
 
     def name(self, argument: str) -> None:
-        path = argument.replace(" ", ".")
+        module, attribute = argument.split(" ", 1)
+        module, attribute = NAME_MAPPING.get((module, attribute), (IMPORT_MAPPING.get(module, module), attribute))
+        path = f"{module}.{attribute}"
         if path not in _CALLS and path not in _STORAGES:
             raise Refused(f"{_short(path)} is not among what a checkpoint needs")
         self.push(_Name(path))

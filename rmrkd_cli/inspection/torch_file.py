@@ -70,15 +70,16 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     entries = {entry.filename: entry for entry in listed}
     if len(entries) < len(listed):
         raise Refused("it is an archive that holds a name twice")
+    if min(entry.header_offset for entry in listed) > 0:
+        raise Refused("it is an archive behind something else")  # here too
     roots = {name.split("/")[0] for name in entries}
+    if any(name.endswith("/constants.pkl") for name in entries):
+        raise Refused("it is a TorchScript program")
     for name, entry in entries.items():
         if name.startswith("/") or ".." in name.split("/") or "\\" in name or len(roots) > 1:
             raise Refused(f"it is an archive with the path `{name[:80]}`")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
             raise Refused(f"it is a compressed archive (`{name[:80]}`); torch writes none")
-    root = next(iter(roots))
-    if f"{root}/constants.pkl" in entries:
-        raise Refused("it is a TorchScript program")
     if sum(entry.file_size for entry in listed) > size:
         raise Refused("it is an archive whose entries are larger than the file")
     return entries
@@ -88,8 +89,12 @@ def _inspect_stream(stream: BinaryIO, size: int) -> None:
     """The older form: pickles of a magic number, a version, the system, the contents, the keys; then the storages."""
     stream.seek(0)
     start = io.BytesIO(stream.read(5 * MOST_PICKLE_BYTES))
-    if Program(start).value != _MAGIC:
-        raise Malformed("no file of torch.save")
+    try:
+        magic = Program(start).value
+    except Malformed:
+        magic = None
+    if magic != _MAGIC:
+        raise Malformed("it begins as no file of torch.save does")
     Program(start)
     Program(start)
     begin = start.tell()
