@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmrkd_cli.commands.options import DataRoot, JsonOut, dataset_name
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.catalog import DatasetInfo
     from rmrkd_cli.data.check import Report, SplitReport
     from rmrkd_cli.data.findings import Group
+    from rmrkd_cli.data.prepare.work import Outcome
 
 _SHOWN = 5  # findings of one kind in a terminal; JSON has all
 _NAMED = 10  # classes in a line
@@ -22,7 +23,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Check a data set, or make the
 
 
 def _usable() -> int:
-    from rmrkd_cli.data.survey import default_workers
+    from rmrkd_cli.data.processes import default_workers
 
     return default_workers()
 
@@ -71,6 +72,80 @@ def check_command(
     if wrong := errors(report.findings):
         what = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
         raise RmrkdError(f"{what} in `{info.root}`", _next_step(wrong))
+
+
+@data_app.command("prepare")
+def prepare_command(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="cityscapes or voc12aug; the others need nothing.")],
+    data_root: DataRoot = None,
+    sbd: Annotated[
+        Path | None, typer.Option("--sbd", metavar="DIR", help="voc12aug: SBD's folder benchmark_RELEASE.")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Make the label maps that Cityscapes and VOC 2012 + SBD do not come with; nothing is overwritten."""
+    from rmrkd_cli import console
+
+    info = _info(_preparable(dataset), data_root, None)
+    if info.name == "voc12aug" and sbd is None:
+        raise RmrkdError("voc12aug is made from SBD", "--sbd DIR names its folder benchmark_RELEASE")
+    if info.name != "voc12aug" and sbd is not None:
+        raise RmrkdError(f"--sbd is for voc12aug, not for {info.name}", "leave it out")
+    with console.screen() as shown:
+        meters: dict[str, Any] = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if what not in meters:
+                meters[what] = shown.meter(f"{what} {info.name}", total)
+            if meters[what] is not None:
+                meters[what].update(done, f"{done / max(total, 1):.0%}")
+
+        outcome = _prepared(info, sbd, workers or _usable(), on_progress)
+    _show_outcome(outcome, info)
+
+
+def _preparable(dataset: str) -> str:
+    name = str(dataset_name(dataset))
+    if name not in ("cityscapes", "voc12aug"):
+        raise RmrkdError(f"`{name}` needs no preparation", f"rmrkd data check {name}")
+    return name
+
+
+def _prepared(info: DatasetInfo, sbd: Path | None, workers: int, on_progress: Any) -> Outcome:
+    from rmrkd_cli.data.prepare.cityscapes import prepare_cityscapes
+    from rmrkd_cli.data.prepare.voc12aug import prepare_voc12aug
+
+    try:
+        if info.name == "cityscapes":
+            return prepare_cityscapes(info, workers, on_progress)
+        return prepare_voc12aug(info.root, Path(str(sbd)), workers, on_progress)
+    except OSError as error:
+        where = f" `{error.filename}`" if error.filename else ""
+        raise RunError(
+            f"cannot write{where}: {error.strerror or error}",
+            "what is written is whole: make room or give permission, and the same command goes on",
+        ) from error
+
+
+def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
+    from rmrkd_cli import console
+
+    counts = ", ".join(f"{count} {split}" for split, count in outcome.images.items())
+    console.write(f"{outcome.counts['written']} files written, {outcome.counts['kept']} already there, all read again")
+    console.write(f"images: {counts}")
+    for notice in outcome.notices:
+        console.say(f"note: {notice}")
+    next_step = f"rmrkd data check {info.name} --data-root {info.root}"
+    if outcome.problems:
+        lines = [f"  `{path}` {text}" for path, text in outcome.problems[:_SHOWN]]
+        lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []
+        what = "1 problem" if len(outcome.problems) == 1 else f"{len(outcome.problems)} problems"
+        raise RmrkdError(
+            f"{what} with `{info.root}`:\n" + "\n".join(lines),
+            "files that were there are never overwritten: move those named away (or mend the source), and the same "
+            "command makes them again",
+        )
+    console.write(f"next: {next_step}")
 
 
 def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInfo:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.intact import Picture, read_image, read_labels, verify
+from rmrkd_cli.data.processes import serve
 from rmrkd_cli.errors import CorruptError, RunError
-from rmrkd_cli.signals import ignore_stops
 
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG")  # libjpeg's, which decodes on all the same
 _stderr: int | None = None  # where a process of `look_many` collects what the decoders' libraries print
@@ -69,27 +68,15 @@ def look_many(pairs: Sequence[Paths]) -> list[Facts]:
 
 
 def start_looking() -> None:
-    """Prepares a process: it leaves signals to its owner, ends with it, and keeps its libraries' messages to itself."""
+    """Prepares a process, which keeps its libraries' messages to itself."""
     global _stderr
-    from multiprocessing import parent_process
-
-    ignore_stops()
+    serve()
     warnings.simplefilter("ignore")  # of Pillow, about metadata
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     sys.stderr.flush()
     handle, name = tempfile.mkstemp(prefix="rmrkd-")
     os.unlink(name)
     os.dup2(handle, 2)
     _stderr = handle
-
-
-def _end_with(sentinel: int) -> None:
-    from multiprocessing.connection import wait
-
-    wait([sentinel])
-    os._exit(1)
 
 
 def _complaint() -> str:

@@ -87,7 +87,7 @@ def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     first = check(info, workers=1)
     assert first.read == 8
     with monkeypatch.context() as patched:
-        patched.setattr("rmrkd_cli.data.survey._processes", lambda count: pytest.fail("something is read"))
+        patched.setattr("rmrkd_cli.data.survey.processes", lambda *_: pytest.fail("something is read"))
         second = check(info, workers=1)
     assert (second.read, second.splits, second.findings) == (0, first.splits, first.findings)
     label = root / "trainannot" / "2.png"
