@@ -103,7 +103,8 @@ def reason_of(error: BaseException) -> str:
         return f"no answer for {ANSWER_SECONDS:g} s"
     if isinstance(cause, http.client.IncompleteRead):
         return "the connection ended in the middle"
-    return str(cause) or type(cause).__name__
+    said = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return said or type(cause).__name__
 
 
 def _problem(url: str) -> str:
@@ -193,8 +194,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         problem = _problem(newurl)
         if problem:
             raise RefusedError(f"redirected to `{newurl}`, which {problem}")
-        before = {req.full_url: 1, **getattr(req, "redirect_dict", {})}
-        if newurl in before or len(before) > REDIRECTS:
+        followed = getattr(req, "redirect_dict", {})
+        if newurl in (req.full_url, *followed) or len(followed) >= REDIRECTS:
             raise RefusedError(f"redirected in a circle, or more than {REDIRECTS} times")
         return super().redirect_request(req, fp, code if code != 308 else 307, msg, headers, newurl)
 
