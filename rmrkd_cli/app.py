@@ -9,6 +9,7 @@ import typer
 
 from rmrkd_cli import __version__
 from rmrkd_cli.commands.compare import compare_command
+from rmrkd_cli.commands.doctor import doctor_command
 from rmrkd_cli.commands.evaluate import eval_command
 from rmrkd_cli.commands.presets import presets_command
 from rmrkd_cli.commands.train import train_command
@@ -28,6 +29,7 @@ app.command("eval")(eval_command)
 app.command("transfer")(transfer_command)
 app.command("compare")(compare_command)
 app.command("presets")(presets_command)
+app.command("doctor")(doctor_command)
 
 
 def _version(wanted: bool) -> None:
