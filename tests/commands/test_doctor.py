@@ -16,7 +16,7 @@ import pytest
 
 from rmrkd_cli import console
 from rmrkd_cli.engine.doctor import machine, packages, training
-from rmrkd_cli.engine.doctor.check import Check
+from rmrkd_cli.engine.doctor.check import Check, install_rmrkd
 from tests.cli import rmrkd
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +94,8 @@ def test_the_list_and_a_file(tmp_path: Path) -> None:
         ({"mmcv": "2.1.0"}, "conflicts", "mmcv 2.1.0", "uninstall.* mmcv && .*--force-reinstall"),
         ({"mmcv_lite": "2.1.0"}, "conflicts", "mmcv-lite 2.1.0", "uninstall.* mmcv-lite"),
         ({"opencv_python_headless": "4.8.0"}, "conflicts", "opencv-python-headless 4.8.0", "uninstall.*headless"),
-        ({"rmrkd": "0.0.1"}, "rmrkd", "installed as 0.0.1", "install 'rmrkd'"),
-        ({"rmrkd": None}, "rmrkd", "not installed", "install '.'"),
+        ({"rmrkd": "0.0.1"}, "rmrkd", "installed as 0.0.1", "install "),
+        ({"rmrkd": None}, "rmrkd", "not installed", "install "),
     ],
 )
 def test_wrong_versions(monkeypatch: Patch, changed: dict[str, str | None], name: str, found: str, mend: str) -> None:
@@ -134,8 +134,8 @@ def test_the_tested_versions_are_those_the_project_pins() -> None:
     ("module", "error", "mend"),
     [
         ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "apt-get install libgl1"),
-        ("torch", OSError("libcudart.so.13: cannot open"), "--force-reinstall --no-deps 'torch'"),
-        ("mmseg.models", RuntimeError("undefined symbol\nand more"), "--force-reinstall --no-deps 'mmsegmentation'"),
+        ("torch", OSError("libcudart.so.13: cannot open"), "--force-reinstall --no-deps torch"),
+        ("mmseg.models", RuntimeError("undefined symbol\nand more"), "--force-reinstall --no-deps mmsegmentation"),
     ],
 )
 def test_imports_that_fail(monkeypatch: Patch, module: str, error: Exception, mend: str) -> None:
@@ -266,6 +266,48 @@ def test_limits_of_the_system(monkeypatch: Patch) -> None:
     assert [checks[name][0]["status"] for name in ("open files", "memory", "shared memory", "threads")] == ["note"] * 4
     assert checks["open files"][0]["mend"] == "ulimit -n 4096"
     assert "\x1b" not in rmrkd("doctor", "--no-step").stdout
+
+
+def test_a_busy_machine(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (1000.0, 0, 0))
+    [check, *_] = machine.machine_checks()
+    assert (check.status, "busy: load 1000.0" in check.found) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("told", "command"),
+    [
+        ('{"url": "file:///a%20b/c", "dir_info": {"editable": true}}', "install -e '/a b/c'"),
+        ('{"url": "file:///c/x.whl", "archive_info": {}}', "install --force-reinstall --no-deps /c/x.whl"),
+        (
+            '{"url": "https://host/r", "vcs_info": {"vcs": "git"}}',
+            "install --force-reinstall --no-deps git+https://host/r",
+        ),
+        (None, "install CLONE-OR-WHEEL"),
+        ("{", "install CLONE-OR-WHEEL"),
+    ],
+)
+def test_rmrkd_is_installed_again_from_where_it_came(monkeypatch: Patch, told: str | None, command: str) -> None:
+    distribution = namedtuple("Distribution", "read_text version")(lambda _: told, "1.0")
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: distribution)
+    assert install_rmrkd().endswith(command)
+
+
+def test_a_module_that_another_asks_for(monkeypatch: Patch) -> None:
+    """Named once, and installed itself."""
+    versions(monkeypatch, pyyaml=None)
+    real = importlib.import_module
+
+    def failing(name: str, *rest: Any) -> Any:
+        if name.startswith("mm"):
+            raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
+        return real(name, *rest)
+
+    monkeypatch.setattr(packages.importlib, "import_module", failing)  # type: ignore[attr-defined]
+    code, checks = look()
+    assert code == 1
+    assert checks["import mmcv"][0]["mend"].endswith("install pyyaml")
+    assert "import mmseg.models" not in checks
 
 
 def test_a_container_limits_cores(monkeypatch: Patch) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import shlex
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import unquote
+
+_PACKAGES = {"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python", "pkg_resources": "setuptools<81"}
 
 Status = Literal["ok", "note", "wrong"]
 
@@ -34,7 +39,30 @@ def first_line(error: BaseException) -> str:
 
 def install(*requirements: str, options: str = "") -> str:
     """The command that installs packages here; quoted for a shell."""
-    return " ".join([f"{_pip()} install", *([options] if options else []), *(f"'{name}'" for name in requirements)])
+    named = (shlex.quote(name) for name in requirements)
+    return " ".join([f"{_pip()} install", *([options] if options else []), *named])
+
+
+def install_rmrkd() -> str:
+    """Again from where it came; by its name alone an index could give another package."""
+    try:
+        told = importlib.metadata.distribution("rmrkd").read_text("direct_url.json")
+        origin = json.loads(told or "{}")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}"
+    options = "-e" if origin.get("dir_info", {}).get("editable") else "--force-reinstall --no-deps"
+    return install(unquote(url.removeprefix("file://")), options=options) if url else install() + " CLONE-OR-WHEEL"
+
+
+def install_missing(error: BaseException) -> str:
+    """The command for a module that an import did not find; empty for other errors."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    module = error.name.partition(".")[0]
+    return install(_PACKAGES.get(module, module)) if not version_of(_PACKAGES.get(module, module)) else ""
 
 
 def uninstall(*names: str) -> str:

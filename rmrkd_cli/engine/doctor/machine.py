@@ -16,6 +16,7 @@ from rmrkd_cli.engine.doctor.check import Check, first_line, install
 
 _LITTLE_MEMORY = 4 << 30  # bytes
 _LITTLE_SHARED = 1 << 30
+_OWN_LOAD = 1.5  # that this command can add
 _FEW_FILES = 1024
 _SHARED = Path("/dev/shm")
 _CPUS = Path("/proc/cpuinfo")
@@ -53,7 +54,12 @@ def _processor() -> Check:
     if _CPUS.is_file():
         models = [line for line in _CPUS.read_text(errors="replace").splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    return Check("CPU", "ok", f"{name}, {cores()} of {os.cpu_count()} cores for this process")
+    found = f"{name}, {cores()} of {os.cpu_count()} cores for this process"
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1) + _OWN_LOAD:
+        mend = "OMP_WAIT_POLICY=PASSIVE rmrkd train, beside other work"
+        return Check("CPU", "note", f"{found}, busy: load {load:.1f}", "cores that are free", mend)
+    return Check("CPU", "ok", found)
 
 
 def _memory() -> Check:

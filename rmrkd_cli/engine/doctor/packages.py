@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmrkd_cli import __version__
-from rmrkd_cli.engine.doctor.check import Check, first_line, install, uninstall, version_of
+from rmrkd_cli.engine.doctor.check import (
+    Check,
+    first_line,
+    install,
+    install_missing,
+    install_rmrkd,
+    uninstall,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -53,20 +61,18 @@ def _own() -> Iterator[Check]:
     """The installed distribution, and the command that a shell finds."""
     version = version_of("rmrkd")
     if version is None:
-        yield Check(
-            "rmrkd", "wrong", f"{__version__}, not installed", "an installed package", install(".") + " in a clone"
-        )
+        yield Check("rmrkd", "wrong", f"{__version__}, not installed", "an installed package", install_rmrkd())
     elif version != __version__:
         expected = "the same version"
-        yield Check("rmrkd", "wrong", f"code {__version__}, installed as {version}", expected, install("rmrkd"))
+        yield Check("rmrkd", "wrong", f"code {__version__}, installed as {version}", expected, install_rmrkd())
     else:
         yield Check("rmrkd", "ok", version)
     command, own = shutil.which("rmrkd"), Path(sysconfig.get_path("scripts"))
     if command is None:
-        yield Check("command", "note", "no `rmrkd` on PATH", f"{own / 'rmrkd'}", f'PATH="{own}:$PATH"')
+        yield Check("command", "note", "no `rmrkd` on PATH", f"{own / 'rmrkd'}", f'export PATH="{own}:$PATH"')
     elif not Path(command).resolve().is_relative_to(own.resolve()) and Path(command).parent != own:
         found = f"`{command}` belongs to another Python"
-        yield Check("command", "note", found, f"{own / 'rmrkd'}", f'PATH="{own}:$PATH"')
+        yield Check("command", "note", found, f"{own / 'rmrkd'}", f'export PATH="{own}:$PATH"')
     else:
         yield Check("command", "ok", command)
 
@@ -151,9 +157,9 @@ def import_checks() -> Iterator[Check]:
     """Imports what networks and images need; a module that cannot be imported says so itself."""
     failed: list[Check] = []
     for name in _IMPORTS:
-        if name == "mmseg.models" and any(check.name == "import mmcv" for check in failed):
-            continue  # for the same reason
-        failed += [check for check in [_import(name)] if check is not None]
+        check = _import(name)
+        if check is not None and check.found not in {before.found for before in failed}:  # else for the same reason
+            failed.append(check)
     yield from failed or [Check("imports", "ok", ", ".join(_IMPORTS))]
     yield _compiled_ops()
 
@@ -170,7 +176,9 @@ def _import(name: str) -> Check | None:
         missing = [package for library, package in _LIBRARIES.items() if library in said]
         package = _INSTALLED_AS.get(name, name)
         again = install(package, options="--force-reinstall --no-deps")
-        mend = f"apt-get install {missing[0]}" if missing else again if version_of(package) else _mend(package, package)
+        mend = f"apt-get install {missing[0]}" if missing else install_missing(error)
+        if not mend or not version_of(package):
+            mend = again if version_of(package) else _mend(package, package)
         return Check(f"import {name}", "wrong", said, "an import without errors", mend)
     return None
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rmrkd_cli.engine.doctor.check import Check, first_line, install
+from rmrkd_cli.engine.doctor.check import Check, first_line, install, install_rmrkd
 from rmrkd_cli.errors import RmrkdError
 
 SECONDS = 2.0
@@ -22,7 +22,7 @@ def preset_checks() -> Iterator[Check]:
     from rmrkd_cli.schema import OWN_METHOD
 
     presets, methods = preset_names(), [name for name in method_names() if name != OWN_METHOD]
-    again = install("rmrkd", options="--force-reinstall --no-deps")
+    again = install_rmrkd()
     bad = []
     for names, load in ((presets, load_preset), (methods, load_method)):
         for name in names:
