@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.server
 import re
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import trustme
 
@@ -190,5 +192,47 @@ def serving(folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.go_on.set()
+        server.shutdown()
+        server.server_close()
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes bytes between who asks with CONNECT and the address that is asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_CONNECT(self) -> None:
+        self.asked.append(self.path)
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            for source, sink in ((self.connection, there), (there, self.connection)):
+                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+            while there.fileno() >= 0 and self.connection.fileno() >= 0 and not self.server.ended.is_set():  # type: ignore[attr-defined]
+                time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """Its address, and what was asked for."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    server.daemon_threads = True
+    server.ended = threading.Event()  # type: ignore[attr-defined]
+    Proxy.asked.clear()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", Proxy.asked
+    finally:
+        server.ended.set()  # type: ignore[attr-defined]
         server.shutdown()
         server.server_close()

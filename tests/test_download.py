@@ -15,7 +15,7 @@ import pytest
 
 from rmrkd_cli import cache, download, partial
 from rmrkd_cli.errors import RmrkdError, RunError
-from tests.https import CONTENT, DIGEST, HALF, OTHER, Server, serving
+from tests.https import CONTENT, DIGEST, HALF, OTHER, Server, proxy, serving
 
 TAG = DIGEST[:8]
 
@@ -216,7 +216,15 @@ def test_a_hash_must_be_one(digest: str) -> None:
         cache.fetch("https://localhost:1/a.pth", digest)
 
 
-def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with proxy() as (address, asked):
+        monkeypatch.setenv("https_proxy", address)
+        assert cache.fetch(f"{server.address}/good/a.pth", DIGEST).read_bytes() == CONTENT
+    assert asked == [server.address.removeprefix("https://")]
+
+
+def test_a_proxy_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://localhost:1")
     monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(RmrkdError, match="refused"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import json
 import re
@@ -153,6 +154,15 @@ def test_imports_that_fail(monkeypatch: Patch, module: str, error: Exception, me
     assert check["found"] == f"{type(error).__name__}: {str(error).splitlines()[0]}"
     assert mend in check["mend"]
     assert (checks["training"][0]["status"], checks["GPUs"][0]["status"]) == ("note", "note")  # not looked at
+
+
+@pytest.mark.parametrize("origin", [None, "/somewhere/_ext.so"])
+def test_compiled_ops_may_be_there_or_not(monkeypatch: Patch, origin: str | None) -> None:
+    """None is the stand-in's."""
+    spec = importlib.machinery.ModuleSpec("mmcv._ext", None, origin=origin)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: spec)  # type: ignore[attr-defined]
+    check = packages._compiled_ops()
+    assert (check.status, "not built" in check.found, "none is needed" in check.found) == ("ok", origin is None, True)
 
 
 def test_the_whole_of_mmcv_missing(monkeypatch: Patch) -> None:
