@@ -276,6 +276,8 @@ def test_limits_of_the_system(monkeypatch: Patch) -> None:
     assert [checks[name][0]["status"] for name in ("open files", "memory", "shared memory", "threads")] == ["note"] * 4
     assert checks["open files"][0]["mend"] == "ulimit -n 4096"
     assert "\x1b" not in rmrkd("doctor", "--no-step").stdout
+    monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (256, 256))
+    assert "ulimit" not in machine._open_files().mend
 
 
 def test_a_busy_machine(monkeypatch: Patch) -> None:

@@ -92,6 +92,8 @@ def _open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _FEW_FILES:
         mend = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
+        if 0 < hard < _FEW_FILES:
+            mend = "rmrkd train --workers 0, or a higher limit in /etc/security/limits.conf"
         return Check("open files", "note", f"at most {soft} (ulimit -n)", f"{_FEW_FILES}", mend)
     return Check("open files", "ok", f"at most {soft}" if soft >= 0 else "no limit")
 

@@ -60,7 +60,8 @@ def _rehearsed(name: str, device: str) -> Check:
 
 
 def _train(device: str) -> tuple[float, dict[str, float]]:
-    """Steps a second, and each loss of the last step, or of the first in which one was not finite."""
+    """Steps a second, after a few or, where one is so slow, from the first; and each loss of the last step, or of the
+    first in which one was not finite."""
     import torch
 
     from rmrkd_cli.data.loader import Batch
@@ -80,12 +81,12 @@ def _train(device: str) -> tuple[float, dict[str, float]]:
         size = (schedule.batch_size, 3, *schedule.crop)
         images = torch.randn(size, generator=generator)
         labels = torch.randint(0, _CLASSES, (size[0], 1, *size[2:]), generator=generator)
-        number, began = 0, time.perf_counter()
+        number, warm, began = 0, 0, time.perf_counter()
         while True:
             losses = {name: float(value) for name, value in step([Batch(images, labels, [])], number).items()}
             number += 1
-            if number == _WARM_UP:
-                began = time.perf_counter()
             seconds = time.perf_counter() - began
-            if not all(map(math.isfinite, losses.values())) or (number > _WARM_UP and seconds >= SECONDS):
-                return max(number - _WARM_UP, 0) / seconds, losses
+            if seconds >= SECONDS or not all(map(math.isfinite, losses.values())):
+                return (number - warm) / seconds, losses
+            if number == _WARM_UP:
+                warm, began = number, time.perf_counter()
