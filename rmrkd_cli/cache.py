@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from rmrkd_cli.download import FAILURES, download, file_name, reason_of
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.partial import Partial, cannot_write, partial_for
 
-_TIMEOUT = 20.0  # seconds without an answer
 _CHUNK = 1 << 20
+Progress = Callable[[int, int], None]
 
 
 def cache_dir() -> Path:
@@ -50,8 +50,11 @@ def write_beside(path: Path, contents: bytes) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def fetch(url: str, sha256: str, on_progress: Callable[[int, int], None] | None = None, hint: str = "") -> Path:
+def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
     """The file at `url`, downloaded once into the cache and checked before it gets its name.
+
+    What came before a connection was lost, or the process ended, is kept beside it, and the next attempt goes on from
+    there. Of several processes that ask for the same file one downloads it, and the others wait.
 
     Args:
         url: An https address; the file keeps its last component as name.
@@ -61,59 +64,61 @@ def fetch(url: str, sha256: str, on_progress: Callable[[int, int], None] | None 
 
     Raises:
         RmrkdError: When there is no network (with the address, and where the file may be put), or on a wrong hash.
+        RunError: When the cache cannot be written, or the disk has no room.
     """
-    if not url.startswith("https://"):
-        raise RmrkdError(f"`{url}` is not an https address")
-    target = cache_dir() / "checkpoints" / url.rsplit("/", 1)[-1]
-    if target.is_file():
-        _check_hash(target, sha256, f"delete `{target}` and run the command again")
-        return target
+    target = cache_dir() / "checkpoints" / file_name(url)
+    if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
+        raise RmrkdError(f"`{sha256}` is not a SHA-256: 64 hexadecimal digits, or the first 8 or more of them")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, suffix=".partial")
+        if not os.path.lexists(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial_for(target, sha256[:8].lower()) as partial:
+                if partial is not None:
+                    _fill(partial, url, sha256.lower(), on_progress, target, hint)
+                    partial.place(target)
+                    return target
     except OSError as error:
-        raise RunError(
-            f"cannot write into the cache `{target.parent}`: {error.strerror}", "set RMRKD_CACHE to a folder of yours"
-        ) from error
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            _download(url, out, on_progress)
-            out.flush()
-            os.fsync(out.fileno())
-        _check_hash(partial, sha256, f"the file at {url} is not the one expected; run the command again")
-        os.replace(partial, target)
-    except (OSError, urllib.error.URLError) as error:
-        status = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-        reason = f"{status}{getattr(error, 'reason', None) or error}"
-        raise RmrkdError(
-            f"cannot download {url} ({reason})",
-            f"with a browser elsewhere, save it as `{target}`" + (f"; or {hint}" if hint else ""),
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise cannot_write(target.parent, error) from error
+    _check_present(target, sha256.lower())
     return target
 
 
-def _download(url: str, out: object, on_progress: Callable[[int, int], None] | None) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "rmrkd"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-        if not answer.geturl().startswith("https://"):
-            raise OSError("redirected to an address that is not https")
-        total = int(answer.headers.get("Content-Length") or 0)
-        done, started = 0, time.monotonic()
-        while chunk := answer.read(_CHUNK):
-            out.write(chunk)  # type: ignore[attr-defined]
-            done += len(chunk)
-            if on_progress:
-                on_progress(done, total)
-            if time.monotonic() - started > 60 and done < 60 * 1024:
-                raise OSError("the server sends less than 1 KiB a second")
-        if total and done != total:
-            raise OSError(f"the connection ended after {done} of {total} bytes")
+def _fill(partial: Partial, url: str, expected: str, on_progress: Progress | None, target: Path, hint: str) -> None:
+    """Until the hash is right: what was put together of parts gets a second chance, from the start."""
+    if partial.size and partial.sha256().startswith(expected):  # ended between the last byte and the new name
+        return
+    try:
+        sure = download(url, partial, on_progress)
+        if not sure and not partial.sha256().startswith(expected):
+            partial.begin_at(0, 0)
+            download(url, partial, on_progress)
+    except FAILURES as error:
+        raise _cannot_download(url, error, partial, target, hint) from error
+    found = partial.sha256()
+    if not found.startswith(expected):
+        partial.remove()
+        again = f"the file at {url} is not the one expected; run the command again"
+        raise _wrong_hash(target, found, expected, again)
 
 
-def _check_hash(path: Path, expected: str, hint: str) -> None:
-    found = sha256_of(path)
-    if not found.startswith(expected.lower()):
-        raise RmrkdError(f"`{path.name}` has the SHA-256 {found[:16]}…, expected {expected}…", hint)
+def _cannot_download(url: str, error: BaseException, partial: Partial, target: Path, hint: str) -> RmrkdError:
+    kept = f"; the same command goes on after the first {partial.size} bytes" if partial.kept and partial.size else ""
+    return RmrkdError(
+        f"cannot download {url} ({reason_of(error)})",
+        f"with a browser elsewhere, save it as `{target}`" + (f"; or {hint}" if hint else "") + kept,
+    )
+
+
+def _check_present(target: Path, expected: str) -> None:
+    """A user's own file is never removed."""
+    try:
+        found = sha256_of(target)
+    except OSError as error:
+        raise RunError(f"cannot read `{target}`: {error.strerror}", f"move `{target}` away") from error
+    if not found.startswith(expected):
+        raise _wrong_hash(target, found, expected, f"delete `{target}` and run the command again")
+
+
+def _wrong_hash(target: Path, found: str, expected: str, hint: str) -> RmrkdError:
+    shown, wanted = (digits + "…" * (len(digits) < 64) for digits in (found[: max(16, len(expected))], expected))
+    return RmrkdError(f"`{target.name}` has the SHA-256 {shown}, expected {wanted}", hint)

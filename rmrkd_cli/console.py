@@ -24,6 +24,9 @@ from rmrkd_cli.errors import RmrkdError
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
 
+_STATUS_WIDTH, _NAME_WIDTH = 5, 20  # columns
+_STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+
 _QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
 
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
@@ -66,6 +69,28 @@ def show_table(
     out.print(table)
     for note in notes:
         out.print(escape(note), highlight=False, soft_wrap=True)
+
+
+def show_heading(text: str) -> None:
+    out.print(f"\n[bold]{_printable(text)}[/]", highlight=False, soft_wrap=True)
+
+
+def show_check(status: str, name: str, found: str, expected: str, mend: str) -> None:
+    """One line on stdout, folded under itself where it is long; a command to copy is left whole."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=_STATUS_WIDTH)
+    grid.add_column(width=_NAME_WIDTH)
+    grid.add_column(overflow="fold")
+    text = _printable(found) + (f"; expected: {_printable(expected)}" if expected else "")
+    grid.add_row(f"[{_STYLES.get(status, 'none')}]{_printable(status)}[/]", _printable(name), text)
+    out.print(grid, highlight=False)
+    if mend:
+        out.print(f"{' ' * (_STATUS_WIDTH + 2)}mend: {_printable(mend)}", highlight=False, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Text from outside for rich: no markup, and no character that a terminal would obey."""
+    return escape("".join(character if character.isprintable() else repr(character)[1:-1] for character in text))
 
 
 def write(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -44,12 +45,9 @@ schedule:
 """
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """As the command does at its end: loader processes of a test that failed would be waited for, and ignore signals."""
-    from rmrkd_cli.signals import end_children
-
-    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses"):
-        end_children()
+def pytest_sessionfinish() -> None:
+    """Loaders of images that an error still refers to end here; Python would wait for their processes."""
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

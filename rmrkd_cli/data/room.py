@@ -1,7 +1,8 @@
-"""Whether something large fits into memory or onto a disk, before it is begun."""
+"""What there is room for in memory, on a disk, and on the processor, before something large is begun."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from rmrkd_cli.errors import RmrkdError
@@ -35,6 +36,21 @@ def available_memory() -> int:
             except (OSError, ValueError, KeyError):  # not this version, or no limit ("max")
                 continue
     return max(available, 0)
+
+
+def allowed_cores() -> float | None:
+    """Processor time that the groups of this process may take, in cores; None without a limit."""
+    limits = []
+    for folder in _groups("", Path("/sys/fs/cgroup")):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            limits.append(int(quota) / int(period))
+    for folder in _groups("cpu", Path("/sys/fs/cgroup/cpu")):
+        with suppress(OSError, ValueError):
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(quota) > 0:
+                limits.append(int(quota) / int(period))
+    return min(limits, default=None)
 
 
 def _groups(controller: str, root: Path) -> list[Path]:

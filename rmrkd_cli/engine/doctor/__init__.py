@@ -1,0 +1,51 @@
+"""What `rmrkd doctor` looks at: packages, machine, folders, and a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rmrkd_cli.engine.doctor.check import Check, first_line, install_missing, install_rmrkd
+from rmrkd_cli.engine.doctor.folders import folder_checks
+from rmrkd_cli.engine.doctor.machine import gpu_checks, machine_checks
+from rmrkd_cli.engine.doctor.packages import import_checks, package_checks
+from rmrkd_cli.engine.doctor.training import preset_checks, step_checks
+
+_PARTS: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+    ("packages", package_checks),
+    ("imports", import_checks),
+    ("machine", machine_checks),
+    ("GPUs", gpu_checks),
+    ("folders", folder_checks),
+    ("presets", preset_checks),
+    ("training", step_checks),
+)
+_NEED_IMPORTS = (gpu_checks, step_checks)
+
+
+def examine(*, step: bool = True) -> Iterator[tuple[str, Check]]:
+    """Looks at everything, whatever fails before it.
+
+    Args:
+        step: Also train for two seconds on each kind of device.
+
+    Yields:
+        The part that a check belongs to, and the check.
+    """
+    importable = True
+    for part, checks in _PARTS:
+        if checks is step_checks and not step:
+            continue
+        if checks in _NEED_IMPORTS and not importable:
+            yield part, Check(part, "note", "not looked at", "imports that work")
+            continue
+        for check in _all_of(part, checks):
+            importable = importable and not (checks is import_checks and check.status == "wrong")
+            yield part, check
+
+
+def _all_of(part: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from checks()
+    except Exception as error:
+        mend = install_missing(error) or install_rmrkd()
+        yield Check(part, "wrong", f"could not be looked at: {first_line(error)}", mend=mend)
