@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
@@ -43,11 +42,6 @@ losses:
 schedule:
   {{iters: 4, batch_size: 2, crop: [48, 48], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
 """
-
-
-def pytest_sessionfinish() -> None:
-    """Loaders of images that an error still refers to end here; Python would wait for their processes."""
-    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

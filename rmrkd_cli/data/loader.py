@@ -39,8 +39,11 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
         pin_memory=pin,
     )
     stream = iter(loader)
-    for _ in range(len(sampler) // sampler.accumulate):
-        yield [_or_raise(next(stream)) for _ in range(sampler.accumulate)]
+    try:
+        for _ in range(len(sampler) // sampler.accumulate):
+            yield [_or_raise(next(stream)) for _ in range(sampler.accumulate)]
+    finally:
+        del stream  # an error's traceback would keep it, and torch cannot end its processes when it is collected late
 
 
 def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *, pin: bool) -> Iterator[EvalItem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_in_the_middle_of_training_the_file_is_named(
         run(tiny, tmp_path / "work", *overrides)
     assert caught.value.exit_code == 1
     assert "--skip-corrupt" in caught.value.hint
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("cache", ["off", "ram"])
