@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.cache import cache_dir
 from rmrkd_cli.data.files import Pair, SampleFiles
+from rmrkd_cli.data.intact import header_size
 from rmrkd_cli.data.room import available_memory, check_fits
 from rmrkd_cli.errors import RmrkdError, RunError
 
@@ -127,16 +128,11 @@ def create(where: str, files: SampleFiles) -> Store:
 
 def _layout(files: SampleFiles) -> NDArray[Any]:
     """The table of an empty cache, from the sizes in the images' headers."""
-    from PIL import Image, UnidentifiedImageError
-
     table = np.zeros(len(files), _ENTRY)
     offset = _pages(_PAGE + table.nbytes)
     for entry, sample in zip(table, files.samples, strict=True):
-        try:
-            with Image.open(sample.image) as picture:
-                pixels = picture.width * picture.height
-        except (OSError, UnidentifiedImageError) as error:
-            raise RunError(f"`{sample.image}` cannot be read as an image: {error}") from error
+        size = header_size(sample.image)
+        pixels = size.width * size.height
         entry["offset"], entry["pixels"] = offset, pixels
         offset += _pages(_CHANNELS * pixels)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from rmrkd_cli.data import check as checks
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.check import check, quick_check
+from rmrkd_cli.data.facts import Facts, look
 from rmrkd_cli.data.findings import ERROR, NOTE, Finding, errors
 from rmrkd_cli.data.known import Known
 from rmrkd_cli.errors import RmrkdError
@@ -181,7 +183,7 @@ def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
 def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also beyond the pairs that it would read itself, and only as long as the files are the same."""
     root = trees.camvid(tmp_path / "tree")
-    _ = [os.truncate(root / "train/3.png", 200)]
+    os.truncate(root / "train/3.png", 200)
     info = info_of("camvid", root)
     check(info, workers=1)
     monkeypatch.setattr(checks, "_QUICK_SECONDS", -1.0)
@@ -189,3 +191,47 @@ def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypa
         quick_check(info, ["train", "val"])
     (root / "train/3.png").write_bytes((root / "train/2.png").read_bytes())
     quick_check(info, ["train", "val"])
+
+
+def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = info_of("camvid", trees.camvid(tmp_path / "tree", images=30, size=(8, 8)))
+    looked: list[str] = []
+
+    def slow(image: Path, label: Path, *, decode: bool) -> Facts:
+        time.sleep(0.02)
+        looked.append(image.parent.name)
+        return look(image, label, decode=decode)
+
+    monkeypatch.setattr(checks, "look", slow)
+    monkeypatch.setattr(checks, "_QUICK_SECONDS", 0.3)
+    started = time.monotonic()
+    quick_check(info, ["train", "val"])
+    assert time.monotonic() - started < 1.0
+    assert 2 <= looked.count("train") < 30
+    assert 2 <= looked.count("val") < 30
+
+
+def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    path = root / "JPEGImages" / "2007_val000.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    info = info_of("voc12aug", root)
+    quick_check(info, ["val"])
+    assert errors(check(info, ["val"], workers=1).findings) == []
+
+
+def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_val000\n\x1b[2Jgone\n", encoding="utf-8")
+    odd = os.fsencode(root / "JPEGImages") + b"/\xff.jpg"
+    Path(os.fsdecode(odd)).write_bytes(b"")
+    outcome = rmrkd("data", "check", "voc", "--data-root", root)
+    assert "\\x1b[2Jgone" in outcome.stdout
+    assert "\x1b[2J" not in outcome.stdout
+    camvid = trees.camvid(tmp_path / "camvid")
+    Path(os.fsdecode(os.fsencode(camvid / "train") + b"/\xff.png")).write_bytes(b"")
+    outcome = rmrkd("data", "check", "camvid", "--data-root", camvid)
+    assert "train/\\udcff.png has no label" in outcome.stdout
+    assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--json", "-").exit_code == 2

@@ -44,6 +44,7 @@ def prepare_cityscapes(info: DatasetInfo, workers: int, on_progress: Progress) -
     train_ids()  # says at once when the library is missing
     clear_partials(info.root / "gtFine")
     outcome = run(tasks, workers, on_progress)
+    outcome.root = info.root
     outcome.images = {split: len(members) for split, members in splits.items() if members}
     if outcome.images.get("test"):
         outcome.notices.append("the label maps published for `test` are empty: everything in them is ignored")
