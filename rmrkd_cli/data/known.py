@@ -36,7 +36,7 @@ class Known:
         """The facts of a pair, if both files are still those that were read."""
         entry = self._pairs.get(self._key(sample))
         stamp = stamp_of(sample) if entry is not None else None
-        if stamp is None:
+        if entry is None or stamp is None:
             return None
         try:
             kept, facts = entry
