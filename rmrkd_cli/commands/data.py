@@ -71,7 +71,7 @@ def check_command(
         _show(report)
     if wrong := errors(report.findings):
         what = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
-        raise RmrkdError(f"{what} in `{info.root}`", _next_step(wrong))
+        raise RmrkdError(f"{what} in `{info.root}`{_tree(report, wrong)}", _next_step(wrong))
 
 
 @data_app.command("prepare")
@@ -168,6 +168,14 @@ def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInf
         given = Preset.model_validate({"dataset": name, "teacher": network, "student": network})
     data = given.data if data_root is None else given.data.model_copy(update={"root": data_root})
     return dataset_info(given.model_copy(update={"data": data}))
+
+
+def _tree(report: Report, wrong: list[Any]) -> str:
+    """How the data set should lie, where parts of it are missing."""
+    from rmrkd_cli.data.samples import expected_tree
+
+    splits = list(dict.fromkeys(finding.split for finding in wrong if finding.kind == "missing-part" and finding.split))
+    return f"; `{report.info.name}` is expected as\n{expected_tree(report.info, splits)}" if splits else ""
 
 
 def _next_step(wrong: list[Any]) -> str:

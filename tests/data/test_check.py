@@ -235,3 +235,58 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     outcome = rmrkd("data", "check", "camvid", "--data-root", camvid)
     assert "train/\\udcff.png has no label" in outcome.stdout
     assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--json", "-").exit_code == 2
+
+
+def test_single_masks_and_maps_of_nothing_are_notes(tmp_path: Path) -> None:
+    root = trees.camvid(tmp_path / "tree", images=6)
+    size = np.asarray(Image.open(root / "trainannot/0.png")).shape
+    half = np.zeros(size, np.uint8)
+    half[:, ::2] = 255
+    Image.fromarray(half).save(root / "trainannot/1.png")
+    Image.fromarray(np.full(size, 11, np.uint8)).save(root / "trainannot/2.png")
+    Image.fromarray(half).convert("1").save(root / "trainannot/3.png")
+    findings = check(info_of("camvid", root), ["train"], workers=1).findings
+    assert [(f.kind, Path(f.file).name) for f in errors(findings)] == [("label-format", "3.png")]
+    notes = {(f.kind, Path(f.file).name): f.text for f in findings if f.severity == NOTE and f.kind != "absent-class"}
+    assert notes == {
+        ("binary-mask", "1.png"): "holds 0 and 255 alone, 255 on 50 % of it",
+        ("all-ignored", "2.png"): "holds only 11, which is ignored",
+    }
+
+
+def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    (root / "ImageSets/Segmentation/aug.txt").unlink()
+    (root / "SegmentationClassAug").rename(root / "elsewhere")
+    outcome = rmrkd("data", "check", "voc", "--data-root", root)
+    assert outcome.message.startswith(f"2 problems in `{root}`; `voc12aug` is expected as\n")
+    assert f"rmrkd data prepare voc12aug --data-root {root} --sbd benchmark_RELEASE" in outcome.hint
+    assert "(one NAME a line)" in outcome.message
+    with pytest.raises(RmrkdError) as caught:
+        checks.find_samples(info_of("voc12aug", root), "train")
+    assert "rmrkd data prepare voc12aug" in caught.value.hint
+
+
+def test_folders_of_ones_own_are_described_by_a_preset(tmp_path: Path) -> None:
+    """Labels of all splits in one folder are no orphans, and a train split that is also val is told once."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        part = "train" if number < 4 else "val"
+        image = tmp_path / f"images/{part}/{number}.jpg"
+        trees.write_pair(image, tmp_path / f"masks/{number}.png", rng, (32, 32), 2)
+    text = """
+dataset: custom
+data: {{root: {root}, classes: [a, b], train_scale: [32, 32], train: {{images: images/train, labels: masks}},
+  val: {{images: images/val, labels: masks}}, test: {{images: images/val, labels: masks}}}}
+teacher: {{config: x.py}}
+student: {{config: x.py}}
+"""
+    (tmp_path / "mine.yaml").write_text(text.format(root=tmp_path))
+    outcome = rmrkd("data", "check", "custom", "--preset", tmp_path / "mine.yaml", "--json", "-")
+    assert (outcome.exit_code, outcome.message) == (0, "")
+    contents = json.loads(outcome.stdout)
+    assert {name: split["pairs"] for name, split in contents["splits"].items()} == {"train": 4, "val": 2, "test": 2}
+    told = [f for f in contents["findings"] if f["kind"] != "absent-class"]
+    assert [(f["severity"], f["kind"], f["text"]) for f in told] == [
+        ("note", "leak", "`test` is the same images as `val`")
+    ]
