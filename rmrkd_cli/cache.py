@@ -39,15 +39,15 @@ def sha256_of(path: Path) -> str:
 def write_beside(path: Path, contents: bytes) -> None:
     """Puts a file in place as a whole, replacing what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with os.fdopen(handle, "wb") as out:
+        with partial.open("wb") as out:
             out.write(contents)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(name, path)
+        os.replace(partial, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:

@@ -71,7 +71,7 @@ def check_command(
         _show(report)
     if wrong := errors(report.findings):
         what = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
-        raise RmrkdError(f"{what} in `{info.root}`", _next_step(wrong))
+        raise RmrkdError(f"{what} in `{info.root}`{_tree(report, wrong)}", _next_step(wrong))
 
 
 @data_app.command("prepare")
@@ -135,13 +135,13 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
     console.write(f"images: {counts}")
     for notice in outcome.notices:
         console.say(f"note: {notice}")
-    next_step = f"rmrkd data check {info.name} --data-root {info.root}"
+    next_step = f"rmrkd data check {info.name} --data-root {outcome.root}"
     if outcome.problems:
-        lines = [f"  `{path}` {text}" for path, text in outcome.problems[:_SHOWN]]
+        lines = [_printable(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
         lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []
         what = "1 problem" if len(outcome.problems) == 1 else f"{len(outcome.problems)} problems"
         raise RmrkdError(
-            f"{what} with `{info.root}`:\n" + "\n".join(lines),
+            f"{what} with `{outcome.root}`:\n" + "\n".join(lines),
             "files that were there are never overwritten: move those named away (or mend the source), and the same "
             "command makes them again",
         )
@@ -170,10 +170,18 @@ def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInf
     return dataset_info(given.model_copy(update={"data": data}))
 
 
+def _tree(report: Report, wrong: list[Any]) -> str:
+    """How the data set should lie, where parts of it are missing."""
+    from rmrkd_cli.data.samples import expected_tree
+
+    splits = list(dict.fromkeys(finding.split for finding in wrong if finding.kind == "missing-part" and finding.split))
+    return f"; `{report.info.name}` is expected as\n{expected_tree(report.info, splits)}" if splits else ""
+
+
 def _next_step(wrong: list[Any]) -> str:
-    mends = list(dict.fromkeys(finding.mend for finding in wrong if finding.mend))
-    first = mends[0] if mends else "mend them"
-    return f"{first}, then check again: files that did not change are not read twice"
+    mends = {finding.mend for finding in wrong}
+    first = mends.pop() if len(mends) == 1 else "each finding names its mend"
+    return f"{first}; then check again, files that did not change are not read twice"
 
 
 def _show(report: Report) -> None:
@@ -184,21 +192,31 @@ def _show(report: Report) -> None:
         columns, rows = _share_table(report)
         console.show_table("Pixels of each class, %", columns, rows, _size_lines(report))
         console.write("")
-    for group in grouped(report.findings):
-        console.write("\n".join(_group_lines(group)) + "\n")
+    groups = grouped(report.findings)
+    if groups:
+        console.write(f"Below {report.info.root}:\n")
+    for group in groups:
+        console.write("\n".join(_group_lines(group, str(report.info.root))) + "\n")
 
 
-def _group_lines(group: Group) -> list[str]:
+def _group_lines(group: Group, root: str) -> list[str]:
+    """Files below the root, each with what was found, and below those of one mend the mend."""
     from rmrkd_cli.data.findings import TITLES
 
     lines = [f"{group.severity}: {TITLES[group.kind]} ({len(group.findings)})"]
     if group.kind == "absent-class":
         return [*lines, *_absent_lines(group)]
-    lines += [f"  {finding.file} {finding.text}" for finding in group.findings[:_SHOWN]]
-    left = len(group.findings) - _SHOWN
-    lines += [f"  and {left} more, all of them with --json FILE"] if left > 0 else []
-    lines += [f"  -> {mend}" for mend in group.mends[:_SHOWN]]
-    return lines
+    for mend, members in list(group.by_mend().items())[:_SHOWN]:
+        lines += [f"  {finding.file} {finding.text}".replace(f"{root}/", "") for finding in members[:_SHOWN]]
+        left = len(members) - _SHOWN
+        lines += [f"  and {left} more, all of them with --json FILE"] if left > 0 else []
+        lines += [f"    -> {mend}"] if mend else []
+    return [_printable(line) for line in lines]
+
+
+def _printable(text: str) -> str:
+    """Names come from strangers' archives: nothing in one may reach the terminal as a command."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _absent_lines(group: Group) -> list[str]:

@@ -136,7 +136,8 @@ def _refusal(info: DatasetInfo, findings: list[Finding]) -> RmrkdError:
         lines.append(f"  and {len(findings) - _QUICK_SHOWN} more")
     what = "1 problem" if len(findings) == 1 else f"{len(findings)} problems"
     mend = findings[0].mend
-    everything = f"rmrkd data check {info.name} --data-root {info.root}"
+    described = " --preset FILE" if info.name == "custom" else ""
+    everything = f"rmrkd data check {info.name}{described} --data-root {info.root}"
     return RmrkdError(
         f"{what} in the images and labels of `{info.root}`:\n" + "\n".join(lines), f"{mend}; all: {everything}"
     )

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.cache import cache_dir
 from rmrkd_cli.data.files import Pair, SampleFiles
+from rmrkd_cli.data.intact import header_size
 from rmrkd_cli.data.room import available_memory, check_fits
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
 
 _MAGIC = b"rmrkd-decoded-1\n"
 _ENTRY = np.dtype([("offset", "<u8"), ("pixels", "<u8"), ("height", "<u4"), ("width", "<u4"), ("stamp", "V16")])
@@ -128,17 +129,15 @@ def create(where: str, files: SampleFiles, *, skip_corrupt: bool = False) -> Sto
 
 def _layout(files: SampleFiles, *, skip_corrupt: bool) -> NDArray[Any]:
     """The table of an empty cache, from the sizes in the images' headers."""
-    from PIL import Image, UnidentifiedImageError
-
     table = np.zeros(len(files), _ENTRY)
     offset = _pages(_PAGE + table.nbytes)
     for entry, sample in zip(table, files.samples, strict=True):
         try:
-            with Image.open(sample.image) as picture:
-                pixels = picture.width * picture.height
-        except (OSError, UnidentifiedImageError) as error:
+            size = header_size(sample.image)
+            pixels = size.width * size.height
+        except CorruptError:
             if not skip_corrupt:
-                raise RunError(f"`{sample.image}` cannot be read as an image: {error}") from error
+                raise
             pixels = 0
         entry["offset"], entry["pixels"] = offset, pixels
         offset += _pages(_CHANNELS * pixels)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.intact import Picture, read_image, read_labels, verify
-from rmrkd_cli.data.processes import serve
 from rmrkd_cli.errors import CorruptError, RunError
 
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG")  # libjpeg's, which decodes on all the same
@@ -59,6 +58,8 @@ def look(image: Path, label: Path, *, decode: bool = True) -> Facts:
         found["counts"] = _counts(raw)
     except RunError as error:
         found["bad_label"] = _behind_name(error, label)
+    if not decode and "image" in found and "label" in found and found["image"] != found["label"]:
+        return look(image, label)  # a photograph may be turned by what stands beside its header
     return Facts(**found)  # type: ignore[arg-type]
 
 
@@ -70,7 +71,6 @@ def look_many(pairs: Sequence[Paths]) -> list[Facts]:
 def start_looking() -> None:
     """Prepares a process, which keeps its libraries' messages to itself."""
     global _stderr
-    serve()
     warnings.simplefilter("ignore")  # of Pillow, about metadata
     sys.stderr.flush()
     handle, name = tempfile.mkstemp(prefix="rmrkd-")

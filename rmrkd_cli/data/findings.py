@@ -56,9 +56,11 @@ class Group:
     kind: str
     findings: tuple[Finding, ...]
 
-    @property
-    def mends(self) -> list[str]:
-        return list(dict.fromkeys(finding.mend for finding in self.findings if finding.mend))
+    def by_mend(self) -> dict[str, list[Finding]]:
+        groups: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            groups.setdefault(finding.mend, []).append(finding)
+        return groups
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:

@@ -95,6 +95,21 @@ def verify(path: Path, what: str = "an image") -> Size:
     return _read_whole(path, what)[1]
 
 
+def header_size(path: Path) -> Size:
+    """The size in a picture's header; nothing else is read.
+
+    Raises:
+        CorruptError: When there is none, or one larger than `MAX_PIXELS`.
+    """
+    try:
+        with _pil().open(path) as picture:
+            return _bounded(picture.height, picture.width)
+    except _Damage as damage:
+        raise _corrupt(path, "an image", str(damage)) from damage
+    except Exception as error:  # Pillow raises what it happens to meet in a damaged file
+        raise _corrupt(path, "an image", _first_line(error)) from error
+
+
 def _is_sound_png(path: Path) -> bool:
     """By its first bytes, with a size that may be decoded."""
     try:

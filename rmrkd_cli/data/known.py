@@ -30,11 +30,12 @@ class Known:
         self.root = root
         self.path = cache_dir() / "checks" / f"{info.name}-{identity}.json"
         self._pairs: dict[str, Any] = {} if fresh else _read(self.path)
+        self._changed = False
 
     def get(self, sample: Sample) -> Facts | None:
         """The facts of a pair, if both files are still those that were read."""
         entry = self._pairs.get(self._key(sample))
-        stamp = stamp_of(sample)
+        stamp = stamp_of(sample) if entry is not None else None
         if entry is None or stamp is None:
             return None
         try:
@@ -46,6 +47,7 @@ class Known:
     def put(self, sample: Sample, stamp: str | None, facts: Facts) -> None:
         """Keeps facts; `stamp` is of the files as they were before they were read."""
         if stamp is not None:
+            self._changed = True
             self._pairs[self._key(sample)] = [stamp, {key: value for key, value in asdict(facts).items() if value}]
 
     def save(self, used: Iterable[Sample]) -> None:
@@ -54,6 +56,10 @@ class Known:
         Raises:
             OSError: When the cache cannot be written.
         """
+        if not self._changed:
+            with suppress(OSError):
+                os.utime(self.path)  # it was of use
+            return
         first = [self._key(sample) for sample in used]
         keys = list(dict.fromkeys([*(key for key in first if key in self._pairs), *self._pairs]))[:_MOST_PAIRS]
         contents = {"version": _VERSION, "root": self.root, "pairs": {key: self._pairs[key] for key in keys}}

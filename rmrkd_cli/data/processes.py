@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.signals import end_children, ignore_stops
+from rmrkd_cli.signals import ignore_stops
 
 MOST_WORKERS = 32
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 def default_workers() -> int:
@@ -21,45 +23,84 @@ def default_workers() -> int:
 
 
 @contextmanager
-def processes(count: int, begin: Callable[[], None]) -> Iterator[Callable[[Any, Any], Iterator[Any]]]:
-    """Gives a `map` over processes, each prepared by `begin`.
+def processes(count: int, begin: Callable[[], None] | None = None) -> Iterator[Map]:
+    """Gives a `map` in order over processes, each prepared by `begin`; an exception of theirs is raised here.
 
-    They are started anew, not forked, since the bar has a thread. Whatever ends the command ends them at once.
+    They are started anew, not forked, since the bar has a thread; and talk through pipes alone, so that whatever ends
+    the command ends them at once, and even its being killed ends them as soon as they look up.
 
     Raises:
-        RunError: When one of them is lost.
+        RunError: Naming what one was at work on when it was lost.
     """
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=begin)
+    context = get_context("spawn")
+    crew, pipes = [], []
     try:
-        yield pool.map
-    except BrokenProcessPool as error:
-        raise RunError(
-            "a process that reads images is gone", "killed for want of memory? fewer with --workers"
-        ) from error
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        end_children()
-        raise
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, begin), daemon=True)
+            process.start()
+            theirs.close()
+            crew.append(process)
+            pipes.append(ours)
+        yield partial(_map, pipes)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for process in crew:
+            process.kill()
+        for process, pipe in zip(crew, pipes, strict=True):
+            process.join()
+            pipe.close()
 
 
-def serve() -> None:
-    """Prepares such a process: it leaves signals to its owner, and ends with it, however that ends."""
-    from multiprocessing import parent_process
+def _map(pipes: Sequence[Connection], function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    waiting = iter(enumerate(items))
+    busy: dict[Any, int] = {}
+    results: dict[int, Any] = {}
+    told = 0
 
+    def give(pipe: Any) -> None:
+        for index, item in waiting:
+            busy[pipe] = index
+            with suppress(OSError):  # a lost process is met when its answer is read
+                pipe.send((function, item))
+            return
+
+    for pipe in pipes:
+        give(pipe)
+    while busy:
+        ready: list[Any] = wait(list(busy))
+        for pipe in ready:
+            index = busy.pop(pipe)
+            try:
+                answer, error = pipe.recv()
+            except (EOFError, OSError) as lost:
+                raise _lost(items[index]) from lost
+            if error is not None:
+                raise error
+            results[index] = answer
+            give(pipe)
+        while told in results:
+            yield results.pop(told)
+            told += 1
+
+
+def _serve(pipe: Connection, begin: Callable[[], None] | None) -> None:
+    """Leaves signals to the command, and ends when that closes its end of the pipe or is no more."""
     ignore_stops()
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    if begin is not None:
+        begin()
+    with suppress(EOFError, OSError):
+        while True:
+            function, item = pipe.recv()
+            try:
+                pipe.send((function(item), None))
+            except Exception as error:
+                pipe.send((None, error))
 
 
-def _end_with(sentinel: int) -> None:
-    from multiprocessing.connection import wait
-
-    wait([sentinel])
-    os._exit(1)
+def _lost(item: Any) -> RunError:
+    return RunError(
+        f"a process was lost while it worked on {item!r}"[:1000],
+        "killed for want of memory? try fewer with --workers; otherwise one of these files makes the decoder crash",
+    )

@@ -42,7 +42,7 @@ def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
         raise RmrkdError(
             f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
             f"{expected_tree(info, [split])}",
-            "give its place with --data-root DIR",
+            mend_of_part(info, missing),
         )
     samples = [sample for names, labels in layout.parts for sample in _pair(info, layout.images, names, labels)]
     if not samples:
@@ -141,6 +141,12 @@ def _check_labels(samples: list[Sample], info: DatasetInfo) -> None:
             continue
         hint = mend_of_missing(info) if kind == "label" else ""
         raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)
+
+
+def mend_of_part(info: DatasetInfo, parts: Iterable[str]) -> str:
+    """What to do about folders and lists that are not there."""
+    made = all(Path(part).name in ("aug.txt", "SegmentationClassAug") for part in parts)
+    return mend_of_missing(info) if made else "give its place with --data-root DIR"
 
 
 def mend_of_missing(info: DatasetInfo) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.findings import ERROR, NOTE, Finding
-from rmrkd_cli.data.samples import Line, Sample, mend_of_missing, missing_parts, read_lines
+from rmrkd_cli.data.samples import Line, Sample, mend_of_missing, mend_of_part, missing_parts, read_lines
 from rmrkd_cli.errors import RmrkdError
 
 _ALWAYS = ("train", "val")
@@ -24,7 +24,7 @@ def scan(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
     layout = info.splits[split]
     missing = missing_parts(info, split)
     findings = [
-        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", _mend_of_part(info, part))
+        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", mend_of_part(info, [part]))
         for part in missing
     ]
     samples: list[Sample] = []
@@ -186,12 +186,6 @@ def _own_labels(info: DatasetInfo, split: str, labels: str) -> bool:
 
 def _stems(folder: Path, suffix: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix()[: -len(suffix)]: path for path in folder.rglob(f"*{suffix}")}
-
-
-def _mend_of_part(info: DatasetInfo, part: str) -> str:
-    if Path(part).name in ("aug.txt", "SegmentationClassAug"):
-        return mend_of_missing(info)
-    return "give the data set's place with --data-root DIR"
 
 
 def _mend_of_empty(info: DatasetInfo, folder: Path) -> str:

@@ -123,6 +123,18 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "compare a.json bare.json": ("bare.json", "is not a result file"),
     "compare a.json no.pth": ("no.pth", "does not exist"),
     "compare a.json a.json --report camvid": ("camvid", "not empty"),
+    "data check citiscapes": ("citiscapes", "did you mean `cityscapes`?"),
+    "data check city --data-root nowhere": ("1 problem in `nowhere`", "--data-root"),
+    "data check camvid --data-root hollow": ("4 problems in `hollow`", "--data-root"),
+    "data check camvid --data-root camvid --split tset": ("no split `tset`", "did you mean `test`?"),
+    "data check custom": ("described by a preset", "--preset FILE"),
+    "data check city --preset demo": ("preset `demo` is for `demo`, not for `cityscapes`",),
+    "data check camvid --workers 0": ("--workers",), "data": ("check", "prepare"),
+    "data prepare camvid": ("`camvid` needs no preparation", "rmrkd data check camvid"),
+    "data prepare city --data-root hollow": ("hollow/gtFine", "NAME_gtFine_labelIds.png", "gtFine_trainvaltest"),
+    "data prepare voc12aug --data-root hollow": ("made from SBD", "--sbd DIR"),
+    "data prepare voc --data-root hollow --sbd hollow": ("no VOC 2012 in `hollow`", "VOCtrainval_11-May-2012.tar"),
+    "data prepare city --sbd hollow": ("--sbd is for voc12aug",),
 }  # fmt: skip
 
 

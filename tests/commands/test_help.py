@@ -13,7 +13,7 @@ import pytest
 from rmrkd_cli import __version__
 from rmrkd_cli.presets import method_names, preset_names
 
-COMMANDS = ("train", "eval", "transfer", "compare", "presets", "doctor")
+COMMANDS = ("train", "eval", "transfer", "compare", "presets", "data", "doctor")
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
@@ -73,6 +73,15 @@ def test_transfer_needs_torch_alone(tmp_path: Path) -> None:
     for suffix in ("pth", "safetensors"):
         helped, done = ask(tmp_path, ["transfer", "--help"], ["transfer", "in.pth", f"out.{suffix}"])
         assert (helped.heavy, done.code, done.heavy) == ([], 0, ["torch"])
+
+
+def test_a_data_set_is_checked_without_torch(tmp_path: Path) -> None:
+    """Where `cityscapes` takes its class names from mmsegmentation's text."""
+    for command in (["data", "check", "cityscapes", "--data-root", "none"], ["data", "prepare", "city"]):
+        [answer] = ask(tmp_path, command)
+        assert answer.code == 1
+        assert "RmrkdError" in answer.exception
+        assert not {"torch", "mmcv", "mmseg"} & set(answer.heavy)
 
 
 def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from rmrkd_cli.data import check as checks
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.check import check, quick_check
+from rmrkd_cli.data.facts import Facts, look
 from rmrkd_cli.data.findings import ERROR, NOTE, Finding, errors
 from rmrkd_cli.data.known import Known
 from rmrkd_cli.errors import RmrkdError
@@ -181,7 +183,7 @@ def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
 def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also beyond the pairs that it would read itself, and only as long as the files are the same."""
     root = trees.camvid(tmp_path / "tree")
-    _ = [os.truncate(root / "train/3.png", 200)]
+    os.truncate(root / "train/3.png", 200)
     info = info_of("camvid", root)
     check(info, workers=1)
     monkeypatch.setattr(checks, "_QUICK_SECONDS", -1.0)
@@ -189,3 +191,102 @@ def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypa
         quick_check(info, ["train", "val"])
     (root / "train/3.png").write_bytes((root / "train/2.png").read_bytes())
     quick_check(info, ["train", "val"])
+
+
+def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = info_of("camvid", trees.camvid(tmp_path / "tree", images=30, size=(8, 8)))
+    looked: list[str] = []
+
+    def slow(image: Path, label: Path, *, decode: bool) -> Facts:
+        time.sleep(0.02)
+        looked.append(image.parent.name)
+        return look(image, label, decode=decode)
+
+    monkeypatch.setattr(checks, "look", slow)
+    monkeypatch.setattr(checks, "_QUICK_SECONDS", 0.3)
+    started = time.monotonic()
+    quick_check(info, ["train", "val"])
+    assert time.monotonic() - started < 1.0
+    assert 2 <= looked.count("train") < 30
+    assert 2 <= looked.count("val") < 30
+
+
+def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    path = root / "JPEGImages" / "2007_val000.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    info = info_of("voc12aug", root)
+    quick_check(info, ["val"])
+    assert errors(check(info, ["val"], workers=1).findings) == []
+
+
+def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    (root / "ImageSets/Segmentation/val.txt").write_text("2007_val000\n\x1b[2Jgone\n", encoding="utf-8")
+    odd = os.fsencode(root / "JPEGImages") + b"/\xff.jpg"
+    Path(os.fsdecode(odd)).write_bytes(b"")
+    outcome = rmrkd("data", "check", "voc", "--data-root", root)
+    assert "\\x1b[2Jgone" in outcome.stdout
+    assert "\x1b[2J" not in outcome.stdout
+    camvid = trees.camvid(tmp_path / "camvid")
+    Path(os.fsdecode(os.fsencode(camvid / "train") + b"/\xff.png")).write_bytes(b"")
+    outcome = rmrkd("data", "check", "camvid", "--data-root", camvid)
+    assert "train/\\udcff.png has no label" in outcome.stdout
+    assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--json", "-").exit_code == 2
+
+
+def test_single_masks_and_maps_of_nothing_are_notes(tmp_path: Path) -> None:
+    root = trees.camvid(tmp_path / "tree", images=6)
+    size = np.asarray(Image.open(root / "trainannot/0.png")).shape
+    half = np.zeros(size, np.uint8)
+    half[:, ::2] = 255
+    Image.fromarray(half).save(root / "trainannot/1.png")
+    Image.fromarray(np.full(size, 11, np.uint8)).save(root / "trainannot/2.png")
+    Image.fromarray(half).convert("1").save(root / "trainannot/3.png")
+    findings = check(info_of("camvid", root), ["train"], workers=1).findings
+    assert [(f.kind, Path(f.file).name) for f in errors(findings)] == [("label-format", "3.png")]
+    notes = {(f.kind, Path(f.file).name): f.text for f in findings if f.severity == NOTE and f.kind != "absent-class"}
+    assert notes == {
+        ("binary-mask", "1.png"): "holds 0 and 255 alone, 255 on 50 % of it",
+        ("all-ignored", "2.png"): "holds only 11, which is ignored",
+    }
+
+
+def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
+    root = trees.voc12aug(tmp_path / "tree")
+    (root / "ImageSets/Segmentation/aug.txt").unlink()
+    (root / "SegmentationClassAug").rename(root / "elsewhere")
+    outcome = rmrkd("data", "check", "voc", "--data-root", root)
+    assert outcome.message.startswith(f"2 problems in `{root}`; `voc12aug` is expected as\n")
+    assert f"rmrkd data prepare voc12aug --data-root {root} --sbd benchmark_RELEASE" in outcome.hint
+    assert "(one NAME a line)" in outcome.message
+    with pytest.raises(RmrkdError) as caught:
+        checks.find_samples(info_of("voc12aug", root), "train")
+    assert "rmrkd data prepare voc12aug" in caught.value.hint
+
+
+def test_folders_of_ones_own_are_described_by_a_preset(tmp_path: Path) -> None:
+    """Labels of all splits in one folder are no orphans, and a train split that is also val is told once."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        part = "train" if number < 4 else "val"
+        image = tmp_path / f"images/{part}/{number}.jpg"
+        trees.write_pair(image, tmp_path / f"masks/{number}.png", rng, (32, 32), 2)
+    text = """
+dataset: custom
+data: {{root: {root}, classes: [a, b], train_scale: [32, 32], train: {{images: images/train, labels: masks}},
+  val: {{images: images/val, labels: masks}}, test: {{images: images/val, labels: masks}}}}
+teacher: {{config: x.py}}
+student: {{config: x.py}}
+"""
+    (tmp_path / "mine.yaml").write_text(text.format(root=tmp_path))
+    outcome = rmrkd("data", "check", "custom", "--preset", tmp_path / "mine.yaml", "--json", "-")
+    assert (outcome.exit_code, outcome.message) == (0, "")
+    contents = json.loads(outcome.stdout)
+    assert {name: split["pairs"] for name, split in contents["splits"].items()} == {"train": 4, "val": 2, "test": 2}
+    told = [f for f in contents["findings"] if f["kind"] != "absent-class"]
+    assert [(f["severity"], f["kind"], f["text"]) for f in told] == [
+        ("note", "leak", "`test` is the same images as `val`")
+    ]

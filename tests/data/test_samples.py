@@ -159,3 +159,17 @@ def test_the_default_of_every_scale_is_the_data_sets() -> None:
     assert Data().train_scale is None
     assert dataset_info(preset("voc12aug", Path("x"))).eval_scale == (2048, 512)
     assert dataset_info(preset("cityscapes", Path("x"), eval_scale=[100, 50])).eval_scale == (100, 50)
+
+
+def test_classes_are_mmsegmentations_own(tmp_path: Path) -> None:
+    """Read from its text; here beside what importing it gives."""
+    from mmseg import datasets
+
+    for name, source in (
+        ("cityscapes", "CityscapesDataset"),
+        ("voc12aug", "PascalVOCDataset"),
+        ("ade20k", "ADE20KDataset"),
+    ):
+        info, theirs = dataset_info(preset(name, tmp_path)), getattr(datasets, source)
+        assert info.classes == tuple(theirs.CLASSES)
+        assert [list(colour) for colour in info.palette] == [list(colour) for colour in theirs.PALETTE]

@@ -45,6 +45,7 @@ def prepare_voc12aug(root: Path, sbd: Path, workers: int, on_progress: Progress)
         for mat in mats
     ]
     outcome = run(tasks, workers, on_progress)
+    outcome.root = root
     lists = {"aug": sbd_names - train - val, "trainaug": (train | sbd_names) - val}
     for name, members in lists.items():  # last, so that a list never stands where label maps are still to come
         target = root / _LISTS / f"{name}.txt"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rmrkd_cli.data.intact import Picture, read_labels, verify
 from rmrkd_cli.data.prepare.place import CONFLICT, KEPT, WRITTEN, place_labels, strange_values
-from rmrkd_cli.data.processes import processes, serve
+from rmrkd_cli.data.processes import Map, processes
 from rmrkd_cli.errors import RunError
 
 BAD = "bad"  # the source cannot be used
@@ -40,12 +40,14 @@ class Outcome:
     """What became of a preparation.
 
     Attributes:
+        root: Of the data set.
         counts: `written` and `kept` -> files, lists included.
         problems: File, and what is wrong with it.
         images: Split -> label maps or names.
         notices: What the user should know although nothing is wrong.
     """
 
+    root: Path = Path()
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[Path, str]] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)
@@ -119,9 +121,9 @@ def _make(task: Task) -> tuple[str, str]:
 
 
 @contextmanager
-def _mapping(workers: int) -> Iterator[Callable[[Any, Any], Iterator[Any]]]:
+def _mapping(workers: int) -> Iterator[Map]:
     if workers <= 1:
         yield map
     else:
-        with processes(workers, serve) as map_over:
+        with processes(workers) as map_over:
             yield map_over
