@@ -189,7 +189,7 @@ REFUSED = [
     ("losses.new={}", "losses.new: "), ("losses.rmrkd.type=rmkd", "losses.rmrkd: `rmkd` is not allowed, did you mean"),
     ("teacher.checkpoint={}", "teacher.checkpoint: give either `url` or `path`"),
     ("teacher.checkpoint={url: https://a/b.pth}", "teacher.checkpoint: `url` needs `sha256`"),
-    ("teacher.checkpoint={url: http://a/b.pth, sha256: abcdef01}", "teacher.checkpoint: `url` must begin with https"),
+    ("teacher.checkpoint={url: http://a/b.pth, sha256: abcdef01}", "teacher.checkpoint.url: `url` must begin"),
 ]  # fmt: skip
 ODD = ["[", "[" * 1000, "2025-13-45", "!!bool x", "!!int ''", "!!timestamp x", "!!python/name:os.system", "&a {x: *a}"]
 ODD += ["{x: .inf}", "{x: 2025-01-13}"]  # neither is JSON, so the resolved preset could not be written
