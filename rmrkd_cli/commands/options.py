@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +22,14 @@ class Device(str, Enum):
 DataRoot = Annotated[str | None, typer.Option("--data-root", metavar="DIR", help="Folder of the data set.")]
 Gpus = Annotated[
     int | None,
-    typer.Option("--gpus", min=1, metavar="N", help="Worker processes here: a GPU each, or a CPU process each."),
+    typer.Option(
+        "--gpus", min=1, max=1024, metavar="N", help="Worker processes here: a GPU each, or a CPU process each."
+    ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 JsonOut = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - for stdout alone.")
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the results as JSON into a new file; - for stdout alone."),
 ]
 
 
@@ -51,6 +56,47 @@ def check_free_folder(folder: Path | None) -> None:
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise RmrkdError(f"`{folder}` {what}, and nothing is overwritten", "choose another folder")
+    if folder is not None:
+        _check_place(folder)
+
+
+def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Whether a result can be written there, asked before the work is done.
+
+    Args:
+        force: A file that exists may be replaced.
+        inputs: Files that may not be, even so.
+
+    Raises:
+        RmrkdError: When it exists, is an input, or lies where nothing can be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise RmrkdError(f"`{path}` is a folder", "name a file")
+    for other in inputs:
+        if path == other or (path.exists() and other.exists() and path.samefile(other)):
+            raise RmrkdError(f"`{path}` is the same file as `{other}`", "choose another name")
+    if os.path.lexists(path) and not force:
+        raise RmrkdError(f"`{path}` exists, and nothing is overwritten", "choose another name, or remove it")
+    if path.exists() and not path.is_file():
+        raise RmrkdError(f"`{path}` is not a regular file", "choose another name")
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """The nearest folder above that exists must take new files; those below it are made."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise RmrkdError(f"`{path}` cannot be written: `{above}` is not a folder", "choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RmrkdError(f"`{path}` cannot be written: `{above}` takes no new files", "choose another place")
+
+
+def check_json_out(target: str | None) -> None:
+    """As `check_new_file`; `-` is stdout."""
+    if target is not None and target != "-":
+        check_new_file(Path(target))
 
 
 def write_json(contents: Any, target: str) -> None:

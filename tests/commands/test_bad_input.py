@@ -6,20 +6,18 @@ import json
 import os
 import pickle
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
-from rmrkd_cli.app import app, main
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset
+from tests.cli import run_main
 
 PROTOCOL = {
     "dataset": "demo", "split": "val", "images": 80, "fingerprint": "0a1b2c3d4e5f", "classes": ["a", "b"],
@@ -38,7 +36,8 @@ class Bomb:
 def fill(folder: Path) -> None:
     """Files of every wrong kind, under the names that CASES uses."""
     tensor, head = torch.ones(2), {"decode_head.conv_seg.weight": torch.ones(2, 3, 1, 1)}
-    record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": {"miou": 0.5}}
+    metrics = {"miou": 0.5, "macc": 0.5, "aacc": None, **{key: [0.5, None] for key in ("iou", "accuracy", "dice")}}
+    record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": metrics}
     other = {**record, "role": "distill", "protocol": {**PROTOCOL, "split": "test", "scale": [64, 64]}}
     for name, held in {
         "foreign.pth": {"encoder.0.weight": tensor, "encoder.0.bias": tensor}, "numbers.pth": {"epoch": 3},
@@ -127,14 +126,9 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
 
 
 def run(*args: str) -> tuple[int, str]:
-    """What the user meets: an RmrkdError as app.main shows it, anything unexpected as the failure it is."""
-    result = CliRunner().invoke(app, args)
-    error = result.exception
-    if isinstance(error, RmrkdError):
-        return error.exit_code, f"error: {error.message}\n\nhint: {error.hint}"
-    if error is not None and not isinstance(error, SystemExit):
-        raise error
-    return result.exit_code, result.output
+    """What the user meets, of either stream."""
+    code, out, err = run_main(*args)
+    return code, out + err
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -178,15 +172,9 @@ def test_a_comparison_names_only_the_lines_that_differ() -> None:
     assert told == ["split", "image scale"]
 
 
-def test_main_prints_the_message_and_the_hint_to_stderr(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["rmrkd", "transfer", "released.pth", "taken.pth"])
-    with pytest.raises(SystemExit) as left:
-        main()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert (left.value.code, shown.err.strip()) == run("transfer", "released.pth", "taken.pth")
+def test_main_prints_the_message_and_the_hint_to_stderr() -> None:
+    told = "error: `taken.pth` exists, and nothing is overwritten\n\nhint: choose another name, or --force\n"
+    assert run_main("transfer", "released.pth", "taken.pth") == (2, "", told)
 
 
 def test_no_file_makes_the_reader_fail_otherwise(tmp_path: Path) -> None:
