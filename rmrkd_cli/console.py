@@ -87,7 +87,10 @@ def write_line(text: str) -> None:
 
 
 def _text(text: str) -> Text:
-    return Text(visible(text))
+    shown = visible(text)
+    if not out.encoding.startswith("utf"):
+        shown = shown.replace("–", "-").replace("…", "...")
+    return Text(shown)
 
 
 class Meter:

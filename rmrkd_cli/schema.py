@@ -60,8 +60,8 @@ def _inside(value: str) -> str:
     return value
 
 
-def _any_path(value: str) -> str:
-    """A path of the user's own; `~` alone is understood, since other users' folders may not be known."""
+def _own_home(value: str) -> str:
+    """`~` alone is understood, since other users' folders may not be known."""
     if value.startswith("~") and not re.match(r"~(/|$)", value):
         raise ValueError("`~` must be followed by `/`")
     return value
@@ -99,7 +99,8 @@ Ratio = Annotated[float, Field(ge=0.01, le=100.0), _NUMBER]
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text)]
 Name = Annotated[str, Field(max_length=100), AfterValidator(_plain_name)]
 Inside = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text), AfterValidator(_inside)]
-AnyPath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text), AfterValidator(_any_path)]
+AnyPath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
+Root = Annotated[AnyPath, AfterValidator(_own_home)]
 Suffix = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text), AfterValidator(_no_separator)]
 LabelResize = Literal["bilinear", "nearest"]
 MAX_PIXELS = 1 << 30  # of a batch of crops, or of a scaled image
@@ -320,7 +321,7 @@ CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data
 class Data(Related):
     """Where the images are, and how they are scaled; the rest only for the data set `custom`."""
 
-    root: AnyPath | None = None
+    root: Root | None = None
     train_scale: tuple[Side, Side] | None = None  # width, height before the random ratio; none: the data set's
     eval_scale: tuple[Side, Side] | None = None
     ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
@@ -40,12 +41,19 @@ def hidden_in(text: str) -> str | None:
 
 
 def guard_terminal() -> None:
-    """Warnings of other packages pass here as well, and what the terminal cannot encode is escaped."""
+    """Warnings and logs of other packages pass here as well, and what the terminal cannot encode is escaped."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
+    if logging.lastResort is not None:  # where a package logs that set up no logging
+        logging.lastResort.setFormatter(_VisibleFormatter())
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(record.getMessage())
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 
 
@@ -91,6 +92,16 @@ def _check_place(path: Path) -> None:
         raise RmrkdError(f"`{path}` cannot be written: `{above}` is not a folder", "choose another place")
     if not os.access(above, os.W_OK | os.X_OK):
         raise RmrkdError(f"`{path}` cannot be written: `{above}` takes no new files", "choose another place")
+
+
+def check_recordable(path: Path | None, option: str) -> None:
+    """Raises RmrkdError for a path that a preset, where it will be written down, could not hold."""
+    from rmrkd_cli.visible import hidden_in
+
+    text = str(path or "")
+    if hidden_in(text) is not None or len(text) > 3000:
+        why = f"holds the character {hidden_in(text)}" if hidden_in(text) else f"has {len(text)} characters"
+        raise RmrkdError(f"`{option} {cut(text)}` {why}, and could not be written into a preset", "choose another")
 
 
 def check_json_out(target: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, check_recordable
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def train_command(
         raise RmrkdError("--resume and --fresh exclude each other")
     if force and not resume:
         raise RmrkdError("--force is only about resuming", "--resume --force; or --fresh to start again")
+    check_recordable(work_dir, "--work-dir")
     overrides = list(settings or [])
     for key, value in (
         ("role", role), ("data.root", data_root), ("data.cache", cache.value if cache else None),
