@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rmrkd_cli.cache import fetch, sha256_of
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.inert import check_inert
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.schema import CheckpointSource, Network
 
@@ -75,6 +76,7 @@ def build_network(config: Mapping[str, Any], *, device: str, name: str = "networ
     logging.getLogger("mmcv").setLevel(logging.ERROR)
     logging.getLogger("mmseg").setLevel(logging.ERROR)
     whole = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files keep these elsewhere
+    check_inert(config, name)
     plain = ConfigDict(json.loads(json.dumps({**config, **whole})))
     try:
         network: nn.Module = build_segmentor(plain)

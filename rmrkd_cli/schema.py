@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rmrkd_cli.inert import names_class_weights, names_weights
 from rmrkd_cli.visible import hidden_in
 
 DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
@@ -77,7 +78,9 @@ def _address(value: str) -> str:
     """An https address that ends in a file's name."""
     if not value.startswith("https://"):
         raise ValueError("`url` must begin with https://")
-    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/([!-~]*/)?[A-Za-z0-9_][A-Za-z0-9_.+-]*", value):
+    if not re.fullmatch(
+        r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/([A-Za-z0-9_.+~-]+/)*[A-Za-z0-9_][A-Za-z0-9_.+-]*", value
+    ):
         raise ValueError("`url` must be https://HOST/…/FILE without blanks, user names or `?`")
     return value
 
@@ -86,10 +89,10 @@ _OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML
 Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
 Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
 _NUMBER = BeforeValidator(_no_switch)
-# Every bound lies far beyond what works, and short of what overflows or never ends.
+# Every bound lies far beyond what works, and short of what overflows float32 or never ends.
 Stage = Annotated[int, Field(ge=1, le=4), _NUMBER]
-Weight = Annotated[float, Field(ge=0.0, le=1e9), _NUMBER]
-Positive = Annotated[float, Field(ge=1e-9, le=1e9), _NUMBER]
+Weight = Annotated[float, Field(ge=0.0, le=1e36), _NUMBER]
+Positive = Annotated[float, Field(ge=1e-9, le=1e36), _NUMBER]
 Share = Annotated[float, Field(ge=0.0, le=1.0), _NUMBER]
 Percent = Annotated[float, Field(ge=0.0, le=100.0), _NUMBER]
 Steps = Annotated[int, Field(ge=1, le=100_000_000), _NUMBER]
@@ -224,14 +227,12 @@ def _check_override(where: str, value: object) -> None:
             raise ValueError(f"`{where}` must be a text of at most 1000 characters, none of them a control character")
     elif isinstance(value, (int, float)) and abs(value) > 65_536:
         raise ValueError(f"`{where}` must be a number from -65536 to 65536, got {str(value)[:30]}")
-    # mmcv would unpickle the file or address named here
-    if (key in _LOADS and value is not None) or (isinstance(value, str) and value.split(".")[-1] == "Pretrained"):
+    if names_weights(key, value):
         raise ValueError(f"`{where}` may not name a file to load: weights come from `checkpoint` beside `overrides`")
-    if key == "class_weight" and isinstance(value, str):
+    if names_class_weights(key, value):
         raise ValueError(f"`{where}` must be a list of numbers, a file is not loaded")
 
 
-_LOADS = ("pretrained", "checkpoint", "checkpoint_path")
 Overrides = Annotated[dict[str, JsonValue], AfterValidator(_check_overrides)]  # dotted path below `model` -> value
 
 

@@ -21,6 +21,7 @@ from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.inert import without_initial_weights
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
@@ -63,7 +64,7 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loa
     if given is None and isinstance(checkpoint.meta.get("config"), str):
         config = parse_config_text(checkpoint.meta["config"]).get("model")
         if isinstance(config, dict) and config.get("type") == "EncoderDecoder":
-            network = build_network(config, device=device)
+            network = build_network(without_initial_weights(config), device=device)
     if network is None:
         if given is None:
             raise RmrkdError(

@@ -43,11 +43,13 @@ def fill(folder: Path) -> None:
         "foreign.pth": {"encoder.0.weight": tensor, "encoder.0.bias": tensor}, "numbers.pth": {"epoch": 3},
         "bomb.pth": {"state_dict": {"x": tensor}, "meta": Bomb()},
         "scalar.pth": {"decode_head.conv_seg.weight": torch.tensor(1.0)}, "plain.pth": {"state_dict": head},
+        "weights.pth": {"meta": {"config": f"model = {model(class_weight='bomb.pkl')}"}, "state_dict": head},
         "code.pth": {"meta": {"config": "import os\nos.system('touch exploded')"}, "state_dict": head},
         "released.pth": {"state_dict": {"student.decode_head.x": tensor, "teacher.x": tensor}},
         "teacher.pth": {"state_dict": {"teacher.backbone.x": tensor}}, "taken.pth": {"state_dict": head},
     }.items():  # fmt: skip
         torch.save(held, folder / name)
+    (folder / "bomb.pkl").write_bytes(pickle.dumps(Bomb()))
     (folder / "raw-bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     (folder / "cut.pth").write_bytes((folder / "plain.pth").read_bytes()[:-200])
     for name, text in {
@@ -64,6 +66,16 @@ def fill(folder: Path) -> None:
             file.touch()
     (folder / "half/valannot/0.png").unlink()
     (folder / "hollow").mkdir()
+
+
+def model(**loss: Any) -> dict[str, Any]:
+    """A small network as the config inside a checkpoint names it."""
+    backbone = {"type": "ResNetV1c", "depth": 18, "base_channels": 8, "stem_channels": 8}
+    head = {"type": "FCNHead", "in_channels": 64, "channels": 8, "num_classes": 2}
+    return {
+        "type": "EncoderDecoder", "backbone": backbone,
+        "decode_head": {**head, "loss_decode": {"type": "CrossEntropyLoss", **loss}},
+    }  # fmt: skip
 
 
 def fill_presets(folder: Path) -> None:
@@ -136,6 +148,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "eval cut.pth": ("cut.pth", "is not a readable checkpoint"),
     "eval text.safetensors": ("text.safetensors", "is not a readable safetensors file"),
     "eval bomb.pth": ("bomb.pth", "system"), "eval raw-bomb.pth": ("raw-bomb.pth", "system"),
+    "eval weights.pth --dataset demo": ("class_weight", "bomb.pkl"),
     "eval code.pth": ("config", "line 1", "import os", "--preset"), "eval plain.pth": ("plain.pth", "--preset"),
     "eval teacher.pth": ("teacher.pth", "`student.`"), "eval plain.pth --scales big": ("--scales", "big"),
     "eval plain.pth --scales 1,,2": ("--scales", "1,,2"),
@@ -343,3 +356,16 @@ def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bo
             files.check(other, resume=True, fresh=False)
     else:
         files.check(other, resume=True, fresh=False)
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests: root may write everywhere."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for command in (
+        "eval plain.pth --json new.json",
+        "eval plain.pth --save-predictions new",
+        "compare a.json a.json --report new",
+        "transfer released.pth new.pth",
+    ):
+        code, text = run(*shlex.split(command))
+        assert (code, "takes no new files" in text) == (2, True), text
