@@ -11,6 +11,7 @@ import typer
 
 from rmrkd_cli import __version__
 from rmrkd_cli.commands.compare import compare_command
+from rmrkd_cli.commands.data import data_app
 from rmrkd_cli.commands.evaluate import eval_command
 from rmrkd_cli.commands.presets import presets_command
 from rmrkd_cli.commands.train import train_command
@@ -34,6 +35,7 @@ app.command("eval")(eval_command)
 app.command("transfer")(transfer_command)
 app.command("compare")(compare_command)
 app.command("presets")(presets_command)
+app.add_typer(data_app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -36,6 +36,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def write_beside(path: Path, contents: bytes) -> None:
+    """Puts a file in place as a whole, replacing what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(contents)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def fetch(url: str, sha256: str, on_progress: Callable[[int, int], None] | None = None, hint: str = "") -> Path:
     """The file at `url`, downloaded once into the cache and checked before it gets its name.
 

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from rmrkd_cli import digest
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.inspection import torch_file
+from rmrkd_cli.inspection.pickled import NUMPY_KINDS, Malformed, Refused
+from rmrkd_cli.inspection.plain import why_not_plain
 
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
@@ -25,7 +28,10 @@ PARTIAL = ".partial"  # how the name of a file ends that is being written; it be
 _SHOWN = 6
 _FORMATS = "a file written by torch.save (.pth), or .safetensors"
 # What torch's reader raises on files that are no checkpoints, or cut ones.
-_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
+_UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,
+    zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass
@@ -62,19 +68,23 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
         verified: The digest that rmrkd's own files carry was compared already.
 
     Raises:
-        RmrkdError: When it is missing, damaged, not a checkpoint, holds anything but tensors and plain data, or no
-            network.
+        RmrkdError: When it is missing, damaged, not a checkpoint, holds anything but tensors and plain data, asks for
+            more memory than it has bytes, or holds no network.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise RmrkdError(f"`{path}` is not a file, and no checkpoint")
     if not path.is_file():
         siblings = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         there = f"; beside it: {', '.join(siblings[:_SHOWN])}" if siblings else ""
         raise RmrkdError(f"checkpoint `{path}` does not exist{there}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _inspect(path)
     if not verified and (harm := digest.damage(path)):
         raise RmrkdError(f"`{path}` is damaged: {harm}", "use another copy, or another checkpoint of the same run")
     raw = _read_torch(path, lazy=lazy)
+    _check_plain(raw, path)
     if not isinstance(raw, Mapping):
         raise RmrkdError(f"`{path}` holds a {type(raw).__name__}, not a checkpoint")
     state = raw.get("state_dict", raw)
@@ -167,59 +177,90 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def load_into(
-    network: nn.Module, state: Mapping[str, Tensor], source: str, *, ignore: tuple[str, ...] = (), hint: str = ""
-) -> None:
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    ignore: tuple[str, ...] = (),
+    hint: str = "",
+    partial: bool = False,
+) -> str:
     """Loads weights that must cover the network entirely.
 
     Args:
         ignore: Beginnings of keys that `state` may hold beyond the network's.
+        partial: Load what fits of weights that do not; the rest of the network stays as it is.
+
+    Returns:
+        What does not fit, where `partial` let it through; else nothing.
 
     Raises:
         RmrkdError: Naming missing, unexpected and differently shaped keys in groups.
     """
     own = network.state_dict()
+    told = misfit(own, state, source, ignore)
+    fitting = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
+    if told and (not partial or not fitting):
+        raise RmrkdError(told, hint if fitting else "")
+    network.load_state_dict({**own, **fitting})
+    return told
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> str:
+    """In which keys weights differ from what a network has, in groups; empty where they cover it."""
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own and not key.startswith(ignore)]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or unexpected or shapes:
-        lines = [f"`{source}` does not fit the network:"]
-        lines += [f"  missing: {_grouped(missing)}"] if missing else []
-        lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []
-        lines += [
-            f"  other shape: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-            for key in shapes[:_SHOWN]
-        ]
-        lines += [f"  … and {len(shapes) - _SHOWN} more of another shape"] if len(shapes) > _SHOWN else []
-        raise RmrkdError("\n".join(lines), hint)
-    network.load_state_dict({key: state.get(key, own[key]) for key in own})
+    if not (missing or unexpected or shapes):
+        return ""
+    fitting = len(own) - len(missing) - len(shapes)
+    lines = [f"`{source}` does not fit the network, of whose {len(own)} tensors it has {fitting}:"]
+    lines += [f"  missing: {_grouped(missing)}"] if missing else []
+    lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []
+    lines += [
+        f"  other shape: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+        for key in shapes[:_SHOWN]
+    ]
+    lines += [f"  … and {len(shapes) - _SHOWN} more of another shape"] if len(shapes) > _SHOWN else []
+    return "\n".join(lines)
+
+
+def _inspect(path: Path) -> None:
+    """Before torch opens the file; afterwards it can neither run nor allocate what its size does not cover."""
+    try:
+        torch_file.inspect(path)
+    except Refused as error:
+        raise RmrkdError(
+            f"`{path}` holds more than tensors and plain data, so it was not opened: {error}",
+            "a checkpoint that needs code to be read can run any program; ask its author for the state dict alone",
+        ) from error
+    except (Malformed, OSError) as error:
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: {error}", _FORMATS) from error
 
 
 def _read_torch(path: Path, *, lazy: bool) -> Any:
     try:
-        with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at the protocol of what may be no pickle at all
             mapped = lazy and zipfile.is_zipfile(path)  # not the form that torch wrote before 1.6
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if "lobal" not in str(error) and "GLOBAL" not in str(error):
-            raise RmrkdError(f"`{path}` is not a readable checkpoint", _FORMATS) from error
-        culprit = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line), "")
-        raise RmrkdError(
-            f"`{path}` holds more than tensors and plain data, so it was not opened{': ' + culprit if culprit else ''}",
-            "a checkpoint that needs code to be read can run any program; ask its author for the state dict alone",
-        ) from error
     except _UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}", _FORMATS) from error
 
 
-def _harmless_globals() -> list[Any]:
-    """What OpenMMLab files hold besides tensors: NumPy scalars in `meta` and in optimizer states."""
+def _numpy_numbers() -> list[Any]:
+    """What torch's own list of harmless names lacks of ours (`inspection.pickled` has all of them, with reasons)."""
     import numpy as np
     from numpy._core.multiarray import scalar
 
-    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    kinds = [type(np.dtype(kind)) for kind in NUMPY_KINDS]
     return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]
+
+
+def _check_plain(contents: Any, path: Path) -> None:
+    if why := why_not_plain(contents):
+        raise RmrkdError(f"`{path}` holds more than tensors and plain data: {why}", "ask for the state dict alone")
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -228,11 +269,16 @@ def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with path.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        if header > torch_file.MOST_PICKLE_BYTES or path.stat().st_size > torch_file.MOST_BYTES:
+            raise ValueError(f"its header claims {header:,} bytes, the file has {path.stat().st_size:,}")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             meta = json.loads((file.metadata() or {}).get("rmrkd", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise RmrkdError(f"`{path}` is not a readable safetensors file: {error}") from error
+    _check_plain(meta, path)
     return Checkpoint(path, _kind(tensors, meta), meta if isinstance(meta, dict) else {}, tensors, {})
 
 

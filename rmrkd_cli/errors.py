@@ -33,6 +33,19 @@ class RunError(RmrkdError):
     exit_code = 1
 
 
+class CorruptError(RunError):
+    """An image or label file that cannot be read, or is damaged; label values that are no class are none of it.
+
+    Attributes:
+        path: Of the file.
+    """
+
+    def __init__(self, message: str, hint: str = "", path: str = "") -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, path)
+        self.path = path
+
+
 class LostError(RunError):
     """A process that the run needs was ended from outside; the same again may well succeed."""
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.cache import fetch, sha256_of
-from rmrkd_cli.checkpoint import load_into, read_checkpoint
+from rmrkd_cli.checkpoint import load_into, misfit, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.inert import check_inert
+from rmrkd_cli.inspection.network import MOST_PARAMETERS, bounded_building, inert
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.schema import CheckpointSource, Network
 
@@ -59,37 +59,62 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     return model
 
 
-def build_network(config: Mapping[str, Any], *, device: str, name: str = "network") -> nn.Module:
+def build_network(
+    config: Mapping[str, Any],
+    *,
+    device: str,
+    name: str = "network",
+    most_parameters: int = MOST_PARAMETERS,
+    hint: str = _CHECK_OVERRIDES,
+) -> nn.Module:
     """Builds an mmsegmentation segmentor with its random initial weights.
+
+    Nothing in the config is trusted: what would fetch or open a file is left out or refused, sizes are bounded.
 
     Args:
         config: As from `network_config`; `pretrained` is not acted on.
         device: "cpu" replaces SyncBN by plain batch norm, which SyncBN needs GPUs for.
         name: For messages.
+        most_parameters: Of the network.
+        hint: What to do where it cannot be built.
     """
+    network = _assembled(config, name, most_parameters, hint)
+    from mmcv.cnn.utils import revert_sync_batchnorm
+
+    try:
+        network.init_weights()  # type: ignore[operator]
+    except Exception as error:  # as in `_assembled`
+        raise _cannot_build(name, error, hint) from error
+    if device == "cpu":
+        network = revert_sync_batchnorm(network)
+    return network
+
+
+def tensors_of(config: Mapping[str, Any], name: str = "network") -> dict[str, Tensor]:
+    """Names and shapes of a network's tensors, from a config as for `build_network`; their values are arbitrary."""
+    return _assembled(config, name, MOST_PARAMETERS, _CHECK_OVERRIDES).state_dict()
+
+
+def _assembled(config: Mapping[str, Any], name: str, most_parameters: int, hint: str) -> nn.Module:
     make_mmseg_importable()
     from mmcv import ConfigDict
-    from mmcv.cnn.utils import revert_sync_batchnorm
     from mmseg.models import build_segmentor
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     logging.getLogger("mmcv").setLevel(logging.ERROR)
     logging.getLogger("mmseg").setLevel(logging.ERROR)
     whole = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files keep these elsewhere
-    check_inert(config, name)
-    plain = ConfigDict(json.loads(json.dumps({**config, **whole})))
+    plain = ConfigDict(json.loads(json.dumps({**inert(config, name), **whole})))
     try:
-        network: nn.Module = build_segmentor(plain)
-    except (TypeError, KeyError, AttributeError, AssertionError, ValueError, RuntimeError) as error:
-        raise RmrkdError(f"the {name} cannot be built: {error}", _CHECK_OVERRIDES) from error
+        with bounded_building(most_parameters, name):
+            network: nn.Module = build_segmentor(plain)
+    except Exception as error:  # mmsegmentation does not check a config, it stumbles over it
+        raise _cannot_build(name, error, hint) from error
     if not hasattr(network, "extract_feat") or not isinstance(getattr(network, "decode_head", None), BaseDecodeHead):
         raise RmrkdError(
             f"the {name} is a `{config.get('type')}` without one decode head",
             "choose an EncoderDecoder config, as PSPNet's and DeepLabV3's are",
         )
-    network.init_weights()  # type: ignore[operator]
-    if device == "cpu":
-        network = revert_sync_batchnorm(network)
     return network
 
 
@@ -140,15 +165,42 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> 
     """Loads a whole network, which the weights must cover; a student's file may also hold its backbone alone.
 
     Returns:
-        `source` and `sha256` of the file, for the records.
+        `source` and `sha256` of the file, for the records; `partial` says what did not fit, where that is allowed.
     """
     path = fetch_weights(source, what)
     state = read_checkpoint(path, lazy=True).student()
-    if what == "student" and not any(key.startswith("decode_head.") for key in state):
-        _load_backbone(network, state, str(path))
+    if _is_backbone(state, what):
+        told = _load_backbone(network, state, str(path), partial=source.allow_partial)
     else:
-        load_into(network, state, str(path), hint=f"give another file with --{what}-checkpoint FILE")
-    return {"source": source.url or str(path), "sha256": sha256_of(path)}
+        told = load_into(network, state, str(path), hint=_give_another(what), partial=source.allow_partial)
+    found = {"source": source.url or str(path), "sha256": sha256_of(path)}
+    return {**found, "partial": told} if told else found
+
+
+def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, what: str) -> None:
+    """Whether `load_weights` would load them into the network of a config; reads no values.
+
+    Raises:
+        RmrkdError: As `load_weights`.
+    """
+    path = fetch_weights(source, what)
+    state: Mapping[str, Tensor] = read_checkpoint(path, lazy=True).student()
+    own: Mapping[str, Tensor] = tensors_of(config, what)
+    ignore: tuple[str, ...] = ()
+    if _is_backbone(state, what):
+        own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
+        state, ignore = _without_prefix(state), _BEYOND_BACKBONE
+    told = misfit(own, state, str(path), ignore)
+    if told and not source.allow_partial:
+        raise RmrkdError(told, _give_another(what))
+
+
+def _is_backbone(state: Mapping[str, Tensor], what: str) -> bool:
+    return what == "student" and not any(key.startswith("decode_head.") for key in state)
+
+
+def _give_another(what: str) -> str:
+    return f"give another file with --{what}-checkpoint FILE, or --allow-partial to load what fits"
 
 
 def fetch_imagenet(config: Mapping[str, Any], what: str, on_progress: Progress | None = None) -> tuple[str, Path]:
@@ -184,9 +236,22 @@ def zoo_address(name: str) -> str:
     return str(table[key])
 
 
-def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    stripped = {key.removeprefix("backbone."): value for key, value in state.items()}
-    load_into(network.backbone, stripped, source, ignore=_BEYOND_BACKBONE)  # type: ignore[arg-type]
+def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str, *, partial: bool = False) -> str:
+    backbone: nn.Module = network.backbone  # type: ignore[assignment]
+    return load_into(backbone, _without_prefix(state), source, ignore=_BEYOND_BACKBONE, partial=partial)
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("backbone."): value for key, value in state.items()}
+
+
+def _cannot_build(name: str, error: BaseException, hint: str) -> RmrkdError:
+    while isinstance(error, RmrkdError) and isinstance(error.__context__, RmrkdError):
+        error = error.__context__  # mmcv raises an error anew at each level, with the level's name before it
+    if isinstance(error, RmrkdError):
+        return error
+    first = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return RmrkdError(f"the {name} cannot be built: {first}", hint)
 
 
 def _config_root() -> Path:

@@ -21,7 +21,6 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rmrkd_cli.inert import names_class_weights, names_weights
 from rmrkd_cli.visible import hidden_in
 
 DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
@@ -161,6 +160,7 @@ class CheckpointSource(Related):
     url: Annotated[str, Field(max_length=1000), AfterValidator(_address)] | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     path: AnyPath | None = None
+    allow_partial: bool = False  # load what fits, where it does not cover the network
 
     @classmethod
     def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
@@ -190,6 +190,7 @@ class Schedule(Related):
     amp: Amp = "off"
     keep: Images = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
+    skip_corrupt: bool = False  # put the next image in the place of a training image that cannot be read
 
     @classmethod
     def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
@@ -227,12 +228,13 @@ def _check_override(where: str, value: object) -> None:
             raise ValueError(f"`{where}` must be a text of at most 1000 characters, none of them a control character")
     elif isinstance(value, (int, float)) and abs(value) > 65_536:
         raise ValueError(f"`{where}` must be a number from -65536 to 65536, got {str(value)[:30]}")
-    if names_weights(key, value):
+    if (key in _WEIGHTS and value is not None) or (isinstance(value, str) and value.split(".")[-1] == "Pretrained"):
         raise ValueError(f"`{where}` may not name a file to load: weights come from `checkpoint` beside `overrides`")
-    if names_class_weights(key, value):
+    if key == "class_weight" and isinstance(value, str):
         raise ValueError(f"`{where}` must be a list of numbers, a file is not loaded")
 
 
+_WEIGHTS = ("pretrained", "checkpoint", "checkpoint_path")  # mmcv would open what they name
 Overrides = Annotated[dict[str, JsonValue], AfterValidator(_check_overrides)]  # dotted path below `model` -> value
 
 
@@ -249,7 +251,8 @@ class Teacher(Network):
     """The large network; without a checkpoint the preset trains its own."""
 
     schedule: PartialSchedule | None = None
-    reported_miou: Percent | None = None
+    reported_miou: Percent | None = None  # percent, as the checkpoint's source says
+    min_miou: Percent | None = None  # below, it does not teach; none: half of that
 
 
 class RMRKDSpec(Strict):

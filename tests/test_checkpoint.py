@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from rmrkd_cli.checkpoint import link_or_copy, load_into, read_checkpoint, save_atomic, save_torch
-from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.inspection.config_text import parse_config_text
 from tests.cli import rmrkd
 
 STUDENT = {"backbone.conv.weight": torch.arange(4.0).view(2, 2), "decode_head.conv_seg.weight": torch.ones(3, 2, 1, 1)}

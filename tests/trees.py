@@ -65,3 +65,16 @@ def camvid(root: Path, *, images: int = 4, size: tuple[int, int] = (64, 96)) -> 
             label[label == 255] = 11
             Image.fromarray(label).save(root / f"{split}annot" / f"{number}.png")
     return root
+
+
+def ade20k(root: Path, *, images: int = 4, size: tuple[int, int] = (64, 96)) -> Path:
+    """Labels count from 1, and 0 is ignored."""
+    rng = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for number in range(images):
+            name = f"ADE_{split}_{number:08d}"
+            label = root / "annotations" / split / f"{name}.png"
+            write_pair(root / "images" / split / f"{name}.jpg", label, rng, size, 150)
+            values = np.asarray(Image.open(label))
+            Image.fromarray(np.where(values == 255, 0, values + 1).astype(np.uint8)).save(label)
+    return root

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmrkd_cli.commands.options import (
+    AllowPartial,
     DataRoot,
     Device,
     DeviceOption,
@@ -37,6 +38,7 @@ def compare_command(
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,
     max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    allow_partial: AllowPartial = False,
     json_out: JsonOut = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, CSV and JSON.")
@@ -64,6 +66,7 @@ def compare_command(
         "data_root": data_root,
         "device": kind,
         "max_images": max_images,
+        "allow_partial": allow_partial,
     }
     records = [
         report.read_record(file)
@@ -74,7 +77,7 @@ def compare_command(
     for file, record in zip(files, records, strict=True):
         _add_training(record, file)
     report.check_same_protocol(records)
-    _add_latency(files, records, given, kind)
+    _add_latency(files, records, given, kind, allow_partial=allow_partial)
     if report_dir is not None:
         _write_report(records, report_dir)
     if json_out is not None:
@@ -94,7 +97,7 @@ def _add_training(record: Record, file: Path) -> None:
         record["training"] = read_record(beside).get("training")
 
 
-def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str) -> None:
+def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str, *, allow_partial: bool) -> None:
     """Times every network in one go, so that all figures are of the same machine and hour."""
     import torch
 
@@ -106,7 +109,7 @@ def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str
         if path is None:
             continue
         try:
-            network = load_checkpoint_network(str(path), given, kind).network
+            network = load_checkpoint_network(str(path), given, kind, allow_partial=allow_partial).network
         except RmrkdError:
             if file.suffix == ".json":  # a result can be compared without its network
                 continue

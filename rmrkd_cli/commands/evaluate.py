@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmrkd_cli.commands.options import (
+    AllowPartial,
     DataRoot,
     Device,
     DeviceOption,
@@ -64,6 +65,7 @@ def eval_command(
         Path | None, typer.Option(metavar="DIR", help="Write index PNGs with the data set's palette.")
     ] = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    allow_partial: AllowPartial = False,
 ) -> None:
     """Measure the mIoU of checkpoints."""
     from rmrkd_cli import console, report
@@ -86,6 +88,7 @@ def eval_command(
         "flip": flip,
         "device": kind,
         "max_images": max_images,
+        "allow_partial": allow_partial,
     }
     records = evaluate_files(files, options, Cluster(workers=count), save_predictions)
     if json_out is not None:

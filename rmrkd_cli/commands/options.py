@@ -20,7 +20,19 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-DataRoot = Annotated[str | None, typer.Option("--data-root", metavar="DIR", help="Folder of the data set.")]
+def _root(given: str | None) -> str | None:
+    """Raises RmrkdError for a folder that no data set can have."""
+    check_recordable(given, "--data-root")
+    if given is not None and given.startswith("~") and not given.startswith("~/") and given != "~":
+        raise RmrkdError(f"`--data-root {cut(given)}`: `~` must be followed by `/`", "write the folder out")
+    if given == "":
+        raise RmrkdError("`--data-root` is empty", "--data-root DIR")
+    return given
+
+
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", metavar="DIR", callback=_root, help="Folder of the data set.")
+]
 Gpus = Annotated[
     int | None,
     typer.Option(
@@ -31,6 +43,9 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute
 JsonOut = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the results as JSON into a new file; - for stdout alone."),
+]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Load what fits of weights that do not cover the network.")
 ]
 
 
@@ -94,14 +109,21 @@ def _check_place(path: Path) -> None:
         raise RmrkdError(f"`{path}` cannot be written: `{above}` takes no new files", "choose another place")
 
 
-def check_recordable(path: Path | None, option: str) -> None:
+def check_recordable(path: Path | str | None, option: str) -> None:
     """Raises RmrkdError for a path that a preset, where it will be written down, could not hold."""
     from rmrkd_cli.visible import hidden_in
 
     text = str(path or "")
-    if hidden_in(text) is not None or len(text) > 3000:
-        why = f"holds the character {hidden_in(text)}" if hidden_in(text) else f"has {len(text)} characters"
-        raise RmrkdError(f"`{option} {cut(text)}` {why}, and could not be written into a preset", "choose another")
+    longest = max(len(os.fsencode(part)) for part in text.split("/"))
+    if hidden_in(text) is not None:
+        why = f"holds the character {hidden_in(text)}"
+    elif len(text) > 3000:
+        why = f"has {len(text)} characters, at most 3000 are possible"
+    elif longest > 255:
+        why = f"has a part of {longest} bytes, at most 255 are possible"
+    else:
+        return
+    raise RmrkdError(f"`{option} {cut(text)}` {why}", "choose another folder")
 
 
 def check_json_out(target: str | None) -> None:

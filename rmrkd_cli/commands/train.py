@@ -92,6 +92,20 @@ def train_command(
             rich_help_panel="Weights",
         ),
     ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial", help="Load what fits of weights that do not cover a network.", rich_help_panel="Weights"
+        ),
+    ] = False,
+    min_teacher_miou: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="A teacher below does not teach. (default: half of what its source reports)",
+            rich_help_panel="Weights",
+        ),
+    ] = None,
     max_iters: Annotated[
         int | None, typer.Option(min=1, help="Iterations of every role.", rich_help_panel="Schedule")
     ] = None,
@@ -116,6 +130,14 @@ def train_command(
         bool,
         typer.Option(
             "--skip-nonfinite", help="Leave out steps with infinite or NaN numbers.", rich_help_panel="Schedule"
+        ),
+    ] = False,
+    skip_corrupt: Annotated[
+        bool,
+        typer.Option(
+            "--skip-corrupt",
+            help="Put the next image in the place of a training image that cannot be read.",
+            rich_help_panel="Schedule",
         ),
     ] = False,
     resume: Annotated[
@@ -150,12 +172,13 @@ def train_command(
     if force and not resume:
         raise RmrkdError("--force is only about resuming", "--resume --force; or --fresh to start again")
     check_recordable(work_dir, "--work-dir")
-    overrides = list(settings or [])
+    overrides = [*_other_teacher(preset, teacher_checkpoint), *(settings or [])]
     for key, value in (
         ("role", role), ("data.root", data_root), ("data.cache", cache.value if cache else None),
         ("schedule.batch_size", batch_size), ("schedule.workers", workers), ("seed", seed),
         ("schedule.amp", amp.value if amp else None), ("deterministic", deterministic or None),
         ("schedule.keep", keep), ("schedule.skip_nonfinite", skip_nonfinite or None),
+        ("schedule.skip_corrupt", skip_corrupt or None), ("teacher.min_miou", min_teacher_miou),
     ):  # fmt: skip
         if value is not None:
             overrides.append(f"{key}={_quoted(value)}")
@@ -170,6 +193,8 @@ def train_command(
     elif student_checkpoint is not None:
         overrides.append(f"student.checkpoint={{path: {_quoted(student_checkpoint)}}}")
     resolved = load_preset(preset, method=method, overrides=overrides)
+    if allow_partial:
+        _allow_partial(resolved)
     if print_config:
         console.write(to_yaml(resolved))
         return
@@ -219,6 +244,8 @@ def train(
     if cluster.is_first:
         for own, files in plan:
             files.check(own, resume=resume, fresh=fresh, force=force)
+            if resume and not files.finished:
+                files.checkpoints.probe()
     left = [(own, files) for own, files in plan if not (resume and files.finished)]
     roles: list[str] = [own.role for own, _ in left]
     if cluster.is_first and "baseline" not in roles:
@@ -319,6 +346,27 @@ def _show(records: list[Record], preset: Preset) -> None:
     console.show_table(preset.title or preset.name, columns, rows, notes)
     for record in records:
         console.say(f"{record['role']}: {record['checkpoint']}")
+
+
+def _other_teacher(preset: str, file: str | None) -> list[str]:
+    """What the preset's source reports of its teacher is not said of another file."""
+    from rmrkd_cli.cache import sha256_of
+    from rmrkd_cli.presets import load_preset
+
+    if file is None or file == "none":
+        return []
+    own = load_preset(preset).teacher.checkpoint
+    if own is not None and own.sha256 and Path(file).is_file() and sha256_of(Path(file)).startswith(own.sha256):
+        return []
+    return ["teacher.reported_miou=null"]
+
+
+def _allow_partial(preset: Preset) -> None:
+    given = [network.checkpoint for network in (preset.teacher, preset.student) if network.checkpoint is not None]
+    if not given:
+        raise RmrkdError("--allow-partial is about checkpoints, and none is given", "--student-checkpoint FILE")
+    for source in given:
+        source.allow_partial = True
 
 
 def _quoted(value: object) -> str:

@@ -28,19 +28,30 @@ def transfer_command(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.py", help="Also write the mmsegmentation config it holds.")
     ] = None,
+    without_config: Annotated[
+        bool, typer.Option("--without-config", help="Leave the config that IN holds out of OUT.")
+    ] = False,
 ) -> None:
     """Take the student out of a distiller's checkpoint, as a plain mmsegmentation file."""
     from rmrkd_cli import console
 
     chosen = form or (Format.safetensors if target.suffix == ".safetensors" else Format.pth)
-    count, size = transfer(source, target, chosen.value, force=force, config=config)
+    if config is not None and without_config:
+        raise RmrkdError("--config and --without-config exclude each other")
+    count, size = transfer(source, target, chosen.value, force=force, config=config, without_config=without_config)
     console.write_line(f"{target}: {count} tensors, {size / 1e6:.2f} M values")
     if config is not None:
         console.write_line(f"{config}: its mmsegmentation config")
 
 
 def transfer(
-    source: Path, target: Path, form: str, *, force: bool = False, config: Path | None = None
+    source: Path,
+    target: Path,
+    form: str,
+    *,
+    force: bool = False,
+    config: Path | None = None,
+    without_config: bool = False,
 ) -> tuple[int, int]:
     """Writes the student, reads it back, and compares; returns the number of tensors and of their elements.
 
@@ -69,6 +80,10 @@ def transfer(
         )
     tensors = {key: value.contiguous().clone() for key, value in student.items()}
     meta = {**checkpoint.meta, "kind": STUDENT_KIND}
+    if without_config:
+        meta.pop("config", None)
+    elif isinstance(meta.get("config"), str):
+        _check_config(meta["config"], source)  # mmsegmentation would run it
     if config is not None:
         text = meta.get("config")
         if not isinstance(text, str) or checkpoint.kind == "released":
@@ -82,6 +97,17 @@ def transfer(
     if written.keys() != tensors.keys() or not all(torch.equal(written[key], tensors[key]) for key in tensors):
         raise RmrkdError(f"`{target}` does not read back as it was written", "is the disk full or failing?")
     return len(tensors), sum(value.numel() for value in tensors.values())
+
+
+def _check_config(text: str, source: Path) -> None:
+    from rmrkd_cli.inspection.config_text import parse_config_text
+
+    try:
+        parse_config_text(text)
+    except RmrkdError as error:
+        raise RmrkdError(
+            f"`{source}`: {error.message}", "--without-config leaves it out of the student's file"
+        ) from error
 
 
 def _save_safetensors(tensors: dict[str, Any], meta: dict[str, Any], target: Path) -> None:

@@ -44,8 +44,9 @@ def explain(error: Any, arguments: Sequence[str]) -> RmrkdError:
     context = getattr(error, "ctx", None)
     command = getattr(context, "command", None)
     known = list(getattr(command, "commands", {}))
-    met = next((text for text in arguments if not text.startswith("-")), None)
-    path = getattr(context, "command_path", None) or ("rmrkd" if met is None else f"rmrkd {cut(met)}")
+    words = [text for text in arguments if not text.startswith("-")]
+    path = getattr(context, "command_path", None) or " ".join(["rmrkd", *map(cut, words[:1])])
+    met = next(iter(words[len(path.split()) - 1 :]), None)
     hint = f"{path} --help"
     if known and met is not None and met not in known:
         return RmrkdError(f"unknown command `{cut(met)}`, {did_you_mean(cut(met), known)}", hint)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rmrkd_cli.cache import cache_dir
@@ -28,7 +30,7 @@ class DatasetInfo:
     """A data set, without its images.
 
     Attributes:
-        labels: Gives the class names and their colours; asked only when needed, since mmsegmentation's take seconds.
+        labels: Gives the class names and their colours; mmsegmentation's are read from its text when needed.
         scale: (width, height) that images are fitted into, in training before the random ratio.
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
@@ -91,14 +93,20 @@ def _labels(classes: tuple[str, ...], palette: Palette) -> Labels:
     return classes, palette
 
 
-def _mmseg_labels(name: str) -> Labels:
-    from rmrkd_cli.mmcv_ops import make_mmseg_importable
-
-    make_mmseg_importable()
-    import mmseg.datasets as datasets
-
-    source = getattr(datasets, name)
-    return tuple(source.CLASSES), tuple((int(r), int(g), int(b)) for r, g, b in source.PALETTE)
+def _mmseg_labels(file: str) -> Labels:
+    """From the text of mmsegmentation's data set, which takes seconds to import."""
+    package = find_spec("mmseg")
+    if package is None or package.origin is None:
+        raise RmrkdError("mmsegmentation is not installed", "install rmrkd again")
+    tree = ast.parse((Path(package.origin).parent / "datasets" / file).read_text(encoding="utf-8"))
+    values = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in ("CLASSES", "PALETTE")
+    }
+    return tuple(values["CLASSES"]), tuple((int(r), int(g), int(b)) for r, g, b in values["PALETTE"])
 
 
 def _cityscapes(preset: Preset) -> DatasetInfo:
@@ -106,7 +114,7 @@ def _cityscapes(preset: Preset) -> DatasetInfo:
         name="cityscapes",
         root=Path("data/cityscapes"),
         splits={part: _split(f"leftImg8bit/{part}", f"gtFine/{part}") for part in ("train", "val", "test")},
-        labels=partial(_mmseg_labels, "CityscapesDataset"),
+        labels=partial(_mmseg_labels, "cityscapes.py"),
         scale=(2048, 1024),
         eval_scale=(2048, 1024),
         image_suffix="_leftImg8bit.png",
@@ -121,7 +129,7 @@ def _voc12aug(preset: Preset) -> DatasetInfo:
         name="voc12aug",
         root=Path("data/VOCdevkit/VOC2012"),
         splits={"train": train, "val": _split("JPEGImages", labels, f"{lists}/val.txt")},
-        labels=partial(_mmseg_labels, "PascalVOCDataset"),
+        labels=partial(_mmseg_labels, "voc.py"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",
@@ -135,7 +143,7 @@ def _ade20k(preset: Preset) -> DatasetInfo:
         name="ade20k",
         root=Path("data/ade/ADEChallengeData2016"),
         splits={part: _split(f"images/{name}", f"annotations/{name}") for part, name in folders.items()},
-        labels=partial(_mmseg_labels, "ADE20KDataset"),
+        labels=partial(_mmseg_labels, "ade.py"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data.catalog import DatasetInfo
+from rmrkd_cli.data.intact import Picture as Picture
+from rmrkd_cli.data.intact import read_image, read_labels
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import RmrkdError, RunError
 
 IGNORE = 255
 _BAD = 254  # marks a label value that is no class; never a class itself, or it is checked apart
-Picture = NDArray[np.uint8]
 
 
 class Pair(NamedTuple):
@@ -29,7 +30,7 @@ class SampleFiles:
     def __init__(self, info: DatasetInfo, samples: list[Sample]) -> None:
         self.info = info
         self.samples = samples
-        self.classes_of, self.allowed = _label_tables(info)
+        self.classes_of, self.allowed = label_tables(info)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -38,7 +39,8 @@ class SampleFiles:
         """An image with its labels.
 
         Raises:
-            RunError: Naming the file, when one cannot be read, their sizes differ, or a label is no class.
+            CorruptError: Naming the file, when one is missing or damaged.
+            RunError: Naming the file, when their sizes differ, or a label is no class.
         """
         pair = Pair(self.image(index), self.labels(index))
         if pair.labels.shape != pair.image.shape[:2]:
@@ -51,28 +53,14 @@ class SampleFiles:
 
     def image(self, index: int) -> Picture:
         """(H, W, 3), blue first."""
-        import cv2
-
-        cv2.setNumThreads(0)  # the loader's processes are the parallelism
-        path = self.samples[index].image
-        image: Picture | None = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise RunError(f"`{path}` cannot be read as an image")
-        return image
+        return read_image(self.samples[index].image)
 
     def labels(self, index: int) -> Picture:
         """(H, W), classes and `IGNORE`."""
         import cv2
-        from PIL import Image, UnidentifiedImageError
 
         path = self.samples[index].label
-        try:
-            with Image.open(path) as picture:
-                raw = np.asarray(picture)
-        except (OSError, UnidentifiedImageError) as error:
-            raise RunError(f"`{path}` cannot be read as a label map: {error}") from error
-        if raw.ndim != 2 or raw.dtype != np.uint8:
-            raise RunError(f"`{path}` must hold one 8-bit value a pixel, found {raw.dtype} of shape {raw.shape}")
+        raw = read_labels(path)
         classes: Picture = cv2.LUT(raw, self.classes_of)
         if (classes == _BAD).any() and not self.allowed[raw].all():
             value = int(raw[~self.allowed[raw]][0])
@@ -84,7 +72,7 @@ class SampleFiles:
         return classes
 
 
-def _label_tables(info: DatasetInfo) -> tuple[Picture, NDArray[np.bool_]]:
+def label_tables(info: DatasetInfo) -> tuple[Picture, NDArray[np.bool_]]:
     """For each value of a label file: the class, `IGNORE` or `_BAD`; and whether it may occur."""
     if info.num_classes > IGNORE:
         raise RmrkdError(f"label maps of 8 bits hold at most 255 classes, `{info.name}` has {info.num_classes}")

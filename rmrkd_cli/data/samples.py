@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 from rmrkd_cli.data.catalog import DatasetInfo, Split
 from rmrkd_cli.errors import RmrkdError, did_you_mean
@@ -36,7 +37,7 @@ def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
             "give its place with --data-root DIR",
         )
     layout = info.splits[split]
-    missing = [part for part in _needed(layout) if not (info.root / part).exists()]
+    missing = missing_parts(info, split)
     if missing:
         raise RmrkdError(
             f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
@@ -68,6 +69,53 @@ def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
+class Line(NamedTuple):
+    """One name of a list, where it stands, and why it cannot name a file of the data set (empty when it can)."""
+
+    number: int
+    name: str
+    problem: str
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The names in a list file; blank lines are left out.
+
+    Raises:
+        RmrkdError: When it is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise RmrkdError(f"the list `{path}` cannot be read: {why}", "one NAME a line, without suffix") from error
+    stripped = enumerate((line.strip() for line in text.split("\n")), 1)
+    return [Line(number, name, _name_problem(name)) for number, name in stripped if name]
+
+
+def _name_problem(name: str) -> str:
+    """Predictions are written under these names, so none may lead out of a folder."""
+    if "\0" in name:
+        return "holds a NUL character"
+    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
+        return "is an absolute path"
+    return "leads out of its folder" if ".." in name.replace("\\", "/").split("/") else ""
+
+
+def _read_list(path: Path) -> list[str]:
+    lines = read_lines(path)
+    bad = next((line for line in lines if line.problem), None)
+    if bad is not None:
+        raise RmrkdError(
+            f"`{path}` line {bad.number}: the name {bad.name!r} {bad.problem}", "one NAME a line, as `2007_000032`"
+        )
+    return [line.name for line in lines]
+
+
+def missing_parts(info: DatasetInfo, split: str) -> list[str]:
+    """Folders and lists of a split that are not there, relative to the root."""
+    return [part for part in _needed(info.splits[split]) if not (info.root / part).exists()]
+
+
 def _needed(layout: Split) -> list[str]:
     parts = [part for pair in layout.parts for part in pair if part is not None]
     return list(dict.fromkeys([layout.images, *parts]))
@@ -76,7 +124,7 @@ def _needed(layout: Split) -> list[str]:
 def _pair(info: DatasetInfo, images: str, names: str | None, labels: str) -> list[Sample]:
     folder = info.root / images
     if names is not None:
-        stems = [line.strip() for line in (info.root / names).read_text().splitlines() if line.strip()]
+        stems = _read_list(info.root / names)
     else:
         found = sorted(folder.rglob(f"*{info.image_suffix}"))
         stems = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in found]
@@ -91,7 +139,19 @@ def _check_labels(samples: list[Sample], info: DatasetInfo) -> None:
         lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
         if not lost:
             continue
-        hint = ""
-        if info.name == "cityscapes" and kind == "label":
-            hint = "labelTrainIds files are made from gtFine by `csCreateTrainIdLabelImgs` of cityscapesscripts"
+        hint = mend_of_missing(info) if kind == "label" else ""
         raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)
+
+
+def mend_of_missing(info: DatasetInfo) -> str:
+    """What makes labels that a data set does not come with."""
+    if info.name == "cityscapes":
+        return (
+            f"the labelTrainIds files are made from gtFine by `rmrkd data prepare cityscapes --data-root {info.root}`"
+        )
+    if info.name == "voc12aug":
+        return (
+            "SegmentationClassAug and aug.txt are made from SBD by "
+            f"`rmrkd data prepare voc12aug --data-root {info.root} --sbd benchmark_RELEASE`"
+        )
+    return ""

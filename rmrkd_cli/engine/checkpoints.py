@@ -60,13 +60,28 @@ class Checkpoints:
         Raises:
             RmrkdError: When there are checkpoints and none is whole.
         """
+        path, harmed = self._newest_whole()
+        for bad, why in harmed:
+            say(f"`{bad}` is damaged ({why}): set aside as `{_set_aside(bad).name}`; going on from `{path}`")
+        return path
+
+    def probe(self) -> None:
+        """Looks into the file that `newest_good` will choose, before anything is built for it; changes nothing.
+
+        Raises:
+            RmrkdError: As `newest_good`, or when that file is whole and still no run's checkpoint.
+        """
+        path, _ = self._newest_whole()
+        if path is not None and read_checkpoint(path, lazy=True, verified=True).kind != "run":
+            raise RmrkdError(f"`{path}` is not a run's checkpoint", "--fresh moves this run aside and starts again")
+
+    def _newest_whole(self) -> tuple[Path | None, list[tuple[Path, str]]]:
+        """That file, and the damaged ones that are newer, each with what is wrong."""
         harmed: list[tuple[Path, str]] = []
         for path in self._candidates():
             harm = digest.damage(path, required=True)
             if not harm:
-                for bad, why in harmed:
-                    say(f"`{bad}` is damaged ({why}): set aside as `{_set_aside(bad).name}`; going on from `{path}`")
-                return path
+                return path, harmed
             harmed.append((path, harm))
         if harmed:
             lines = "\n".join(f"  {path.name}: {why}" for path, why in harmed)
@@ -74,7 +89,7 @@ class Checkpoints:
                 f"no checkpoint in `{self.folder}` can be used:\n{lines}",
                 "--fresh moves this run aside and starts again",
             )
-        return None
+        return None, harmed
 
     def repair_names(self, source: Path, best_iteration: int, say: Callable[[str], None]) -> None:
         """Makes `last.pth` and `best.pth` what they were when `source` was written.
@@ -129,17 +144,23 @@ def _claimed(path: Path) -> float:
     """The iteration in a file's name; else the one it says, damaged or not; where it says none it comes first."""
     if match := _NAME.fullmatch(path.name):
         return int(match[1])
-    try:
-        return int(read_checkpoint(path, lazy=True, verified=True).rest["iteration"])
-    except (RmrkdError, KeyError, TypeError, ValueError):
-        return float("inf")
+    told = _told_iteration(path)
+    return float("inf") if told is None else told
 
 
 def _iteration_of(path: Path) -> int | None:
     """The iteration a whole checkpoint was written at; none for a missing or damaged file."""
     if not path.is_file() or digest.damage(path, required=True):
         return None
-    return int(read_checkpoint(path, lazy=True, verified=True).rest["iteration"])
+    return _told_iteration(path)
+
+
+def _told_iteration(path: Path) -> int | None:
+    try:
+        told = read_checkpoint(path, lazy=True, verified=True).rest.get("iteration")
+    except RmrkdError:
+        return None
+    return told if isinstance(told, int) else None
 
 
 def _set_aside(path: Path) -> Path:

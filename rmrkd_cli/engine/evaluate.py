@@ -51,6 +51,7 @@ def evaluate(
     meter: Meter | None = None,
     on_image: OnImage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    prepared: bool = False,
 ) -> ConfusionMatrix:
     """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
 
@@ -59,11 +60,12 @@ def evaluate(
         meter: Shows how many of this worker's images are done.
         on_image: Called on this worker with (index of the image, prediction (H, W)).
         should_stop: Asked after each image, by every worker equally often; ends the count early.
+        prepared: The network is one of `inference_network` already.
 
     Returns:
         The counts of all workers, on every worker.
     """
-    ready = inference_network(network, world.device.type)
+    ready = network if prepared else inference_network(network, world.device.type)
     own = range(world.rank, len(dataset), world.size)
     matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
     items = evaluation_images(dataset, own, workers, pin=world.device.type == "cuda")

@@ -18,13 +18,14 @@ from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
-from rmrkd_cli.engine.export import parse_config_text
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.inert import without_initial_weights
-from rmrkd_cli.models import build_network, network_config
+from rmrkd_cli.inspection.config_text import parse_config_text
+from rmrkd_cli.models import build_network, network_config, shapes_of
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
+
+_NAME_IT = "say which one it is: --preset NAME (see `rmrkd presets`)"
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Loaded:
     network: nn.Module
     checkpoint: Checkpoint
     preset: Preset | None
+    misfit: str = ""  # in which keys they differ, where that was allowed
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -45,14 +47,19 @@ class Loaded:
             "seed": meta.get("seed") if isinstance(meta.get("seed"), int) else None,
             "iterations": meta.get("iterations") if isinstance(meta.get("iterations"), int) else None,
             "checkpoint": str(self.checkpoint.path),
+            **({"partial": self.misfit} if self.misfit else {}),
         }
 
 
-def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loaded:
+def load_checkpoint_network(path: str, given: Preset | None, device: str, *, allow_partial: bool = False) -> Loaded:
     """Builds and fills the network of a checkpoint: a distiller's student, a plain one, or a teacher.
 
     Args:
         given: A preset to take the network from, where the file does not describe itself.
+        allow_partial: Load what fits of weights that do not cover the network.
+
+    Raises:
+        RmrkdError: When the file describes no network, or one that it does not cover or that does not compute.
     """
     checkpoint = read_checkpoint(path, lazy=True)
     state = checkpoint.student()
@@ -64,22 +71,27 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str) -> Loa
     if given is None and isinstance(checkpoint.meta.get("config"), str):
         config = parse_config_text(checkpoint.meta["config"]).get("model")
         if isinstance(config, dict) and config.get("type") == "EncoderDecoder":
-            network = build_network(without_initial_weights(config), device=device)
+            network = _described_network(config, state, device)
     if network is None:
         if given is None:
-            raise RmrkdError(
-                f"`{path}` does not describe its network", "say which one it is: --preset NAME (see `rmrkd presets`)"
-            )
+            raise RmrkdError(f"`{path}` does not describe its network", _NAME_IT)
         network = _fitting_network(given, state, classes, device)
-    load_into(network, state, path, hint="is it the network of another preset?" if given else "")
-    return Loaded(network, checkpoint, preset)
+    hint = "is it the network of another preset? " if given else ""
+    told = load_into(network, state, path, hint=f"{hint}--allow-partial loads what fits", partial=allow_partial)
+    try:
+        shapes_of(network)
+    except Exception as error:  # a stranger's config can fit the weights and still not the network
+        raise RmrkdError(f"the network that `{path}` describes does not compute: {error}", _NAME_IT) from error
+    return Loaded(network, checkpoint, preset, told)
 
 
 def run_evaluation(job: EvalJob) -> None:
     """Evaluates on all workers; the first writes the record to `job.output`."""
     given = Preset.model_validate(job.preset) if job.preset is not None else None
     with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
-        loaded = load_checkpoint_network(job.checkpoint, given, job.device)
+        loaded = load_checkpoint_network(job.checkpoint, given, job.device, allow_partial=job.allow_partial)
+        if loaded.misfit:
+            shown.say(f"only what fits is loaded, the rest is random: {loaded.misfit}")
         info = _dataset_for(job, loaded)
         samples = _samples(info, job)
         _check_classes(loaded.network, info, job.checkpoint)
@@ -158,6 +170,13 @@ def _classes_of(state: Mapping[str, Tensor], path: str) -> int:
     if weight is None or weight.ndim == 0:
         raise RmrkdError(f"`{path}` holds no segmentation network: `decode_head.conv_seg.weight` is missing")
     return int(weight.shape[0])
+
+
+def _described_network(config: dict[str, Any], state: Mapping[str, Tensor], device: str) -> nn.Module:
+    """The network of a stranger's config, no larger than the weights beside it."""
+    held = sum(tensor.numel() for tensor in state.values())
+    torch.manual_seed(0)  # what `--allow-partial` leaves as it is built shall at least be the same each time
+    return build_network(config, device=device, most_parameters=2 * held, hint=_NAME_IT)
 
 
 def _fitting_network(preset: Preset, state: Mapping[str, Tensor], classes: int, device: str) -> nn.Module:

@@ -49,6 +49,7 @@ class EvalJob:
     workers: int = 2
     save_predictions: str | None = None
     max_images: int | None = None
+    allow_partial: bool = False
 
 
 Job = TrainJob | EvalJob

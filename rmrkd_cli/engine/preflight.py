@@ -1,9 +1,10 @@
-"""What is checked before a directory is claimed or a process started: images, weights, sizes."""
+"""What is checked before a directory is claimed or a process started: sizes, images, weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.console import Meter, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.decoded import Store, create
@@ -11,7 +12,7 @@ from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine.build import trained_network
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.models import fetch_imagenet, fetch_weights, network_config
+from rmrkd_cli.models import check_weights, fetch_imagenet, fetch_weights, network_config
 from rmrkd_cli.schema import CheckpointSource, Preset, Schedule
 
 
@@ -38,6 +39,7 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
     info = dataset_info(preset)
     samples, _ = (find_samples(info, split) for split in ("train", "val"))
     _fetch(preset, roles)
+    _check_weights(preset, roles, info.num_classes)
     wanted = preset.data.cache != "off" and roles
     return create(preset.data.cache, SampleFiles(info, samples)) if wanted else None
 
@@ -57,6 +59,17 @@ def _check_file(source: CheckpointSource | None, what: str, preset: Preset) -> N
         raise RmrkdError(
             f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
         )
+    if source is not None and source.path is not None:
+        read_checkpoint(source.path, lazy=True)  # here already, before anything slow
+
+
+def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
+    """Every given checkpoint is read and compared with its network, before anything is written."""
+    spec = preset.student
+    if spec.checkpoint is not None and set(roles) & {"baseline", "distill"}:
+        check_weights(network_config(spec, num_classes), spec.checkpoint, what="student")
+    if "distill" in roles and preset.teacher.checkpoint is not None:
+        check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, what="teacher")
 
 
 def _fetch(preset: Preset, roles: list[str]) -> None:

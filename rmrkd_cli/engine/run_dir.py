@@ -21,8 +21,9 @@ from rmrkd_cli.yaml_text import parse_yaml, read_yaml
 
 # between a run and its resumption
 _MAY_CHANGE = (
-    "title", "paper", "data.cache",
-    *(f"schedule.{key}" for key in ("workers", "keep", "checkpoint_interval", "log_interval", "skip_nonfinite")),
+    "title", "paper", "data.cache", "teacher.min_miou",
+    *(f"schedule.{key}" for key in ("workers", "keep", "checkpoint_interval", "log_interval")),
+    "schedule.skip_nonfinite", "schedule.skip_corrupt",
 )  # fmt: skip
 _WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 

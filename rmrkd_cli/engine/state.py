@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint
 from rmrkd_cli.distiller import Distiller
 from rmrkd_cli.engine.distributed import World
@@ -68,9 +70,9 @@ class RunState:
             saved = read_checkpoint(found, verified=True)
             self._check_teacher(saved)
             changed = self._changed(saved, force=force)
+            progress = _progress(saved, self.schedule)
             load_into(self.model, saved.state, str(found))
-            self.step.restore(saved.rest)
-            progress = Progress.restored(saved.rest)
+            self._restore_step(saved)
             if changed:
                 progress.changes.append({"iteration": progress.iteration, **changed})
                 say(_what_changes(saved.meta, self.batches(), progress.iteration))
@@ -83,6 +85,17 @@ class RunState:
                     "stop when the disk is full; --keep 1 needs less"
                 )
         return progress
+
+    def _restore_step(self, saved: Checkpoint) -> None:
+        """The optimizer's momentum, which must be of these parameters."""
+        try:
+            self.step.restore(saved.rest)
+            for parameter, state in self.step.optimizer.state.items():
+                wrong = {key: tuple(value.shape) for key, value in state.items() if value is not None}
+                if any(shape != tuple(parameter.shape) for shape in wrong.values()):
+                    raise ValueError(f"momentum of the shape {wrong} for a parameter of {tuple(parameter.shape)}")
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise _unusable(saved.path, f"its optimizer's state does not fit: {error}") from error
 
     def _find(self, say: Say) -> Path | None:
         self.files.checkpoints.clear_partial()
@@ -132,6 +145,22 @@ class RunState:
                 "same",
             )
         return changed
+
+
+def _progress(saved: Checkpoint, schedule: Schedule) -> Progress:
+    """Where a checkpoint says the run stood, if that can be."""
+    try:
+        progress = TypeAdapter(Progress).validate_python(Progress.restored(saved.rest).saved())
+    except ValidationError as error:
+        told = "; ".join(f"`{problem['loc'][0]}`: {problem['msg']}" for problem in error.errors(include_url=False))
+        raise _unusable(saved.path, told) from error
+    if not 0 <= progress.iteration <= schedule.iters or not 0 <= progress.evaluated <= progress.iteration:
+        raise _unusable(saved.path, f"it stands at iteration {progress.iteration} of {schedule.iters}")
+    return progress
+
+
+def _unusable(path: Path, why: str) -> RmrkdError:
+    return RmrkdError(f"no run can be resumed from `{path}`: {why}", "--fresh moves the run aside and starts again")
 
 
 def _what_changes(meta: dict[str, Any], now: dict[str, int], iteration: int) -> str:

@@ -106,7 +106,11 @@ class TrainStep:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(saved["optimizer"])
+        """Momentum and the scaler's state; the settings of the optimizer are the schedule's, not a file's."""
+        settings = self.optimizer.state_dict()["param_groups"]
+        if [group["params"] for group in saved["optimizer"]["param_groups"]] != [group["params"] for group in settings]:
+            raise ValueError("it is of other parameters")
+        self.optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": settings})
         self.scaler.load_state_dict(saved["scaler"])
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:

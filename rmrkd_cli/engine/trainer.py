@@ -22,8 +22,9 @@ from rmrkd_cli.data.decoded import DecodedImages
 from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.loader import Batch, lost_loaders_named, training_batches
 from rmrkd_cli.data.order import StepSampler
-from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
+from rmrkd_cli.engine import teacher_check
 from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
@@ -106,6 +107,8 @@ class Training:
         """
         schedule, progress, self.stop = self.schedule, self.progress, stop
         self._announce()
+        if self.model.teacher is not None and progress.iteration == 0:
+            self._measure_teacher(self.model.teacher)
         self.journal = Journal(
             self.files, self.shown, self.role, total=schedule.iters, done=progress.iteration, lines=progress.log_lines
         )
@@ -227,7 +230,7 @@ class Training:
         progress = self.progress
         self._check_teacher()
         self.here.share_buffers(self.model.student)
-        matrix, stopped = self._count()
+        matrix, stopped = self._count(self.model.student, self.val_samples, "validation")
         if stopped:
             self._save(best=False)
             self.leave(stopped)
@@ -243,11 +246,26 @@ class Training:
         self.model.train()
         return matrix
 
-    def _count(self) -> tuple[ConfusionMatrix, int]:
+    def _measure_teacher(self, teacher: nn.Module) -> None:
+        """Before the first step, and before anything is written; a run that is resumed has the same teacher.
+
+        Raises:
+            RmrkdError: When its mIoU is below the floor.
+        """
+        samples = teacher_check.chosen(self.val_samples)
+        matrix, stopped = self._count(teacher, samples, "teacher", prepared=True)
+        if stopped:
+            name = signal.Signals(stopped).name
+            raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
+        self.shown.say(teacher_check.judge(matrix, len(samples), len(self.val_samples), self.preset))
+
+    def _count(
+        self, network: nn.Module, samples: list[Sample], title: str, *, prepared: bool = False
+    ) -> tuple[ConfusionMatrix, int]:
         """The counts, and the signal that any worker met meanwhile: all of them stop after the same image."""
-        dataset = EvalSet(self.info, self.val_samples)
+        dataset = EvalSet(self.info, samples)
         share = math.ceil(len(dataset) / self.here.size)
-        meter = self.shown.meter("validation", share)
+        meter = self.shown.meter(title, share)
         met = 0
 
         def should_stop() -> bool:
@@ -256,8 +274,8 @@ class Training:
             return bool(met)
 
         matrix = evaluate(
-            self.model.student, dataset, self.here, workers=self.schedule.workers, meter=meter,
-            should_stop=should_stop,
+            network, dataset, self.here, workers=self.schedule.workers, meter=meter, should_stop=should_stop,
+            prepared=prepared,
         )  # fmt: skip
         if meter is not None:
             meter.close()

@@ -169,6 +169,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "compare a.json bare.json": ("bare.json", "is not a result file"),
     "compare a.json no.pth": ("no.pth", "does not exist"),
     "compare a.json a.json --report camvid": ("camvid", "not empty"),
+    "data chekc camvid": ("`chekc`", "did you mean `check`?", "rmrkd data --help"),
     "trian": ("`trian`", "did you mean `train`?", "rmrkd --help"),
     "train": ("`--preset` is missing", "rmrkd train --help"), "train --preset": ("--preset", "argument"),
     f"{CITY} --resum": ("`--resum`", "did you mean `--resume`?", "rmrkd train --help"),
@@ -299,7 +300,7 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
         load_into(network, state, "some.pth", hint="another preset?")
     assert (caught.value.exit_code, caught.value.hint) == (2, "another preset?")
     assert caught.value.message.splitlines() == [
-        "`some.pth` does not fit the network:",
+        "`some.pth` does not fit the network, of whose 14 tensors it has 9:",
         "  missing: decode_head.1 (4)",
         "  unexpected: neck.0 (2)",
         "  other shape: backbone.0.weight is (9,), expected (4, 3, 1, 1)",
@@ -360,7 +361,7 @@ def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bo
 
 def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests: root may write everywhere."""
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
     for command in (
         "eval plain.pth --json new.json",
         "eval plain.pth --save-predictions new",

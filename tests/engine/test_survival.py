@@ -109,9 +109,10 @@ def test_a_stop_in_an_evaluation_and_a_kill_after_it_leave_no_line_twice(
     with monkeypatch.context() as patched:
         count = trainer.Training._count
 
-        def stopped(self: trainer.Training) -> object:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return count(self)
+        def stopped(self: trainer.Training, network: object, samples: object, title: str, **rest: object) -> object:
+            if title == "validation":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return count(self, network, samples, title, **rest)
 
         patched.setattr(trainer.Training, "_count", stopped)
         with pytest.raises(Interrupted):

@@ -117,9 +117,10 @@ def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the first evaluation, after two steps."""
     count = trainer.Training._count
 
-    def stopped(self: trainer.Training) -> object:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return count(self)
+    def stopped(self: trainer.Training, network: object, samples: object, title: str, **rest: object) -> object:
+        if title == "validation":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return count(self, network, samples, title, **rest)
 
     monkeypatch.setattr(trainer.Training, "_count", stopped)
 

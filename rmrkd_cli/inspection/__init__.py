@@ -1,0 +1,1 @@
+"""What a stranger's file holds, found out before anything is built from it."""

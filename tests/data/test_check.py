@@ -1,0 +1,191 @@
+"""`data check`: every planted fault is found, and none is made up."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmrkd_cli.data import check as checks
+from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
+from rmrkd_cli.data.check import check, quick_check
+from rmrkd_cli.data.findings import ERROR, NOTE, Finding, errors
+from rmrkd_cli.data.known import Known
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.schema import Preset
+from tests import trees
+from tests.cli import rmrkd
+from tests.data import faults
+
+
+def info_of(dataset: str, root: Path, **data: object) -> DatasetInfo:
+    raw = {"dataset": dataset, "teacher": {"config": "x"}, "student": {"config": "x"}}
+    return dataset_info(Preset.model_validate({**raw, "data": {"root": str(root), **data}}))
+
+
+def matches(finding: Finding, expected: faults.Expected) -> bool:
+    kind, file, text, mend = expected
+    return finding.kind == kind and finding.file.endswith(file) and text in finding.text and mend in finding.mend
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes", "voc12aug"])
+def test_ten_planted_faults_are_found_and_none_is_made_up(dataset: str, tmp_path: Path) -> None:
+    expected = getattr(faults, dataset)(tmp_path / "tree")
+    report = check(info_of(dataset, tmp_path / "tree"), workers=2)
+    found = errors(report.findings)
+    assert len(expected) == 10
+    assert [entry for entry in expected if not any(matches(finding, entry) for finding in found)] == []
+    assert [finding for finding in found if not any(matches(finding, entry) for entry in expected)] == []
+    assert len(found) == 10
+    assert {finding.kind for finding in report.findings if finding.severity == NOTE} <= {"absent-class"}
+
+
+def test_the_same_through_the_command(tmp_path: Path) -> None:
+    expected = faults.cityscapes(tmp_path / "tree")
+    outcome = rmrkd("data", "check", "city", "--data-root", tmp_path / "tree", "--json", "-", "--workers", 1)
+    assert (outcome.exit_code, outcome.message) == (2, f"10 problems in `{tmp_path / 'tree'}`")
+    contents = json.loads(outcome.stdout)
+    found = [Finding(**finding) for finding in contents["findings"] if finding["severity"] == ERROR]
+    assert all(any(matches(finding, entry) for finding in found) for entry in expected)
+    assert len(found) == 10
+    shown = rmrkd("data", "check", "city", "--data-root", tmp_path / "tree", "--json", tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["findings"] == contents["findings"]
+    assert all(Path(entry[1]).name in shown.stdout for entry in expected)
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes", "voc12aug", "camvid", "ade20k"])
+def test_a_clean_tree_has_no_error(dataset: str, tmp_path: Path) -> None:
+    getattr(trees, dataset)(tmp_path / "tree")
+    report = check(info_of(dataset, tmp_path / "tree"), workers=1)
+    assert errors(report.findings) == []
+    assert {finding.kind for finding in report.findings} <= {"absent-class"}
+    assert list(report.splits) == ["train", "val"]
+    quick_check(report.info, ["train", "val"])
+    outcome = rmrkd("data", "check", dataset, "--data-root", tmp_path / "tree")
+    assert outcome.exit_code == 0
+    assert "0 pairs read" in outcome.stdout
+
+
+def test_shares_and_sizes_are_those_of_the_files(camvid: Path) -> None:
+    report = check(info_of("camvid", camvid), ["val"], workers=1, fresh=True)
+    labels = np.stack([np.asarray(Image.open(path)) for path in sorted((camvid / "valannot").iterdir())])
+    split = report.splits["val"]
+    assert split.pixels == np.bincount(labels.ravel(), minlength=12)[:11].tolist()
+    assert split.ignored == int((labels == 11).sum())
+    assert split.sizes == {(64, 96): 4}
+    absent = {f.text.split("`")[1] for f in report.findings if f.kind == "absent-class"}
+    assert absent == {name for name, count in zip(report.info.classes, split.pixels, strict=True) if not count}
+
+
+def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = trees.camvid(tmp_path / "tree")
+    info = info_of("camvid", root)
+    first = check(info, workers=1)
+    assert first.read == 8
+    with monkeypatch.context() as patched:
+        patched.setattr("rmrkd_cli.data.survey.processes", lambda *_: pytest.fail("something is read"))
+        second = check(info, workers=1)
+    assert (second.read, second.splits, second.findings) == (0, first.splits, first.findings)
+    label = root / "trainannot" / "2.png"
+    values = np.asarray(Image.open(label)).copy()
+    values[0, 0] = 200
+    Image.fromarray(values).save(label)
+    third = check(info, workers=1)
+    assert third.read == 1
+    assert [(f.kind, f.file) for f in errors(third.findings)] == [("label-value", str(label))]
+    assert check(info, workers=1, fresh=True).read == 8
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1, "pairs": 3}', b"\xff\x00", b"[" * 100_000])
+def test_a_damaged_cache_is_an_empty_one(damage: bytes, camvid: Path) -> None:
+    info = info_of("camvid", camvid)
+    check(info, workers=1)
+    path = Known(info).path
+    whole = json.loads(path.read_bytes())
+    path.write_bytes(damage)
+    assert all(Known(info).get(sample) is None for sample in checks.find_samples(info, "train"))
+    assert check(info, workers=1).read == 8
+    for key in whole["pairs"]:
+        whole["pairs"][key][1] = {"counts": {"300": -1}}
+    path.write_text(json.dumps(whole))
+    assert check(info, workers=1).read == 8
+
+
+def test_a_cache_that_cannot_be_written_is_told(camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
+    assert not check(info_of("camvid", camvid), ["val"], workers=1).cached
+    assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--split", "val").exit_code == 0
+
+
+def test_masks_of_0_and_255_are_told(tmp_path: Path) -> None:
+    root = trees.camvid(tmp_path / "tree")
+    for path in (root / "trainannot").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 5, 255, 0).astype(np.uint8)).save(path)
+    found = errors(check(info_of("camvid", root), workers=1).findings)
+    assert [(f.kind, f.file) for f in found] == [("binary-mask", str(root / "trainannot"))]
+    assert "write the class index (1) for 255" in found[0].mend
+
+
+def test_labels_that_count_from_one_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        trees.write_pair(root / f"x/{number}.jpg", root / f"y/{number}.png", rng, (40, 40), 2)
+        values = np.asarray(Image.open(root / f"y/{number}.png")).copy()
+        values[:20] = 0
+        Image.fromarray(np.where(values == 255, 255, values + 1).astype(np.uint8)).save(root / f"y/{number}.png")
+    folder = {"images": "x", "labels": "y"}
+    info = info_of("custom", root, classes=["a", "b"], train=folder, val=folder, train_scale=[40, 40])
+    report = check(info, ["train"], workers=1)
+    assert all(f.kind == "label-value" and "subtract 1" in f.mend for f in errors(report.findings))
+    assert errors(report.findings)
+
+
+def test_a_test_split_without_labels_counts_when_asked_for(tmp_path: Path) -> None:
+    root = trees.cityscapes(tmp_path / "tree")
+    (root / "leftImg8bit/test/berlin").mkdir(parents=True)
+    (root / "gtFine/test").mkdir()
+    Image.new("RGB", (64, 32)).save(root / "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png")
+    info = info_of("cityscapes", root)
+    assert "test" not in check(info, workers=1).splits
+    assert [f.kind for f in errors(check(info, ["test"], workers=1).findings)] == ["missing-label"]
+
+
+def test_a_root_that_is_not_there_shows_the_tree(tmp_path: Path) -> None:
+    outcome = rmrkd("data", "check", "cityscapes", "--data-root", tmp_path / "none")
+    assert outcome.exit_code == 2
+    assert "leftImg8bit/train/NAME_leftImg8bit.png" in outcome.stdout
+    assert "--data-root" in outcome.hint
+
+
+def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
+    root = trees.camvid(tmp_path / "tree")
+    values = np.asarray(Image.open(root / "valannot/3.png")).copy()
+    values[0, 0] = 77
+    Image.fromarray(values).save(root / "valannot/3.png")
+    data = (root / "train/1.png").read_bytes()
+    (root / "train/1.png").write_bytes(data[:-20])
+    with pytest.raises(RmrkdError) as caught:
+        quick_check(info_of("camvid", root), ["train", "val"])
+    assert "2 problems" in caught.value.message
+    assert "valannot/3.png` holds 77 (1 pixels)" in caught.value.message
+    assert "train/1.png` cannot be read as an image" in caught.value.message
+    assert f"rmrkd data check camvid --data-root {root}" in caught.value.hint
+
+
+def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beyond the pairs that it would read itself, and only as long as the files are the same."""
+    root = trees.camvid(tmp_path / "tree")
+    _ = [os.truncate(root / "train/3.png", 200)]
+    info = info_of("camvid", root)
+    check(info, workers=1)
+    monkeypatch.setattr(checks, "_QUICK_SECONDS", -1.0)
+    with pytest.raises(RmrkdError, match=r"train/3\.png"):
+        quick_check(info, ["train", "val"])
+    (root / "train/3.png").write_bytes((root / "train/2.png").read_bytes())
+    quick_check(info, ["train", "val"])
