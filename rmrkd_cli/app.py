@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,7 +19,7 @@ from rmrkd_cli.commands.train import train_command
 from rmrkd_cli.commands.transfer import transfer_command
 from rmrkd_cli.commands.usage import check_arguments, cut, explain, is_usage_error
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.visible import guard_terminal
+from rmrkd_cli.visible import guard_terminal, visible
 
 _WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # what only the user's words can cause
 
@@ -60,9 +61,9 @@ def main() -> None:
     try:
         code = app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
     except RmrkdError as error:
-        _leave(error)
+        _leave(error, arguments)
     except OSError as error:  # a full disk, a folder without permission
-        _leave(_explained(error))
+        _leave(_explained(error), arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -70,14 +71,19 @@ def main() -> None:
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # the help was shown
             sys.exit(2)
-        _leave(explain(error, arguments))
+        _leave(explain(error, arguments), arguments)
     if isinstance(code, int) and code:  # of typer.Exit
         sys.exit(code)
 
 
-def _leave(error: RmrkdError) -> NoReturn:
+def _leave(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
     from rmrkd_cli.console import show_error
 
+    for text in arguments:  # a line break of theirs begins no line of ours
+        for part in (text, text.partition("=")[2]):
+            if part and visible(part) != part:
+                error.message = error.message.replace(part, visible(part))
+                error.hint = error.hint.replace(part, visible(part))
     show_error(error)
     sys.exit(error.exit_code)
 

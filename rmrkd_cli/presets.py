@@ -178,6 +178,7 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
         got = _cut(str(got))
         return f"{dotted}: `{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
     message = problem["msg"].removeprefix("Value error, ")
+    message = re.sub(r"\b10{12,}\b", lambda found: f"{float(found[0]):g}", message.replace("Input should", "must"))
     message = f"{dotted}: {message[0].lower()}{message[1:]}"
     if kind == "related":  # it names the values it is about
         return message

@@ -15,7 +15,6 @@ _RANGES = (
     "\U000e0000-\U000e007f"
 )
 HIDDEN = re.compile(f"[{_RANGES}]")
-_MEANT = re.compile(r"\n(?=  )|" + f"([{_RANGES}])")  # the further lines of our messages are indented
 _JOINERS = "\u200c\u200d"  # which Persian and Hindi are written with
 
 
@@ -25,8 +24,17 @@ def visible(text: object) -> str:
 
 
 def visible_lines(text: object) -> str:
-    """A message of one line, or of several that are indented by two blanks after the first; other breaks are data."""
-    return _MEANT.sub(lambda found: escape(found[1]) if found[1] else found[0], str(text))
+    """A message of ours: one line, or several of which the first announces the others, and those are indented.
+
+    Any other line break is of a name in the message, as is one between backticks.
+    """
+    first, *others = str(text).split("\n")
+    shown, announced, quoted = visible(first), first.endswith((":", " as", ", expected")), first.count("`") % 2
+    for line in others:
+        meant = announced and line.startswith("  ") and not quoted
+        shown += ("\n" if meant else r"\n") + visible(line)
+        quoted = (quoted + line.count("`")) % 2
+    return shown
 
 
 def escape(character: str) -> str:

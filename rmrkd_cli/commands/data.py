@@ -9,7 +9,7 @@ import typer
 
 from rmrkd_cli.commands.options import DataRoot, JsonOut, check_json_out, dataset_name
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.visible import visible
+from rmrkd_cli.visible import visible_lines
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.catalog import DatasetInfo
@@ -188,7 +188,7 @@ def _show(report: Report) -> None:
         console.show_table("Pixels of each class, %", columns, rows, _size_lines(report))
         console.write("")
     for group in grouped(report.findings):
-        console.write("\n".join(visible(line) for line in _group_lines(group)) + "\n")
+        console.write("\n".join(visible_lines(line) for line in _group_lines(group)) + "\n")
 
 
 def _group_lines(group: Group) -> list[str]:

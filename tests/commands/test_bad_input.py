@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -370,3 +371,19 @@ def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatc
     ):
         code, text = run(*shlex.split(command))
         assert (code, "takes no new files" in text) == (2, True), text
+
+
+def test_the_name_alone_shows_the_help() -> None:
+    code, out, err = run_main()
+    assert (code, err) == (2, "")
+    assert "Usage: rmrkd" in out
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.ENOTDIR, 2), (errno.ENOSPC, 1)])
+def test_the_systems_own_errors_name_the_file(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), "some\x1bfile")
+
+    monkeypatch.setattr("rmrkd_cli.presets.load_preset", fail)
+    told = f"error: {os.strerror(number)}: `some\\x1bfile`\n"
+    assert run_main("presets", "demo") == (code, "", told)

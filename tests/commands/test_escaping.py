@@ -65,6 +65,21 @@ def test_every_hidden_character_becomes_its_escape() -> None:
 
 def test_only_indented_lines_are_lines_of_a_message() -> None:
     assert visible_lines("two:\n  a\n  b\nerror: c") == "two:\n  a\n  b\\nerror: c"
+    assert visible_lines("`x\n  y` is wrong") == "`x\\n  y` is wrong"
+    assert visible_lines("of `x:\n  y`:\n  a `b\n  c`\n  d") == "of `x:\\n  y`:\n  a `b\\n  c`\n  d"
+    assert visible_lines("of `x`:\n  a `b\n  c`\n  d") == "of `x`:\n  a `b\\n  c`\n  d"
+
+
+@pytest.mark.parametrize("name", ["x\n  faked: line", "x`:\n  faked: line", "x\nerror: y"])
+def test_no_argument_begins_a_line(name: str) -> None:
+    for arguments in (
+        ["eval", name],
+        ["presets", f"{name}.yaml"],
+        ["train", "--preset", "demo", "--set", f"seed={name}"],
+    ):
+        code, _, err = run_main(*arguments)
+        assert code == 2
+        assert not [line for line in err.splitlines()[1:] if line.strip().startswith(("faked", "error"))]
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +276,7 @@ def test_a_record_names_no_checkpoint_elsewhere(here: Path, monkeypatch: pytest.
     """Its latency is measured where the file lies beside it, and never of a path that only it names."""
     opened: list[str] = []
 
-    def load(path: str, *args: object) -> None:
+    def load(path: str, *args: object, **options: object) -> None:
         opened.append(path)
         raise RmrkdError("seen")
 
