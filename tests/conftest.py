@@ -44,6 +44,14 @@ schedule:
 """
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """As the command does at its end: loader processes of a test that failed would be waited for, and ignore signals."""
+    from rmrkd_cli.signals import end_children
+
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses"):
+        end_children()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RMRKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -98,11 +98,14 @@ def check(
     return Report(info, reports, findings, result.read, cached)
 
 
-def quick_check(info: DatasetInfo, splits: Sequence[str]) -> None:
+def quick_check(info: DatasetInfo, splits: Sequence[str], *, corrupt_in: Sequence[str] = ()) -> None:
     """What can be known before the first step without keeping anybody waiting: two seconds at most.
 
     All pairs are there; up to 64 of a split, spread evenly, are whole, of one size, and hold no value that is no class;
     and no file is unchanged in which an earlier check found an error.
+
+    Args:
+        corrupt_in: Splits in which files that cannot be read may be.
 
     Raises:
         RmrkdError: With the first findings, each naming its file.
@@ -118,7 +121,11 @@ def quick_check(info: DatasetInfo, splits: Sequence[str]) -> None:
             if time.monotonic() > share:
                 break
             looked.append((sample, look(sample.image, sample.label, decode=False)))
-        findings += errors(judge(info, split, looked))
+        findings += [
+            finding
+            for finding in errors(judge(info, split, looked))
+            if split not in corrupt_in or finding.kind not in ("corrupt-image", "corrupt-label")
+        ]
     if findings:
         raise _refusal(info, findings)
 

@@ -110,22 +110,23 @@ class Store:
             os.close(self._keep_open)
 
 
-def create(where: str, files: SampleFiles) -> Store:
+def create(where: str, files: SampleFiles, *, skip_corrupt: bool = False) -> Store:
     """Makes room for all samples, or finds what an earlier run has decoded.
 
     Args:
         where: "ram" or "disk".
+        skip_corrupt: Files that are no images get no room, where they would be an error otherwise.
 
     Raises:
         RmrkdError: With the sizes, when it does not fit.
     """
-    table = _layout(files)
+    table = _layout(files, skip_corrupt=skip_corrupt)
     size = int(table["offset"][-1] + _CHANNELS * table["pixels"][-1])
     with _told("make"):
         return _in_memory(table, size) if where == "ram" else _on_disk(table, size, files)
 
 
-def _layout(files: SampleFiles) -> NDArray[Any]:
+def _layout(files: SampleFiles, *, skip_corrupt: bool) -> NDArray[Any]:
     """The table of an empty cache, from the sizes in the images' headers."""
     from PIL import Image, UnidentifiedImageError
 
@@ -136,7 +137,9 @@ def _layout(files: SampleFiles) -> NDArray[Any]:
             with Image.open(sample.image) as picture:
                 pixels = picture.width * picture.height
         except (OSError, UnidentifiedImageError) as error:
-            raise RunError(f"`{sample.image}` cannot be read as an image: {error}") from error
+            if not skip_corrupt:
+                raise RunError(f"`{sample.image}` cannot be read as an image: {error}") from error
+            pixels = 0
         entry["offset"], entry["pixels"] = offset, pixels
         offset += _pages(_CHANNELS * pixels)
     return table

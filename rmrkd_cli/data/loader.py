@@ -17,11 +17,15 @@ from rmrkd_cli.signals import ignore_stops
 
 
 class Batch(NamedTuple):
-    """images (B, 3, H, W) float32, labels (B, 1, H, W) integers, and the indices of the samples."""
+    """images (B, 3, H, W) float32, labels (B, 1, H, W) integers, and the indices of the samples.
+
+    left_out: What is wrong with the files that others took the place of, a message each.
+    """
 
     images: Tensor
     labels: Tensor
     indices: list[int]
+    left_out: tuple[str, ...] = ()
 
 
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
@@ -98,6 +102,7 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
         torch.stack([item.image for item in read]),
         torch.stack([item.labels for item in read]),
         [item.index for item in read],
+        tuple(message for item in read for message in item.left_out),
     )
 
 

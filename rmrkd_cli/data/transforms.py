@@ -14,21 +14,28 @@ from torch.utils.data import Dataset
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.decoded import DecodedImages
-from rmrkd_cli.data.files import IGNORE, SampleFiles
+from rmrkd_cli.data.files import IGNORE, Pair, SampleFiles
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.errors import CorruptError
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 
 NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 
+MOST_IN_ROW = 10  # images that cannot be read, before a data set counts as broken
+
 
 @dataclass(frozen=True)
 class TrainItem:
-    """image: (3, H, W) float32, normalised; labels: (1, H, W) uint8; index: into the samples."""
+    """image: (3, H, W) float32, normalised; labels: (1, H, W) uint8; index: into the samples.
+
+    left_out: What is wrong with the files in whose place this sample stands, a message each.
+    """
 
     image: Tensor
     labels: Tensor
     index: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class TrainSet(Dataset[TrainItem]):
         source: Samples by index, from files or from a cache.
         crop: (height, width).
         ratio_range: Bounds of the random factor on the data set's scale.
+        skip_corrupt: The next sample that can be read takes the place of one that cannot.
     """
 
     def __init__(
@@ -57,9 +65,11 @@ class TrainSet(Dataset[TrainItem]):
         crop: tuple[int, int],
         ratio_range: tuple[float, float],
         seed: int,
+        skip_corrupt: bool = False,
     ) -> None:
         self.source = source
         self.seed = seed
+        self.skip_corrupt = skip_corrupt
         self.crop = ResizedCrop(scale=scale, ratio_range=ratio_range, crop=crop)
         self.transform = _compose(
             [
@@ -76,12 +86,37 @@ class TrainSet(Dataset[TrainItem]):
     def __getitem__(self, key: tuple[int, int]) -> TrainItem:
         """The sample `index` as drawn for `position`, its place in the whole run's order."""
         position, index = key
+        pair, index, left_out = self._readable(index)
         seed_draws(self.seed, position)
-        image, labels = self.crop(self.source.pair(index))
+        image, labels = self.crop(pair)
         item = {"img": image, "gt_semantic_seg": labels, "seg_fields": ["gt_semantic_seg"]}
         item = self.transform(item)
         target = torch.from_numpy(item["gt_semantic_seg"])
-        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index)
+        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, left_out)
+
+    def _readable(self, index: int) -> tuple[Pair, int, tuple[str, ...]]:
+        """The sample, or the next one that can be read: a function of the index, so that any run sees the same.
+
+        Raises:
+            CorruptError: When nothing may be left out, or many samples in a row cannot be read.
+        """
+        left_out: list[str] = []
+        while True:
+            try:
+                return self.source.pair(index), index, tuple(left_out)
+            except CorruptError as error:
+                if not self.skip_corrupt:
+                    raise CorruptError(
+                        error.message, f"{error.hint}, or go on without it: --skip-corrupt", error.path
+                    ) from error
+                left_out.append(error.message)
+                if len(left_out) == min(MOST_IN_ROW, len(self.source)):
+                    raise CorruptError(
+                        f"{len(left_out)} images in a row cannot be read, the last: {error.message}",
+                        "is the disk failing? rmrkd data check names all of them",
+                        error.path,
+                    ) from error
+                index = (index + 1) % len(self.source)
 
 
 def seed_draws(seed: int, position: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmrkd_cli.console import Meter, Screen, losses_line
@@ -73,6 +73,14 @@ class Journal:
             return
         self._append({"iter": iteration, "skipped": told})
         self._shown.say(f"{told}: this step's update is left out")
+
+    def left_out(self, iteration: int, messages: Sequence[str], new: Sequence[str]) -> None:
+        """Training images that could not be read; the new ones are told."""
+        if self._writer is None:
+            return
+        self._append({"iter": iteration, "left_out": list(messages)})
+        for message in new:
+            self._shown.say(f"left out, the next image takes its place: {message}")
 
     def flush(self) -> None:
         """Before a checkpoint: nothing that it counts may still wait in memory."""

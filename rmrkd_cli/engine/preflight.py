@@ -7,6 +7,7 @@ from pathlib import Path
 from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.console import Meter, screen
 from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.check import quick_check
 from rmrkd_cli.data.decoded import Store, create
 from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples
@@ -38,10 +39,13 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
         _check_file(preset.teacher.checkpoint, "teacher", preset)
     info = dataset_info(preset)
     samples, _ = (find_samples(info, split) for split in ("train", "val"))
+    skip_corrupt = preset.schedule.skip_corrupt
+    quick_check(info, ("train", "val"), corrupt_in=("train",) if skip_corrupt else ())
     _fetch(preset, roles)
     _check_weights(preset, roles, info.num_classes)
     wanted = preset.data.cache != "off" and roles
-    return create(preset.data.cache, SampleFiles(info, samples)) if wanted else None
+    files = SampleFiles(info, samples)
+    return create(preset.data.cache, files, skip_corrupt=skip_corrupt) if wanted else None
 
 
 def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:

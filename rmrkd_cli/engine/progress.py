@@ -21,6 +21,8 @@ class Progress:
         skipped: Steps whose update was left out since a loss or gradient was not finite.
         skipped_in_row: The last of them that followed each other.
         overflows_in_row: Steps that fp16's gradient scaler left out, the last that followed each other.
+        left_out: Training images that could not be read and were left out, each counted as often.
+        left_out_files: What is wrong with each, once.
         log_lines: Lines of `log.jsonl` that were written.
         changes: What `--force` changed, and from which iteration on.
     """
@@ -34,6 +36,8 @@ class Progress:
     skipped: int = 0
     skipped_in_row: int = 0
     overflows_in_row: int = 0
+    left_out: int = 0
+    left_out_files: list[str] = field(default_factory=list)
     log_lines: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
 

@@ -138,6 +138,12 @@ class Training:
                 self._save(best=False)
             mark = time.perf_counter()
         self.journal.close()
+        if progress.left_out:
+            files = len(progress.left_out_files)
+            self.shown.say(
+                f"the next image was seen {progress.left_out} times in place of {files} image{'s' * (files > 1)} that "
+                "cannot be read"
+            )
         assert matrix is not None  # the last iteration is always evaluated
         if met := self.here.any(stop.signum):
             self.leave(met)
@@ -150,8 +156,11 @@ class Training:
             The signal that any worker met, 0 for none: all of them stop after the same step.
         """
         schedule, wrong = self.schedule, not_finite(named, self.step.gradient_norm())
-        failed, stopped = self.here.largest(bool(wrong), self.stop.signum)
+        left_out = [message for batch in batches for message in batch.left_out]
+        failed, stopped, lost = self.here.largest(bool(wrong), self.stop.signum, len(left_out))
         progress, step = self.progress, self.progress.iteration + 1
+        if lost:
+            self._leave_out(left_out, step)
         if not failed:
             progress.overflows_in_row = 0 if self.step.update() else progress.overflows_in_row + 1
             progress.skipped_in_row = 0
@@ -172,6 +181,15 @@ class Training:
         self.step.forget()
         self.journal.skipped(step, told)
         return stopped
+
+    def _leave_out(self, left_out: list[str], step: int) -> None:
+        """Counts the images in whose place others were seen on any worker, and names each once."""
+        progress = self.progress
+        everywhere = [message for told in self.here.gather(left_out) for message in told]
+        new = [message for message in dict.fromkeys(everywhere) if message not in progress.left_out_files]
+        progress.left_out += len(everywhere)
+        progress.left_out_files += new
+        self.journal.left_out(step, everywhere, new)
 
     def _evaluation_is_owed(self) -> bool:
         """A run stopped before or during an evaluation makes up for it; one stopped at the end needs its counts."""
@@ -201,6 +219,7 @@ class Training:
         dataset = TrainSet(
             files if self.job.decoded is None else DecodedImages(self.job.decoded, files), scale=self.info.scale,
             crop=schedule.crop, ratio_range=self.preset.data.ratio_range, seed=self.preset.seed,
+            skip_corrupt=schedule.skip_corrupt,
         )  # fmt: skip
         sampler = StepSampler(
             len(dataset), batch_size=schedule.batch_size, seed=self.preset.seed, world_size=self.here.size,
@@ -315,6 +334,8 @@ class Training:
                 "seconds_per_step": self.progress.seconds / max(1, self.progress.iteration),
                 "skipped_steps": self.progress.skipped,
                 "changes": self.progress.changes,
+                "left_out_images": self.progress.left_out,
+                "left_out_files": self.progress.left_out_files,
                 "workers": self.here.size,
                 "batch_size": self.schedule.batch_size,
                 "accumulate": self.schedule.accumulate,
