@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     ModelWrapValidatorHandler,
     ValidationError,
     create_model,
@@ -21,7 +18,34 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rmrkd_cli.visible import hidden_in
+from rmrkd_cli.values import (
+    MAX_PIXELS,
+    NUMBER,
+    Address,
+    Amp,
+    AnyPath,
+    Cache,
+    ClassName,
+    Colour,
+    Images,
+    Inside,
+    LabelResize,
+    Name,
+    Overrides,
+    Percent,
+    Positive,
+    Ratio,
+    Root,
+    Share,
+    Side,
+    Stage,
+    Steps,
+    Suffix,
+    Text,
+    Weight,
+    is_number,
+    numbers,
+)
 
 DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
 DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
@@ -30,82 +54,6 @@ OWN_METHOD = "rmrkd"  # the losses of the preset itself
 
 DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
 Role = Literal["teacher", "baseline", "distill", "all"]
-
-
-def _no_switch(value: object) -> object:
-    """YAML reads `yes` and `true` as a switch, which Python would count as 1."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _plain_text(value: str) -> str:
-    hidden = hidden_in(value)
-    if hidden is not None:
-        raise ValueError(f"must hold no control or invisible characters, there is {hidden}")
-    return value
-
-
-def _plain_name(value: str) -> str:
-    """It names a folder; none at all is for presets that were made in code."""
-    if value and not re.fullmatch(r"[\w][\w.+-]*", value):
-        raise ValueError("must be letters, digits, `-`, `_`, `.` or `+`, the first a letter, digit or `_`")
-    return value
-
-
-def _inside(value: str) -> str:
-    """A path that leads nowhere but below its root."""
-    if value.startswith(("/", "~")) or "\\" in value or ".." in value.split("/") or re.match(r"[A-Za-z]:", value):
-        raise ValueError("must be a relative path with `/` and without `..`")
-    return value
-
-
-def _own_home(value: str) -> str:
-    """`~` alone is understood, since other users' folders may not be known."""
-    if value.startswith("~") and not re.match(r"~(/|$)", value):
-        raise ValueError("`~` must be followed by `/`")
-    return value
-
-
-def _no_separator(value: str) -> str:
-    if re.search(r"[/\\*?\[\]]", value):
-        raise ValueError("must hold none of `/ \\ * ? [ ]`")
-    return value
-
-
-def _address(value: str) -> str:
-    """An https address that ends in a file's name."""
-    if not value.startswith("https://"):
-        raise ValueError("`url` must begin with https://")
-    if not re.fullmatch(
-        r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/([A-Za-z0-9_.+~-]+/)*[A-Za-z0-9_][A-Za-z0-9_.+-]*", value
-    ):
-        raise ValueError("`url` must be https://HOST/…/FILE without blanks, user names or `?`")
-    return value
-
-
-_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads `off` as a switch
-Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
-Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
-_NUMBER = BeforeValidator(_no_switch)
-# Every bound lies far beyond what works, and short of what overflows float32 or never ends.
-Stage = Annotated[int, Field(ge=1, le=4), _NUMBER]
-Weight = Annotated[float, Field(ge=0.0, le=1e36), _NUMBER]
-Positive = Annotated[float, Field(ge=1e-9, le=1e36), _NUMBER]
-Share = Annotated[float, Field(ge=0.0, le=1.0), _NUMBER]
-Percent = Annotated[float, Field(ge=0.0, le=100.0), _NUMBER]
-Steps = Annotated[int, Field(ge=1, le=100_000_000), _NUMBER]
-Images = Annotated[int, Field(ge=1, le=65_536), _NUMBER]
-Side = Annotated[int, Field(ge=1, le=16_384), _NUMBER]  # pixels
-Ratio = Annotated[float, Field(ge=0.01, le=100.0), _NUMBER]
-Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text)]
-Name = Annotated[str, Field(max_length=100), AfterValidator(_plain_name)]
-Inside = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text), AfterValidator(_inside)]
-AnyPath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
-Root = Annotated[AnyPath, AfterValidator(_own_home)]
-Suffix = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text), AfterValidator(_no_separator)]
-LabelResize = Literal["bilinear", "nearest"]
-MAX_PIXELS = 1 << 30  # of a batch of crops, or of a scaled image
 
 
 class Strict(BaseModel):
@@ -144,20 +92,10 @@ def _again(problem: Any) -> InitErrorDetails:
     return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"], ctx=problem.get("ctx", {}))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(value: object, count: int) -> list[Any]:
-    """The value, where it is so many numbers; what else it may be is told elsewhere."""
-    fits = isinstance(value, (list, tuple)) and len(value) == count and all(map(_is_number, value))
-    return list(value) if fits else []  # type: ignore[call-overload]
-
-
 class CheckpointSource(Related):
     """Where weights come from: an https address with the start of the file's SHA-256, or a file."""
 
-    url: Annotated[str, Field(max_length=1000), AfterValidator(_address)] | None = None
+    url: Address | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     path: AnyPath | None = None
     allow_partial: bool = False  # load what fits, where it does not cover the network
@@ -178,7 +116,7 @@ class Schedule(Related):
     accumulate: Images = 1  # forward passes an optimizer step
     crop: tuple[Side, Side] = (512, 512)  # height, width in pixels
     lr: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0), _NUMBER] = 0.9
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9
     weight_decay: Weight = 5e-4
     power: Positive = 0.9
     min_lr: Weight = 1e-4
@@ -186,7 +124,7 @@ class Schedule(Related):
     eval_interval: Steps = 4000
     checkpoint_interval: Steps = 4000
     log_interval: Steps = 50
-    workers: Annotated[int, Field(ge=0, le=256), _NUMBER] = 2  # loader processes a worker process
+    workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # loader processes a worker process
     amp: Amp = "off"
     keep: Images = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
@@ -194,8 +132,8 @@ class Schedule(Related):
 
     @classmethod
     def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        crop, batch = _numbers(raw.get("crop", cls.model_fields["crop"].default), 2), raw.get("batch_size", 1)
-        if crop and _is_number(batch) and crop[0] * crop[1] * batch > MAX_PIXELS:
+        crop, batch = numbers(raw.get("crop", cls.model_fields["crop"].default), 2), raw.get("batch_size", 1)
+        if crop and is_number(batch) and crop[0] * crop[1] * batch > MAX_PIXELS:
             yield f"a batch of {batch} crops of {crop[0]}x{crop[1]} has more than {MAX_PIXELS} pixels"
 
 
@@ -205,37 +143,6 @@ PartialSchedule = create_model(  # type: ignore[call-overload]
     __doc__="The keys of a schedule that a role has of its own.",
     **{name: (field.annotation | None, None) for name, field in Schedule.model_fields.items()},  # type: ignore[operator]
 )
-
-
-def _check_overrides(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    left: list[tuple[str, Any]] = list(value.items())
-    for count, (where, inner) in enumerate(left):  # grows while it is walked
-        _check_override(where, inner)
-        if count >= 1000 or where.count("/") > 8:
-            raise ValueError("must hold at most 1000 values, nested at most 8 deep")
-        below = inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
-        left += [(f"{where}/{key}", part) for key, part in below]
-    return value
-
-
-def _check_override(where: str, value: object) -> None:
-    key = re.split(r"[./]", where)[-1]
-    if not re.fullmatch(r"[\w./-]{1,1000}", where):
-        raise ValueError(f"the key `{where[:100]}` must be letters, digits, `_` and `-` between dots")
-    if isinstance(value, str):
-        hidden = hidden_in(value)
-        if len(value) > 1000 or hidden is not None:
-            raise ValueError(f"`{where}` must be a text of at most 1000 characters, none of them a control character")
-    elif isinstance(value, (int, float)) and abs(value) > 65_536:
-        raise ValueError(f"`{where}` must be a number from -65536 to 65536, got {str(value)[:30]}")
-    if (key in _WEIGHTS and value is not None) or (isinstance(value, str) and value.split(".")[-1] == "Pretrained"):
-        raise ValueError(f"`{where}` may not name a file to load: weights come from `checkpoint` beside `overrides`")
-    if key == "class_weight" and isinstance(value, str):
-        raise ValueError(f"`{where}` must be a list of numbers, a file is not loaded")
-
-
-_WEIGHTS = ("pretrained", "checkpoint", "checkpoint_path")  # mmcv would open what they name
-Overrides = Annotated[dict[str, JsonValue], AfterValidator(_check_overrides)]  # dotted path below `model` -> value
 
 
 class Network(Strict):
@@ -307,8 +214,6 @@ def _check_loss_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
 
 
 Losses = Annotated[dict[str, LossSpec], Field(max_length=20), AfterValidator(_check_loss_names)]
-Colour = Annotated[int, Field(ge=0, le=255), _NUMBER]
-ClassName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text)]
 
 
 class Folder(Strict):
@@ -348,7 +253,7 @@ class Data(Related):
 
     @classmethod
     def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        scale, ratios = _numbers(raw.get("train_scale"), 2), _numbers(raw.get("ratio_range"), 2)
+        scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
         if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
             yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"
 
@@ -374,7 +279,7 @@ class Preset(Related):
     losses: Losses = {}
     schedule: Schedule = Schedule()
     paper: Paper | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31), _NUMBER] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), NUMBER] = 0
     deterministic: bool = False
 
     @field_validator("dataset", mode="before")

@@ -314,3 +314,11 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
 def test_values_that_cannot_work_are_refused_when_read(override: str, message: str) -> None:
     with pytest.raises(RmrkdError, match=message):
         load_preset("demo", overrides=[override])
+
+
+def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> None:
+    names = ["می\u200cخواهم", "क्\u200dष", "図"]
+    file = write(custom(classes=names), tmp_path / "own.yaml")
+    code, out, err = run_main("presets", file)
+    assert (code, err, yaml.safe_load(out)["data"]["classes"]) == (0, "", names)
+    assert not HIDDEN.search(out.replace("\n", ""))
