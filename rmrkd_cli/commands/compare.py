@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,8 @@ from rmrkd_cli.commands.options import (
     write_json,
 )
 from rmrkd_cli.errors import RmrkdError
+
+_TIMED_PIXELS = 1 << 24  # of a size that only a result file says
 
 if TYPE_CHECKING:
     from rmrkd_cli.report import Record
@@ -115,7 +116,7 @@ def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str
                 continue
             raise
         width, height = record["protocol"]["scale"]
-        with suppress(MemoryError, torch.OutOfMemoryError):  # of a size that only a file says
+        if width * height <= _TIMED_PIXELS or file.suffix != ".json":
             record["latency"] = latency(network, (width, height), torch.device(kind))
 
 
