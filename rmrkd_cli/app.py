@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -15,7 +18,11 @@ from rmrkd_cli.commands.evaluate import eval_command
 from rmrkd_cli.commands.presets import presets_command
 from rmrkd_cli.commands.train import train_command
 from rmrkd_cli.commands.transfer import transfer_command
+from rmrkd_cli.commands.usage import check_arguments, cut, explain, is_usage_error
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.visible import guard_terminal, visible
+
+_WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # what only the user's words can cause
 
 app = typer.Typer(
     name="rmrkd",
@@ -50,18 +57,40 @@ def _global(
 
 
 def main() -> None:
-    """Runs the command; an RmrkdError becomes a message, a hint and its exit code."""
+    """Runs the command; whatever a user did wrong becomes a message, a hint and an exit code."""
+    guard_terminal()
+    arguments = sys.argv[1:]
     try:
-        app()
+        code = app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
     except RmrkdError as error:
-        from rmrkd_cli.console import show_error
-
-        show_error(error)
-        sys.exit(error.exit_code)
+        _leave(error, arguments)
     except OSError as error:  # a full disk, a folder without permission
-        from rmrkd_cli.console import show_error
-
-        show_error(RunError(f"{error.strerror or error}" + (f": `{error.filename}`" if error.filename else "")))
-        sys.exit(1)
+        _leave(_explained(error), arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not is_usage_error(error):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help was shown
+            sys.exit(2)
+        _leave(explain(error, arguments), arguments)
+    if isinstance(code, int) and code:  # of typer.Exit
+        sys.exit(code)
+
+
+def _leave(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
+    from rmrkd_cli.console import show_error
+
+    for text in arguments:  # a line break of theirs begins no line of ours
+        for part in (text, text.partition("=")[2]):
+            if part and visible(part) != part:
+                error.message = error.message.replace(part, visible(part))
+                error.hint = error.hint.replace(part, visible(part))
+    show_error(error)
+    sys.exit(error.exit_code)
+
+
+def _explained(error: OSError) -> RmrkdError:
+    kind = RmrkdError if error.errno in _WRONG_NAME else RunError
+    named = f": `{cut(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
+    return kind(f"{error.strerror or error}{named}")

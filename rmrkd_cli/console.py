@@ -1,4 +1,7 @@
-"""The terminal: results to stdout, everything else to stderr. The only place that imports rich."""
+"""The terminal: results to stdout, everything else to stderr. The only place that imports rich.
+
+Every text is data: nothing in it is markup, and no control character of it reaches the terminal.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from contextlib import contextmanager, suppress
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,8 +21,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.visible import HIDDEN, escape, guard_terminal, visible, visible_lines
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
 
@@ -29,22 +33,25 @@ _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 
 _QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
 
+guard_terminal()
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
 err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """One line of log; a terminal that is gone is no reason to end a run."""
+    """A message to the log; a terminal that is gone is no reason to end a run."""
     with suppress(OSError):
-        err.print(escape(text), highlight=False, soft_wrap=True)
+        err.print(Text(visible_lines(text)), highlight=False, soft_wrap=True)
 
 
 def show_error(error: RmrkdError) -> None:
     """The message, and below it the hint."""
     with suppress(OSError):
-        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+        message = Text.assemble(("error:", "bold red"), " ", visible_lines(error.message))
+        err.print(message, highlight=False, soft_wrap=True)
         if error.hint:
-            err.print(f"\n[bold]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+            hint = Text.assemble(("hint:", "bold"), " ", visible_lines(error.hint))
+            err.print("", hint, sep="\n", highlight=False, soft_wrap=True)
 
 
 def show_table(
@@ -55,20 +62,20 @@ def show_table(
     bold_last: bool = False,
 ) -> None:
     """A table on stdout; columns of figures are set to the right, the first is never broken."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=_text(title), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
         text = all(not any(character.isdigit() for character in row[number][:2]) for row in rows) and any(
             row[number] != "–" for row in rows
         )
         table.add_column(
-            escape(column), justify="left" if number == 0 or text else "right", overflow="fold", no_wrap=number == 0
+            _text(column), justify="left" if number == 0 or text else "right", overflow="fold", no_wrap=number == 0
         )
     for number, row in enumerate(rows):
         last = bold_last and number == len(rows) - 1
-        table.add_row(*(escape(cell) for cell in row), style="bold" if last else None)
+        table.add_row(*(_text(cell) for cell in row), style="bold" if last else None)
     out.print(table)
     for note in notes:
-        out.print(escape(note), highlight=False, soft_wrap=True)
+        out.print(_text(note), highlight=False, soft_wrap=True)
 
 
 def show_heading(text: str) -> None:
@@ -94,8 +101,21 @@ def _printable(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Plain text on stdout, as it is."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """A document on stdout; its own lines are kept, and YAML and JSON of ours have no other control characters."""
+    shown = HIDDEN.sub(lambda found: "\n" if found[0] == "\n" else escape(found[0]), text)
+    sys.stdout.write(shown if shown.endswith("\n") else shown + "\n")
+
+
+def write_line(text: str) -> None:
+    """One line of results on stdout."""
+    sys.stdout.write(visible(text) + "\n")
+
+
+def _text(text: str) -> Text:
+    shown = visible(text)
+    if not out.encoding.startswith("utf"):
+        shown = shown.replace("–", "-").replace("…", "...")
+    return Text(shown)
 
 
 class Meter:
@@ -107,13 +127,13 @@ class Meter:
         self.progress = progress
         self.task: TaskID | None = None
         if progress is not None:
-            self.task = progress.add_task(escape(title), total=total, completed=done, note="")
+            self.task = progress.add_task(visible(title), total=total, completed=done, note="")
         self._last = time.monotonic()
         self._note = ""
 
     def update(self, done: int, note: str = "") -> None:
         if self.progress is not None and self.task is not None:
-            fields = {"note": escape(note)} if note else {}
+            fields = {"note": visible(note)} if note else {}
             self.progress.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
         else:
             self._note = note or self._note
@@ -150,11 +170,11 @@ def screen(quiet: bool = False) -> Iterator[Screen]:
         yield Screen(None, quiet)
         return
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     progress = Progress(*columns, console=err, transient=True)
     progress.start()

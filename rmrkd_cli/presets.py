@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.schema import CUSTOM_ONLY, OWN_METHOD, MethodRecipe, Preset
+from rmrkd_cli.visible import HIDDEN, visible
+from rmrkd_cli.yaml_text import parse_yaml, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-_MAX_BYTES = 1 << 20
-# What PyYAML raises on text that is not YAML, bad dates and wrong tags (`!!bool x`) included.
-_NOT_YAML = (yaml.YAMLError, OSError, RecursionError, ValueError, LookupError, AttributeError)
+_SHOWN = 30  # problems
 
 
 def preset_dir() -> Path:
@@ -52,24 +53,38 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
     path = _find(name)
     raw = _read(path)
     raw.setdefault("name", path.stem)
-    chosen = method if method is not None else str(raw.get("method", OWN_METHOD))
-    if method is not None and method != raw.get("method", OWN_METHOD):
-        if method == OWN_METHOD:
-            raise RmrkdError(
-                f"preset `{path}` holds the losses of `{raw['method']}`, not its own `{OWN_METHOD}` ones",
-                "name the preset it was made from",
-            )
-        raw["method"] = method
-        if method != OWN_METHOD:
-            raw["losses"] = load_method(chosen).model_dump(exclude_unset=True)["losses"]
+    problems: list[RmrkdError] = []
+    with _noted(problems):
+        _choose_method(raw, method, path)
     for text in overrides:
-        _override(raw, text)
+        with _noted(problems):
+            _override(raw, text)
     if isinstance(raw.get("losses"), dict):
         raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
-    for key in ("name", "method"):  # both name folders
-        if not re.fullmatch(r"[\w][\w.+-]*", str(raw.get(key, OWN_METHOD))):
-            raise RmrkdError(f"preset {key} `{raw[key]}` must be letters, digits, `-`, `_`, `.` or `+`")
-    return _validate(Preset, raw, path)
+    return _validate(Preset, raw, path, problems)
+
+
+@contextmanager
+def _noted(problems: list[RmrkdError]) -> Iterator[None]:
+    """A problem met here is told together with those still to be found."""
+    try:
+        yield
+    except RmrkdError as error:
+        problems.append(error)
+
+
+def _choose_method(raw: dict[str, Any], method: str | None, path: Path) -> None:
+    """Puts the recipe's losses in place of the preset's own."""
+    held = raw.get("method", OWN_METHOD)
+    if method is None or method == held:
+        return
+    if method == OWN_METHOD:
+        raise RmrkdError(
+            f"preset `{path}` holds the losses of `{held}`, not its own `{OWN_METHOD}` ones",
+            "name the preset it was made from",
+        )
+    losses = load_method(method).model_dump(exclude_unset=True)["losses"]
+    raw["method"], raw["losses"] = method, losses
 
 
 def load_method(name: str) -> MethodRecipe:
@@ -86,29 +101,25 @@ def to_yaml(preset: Preset, first_line: str = "") -> str:
     if preset.dataset != "custom":
         contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
-    return (f"# {first_line}\n" if first_line else "") + text
+    if HIDDEN.search(text.replace("\n", "")):
+        text = yaml.safe_dump(contents, sort_keys=False)  # with everything beyond ASCII as its escape
+    return (f"# {visible(first_line)}\n" if first_line else "") + text
 
 
 def _find(name: str) -> Path:
     if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise RmrkdError(f"preset file `{name}` does not exist", "rmrkd presets")
-        return path
+        return Path(name)
     if name not in preset_names():
         raise RmrkdError(f"unknown preset `{name}`, {did_you_mean(name, preset_names())}", "rmrkd presets")
     return preset_dir() / f"{name}.yaml"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_BYTES:
-        raise RmrkdError(f"preset `{path}` is larger than {_MAX_BYTES} bytes")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except _NOT_YAML as error:
-        raise RmrkdError(f"preset `{path}` is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise RmrkdError(f"preset `{path}` must be a mapping of names, as `rmrkd presets demo` prints one")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise RmrkdError(
+            f"preset `{path}` must be a mapping of names, as `rmrkd presets demo` prints one, got {_shown(raw)}"
+        )
     return raw
 
 
@@ -116,33 +127,42 @@ def _override(raw: dict[str, Any], text: str) -> None:
     dotted, equals, value = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise RmrkdError(f"`--set {text}` must have the form key.path=value", "--set schedule.lr=0.02")
+        raise RmrkdError(f"`--set {_cut(text)}` must have the form key.path=value", "--set schedule.lr=0.02")
     if keys[:2] in (["teacher", "overrides"], ["student", "overrides"]) and len(keys) > 3:
         keys = [*keys[:2], ".".join(keys[2:])]  # keys of `overrides` are dotted themselves
-    try:
-        parsed = yaml.safe_load(value)
-    except _NOT_YAML as error:
-        raise RmrkdError(f"`--set {text}`: the value is not YAML: {' '.join(str(error).split())}") from error
+    parsed = parse_yaml(value, f"`--set {_cut(text)}`: the value")
     node = raw
     for depth, key in enumerate(keys[:-1], 1):
         if node.get(key) is None:
             node[key] = {}
         if not isinstance(node[key], dict):
-            raise RmrkdError(f"`--set {text}`: `{'.'.join(keys[:depth])}` holds a value, not a group of keys")
+            raise RmrkdError(f"`--set {_cut(text)}`: `{'.'.join(keys[:depth])}` holds a value, not a group of keys")
         node = node[key]
     node[keys[-1]] = parsed
 
 
-def _validate(model: type[Model], raw: dict[str, Any], path: Path) -> Model:
+def _validate(model: type[Model], raw: dict[str, Any], path: Path, problems: Sequence[RmrkdError] = ()) -> Model:
+    lines = [error.message for error in problems]
     try:
-        return model.model_validate(raw)
+        made = model.model_validate(raw)
     except ValidationError as error:
-        lines = [f"  {_describe(model, problem)}" for problem in error.errors(include_url=False)]
-        raise RmrkdError(f"{len(lines)} problem(s) in preset `{path}`:\n" + "\n".join(lines)) from error
+        found = error.errors(include_url=False)
+        lines += [_describe(model, problem) for problem in found[:_SHOWN]] + [""] * (len(found) - _SHOWN)
+    else:
+        if len(problems) == 1:
+            raise problems[0]
+        if not lines:
+            return made
+    shown = [f"  {visible(line)}" for line in lines[:_SHOWN]]
+    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    raise RmrkdError(
+        f"{len(lines)} problem(s) in preset `{visible(path)}`:\n" + "\n".join(shown + more),
+        next((error.hint for error in problems if error.hint), "") or "rmrkd presets NAME shows one with every key",
+    )
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
+    location = [_cut(str(part)) for part in problem["loc"]]
     if len(location) > 2 and location[0] == "losses":
         del location[2]  # pydantic names the chosen kind of loss between the loss and its key
     dotted = ".".join(location) or "preset"
@@ -155,10 +175,30 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
         expected = problem["ctx"].get("expected") or problem["ctx"].get("expected_tags")
         allowed = re.findall(r"'([^']+)'", expected)
         got = value.get("type") if kind == "union_tag_invalid" and isinstance(value, dict) else value
-        return f"{dotted}: `{got}` is not allowed, {did_you_mean(str(got), allowed)} (allowed: {', '.join(allowed)})"
+        got = _cut(str(got))
+        return f"{dotted}: `{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
     message = problem["msg"].removeprefix("Value error, ")
-    shown = repr(value)
-    return f"{dotted}: {message[0].lower()}{message[1:]}" + (f", got {shown}" if len(shown) < 80 else "")
+    message = re.sub(r"\b10{12,}\b", lambda found: f"{float(found[0]):g}", message.replace("Input should", "must"))
+    message = f"{dotted}: {message[0].lower()}{message[1:]}"
+    if kind == "related":  # it names the values it is about
+        return message
+    quote = " (put it in quotes where it is meant as text)" if kind == "string_type" and _is_scalar(value) else ""
+    return f"{message}, got {_shown(value)}{quote}"
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (bool, int, float))
+
+
+def _shown(value: object) -> str:
+    """A value for a message, of whatever size it is."""
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__} of {len(value)}" if len(value) > 4 else _cut(repr(value))
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

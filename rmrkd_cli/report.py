@@ -7,14 +7,17 @@ import html
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.record import FORMAT
+from rmrkd_cli.record import read_record as read_record
+from rmrkd_cli.visible import HIDDEN, visible
 
-FORMAT = 1
 Record = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
 _PROTOCOL_WORDS = {
@@ -54,21 +57,6 @@ def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: A
     }
 
 
-def read_record(path: Path) -> Record:
-    """A `result.json`.
-
-    Raises:
-        RmrkdError: When it is not one.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RmrkdError(f"`{path}` is not a result file: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
-        raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", "rmrkd eval CHECKPOINT --json result.json")
-    return record
-
-
 def check_same_protocol(records: Sequence[Record]) -> None:
     """Raises RmrkdError naming each line of the protocol that differs."""
     first = records[0]["protocol"]
@@ -78,8 +66,8 @@ def check_same_protocol(records: Sequence[Record]) -> None:
         for key, word in _PROTOCOL_WORDS.items():
             if first.get(key) != other.get(key):
                 lines.append(
-                    f"  {word}: {_short(first.get(key))} in `{label(records[0])}`, "
-                    f"{_short(other.get(key))} in `{label(record)}`"
+                    f"  {word}: {_short(first.get(key))} in `{_short(label(records[0]))}`, "
+                    f"{_short(other.get(key))} in `{_short(label(record))}`"
                 )
     if lines:
         raise RmrkdError(
@@ -126,7 +114,7 @@ def class_table(records: Sequence[Record]) -> Table:
 def summary_table(records: Sequence[Record]) -> Table:
     """One line a record: mIoU, accuracies, size and cost."""
     columns = ["", "mIoU", "mAcc", "aAcc", "parameters", "MACs"]
-    with_latency = any("latency" in record for record in records)
+    with_latency = any(record.get("latency") for record in records)
     with_training = any(record.get("training") for record in records)
     columns += (["latency"] if with_latency else []) + (["s/step", "training"] if with_training else [])
     rows = []
@@ -159,6 +147,8 @@ def gap_line(records: Sequence[Record]) -> str | None:
     if len(records) != len(by_role) or not {"teacher", "baseline", "distill"} <= by_role.keys():
         return None
     teacher, baseline, distilled = (by_role[role] for role in ("teacher", "baseline", "distill"))
+    if teacher is None or baseline is None or distilled is None:
+        return None
     gained = f"distilled - baseline = {100 * (distilled - baseline):+.2f} mIoU"
     if teacher <= baseline:
         return f"{gained}; the teacher is not above the baseline"
@@ -166,8 +156,9 @@ def gap_line(records: Sequence[Record]) -> str | None:
 
 
 def to_json(contents: Any) -> str:
-    """Strict JSON: no NaN."""
-    return json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Strict JSON: no NaN, and as escapes what a terminal would act on."""
+    text = json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def to_csv(table: Table) -> str:
@@ -175,33 +166,45 @@ def to_csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     columns, rows = table
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([f"'{cell}" if cell[:1] in ("=", "@") else cell for cell in row])
+    for row in (columns, *rows):
+        writer.writerow([_csv_cell(cell) for cell in row])
     return stream.getvalue()
 
 
 def to_html(title: str, records: Sequence[Record]) -> str:
     """One self-contained page with the tables of a comparison."""
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(protocol_line(records[0]['protocol']))}</p>"]
+    parts = [f"<h1>{_html(title)}</h1>", f"<p>{_html(protocol_line(records[0]['protocol']))}</p>"]
     gap = gap_line(records)
     if gap:
-        parts.append(f"<p><strong>{html.escape(gap)}</strong></p>")
+        parts.append(f"<p><strong>{_html(gap)}</strong></p>")
     parts.append(f"<h2>Summary</h2>{_html_table(summary_table(records))}")
     parts.append(f"<h2>IoU of each class, %</h2>{_html_table(class_table(records), kind='sums')}")
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+    return _PAGE.format(title=_html(title), body="\n".join(parts))
 
 
 def _html_table(table: Table, kind: str = "plain") -> str:
     columns, rows = table
-    head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
+    head = "".join(f"<th scope=col>{_html(column)}</th>" for column in columns)
     lines = []
     for first, *rest in rows:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
-        lines.append(f"<tr><th scope=row>{html.escape(first)}</th>{cells}</tr>")
+        cells = "".join(f"<td>{_html(cell)}</td>" for cell in rest)
+        lines.append(f"<tr><th scope=row>{_html(first)}</th>{cells}</tr>")
     body = "".join(lines)
     return f"<div class=wide><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
+
+def _html(text: str) -> str:
+    return html.escape(visible(text))
+
+
+def _csv_cell(text: str) -> str:
+    """A figure as it is; a name so that no spreadsheet runs it."""
+    shown = visible(text)
+    return f"'{shown}" if shown[:1] in _FORMULA and not _FIGURE.fullmatch(shown) else shown
+
+
+_FORMULA = tuple("=+-@")  # and tab and CR, which are visible by then
+_FIGURE = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 _PAGE = """<!doctype html>
 <html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
@@ -245,5 +248,5 @@ def _duration(seconds: float | None) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = visible(value)
     return text if len(text) <= 60 else text[:57] + "…"

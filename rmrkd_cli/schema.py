@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
+    ModelWrapValidatorHandler,
+    ValidationError,
     create_model,
     field_validator,
     model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from rmrkd_cli.values import (
+    MAX_PIXELS,
+    NUMBER,
+    Address,
+    Amp,
+    AnyPath,
+    Cache,
+    ClassName,
+    Colour,
+    Images,
+    Inside,
+    LabelResize,
+    Name,
+    Overrides,
+    Percent,
+    Positive,
+    Ratio,
+    Root,
+    Share,
+    Side,
+    Stage,
+    Steps,
+    Suffix,
+    Text,
+    Weight,
+    is_number,
+    numbers,
 )
 
 DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
@@ -25,74 +56,91 @@ DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "cus
 Role = Literal["teacher", "baseline", "distill", "all"]
 
 
-def _no_switch(value: object) -> object:
-    """YAML reads `yes` and `true` as a switch, which Python would count as 1."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-_OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads `off` as a switch
-Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
-Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
-Stage = Annotated[int, Field(ge=1, le=4), BeforeValidator(_no_switch)]
-Weight = Annotated[float, Field(ge=0.0), BeforeValidator(_no_switch)]
-Positive = Annotated[float, Field(gt=0.0), BeforeValidator(_no_switch)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
-LabelResize = Literal["bilinear", "nearest"]
-
-
 class Strict(BaseModel):
     """Unknown keys are errors at every depth; infinities and NaN are no numbers."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=False, defer_build=True)
 
 
-class CheckpointSource(Strict):
+class Related(Strict):
+    """Rules between keys are checked beside those of single keys, so that all problems are told together."""
+
+    @classmethod
+    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        """What is wrong between keys; the values may be of any type still."""
+        raise NotImplementedError
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        own = list(cls.problems(value)) if isinstance(value, Mapping) else []
+        found: list[InitErrorDetails] = []
+        try:
+            made = handler(value)
+        except ValidationError as error:
+            found = [_again(problem) for problem in error.errors(include_url=False)]
+        if not own and not found:
+            return made
+        found += [InitErrorDetails(type=PydanticCustomError("related", cast(Any, text)), input=None) for text in own]
+        raise ValidationError.from_exception_data(cls.__name__, found)
+
+
+def _again(problem: Any) -> InitErrorDetails:
+    """A problem that was found, in the form in which it can be raised once more."""
+    custom = problem["type"] in ("value_error", "related")
+    kind = PydanticCustomError(problem["type"], problem["msg"]) if custom else problem["type"]
+    return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"], ctx=problem.get("ctx", {}))
+
+
+class CheckpointSource(Related):
     """Where weights come from: an https address with the start of the file's SHA-256, or a file."""
 
-    url: str | None = None
+    url: Address | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
-    path: str | None = None
+    path: AnyPath | None = None
     allow_partial: bool = False  # load what fits, where it does not cover the network
 
-    @model_validator(mode="after")
-    def _one_source(self) -> CheckpointSource:
-        if (self.url is None) == (self.path is None):
-            raise ValueError("give either `url` or `path`")
-        if self.url is not None and not self.url.startswith("https://"):
-            raise ValueError("`url` must begin with https://")
-        if self.url is not None and self.sha256 is None:
-            raise ValueError("`url` needs `sha256`, at least the first 8 hex digits")
-        return self
+    @classmethod
+    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        if (raw.get("url") is None) == (raw.get("path") is None):
+            yield "give either `url` or `path`"
+        if raw.get("url") is not None and raw.get("sha256") is None:
+            yield "`url` needs `sha256`, at least the first 8 hex digits"
 
 
-class Schedule(Strict):
+class Schedule(Related):
     """SGD with a polynomial learning rate, as mmsegmentation's 40k schedule."""
 
-    iters: Count = 40000
-    batch_size: Count = 2  # images a worker process a forward pass
-    accumulate: Count = 1  # forward passes an optimizer step
-    crop: tuple[Count, Count] = (512, 512)  # height, width in pixels
+    iters: Steps = 40000
+    batch_size: Images = 2  # images a worker process a forward pass
+    accumulate: Images = 1  # forward passes an optimizer step
+    crop: tuple[Side, Side] = (512, 512)  # height, width in pixels
     lr: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9
     weight_decay: Weight = 5e-4
     power: Positive = 0.9
     min_lr: Weight = 1e-4
     clip_grad: Positive | None = None  # largest gradient norm; none: not clipped
-    eval_interval: Count = 4000
-    checkpoint_interval: Count = 4000
-    log_interval: Count = 50
-    workers: Annotated[int, Field(ge=0)] = 2  # loader processes a worker process
+    eval_interval: Steps = 4000
+    checkpoint_interval: Steps = 4000
+    log_interval: Steps = 50
+    workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # loader processes a worker process
     amp: Amp = "off"
-    keep: Count = 2  # newest `iter_N.pth` files to keep
+    keep: Images = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
     skip_corrupt: bool = False  # put the next image in the place of a training image that cannot be read
+
+    @classmethod
+    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        crop, batch = numbers(raw.get("crop", cls.model_fields["crop"].default), 2), raw.get("batch_size", 1)
+        if crop and is_number(batch) and crop[0] * crop[1] * batch > MAX_PIXELS:
+            yield f"a batch of {batch} crops of {crop[0]}x{crop[1]} has more than {MAX_PIXELS} pixels"
 
 
 PartialSchedule = create_model(  # type: ignore[call-overload]
     "PartialSchedule",
     __base__=Strict,
+    __doc__="The keys of a schedule that a role has of its own.",
     **{name: (field.annotation | None, None) for name, field in Schedule.model_fields.items()},  # type: ignore[operator]
 )
 
@@ -100,8 +148,8 @@ PartialSchedule = create_model(  # type: ignore[call-overload]
 class Network(Strict):
     """A config shipped inside mmsegmentation, and what differs from it."""
 
-    config: str
-    overrides: dict[str, JsonValue] = {}  # dotted path below `model` -> value
+    config: Inside
+    overrides: Overrides = {}
     checkpoint: CheckpointSource | None = None
     init: Literal["imagenet", "scratch"] = "imagenet"  # the backbone, where no checkpoint is named
 
@@ -110,8 +158,8 @@ class Teacher(Network):
     """The large network; without a checkpoint the preset trains its own."""
 
     schedule: PartialSchedule | None = None
-    reported_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None  # percent, as the checkpoint's source says
-    min_miou: Annotated[float, Field(ge=0.0, le=100.0)] | None = None  # below, it does not teach; none: half of that
+    reported_miou: Percent | None = None  # percent, as the checkpoint's source says
+    min_miou: Percent | None = None  # below, it does not teach; none: half of that
 
 
 class RMRKDSpec(Strict):
@@ -127,7 +175,7 @@ class MGDSpec(Strict):
     type: Literal["mgd"]
     stage: Stage = 4
     weight: Weight = 2e-5
-    mask_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.75
+    mask_ratio: Share = 0.75
 
 
 class DKDSpec(Strict):
@@ -160,42 +208,41 @@ LossSpec = Annotated[RMRKDSpec | MGDSpec | DKDSpec | IDDSpec | IFVDSpec, Field(d
 
 def _check_loss_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
     for name in losses:
-        if not name.isidentifier() or name in ("ce", "aux_ce"):
+        if not name.isidentifier() or len(name) > 100 or name in ("ce", "aux_ce"):
             raise ValueError(f"`{name}` cannot name a loss: letters, digits and _, and neither `ce` nor `aux_ce`")
     return losses
 
 
-Losses = Annotated[dict[str, LossSpec], AfterValidator(_check_loss_names)]
-Colour = Annotated[int, Field(ge=0, le=255)]
+Losses = Annotated[dict[str, LossSpec], Field(max_length=20), AfterValidator(_check_loss_names)]
 
 
 class Folder(Strict):
     """One split of a `custom` data set, relative to its root."""
 
-    images: str
-    labels: str
-    names: str | None = None  # a text file with one name a line, without suffix; none: every image
+    images: Inside
+    labels: Inside
+    names: Inside | None = None  # a text file with one name a line, without suffix; none: every image
 
 
 CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data` that other data sets do not read
 
 
-class Data(Strict):
+class Data(Related):
     """Where the images are, and how they are scaled; the rest only for the data set `custom`."""
 
-    root: str | None = None
-    train_scale: tuple[Count, Count] | None = None  # width, height before the random ratio; none: the data set's
-    eval_scale: tuple[Count, Count] | None = None
-    ratio_range: tuple[Positive, Positive] = (0.5, 2.0)
+    root: Root | None = None
+    train_scale: tuple[Side, Side] | None = None  # width, height before the random ratio; none: the data set's
+    eval_scale: tuple[Side, Side] | None = None
+    ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)
     cache: Cache = "off"  # where decoded training images are kept
-    classes: Annotated[list[str], Field(min_length=1, max_length=255)] | None = None
-    palette: list[tuple[Colour, Colour, Colour]] | None = None
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None
+    palette: Annotated[list[tuple[Colour, Colour, Colour]], Field(max_length=255)] | None = None
     train: Folder | None = None
     val: Folder | None = None
     test: Folder | None = None
-    image_suffix: str = ".jpg"
-    label_suffix: str = ".png"
-    ignore_labels: list[Annotated[int, Field(ge=0, le=255)]] = [255]
+    image_suffix: Suffix = ".jpg"
+    label_suffix: Suffix = ".png"
+    ignore_labels: Annotated[list[Colour], Field(max_length=256)] = [255]
 
     @field_validator("ratio_range")
     @classmethod
@@ -204,29 +251,35 @@ class Data(Strict):
             raise ValueError("the smaller ratio must come first")
         return value
 
+    @classmethod
+    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
+        if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
+            yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"
+
 
 class Paper(Strict):
     """mIoU in percent, as printed by the authors."""
 
-    baseline: Annotated[float, Field(ge=0.0, le=100.0)]
-    distilled: Annotated[float, Field(ge=0.0, le=100.0)]
+    baseline: Percent
+    distilled: Percent
 
 
-class Preset(Strict):
+class Preset(Related):
     """Everything a run depends on; the resolved form is written beside the run as `config.yaml`."""
 
-    name: str = ""
-    title: str = ""
+    name: Name = ""
+    title: Text = ""
     dataset: DatasetName
     role: Role = "distill"
-    method: str = OWN_METHOD
+    method: Name = OWN_METHOD
     data: Data = Data()
     teacher: Teacher
     student: Network
     losses: Losses = {}
     schedule: Schedule = Schedule()
     paper: Paper | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), NUMBER] = 0
     deterministic: bool = False
 
     @field_validator("dataset", mode="before")
@@ -234,15 +287,21 @@ class Preset(Strict):
     def _alias(cls, value: object) -> object:
         return DATASET_ALIASES.get(value, value) if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _custom_is_complete(self) -> Preset:
-        if self.dataset == "custom":
-            missing = [key for key in ("classes", "train", "val") if getattr(self.data, key) is None]
-            if missing:
-                raise ValueError("dataset `custom` needs " + ", ".join(f"`data.{key}`" for key in missing))
-            if self.data.palette is not None and len(self.data.palette) != len(self.data.classes or []):
-                raise ValueError("`data.palette` must have as many colours as `data.classes` has names")
-        return self
+    @classmethod
+    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        data = raw.get("data")
+        data = data.model_dump() if isinstance(data, Data) else data if isinstance(data, Mapping) else {}
+        if raw.get("dataset") != "custom":
+            return
+        missing = [key for key in ("classes", "train", "val") if data.get(key) is None]
+        if missing:
+            yield "dataset `custom` needs " + ", ".join(f"`data.{key}`" for key in missing)
+        classes, palette = data.get("classes"), data.get("palette")
+        if isinstance(palette, (list, tuple)) and isinstance(classes, (list, tuple)) and len(palette) != len(classes):
+            yield (
+                f"`data.palette` must have as many colours as `data.classes` has names, "
+                f"got {len(palette)} for {len(classes)}"
+            )
 
     def schedule_for(self, role: str) -> Schedule:
         """The schedule of a role: a teacher's own keys replace the common ones."""
@@ -254,5 +313,5 @@ class Preset(Strict):
 class MethodRecipe(Strict):
     """The losses that `--method` puts in place of a preset's own."""
 
-    title: str = ""
+    title: Text = ""
     losses: Losses

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from typer.testing import CliRunner
 
-from rmrkd_cli.app import app
+from rmrkd_cli.app import app, main
 from rmrkd_cli.errors import RmrkdError
 
 
@@ -27,3 +31,20 @@ def rmrkd(*arguments: object) -> Outcome:
     if error is not None and not isinstance(error, SystemExit):
         raise error
     return Outcome(result.exit_code, result.stdout)
+
+
+def run_main(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
+    """What a user meets: exit code, stdout and stderr of `rmrkd …`; any exception that escapes is raised."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="") for _ in range(2)]
+    code: object = 0
+    with patch.object(sys, "argv", ["rmrkd", *arguments]), redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    assert isinstance(code, int), code
+    texts = []
+    for stream in streams:
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
+    return code, texts[0], texts[1]

@@ -36,7 +36,7 @@ def test_unknown_configs_and_wrong_overrides_are_named() -> None:
     with pytest.raises(RmrkdError, match=r"did you mean `pspnet/pspnet_r18-d8_512x1024_80k_cityscapes\.py`"):
         network_config(Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscape.py"), 19)
     with pytest.raises(RmrkdError, match="ships no config"):
-        network_config(Network(config="../../../../etc/passwd"), 19)
+        network_config(Network.model_construct(config="../../../../etc/passwd"), 19)
     spec = Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py", overrides={"backbone.base_chanels": 8})
     with pytest.raises(RmrkdError, match="base_chanels"):
         build_network(network_config(spec, 19), device="cpu", name="student")

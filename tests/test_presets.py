@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from rmrkd_cli.app import app
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_method, load_preset, method_names, preset_dir, preset_names, to_yaml
+from rmrkd_cli.visible import HIDDEN
+from tests.cli import run_main
 
 FILES = sorted(preset_dir().glob("*.yaml"))
 RECIPES = sorted((preset_dir() / "methods").glob("*.yaml"))
@@ -153,9 +155,14 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     for dotted in UNKNOWN:
         *parents, key = dotted.split(".")
         reduce(getitem, parents, raw)[key] = 1
+    raw |= {"name": "../up"}
+    raw["data"]["palette"] = [[0, 0, 0]]
+    raw["teacher"]["checkpoint"]["url"] = "https://a/b.pth"
     file = write(raw, tmp_path / "many.yaml")
-    first, *lines = refusal(file, "seed=-1").splitlines()
-    assert first == f"{len(UNKNOWN) + 2} problem(s) in preset `{file}`:"
+    first, *lines = refusal(file, "seed=-1", "lr", method="mgdd").splitlines()
+    assert first == f"{len(UNKNOWN) + 8} problem(s) in preset `{file}`:"
+    for culprit in ("mgdd", "--set lr", "  name: ", "`data.palette`", "either `url` or", "`url` needs"):
+        lines.remove(next(line for line in lines if culprit in line))
     told = dict(line.strip().split(": ", 1) for line in lines)
     assert all(told.pop(key).endswith(", got -1") for key in ("schedule.lr", "seed"))
     assert told == {key: f"unknown key, did you mean `{near}`?" for key, near in UNKNOWN.items()}
@@ -189,7 +196,7 @@ REFUSED = [
     ("losses.new={}", "losses.new: "), ("losses.rmrkd.type=rmkd", "losses.rmrkd: `rmkd` is not allowed, did you mean"),
     ("teacher.checkpoint={}", "teacher.checkpoint: give either `url` or `path`"),
     ("teacher.checkpoint={url: https://a/b.pth}", "teacher.checkpoint: `url` needs `sha256`"),
-    ("teacher.checkpoint={url: http://a/b.pth, sha256: abcdef01}", "teacher.checkpoint: `url` must begin with https"),
+    ("teacher.checkpoint={url: http://a/b.pth, sha256: abcdef01}", "teacher.checkpoint.url: `url` must begin"),
 ]  # fmt: skip
 ODD = ["[", "[" * 1000, "2025-13-45", "!!bool x", "!!int ''", "!!timestamp x", "!!python/name:os.system", "&a {x: *a}"]
 ODD += ["{x: .inf}", "{x: 2025-01-13}"]  # neither is JSON, so the resolved preset could not be written
@@ -230,23 +237,39 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value, (*path, key))
 
 
+HOSTILE = st.sampled_from(
+    [2**31, 2**63, -(10**29), 10**400, 1e308, -0.0, "x" * 1001, "x" * 9000, "a\0b", "\ud800", "\u202eabc", "\x9b2J",
+     "../up", "/etc/passwd", "~nobody-of-this-name", "C:\\x", "no", "1e999", "nan", "<b>", "[red]", [], {}, [[[]]],
+     {"type": "Pretrained"}, {"checkpoint": "x.pkl"}, {"class_weight": "x.pkl"},
+     [1] * 300, {"a" * 2000: 1}, {"": None}, {"type": "mgd"}]
+)  # fmt: skip
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    raw = yaml.safe_load(data.draw(st.sampled_from(FILES)).read_text())
-    *parents, last = data.draw(st.sampled_from(list(places(raw))))
-    node, action = reduce(getitem, parents, raw), data.draw(st.sampled_from(["drop", "rename", "replace"]))
-    value = node.pop(last)
-    if action == "replace":
-        node.insert(last, data.draw(SCALARS)) if isinstance(node, list) else node.update({last: data.draw(SCALARS)})
-    elif action == "rename" and isinstance(node, dict):
-        node[data.draw(SCALARS)] = value
-    file = write(raw, tmp_path_factory.getbasetemp() / "damaged.yaml")
-    try:
-        preset = load_preset(file)
-    except RmrkdError:
+    """By the command itself; what it prints is read back as the same preset."""
+    raw = yaml.safe_load(data.draw(st.sampled_from([*FILES, *RECIPES])).read_text())
+    for _ in range(data.draw(st.integers(1, 2))):
+        *parents, last = data.draw(st.sampled_from(list(places(raw)) or [("title",)]))
+        node, action = reduce(getitem, parents, raw), data.draw(st.sampled_from(["drop", "rename", "replace", "add"]))
+        value = node[last] if action == "add" or last not in node else node.pop(last)
+        fresh = data.draw(SCALARS | HOSTILE)
+        if action in ("replace", "add"):
+            node.insert(0, fresh) if isinstance(node, list) else node.update({last: fresh})
+        elif action == "rename" and isinstance(node, dict):
+            node[data.draw(SCALARS)] = value
+    file = Path(write(raw, tmp_path_factory.getbasetemp() / "damaged.yaml"))
+    code, out, err = run_main("presets", str(file))
+    replayed = run_main("train", "--preset", str(file), "--print-config")
+    assert (code, replayed[0], replayed[2]) == (replayed[0], code, err)
+    assert not HIDDEN.search((out + err).replace("\n", ""))
+    if code == 2:
+        assert (out, err.startswith("error: "), "damaged.yaml" in err) == ("", True, True)
         return
-    assert load_preset(write(to_yaml(preset), Path(file))) == preset
+    assert (code, err, out.split("\n", 1)[1]) == (0, "", replayed[1])
+    before = load_preset(str(file))
+    assert load_preset(write(out, file)) == before
 
 
 @pytest.mark.parametrize(
@@ -257,8 +280,45 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
         ("data.ratio_range=[2, 1]", "smaller ratio must come first"),
         ("data.palette=[[0, 0, 300]]", "less than or equal to 255"),
         ("data.classes=[]", "at least 1 item"),
+        ("data.classes=[yes, no]", "put it in quotes"),
+        ("data.classes=[1, 2]", "put it in quotes"),
+        ('data.classes=["a\\x1b[2J", b]', "U\\+001B"),
+        ('title="a\\u202eb"', "U\\+202E"),
+        ("title=2025-01-13", "a date"),
+        ("seed=010", "plain decimal digits"),
+        ("data.train={images: ../up, labels: x}", "data.train.images: must be a relative path"),
+        ("data.train={images: /etc, labels: x}", "data.train.images: must be a relative path"),
+        ('data.train={images: "a\\\\..\\\\b", labels: x}', "must be a relative path"),
+        ("data.train={images: x, labels: x, names: ../x}", "data.train.names: must be a relative path"),
+        ("data.root=~root/x", "must be followed by"),
+        ("data.image_suffix=/../x", "must hold none of"),
+        ("student.config=../../x.py", "student.config: must be a relative path"),
+        ("student.config=/x.py", "student.config: must be a relative path"),
+        ("student.overrides={backbone.init_cfg: {type: Pretrained}}", "may not name a file to load"),
+        ("student.overrides={backbone.init_cfg.checkpoint: http://x/y.pth}", "may not name a file to load"),
+        ("student.overrides={backbone.pretrained: x.pkl}", "may not name a file to load"),
+        ("student.overrides={decode_head.loss_decode: {class_weight: x.pkl}}", "a file is not loaded"),
+        ("student.overrides.backbone.depth=9999999", "from -65536 to 65536"),
+        ("student.overrides.a b=1", "must be letters"),
+        ("teacher.checkpoint={url: https://u:p@a/b.pth, sha256: abcdef01}", "without blanks, user names"),
+        ('teacher.checkpoint={url: "https://a/b.pth?x=/../../c", sha256: abcdef01}', "without blanks, user names"),
+        ("teacher.checkpoint={url: https://a/.., sha256: abcdef01}", "without blanks, user names"),
+        ("schedule.iters=99999999999", "less than or equal to 100000000"),
+        ("schedule.batch_size=99999999", "less than or equal to 65536"),
+        ("schedule={batch_size: 60000, crop: [16000, 16000]}", "more than 1073741824 pixels"),
+        ("schedule.lr=1.0e+308", "less than or equal to 1"),
+        ("schedule.workers=100000", "less than or equal to 256"),
+        ("data={train_scale: [16000, 16000], ratio_range: [1, 100]}", "more than 1073741824 pixels"),
     ],
 )
 def test_values_that_cannot_work_are_refused_when_read(override: str, message: str) -> None:
     with pytest.raises(RmrkdError, match=message):
         load_preset("demo", overrides=[override])
+
+
+def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> None:
+    names = ["می\u200cخواهم", "क्\u200dष", "図"]
+    file = write(custom(classes=names), tmp_path / "own.yaml")
+    code, out, err = run_main("presets", file)
+    assert (code, err, yaml.safe_load(out)["data"]["classes"]) == (0, "", names)
+    assert not HIDDEN.search(out.replace("\n", ""))

@@ -15,10 +15,13 @@ from rmrkd_cli.commands.options import (
     Gpus,
     JsonOut,
     check_free_folder,
+    check_json_out,
     dataset_name,
     write_json,
 )
 from rmrkd_cli.errors import RmrkdError
+
+_TIMED_PIXELS = 1 << 24  # of a size that only a result file says
 
 if TYPE_CHECKING:
     from rmrkd_cli.report import Record
@@ -55,6 +58,7 @@ def compare_command(
         if not file.is_file():
             raise RmrkdError(f"`{file}` does not exist", "name checkpoints, or result files of `rmrkd eval --json`")
     check_free_folder(report_dir)
+    check_json_out(json_out)
     given = load_preset(preset) if preset is not None else None
     kind, count = choose_device(device.value, gpus)
     options: dict[str, Any] = {
@@ -102,7 +106,9 @@ def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str
     from rmrkd_cli.engine.evaluation_run import load_checkpoint_network
 
     for file, record in zip(files, records, strict=True):
-        path = Path(str(record.get("checkpoint"))) if file.suffix == ".json" else file
+        path = _beside(file, record) if file.suffix == ".json" else file
+        if path is None:
+            continue
         try:
             network = load_checkpoint_network(str(path), given, kind, allow_partial=allow_partial).network
         except RmrkdError:
@@ -110,7 +116,22 @@ def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str
                 continue
             raise
         width, height = record["protocol"]["scale"]
-        record["latency"] = latency(network, (width, height), torch.device(kind))
+        if width * height <= _TIMED_PIXELS or file.suffix != ".json":
+            record["latency"] = latency(network, (width, height), torch.device(kind))
+
+
+def _beside(file: Path, record: Record) -> Path | None:
+    """The checkpoint of a result file, where it lies in the same folder: a file names no other place to read."""
+    if not record.get("checkpoint"):
+        return None
+    named = Path(record["checkpoint"])
+    beside = file.parent / named.name
+    try:
+        if not beside.is_file() or (named.exists() and not named.samefile(beside)):
+            return None
+    except (OSError, ValueError):
+        return None
+    return beside
 
 
 def _write_report(records: list[Record], folder: Path) -> None:

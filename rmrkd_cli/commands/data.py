@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, JsonOut, dataset_name
+from rmrkd_cli.commands.options import DataRoot, JsonOut, check_json_out, dataset_name
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.visible import visible_lines
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.catalog import DatasetInfo
@@ -52,6 +53,7 @@ def check_command(
     from rmrkd_cli.data.check import check
     from rmrkd_cli.data.findings import errors
 
+    check_json_out(json_out)
     info = _info(dataset, data_root, preset)
     with console.screen() as shown:
         meter: Any = None
@@ -145,7 +147,7 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
             "files that were there are never overwritten: move those named away (or mend the source), and the same "
             "command makes them again",
         )
-    console.write(f"next: {next_step}")
+    console.write_line(f"next: {next_step}")
 
 
 def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInfo:
@@ -159,12 +161,13 @@ def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInf
         given = load_preset(preset)
         if given.dataset != name:
             raise RmrkdError(
-                f"preset `{preset}` is for `{given.dataset}`, not for `{name}`", f"data check {given.dataset}"
+                f"preset `{preset}` is for `{given.dataset}`, not for `{name}`",
+                f"rmrkd data check {given.dataset} --preset {preset}",
             )
     elif name == "custom":
         raise RmrkdError("`custom` is described by a preset", "rmrkd data check custom --preset FILE")
     else:
-        network = {"config": ""}
+        network = {"config": "none"}
         given = Preset.model_validate({"dataset": name, "teacher": network, "student": network})
     data = given.data if data_root is None else given.data.model_copy(update={"root": data_root})
     return dataset_info(given.model_copy(update={"data": data}))
@@ -192,11 +195,14 @@ def _show(report: Report) -> None:
         columns, rows = _share_table(report)
         console.show_table("Pixels of each class, %", columns, rows, _size_lines(report))
         console.write("")
-    groups = grouped(report.findings)
+    root, groups = str(report.info.root), grouped(report.findings)
     if groups:
-        console.write(f"Below {report.info.root}:\n")
+        console.write(f"Below {visible_lines(root)}:
+")
     for group in groups:
-        console.write("\n".join(_group_lines(group, str(report.info.root))) + "\n")
+        console.write("
+".join(visible_lines(line) for line in _group_lines(group, root)) + "
+")
 
 
 def _group_lines(group: Group, root: str) -> list[str]:

@@ -18,14 +18,19 @@ from rmrkd_cli.commands.options import (
     Gpus,
     JsonOut,
     check_free_folder,
+    check_json_out,
     dataset_name,
     write_json,
 )
+from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.report import Record
+
+
+_MAX_SCALES = 32
 
 
 class Split(str, Enum):
@@ -68,7 +73,9 @@ def eval_command(
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
 
-    name = dataset_name(dataset)
+    name, averaged = dataset_name(dataset), _scales(scales)
+    check_json_out(json_out)
+    check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, name)
     given = load_preset(preset) if preset is not None else None
     kind, count = choose_device(device.value, gpus)
@@ -77,7 +84,7 @@ def eval_command(
         "dataset": name,
         "data_root": data_root,
         "split": split.value,
-        "scales": _scales(scales),
+        "scales": averaged,
         "flip": flip,
         "device": kind,
         "max_images": max_images,
@@ -143,9 +150,10 @@ def _scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not scales or not all(0.05 <= scale <= 8 for scale in scales):
+    if not 1 <= len(scales) <= _MAX_SCALES or not all(0.05 <= scale <= 8 for scale in scales):
         raise RmrkdError(
-            f"--scales `{text}` must be numbers from 0.05 to 8, separated by commas", "--scales 0.5,1.0,1.5"
+            f"--scales `{cut(text)}` must be 1 to {_MAX_SCALES} numbers from 0.05 to 8, separated by commas",
+            "--scales 0.5,1.0,1.5",
         )
     return scales
 

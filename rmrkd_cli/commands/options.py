@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 
 
@@ -17,14 +20,29 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-DataRoot = Annotated[str | None, typer.Option("--data-root", metavar="DIR", help="Folder of the data set.")]
+def _root(given: str | None) -> str | None:
+    """Raises RmrkdError for a folder that no data set can have."""
+    check_recordable(given, "--data-root")
+    if given is not None and given.startswith("~") and not given.startswith("~/") and given != "~":
+        raise RmrkdError(f"`--data-root {cut(given)}`: `~` must be followed by `/`", "write the folder out")
+    if given == "":
+        raise RmrkdError("`--data-root` is empty", "--data-root DIR")
+    return given
+
+
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", metavar="DIR", callback=_root, help="Folder of the data set.")
+]
 Gpus = Annotated[
     int | None,
-    typer.Option("--gpus", min=1, metavar="N", help="Worker processes here: a GPU each, or a CPU process each."),
+    typer.Option(
+        "--gpus", min=1, max=1024, metavar="N", help="Worker processes here: a GPU each, or a CPU process each."
+    ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 JsonOut = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - for stdout alone.")
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the results as JSON into a new file; - for stdout alone."),
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Load what fits of weights that do not cover the network.")
@@ -54,6 +72,64 @@ def check_free_folder(folder: Path | None) -> None:
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise RmrkdError(f"`{folder}` {what}, and nothing is overwritten", "choose another folder")
+    if folder is not None:
+        _check_place(folder)
+
+
+def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Whether a result can be written there, asked before the work is done.
+
+    Args:
+        force: A file that exists may be replaced.
+        inputs: Files that may not be, even so.
+
+    Raises:
+        RmrkdError: When it exists, is an input, or lies where nothing can be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise RmrkdError(f"`{path}` is a folder", "name a file")
+    for other in inputs:
+        if path == other or (path.exists() and other.exists() and path.samefile(other)):
+            raise RmrkdError(f"`{path}` is the same file as `{other}`", "choose another name")
+    if os.path.lexists(path) and not force:
+        raise RmrkdError(f"`{path}` exists, and nothing is overwritten", "choose another name, or remove it")
+    if path.exists() and not path.is_file():
+        raise RmrkdError(f"`{path}` is not a regular file", "choose another name")
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """The nearest folder above that exists must take new files; those below it are made."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise RmrkdError(f"`{path}` cannot be written: `{above}` is not a folder", "choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RmrkdError(f"`{path}` cannot be written: `{above}` takes no new files", "choose another place")
+
+
+def check_recordable(path: Path | str | None, option: str) -> None:
+    """Raises RmrkdError for a path that a preset, where it will be written down, could not hold."""
+    from rmrkd_cli.visible import hidden_in
+
+    text = str(path or "")
+    longest = max(len(os.fsencode(part)) for part in text.split("/"))
+    if hidden_in(text) is not None:
+        why = f"holds the character {hidden_in(text)}"
+    elif len(text) > 3000:
+        why = f"has {len(text)} characters, at most 3000 are possible"
+    elif longest > 255:
+        why = f"has a part of {longest} bytes, at most 255 are possible"
+    else:
+        return
+    raise RmrkdError(f"`{option} {cut(text)}` {why}", "choose another folder")
+
+
+def check_json_out(target: str | None) -> None:
+    """As `check_new_file`; `-` is stdout."""
+    if target is not None and target != "-":
+        check_new_file(Path(target))
 
 
 def write_json(contents: Any, target: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus
+from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, check_recordable
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def train_command(
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Machines. (default: Slurm's, or 1)", rich_help_panel="Several machines")
+        int | None,
+        typer.Option(min=1, max=4096, help="Machines. (default: Slurm's, or 1)", rich_help_panel="Several machines"),
     ] = None,
     node_rank: Annotated[
         int | None,
@@ -69,6 +70,7 @@ def train_command(
         int | None,
         typer.Option(
             min=0,
+            max=1000,
             metavar="N",
             help="How often lost workers are started again. (default: 3, with one worker 0)",
             rich_help_panel="Several machines",
@@ -169,6 +171,7 @@ def train_command(
         raise RmrkdError("--resume and --fresh exclude each other")
     if force and not resume:
         raise RmrkdError("--force is only about resuming", "--resume --force; or --fresh to start again")
+    check_recordable(work_dir, "--work-dir")
     overrides = [*_other_teacher(preset, teacher_checkpoint), *(settings or [])]
     for key, value in (
         ("role", role), ("data.root", data_root), ("data.cache", cache.value if cache else None),
@@ -206,7 +209,7 @@ def train_command(
         from rmrkd_cli.engine.dry_run import dry_run as rehearse
 
         for line in rehearse(resolved, _roles(resolved), kind):
-            console.write(line)
+            console.write_line(line)
         return
     cluster = cluster_of(
         workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint, max_restarts=max_restarts,
@@ -296,7 +299,7 @@ def _compare_with_finished(
     finished = [files for own, files in plan if own.role == "baseline"]
     if not finished or not left:
         return
-    trained = read_record(finished[0].result)["training"] or {}
+    trained = read_record(finished[0].result).get("training") or {}
     schedule = plan[-1][0].schedule
     before = [trained.get(key) for key in ("workers", "batch_size", "accumulate")]
     now = [cluster.size, schedule.batch_size, schedule.accumulate]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rmrkd_cli.commands.options import check_new_file
 from rmrkd_cli.errors import RmrkdError
 
 
@@ -37,9 +39,9 @@ def transfer_command(
     if config is not None and without_config:
         raise RmrkdError("--config and --without-config exclude each other")
     count, size = transfer(source, target, chosen.value, force=force, config=config, without_config=without_config)
-    console.write(f"{target}: {count} tensors, {size / 1e6:.2f} M values")
+    console.write_line(f"{target}: {count} tensors, {size / 1e6:.2f} M values")
     if config is not None:
-        console.write(f"{config}: its mmsegmentation config")
+        console.write_line(f"{config}: its mmsegmentation config")
 
 
 def transfer(
@@ -60,14 +62,14 @@ def transfer(
 
     from rmrkd_cli.checkpoint import STUDENT_KIND, read_checkpoint, save_torch, write_text
 
+    check_new_file(target, force=True, inputs=[source])
+    check_new_file(config, force=True, inputs=[source, target])
     for file in (target, config):
-        if file is not None and file.exists() and not force:
+        if file is not None and os.path.lexists(file) and not force:
             raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
     if (form == "safetensors") != (target.suffix == ".safetensors"):
-        raise RmrkdError(f"`{target.name}` does not end as a {form} file does", f"{target.with_suffix('.' + form)}")
+        raise RmrkdError(f"`{target.name}` does not end as a {form} file does", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
-    if target.exists() and target.samefile(source):
-        raise RmrkdError("IN and OUT are the same file")
     student = checkpoint.student()
     if checkpoint.kind == "plain" and any(key.startswith("decode_head.") for key in student):
         raise RmrkdError(f"`{source}` is already a plain checkpoint, there is nothing to take out", "use it as it is")

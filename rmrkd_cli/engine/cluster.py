@@ -36,7 +36,9 @@ class Cluster:
             raise RmrkdError(
                 f"{self.nodes} machines need a place to meet", "--rdzv-endpoint HOST:PORT, the same on every machine"
             )
-        if self.rdzv_endpoint and not re.fullmatch(r"[\w.:\[\]-]+:\d{1,5}", self.rdzv_endpoint):
+        if self.rdzv_endpoint and not (
+            re.fullmatch(r"[\w.:\[\]-]+:[0-9]{1,5}", self.rdzv_endpoint) and 0 < self.meeting_place[1] < 65_536
+        ):
             raise RmrkdError(f"`{self.rdzv_endpoint}` is not HOST:PORT", "--rdzv-endpoint HOST:29500")
         if not 0 <= self.node_rank < self.nodes:
             raise RmrkdError(f"node rank {self.node_rank} is outside 0..{self.nodes - 1}")

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rmrkd_cli.checkpoint import cannot_write, write_text
 from rmrkd_cli.engine.checkpoints import Checkpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import to_yaml
 from rmrkd_cli.schema import OWN_METHOD, Preset
+from rmrkd_cli.visible import visible
+from rmrkd_cli.yaml_text import parse_yaml, read_yaml
 
 # between a run and its resumption
 _MAY_CHANGE = (
@@ -172,22 +172,29 @@ class RunDir:
                 "choose another place with --work-dir DIR",
             )
         try:
-            before = _flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, OSError, ValueError) as error:
-            raise RmrkdError(f"`{self.config}` cannot be read: {error}", "--fresh, or --work-dir DIR") from error
-        now = _flat(yaml.safe_load(to_yaml(preset)))
+            before = _flat(read_yaml(self.config, "configuration"))
+        except RmrkdError as error:
+            raise RmrkdError(error.message, "--fresh, or --work-dir DIR") from error
+        now = _flat(parse_yaml(to_yaml(preset), "preset"))
         ignored = may_change + _NOT_USED_BY.get(preset.role, ())
         changed = [
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(ignored)
         ]
         changed.sort(key=lambda key: (key.count("."), key))  # the most general first
         if changed:
-            lines = [f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed[:10]]
+            lines = [
+                f"  {_short(key)}: {_short(before.get(key))} there, {_short(now.get(key))} now" for key in changed[:10]
+            ]
             raise RmrkdError(
                 f"`{self.path}` holds another run:\n" + "\n".join(lines),
                 "repeat its settings, or choose --fresh or --work-dir DIR"
                 + (", or --force to go on all the same" if set(changed) <= set(_WITH_FORCE) else ""),
             )
+
+
+def _short(value: Any) -> str:
+    text = visible(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.visible import visible_lines
 
 ERRORS = "RMRKD_ERRORS"  # the environment's name for the files they are left in
 LAUNCHER = "RMRKD_LAUNCHER"  # and for the process that launched them
@@ -62,7 +63,9 @@ class Verdicts:
             try:
                 first = _leave(path, json.dumps(told)) and first
             except OSError as problem:  # the disk may be full, which may be what is to be told
-                print(f"{error.message} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr)
+                print(
+                    f"{visible_lines(error.message)} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr
+                )
         return first
 
     def error(self) -> RmrkdError | None:

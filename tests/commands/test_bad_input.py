@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
-from rmrkd_cli.app import app, main
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets import load_preset
+from rmrkd_cli.presets import load_preset, preset_dir
+from tests.cli import run_main
 
 PROTOCOL = {
     "dataset": "demo", "split": "val", "images": 80, "fingerprint": "0a1b2c3d4e5f", "classes": ["a", "b"],
@@ -38,17 +37,20 @@ class Bomb:
 def fill(folder: Path) -> None:
     """Files of every wrong kind, under the names that CASES uses."""
     tensor, head = torch.ones(2), {"decode_head.conv_seg.weight": torch.ones(2, 3, 1, 1)}
-    record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": {"miou": 0.5}}
+    metrics = {"miou": 0.5, "macc": 0.5, "aacc": None, **{key: [0.5, None] for key in ("iou", "accuracy", "dice")}}
+    record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": metrics}
     other = {**record, "role": "distill", "protocol": {**PROTOCOL, "split": "test", "scale": [64, 64]}}
     for name, held in {
         "foreign.pth": {"encoder.0.weight": tensor, "encoder.0.bias": tensor}, "numbers.pth": {"epoch": 3},
         "bomb.pth": {"state_dict": {"x": tensor}, "meta": Bomb()},
         "scalar.pth": {"decode_head.conv_seg.weight": torch.tensor(1.0)}, "plain.pth": {"state_dict": head},
+        "weights.pth": {"meta": {"config": f"model = {model(class_weight='bomb.pkl')}"}, "state_dict": head},
         "code.pth": {"meta": {"config": "import os\nos.system('touch exploded')"}, "state_dict": head},
         "released.pth": {"state_dict": {"student.decode_head.x": tensor, "teacher.x": tensor}},
         "teacher.pth": {"state_dict": {"teacher.backbone.x": tensor}}, "taken.pth": {"state_dict": head},
     }.items():  # fmt: skip
         torch.save(held, folder / name)
+    (folder / "bomb.pkl").write_bytes(pickle.dumps(Bomb()))
     (folder / "raw-bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     (folder / "cut.pth").write_bytes((folder / "plain.pth").read_bytes()[:-200])
     for name, text in {
@@ -57,12 +59,56 @@ def fill(folder: Path) -> None:
         "bare.json": json.dumps({"format": 1, "metrics": {}}), "list.yaml": "- 1", "cut.yaml": "dataset: [",
     }.items():  # fmt: skip
         (folder / name).write_text(text)
+    fill_presets(folder)
+    fill_records(folder, record)
     for name in ("train/0.png", "trainannot/0.png", "val/0.png", "valannot/0.png"):
         for file in (folder / "camvid" / name, folder / "half" / name):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     (folder / "half/valannot/0.png").unlink()
     (folder / "hollow").mkdir()
+
+
+def model(**loss: Any) -> dict[str, Any]:
+    """A small network as the config inside a checkpoint names it."""
+    backbone = {"type": "ResNetV1c", "depth": 18, "base_channels": 8, "stem_channels": 8}
+    head = {"type": "FCNHead", "in_channels": 64, "channels": 8, "num_classes": 2}
+    return {
+        "type": "EncoderDecoder", "backbone": backbone,
+        "decode_head": {**head, "loss_decode": {"type": "CrossEntropyLoss", **loss}},
+    }  # fmt: skip
+
+
+def fill_presets(folder: Path) -> None:
+    demo = (preset_dir() / "demo.yaml").read_text()
+    laughs = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(20))
+    for name, text in {
+        "bomb.yaml": f"a0: &a0 x\n{laughs}", "deep.yaml": "[" * 100_000, "big.yaml": "a: 1\n" * 2_000_000,
+        "tag.yaml": "title: !!python/object/apply:os.system [touch exploded]", "two.yaml": "a: 1\n---\nb: 1\n",
+        "twice.yaml": f"{demo}seed: 1\nseed: 2\n", "nul.yaml": "dataset: demo\ntitle: a\0b", "self.yaml": "a: &a [*a]",
+        "octal.yaml": f"{demo}seed: 010\n", "escape.yaml": demo.replace("PSPNet", '"\\e[2J').replace("images", 'x"', 1),
+        "own.yaml": "dataset: custom\ndata: {classes: [yes, no]}\n", "empty.yaml": "", "tab.yaml": "data:\n\troot: x",
+    }.items():  # fmt: skip
+        (folder / name).write_text(text)
+    (folder / "latin.yaml").write_bytes(b"dataset: demo\ntitle: caf\xe9")
+    (folder / "utf16.yaml").write_bytes(demo.encode("utf-16"))
+    os.mkfifo(folder / "fifo.yaml")
+
+
+def fill_records(folder: Path, record: dict[str, Any]) -> None:
+    protocol, metrics = record["protocol"], record["metrics"]
+    for name, held in {
+        "classes.json": {**record, "protocol": {**protocol, "classes": "ab"}},
+        "text.json": {**record, "metrics": {**metrics, "miou": "0.5"}},
+        "short.json": {**record, "metrics": {**metrics, "iou": [0.5]}},
+        "seed.json": {**record, "seed": -1}, "scale.json": {**record, "protocol": {**protocol, "scale": [10**9, 1]}},
+        "list.json": [record], "later.json": {**record, "format": 2},
+    }.items():  # fmt: skip
+        (folder / name).write_text(json.dumps(held))
+    (folder / "nan.json").write_text(json.dumps(record).replace("null", "NaN"))
+    (folder / "huge.json").write_text(json.dumps(record).replace("0.5", "9" * 5000))
+    (folder / "deep.json").write_text(json.dumps({**record, "x": 0})[:-2] + "[" * 5000 + "]" * 5000 + "}")
+    (folder / "large.json").write_bytes(b" " * (17 << 20) + b"{}")
 
 
 CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp18w8-camvid --data-root camvid"
@@ -103,6 +149,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "eval cut.pth": ("cut.pth", "is not a readable checkpoint"),
     "eval text.safetensors": ("text.safetensors", "is not a readable safetensors file"),
     "eval bomb.pth": ("bomb.pth", "system"), "eval raw-bomb.pth": ("raw-bomb.pth", "system"),
+    "eval weights.pth --dataset demo": ("class_weight", "bomb.pkl"),
     "eval code.pth": ("config", "line 1", "import os", "--preset"), "eval plain.pth": ("plain.pth", "--preset"),
     "eval teacher.pth": ("teacher.pth", "`student.`"), "eval plain.pth --scales big": ("--scales", "big"),
     "eval plain.pth --scales 1,,2": ("--scales", "1,,2"),
@@ -135,18 +182,63 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "data prepare voc12aug --data-root hollow": ("made from SBD", "--sbd DIR"),
     "data prepare voc --data-root hollow --sbd hollow": ("no VOC 2012 in `hollow`", "VOCtrainval_11-May-2012.tar"),
     "data prepare city --sbd hollow": ("--sbd is for voc12aug",),
+    "data chekc camvid": ("`chekc`", "did you mean `check`?", "rmrkd data --help"),
+    "trian": ("`trian`", "did you mean `train`?", "rmrkd --help"),
+    "train": ("`--preset` is missing", "rmrkd train --help"), "train --preset": ("--preset", "argument"),
+    f"{CITY} --resum": ("`--resum`", "did you mean `--resume`?", "rmrkd train --help"),
+    f"{CITY} --resume=3": ("--resume", "value"), f"{CITY} --cache disc": ("`--cache disc`", "did you mean `disk`?"),
+    f"{CITY} --gpus 0": ("`--gpus 0`", "greater than or equal to 1"), f"{CITY} --gpus x": ("`--gpus x`", "integer"),
+    f"{CITY} --gpus {10**30}": ("--gpus", "1024"), f"{CITY} --seed {2**40}": ("seed", str(2**40)),
+    f"{CITY} --nodes 2 --rdzv-endpoint h:99999": ("`h:99999`", "HOST:PORT"), "transfer a": ("`OUT` is missing",),
+    "transfer a b c": ("(c)", "rmrkd transfer --help"), "presets a b": ("(b)",),
+    "eval --max-images=0": ("--max-images 0",),
+    "-x": ("`-x`",), "eval plain.pth --scales 1e999": ("1e999", "0.05 to 8"), "eval plain.pth --scales nan": ("nan",),
+    f"eval plain.pth --scales {','.join('1' * 99)}": ("1 to 32 numbers",),
+    f"{CITY} --set seed={'9' * 5000}": ("--set seed",),
+    f"{CITY} --set title={'x' * 2000}": ("title", "1000"), f"{CITY} --set schedule.iters=1e999": ("schedule.iters",),
+    f"presets {'x' * 300}.yaml": ("too long",), f"eval {'x' * 300}.pth": ("too long",),
+    "eval plain.pth/x": ("plain.pth/x",),
+    "eval plain.pth --json camvid": ("`camvid` is a folder",), "eval plain.pth --json a.json": ("`a.json` exists",),
+    "eval plain.pth --json plain.pth": ("`plain.pth` exists",),
+    "eval plain.pth --json /dev/null": ("`/dev/null` exists",),
+    "eval plain.pth --json a.json/x.json": ("`a.json/x.json`", "is not a folder"),
+    "eval plain.pth --save-predictions a.json": ("`a.json` is a file",),
+    "eval plain.pth --save-predictions a.json/x": ("`a.json/x`", "is not a folder"),
+    "compare a.json a.json --json a.json": ("`a.json` exists",),
+    "compare a.json a.json --report a.json": ("is a file",),
+    "transfer released.pth camvid": ("`camvid` is a folder",),
+    "transfer released.pth a.json/out.pth": ("not a folder",),
+    "transfer released.pth out.pth --config released.pth --force": ("same file",),
+    "transfer released.pth out.pth --config out.pth": ("same file",), "presets bomb.yaml": ("bomb.yaml", "aliases"),
+    "presets deep.yaml": ("deep.yaml", "nested deeper"), "presets big.yaml": ("big.yaml", "larger than 131072 bytes"),
+    "presets tag.yaml": ("tag.yaml", "line 1", "!!python/object/apply:os.system"),
+    "presets two.yaml": ("two.yaml", "line 2"),
+    "presets twice.yaml": ("twice.yaml", "the key `seed` is given twice"),
+    "presets nul.yaml": ("nul.yaml", "line 2", "U+0000"),
+    "presets self.yaml": ("self.yaml", "an alias inside"), "presets octal.yaml": ("octal.yaml", "`010`"),
+    "presets escape.yaml": ("escape.yaml", "title", "U+001B"), "presets empty.yaml": ("empty.yaml", "mapping", "None"),
+    "presets own.yaml": ("5 problem(s)", "data.classes.0", "quotes", "`data.train`", "teacher: required",
+    "student: req"),
+    "presets latin.yaml": ("latin.yaml", "line 2", "0xe9", "UTF-8"),
+    "presets utf16.yaml": ("utf16.yaml", "line 1", "UTF-8"),
+    "presets tab.yaml": ("tab.yaml", "line 2"), "presets fifo.yaml": ("fifo.yaml", "not a regular file"),
+    "presets /dev/zero": ("/dev/zero", "not a regular file"), "presets ./camvid": ("camvid", "is a folder"),
+    "eval plain.pth --preset bomb.yaml": ("bomb.yaml", "aliases"), "train --preset tag.yaml": ("tag.yaml", "!!python"),
+    "compare a.json classes.json": ("classes.json", "protocol.classes", "valid list", "'ab'"),
+    "compare a.json text.json": ("text.json", "metrics.miou", "'0.5'"), "compare a.json nan.json": ("nan.json", "NaN"),
+    "compare a.json short.json": ("short.json", "metrics.iou has 1 values for 2 classes"),
+    "compare a.json seed.json": ("seed.json", "seed", "-1"), "compare a.json huge.json": ("huge.json",),
+    "compare a.json scale.json": ("scale.json", "protocol.scale.0", "16384"),
+    "compare a.json deep.json": ("deep.json", "deep"),
+    "compare a.json list.json": ("list.json", "is not a result file"), "compare a.json later.json": ("later.json",),
+    "compare a.json large.json": ("large.json", "16 MiB"), "compare a.json camvid": ("camvid",),
 }  # fmt: skip
 
 
 def run(*args: str) -> tuple[int, str]:
-    """What the user meets: an RmrkdError as app.main shows it, anything unexpected as the failure it is."""
-    result = CliRunner().invoke(app, args)
-    error = result.exception
-    if isinstance(error, RmrkdError):
-        return error.exit_code, f"error: {error.message}\n\nhint: {error.hint}"
-    if error is not None and not isinstance(error, SystemExit):
-        raise error
-    return result.exit_code, result.output
+    """What the user meets, of either stream."""
+    code, out, err = run_main(*args)
+    return code, out + err
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -190,15 +282,9 @@ def test_a_comparison_names_only_the_lines_that_differ() -> None:
     assert told == ["split", "image scale"]
 
 
-def test_main_prints_the_message_and_the_hint_to_stderr(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["rmrkd", "transfer", "released.pth", "taken.pth"])
-    with pytest.raises(SystemExit) as left:
-        main()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert (left.value.code, shown.err.strip()) == run("transfer", "released.pth", "taken.pth")
+def test_main_prints_the_message_and_the_hint_to_stderr() -> None:
+    told = "error: `taken.pth` exists, and nothing is overwritten\n\nhint: choose another name, or --force\n"
+    assert run_main("transfer", "released.pth", "taken.pth") == (2, "", told)
 
 
 def test_no_file_makes_the_reader_fail_otherwise(tmp_path: Path) -> None:
@@ -284,3 +370,32 @@ def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bo
             files.check(other, resume=True, fresh=False)
     else:
         files.check(other, resume=True, fresh=False)
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests: root may write everywhere."""
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    for command in (
+        "eval plain.pth --json new.json",
+        "eval plain.pth --save-predictions new",
+        "compare a.json a.json --report new",
+        "transfer released.pth new.pth",
+    ):
+        code, text = run(*shlex.split(command))
+        assert (code, "takes no new files" in text) == (2, True), text
+
+
+def test_the_name_alone_shows_the_help() -> None:
+    code, out, err = run_main()
+    assert (code, err) == (2, "")
+    assert "Usage: rmrkd" in out
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.ENOTDIR, 2), (errno.ENOSPC, 1)])
+def test_the_systems_own_errors_name_the_file(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), "some\x1bfile")
+
+    monkeypatch.setattr("rmrkd_cli.presets.load_preset", fail)
+    told = f"error: {os.strerror(number)}: `some\\x1bfile`\n"
+    assert run_main("presets", "demo") == (code, "", told)

@@ -1,0 +1,152 @@
+"""What a result record may hold: read from strangers' files, so every type, length and size is bounded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.visible import visible
+
+FORMAT = 1
+MAX_BYTES = 16 << 20  # a confusion matrix of 1000 classes
+_MAX_DEPTH = 20
+_HINT = "rmrkd eval CHECKPOINT --json result.json"
+_SHOWN = 10  # problems
+
+Line = Annotated[str, Field(max_length=5000)]
+Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Amount = Annotated[float, Field(ge=0.0, le=1e15)]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
+
+
+class _Part(BaseModel):
+    """Types as written, nothing converted; keys of later versions are left alone."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Protocol(_Part):
+    dataset: Line
+    split: Line
+    images: Whole
+    fingerprint: Line
+    classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=1000)]
+    scale: Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
+    scales: Annotated[list[Annotated[float, Field(gt=0.0, le=100.0)]], Field(min_length=1, max_length=100)]
+    flip: bool
+    mode: Line
+
+
+class _Metrics(_Part):
+    miou: Ratio | None
+    macc: Ratio | None
+    aacc: Ratio | None
+    iou: Ratios
+    accuracy: Ratios
+    dice: Ratios
+
+
+class _Training(_Part):
+    iterations: Whole | None = None
+    seconds: Amount | None = None
+    seconds_per_step: Amount | None = None
+    workers: Whole | None = None
+    batch_size: Whole | None = None
+    accumulate: Whole | None = None
+
+
+class _Latency(_Part):
+    median_ms: Amount
+    low_ms: Amount
+    high_ms: Amount
+
+
+class _Result(_Part):
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    protocol: _Protocol
+    metrics: _Metrics
+    matrix: Annotated[list[Annotated[list[Whole], Field(max_length=1000)]], Field(max_length=1000)] | None = None
+    label: Line | None = None
+    name: Line | None = None
+    role: Line | None = None
+    method: Line | None = None
+    seed: Whole | None = None
+    iterations: Whole | None = None
+    checkpoint: Line | None = None
+    parameters: Whole | None = None
+    macs: Whole | None = None
+    training: _Training | None = None
+    latency: _Latency | None = None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A `result.json`.
+
+    Raises:
+        RmrkdError: When it is not one, naming each key that is not as it should be.
+    """
+    record = _read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
+        raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", _HINT)
+    try:
+        checked = _Result.model_validate(record)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        lines = [f"  {_described(problem)}" for problem in found[:_SHOWN]]
+        more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        raise RmrkdError(
+            f"{len(found)} problem(s) in result file `{visible(path)}`:\n" + "\n".join(lines + more), _HINT
+        ) from error
+    classes = len(checked.protocol.classes)
+    for key in ("iou", "accuracy", "dice"):
+        count = len(getattr(checked.metrics, key))
+        if count != classes:
+            raise RmrkdError(f"`{path}`: metrics.{key} has {count} values for {classes} classes", _HINT)
+    return record
+
+
+def _described(problem: Any) -> str:
+    where = visible(".".join(str(part)[:100] for part in problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{where}: required, not given"
+    value = ascii(problem["input"])
+    got = value if len(value) <= 60 else f"{value[:57]}…"
+    what = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{where}: {what}, got {got}"
+
+
+def _read_json(path: Path) -> Any:
+    def refuse(text: str) -> float:
+        raise ValueError(f"{text} is no JSON")
+
+    try:
+        if not path.is_file():
+            raise RmrkdError(f"result file `{path}` does not exist", _HINT)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise RmrkdError(f"`{path}` is not a result file: it is larger than {MAX_BYTES >> 20} MiB", _HINT)
+        contents = json.loads(data.decode("utf-8"), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise RmrkdError(f"`{path}` is not a result file: {error}", _HINT) from error
+    if _too_deep(contents):
+        raise RmrkdError(f"`{path}` is not a result file: it is nested deeper than {_MAX_DEPTH} levels", _HINT)
+    return contents
+
+
+def _too_deep(contents: Any) -> bool:
+    level = [contents]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+        if not level:
+            return False
+    return True
