@@ -197,12 +197,9 @@ def _show(report: Report) -> None:
         console.write("")
     root, groups = str(report.info.root), grouped(report.findings)
     if groups:
-        console.write(f"Below {visible_lines(root)}:
-")
+        console.write(f"Below {visible_lines(root)}:\n")
     for group in groups:
-        console.write("
-".join(visible_lines(line) for line in _group_lines(group, root)) + "
-")
+        console.write("\n".join(visible_lines(line) for line in _group_lines(group, root)) + "\n")
 
 
 def _group_lines(group: Group, root: str) -> list[str]:
