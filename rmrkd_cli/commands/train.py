@@ -14,6 +14,7 @@ from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
+    from rmrkd_cli.engine.job import TrainJob
     from rmrkd_cli.engine.run_dir import RunDir
     from rmrkd_cli.report import Record
     from rmrkd_cli.schema import Preset
@@ -207,8 +208,9 @@ def train_command(
     kind, count = choose_device(device.value, None if dry_run else gpus)
     if dry_run:
         from rmrkd_cli.engine.dry_run import dry_run as rehearse
+        from rmrkd_cli.engine.plan import roles_of
 
-        for line in rehearse(resolved, _roles(resolved), kind):
+        for line in rehearse(resolved, roles_of(resolved), kind):
             console.write_line(line)
         return
     cluster = cluster_of(
@@ -236,11 +238,11 @@ def train(
     """
     from rmrkd_cli import console
     from rmrkd_cli.engine import preflight
-    from rmrkd_cli.engine.job import TrainJob
     from rmrkd_cli.engine.launch import execute
+    from rmrkd_cli.engine.plan import check_comparable, plan_of
     from rmrkd_cli.report import read_record
 
-    plan = _plan(preset, work_dir)
+    plan = plan_of(preset, work_dir)
     if cluster.is_first:
         for own, files in plan:
             files.check(own, resume=resume, fresh=fresh, force=force)
@@ -249,7 +251,7 @@ def train(
     left = [(own, files) for own, files in plan if not (resume and files.finished)]
     roles: list[str] = [own.role for own, _ in left]
     if cluster.is_first and "baseline" not in roles:
-        _compare_with_finished(plan, roles, cluster, force=force)
+        check_comparable(plan, roles, cluster, force=force)
     waiting = preset if plan[0][0].role == "teacher" else plan[-1][0]
     store = preflight.check(waiting, roles, device=device, workers=cluster.size)
     with store or nullcontext() as kept, ExitStack() as held:
@@ -259,73 +261,23 @@ def train(
                 files.claim(own, fresh=fresh)
         if kept is not None:
             console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
+        if roles[-1:] == ["distill"] and len(roles) > 1 and waiting.teacher.checkpoint is not None:
+            # before the baseline, which may take days
+            execute(_job(*plan[-1], device, only_measure=True), cluster)
         for own, files in plan:
             if own.role not in roles:
                 console.say(f"{own.role} is finished already: {files.path}")
                 continue
-            job = TrainJob(
-                preset=own.model_dump(mode="json"), role=own.role, run_dir=str(files.path), device=device,
-                decoded=kept.path if kept is not None else None, force=force,
-            )  # fmt: skip
-            execute(job, cluster)
+            execute(_job(own, files, device, decoded=kept.path if kept is not None else None, force=force), cluster)
     return [read_record(files.result) for _, files in plan] if cluster.is_first else []
 
 
-def _plan(preset: Preset, work_dir: Path | None) -> list[tuple[Preset, RunDir]]:
-    """The preset of each role to be trained, and its directory."""
-    from rmrkd_cli.engine.run_dir import RunDir, run_path
+def _job(preset: Preset, files: RunDir, device: str, **how: Any) -> TrainJob:
+    from rmrkd_cli.engine.job import TrainJob
 
-    root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
-    return [
-        (
-            preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)}),
-            RunDir(run_path(root, role, preset.method)),
-        )
-        for role in _roles(preset)
-    ]
-
-
-def _compare_with_finished(
-    plan: list[tuple[Preset, RunDir]], left: list[str], cluster: Cluster, *, force: bool
-) -> None:
-    """A student that is still to be trained must see the batches that the finished baseline saw.
-
-    Raises:
-        RmrkdError: When it would not; with `force` that is only said.
-    """
-    from rmrkd_cli import console
-    from rmrkd_cli.report import read_record
-
-    finished = [files for own, files in plan if own.role == "baseline"]
-    if not finished or not left:
-        return
-    trained = read_record(finished[0].result).get("training") or {}
-    schedule = plan[-1][0].schedule
-    before = [trained.get(key) for key in ("workers", "batch_size", "accumulate")]
-    now = [cluster.size, schedule.batch_size, schedule.accumulate]
-    if None in before or before == now:
-        return
-    shown = ["{} worker(s) x {} images x {} pass(es)".format(*numbers) for numbers in (before, now)]
-    told = f"the finished baseline was trained by {shown[0]}, {' and '.join(left)} would be by {shown[1]}"
-    if not force:
-        raise RmrkdError(f"{told}: their results could not be compared", "--force to go on all the same")
-    console.say(f"{told}: their results are not comparable")
-
-
-def _roles(preset: Preset) -> list[str]:
-    if preset.role != "all":
-        return [preset.role]
-    return [*(["teacher"] if preset.teacher.checkpoint is None else []), "baseline", "distill"]
-
-
-def _teacher_for(preset: Preset, role: str, root: Path) -> Any:
-    """A preset that trains its own teacher finds it beside the other roles."""
-    if role != "distill" or preset.teacher.checkpoint is not None:
-        return preset.teacher
-    from rmrkd_cli.schema import CheckpointSource
-
-    source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
-    return preset.teacher.model_copy(update={"checkpoint": source})
+    return TrainJob(
+        preset=preset.model_dump(mode="json"), role=preset.role, run_dir=str(files.path), device=device, **how
+    )
 
 
 def _show(records: list[Record], preset: Preset) -> None:

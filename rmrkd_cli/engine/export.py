@@ -1,15 +1,70 @@
-"""The student as others read it: the config inside its plain mmsegmentation checkpoint."""
+"""What a run leaves for others: the student as a plain mmsegmentation checkpoint, with its config and origin inside."""
 
 from __future__ import annotations
 
 import pprint
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from rmrkd_cli import __version__
+from rmrkd_cli.checkpoint import load_into, read_checkpoint, save_torch
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.transforms import NORMALIZE
+from rmrkd_cli.engine.build import Built
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.machine import device_name
+from rmrkd_cli.engine.progress import Progress
+from rmrkd_cli.schema import Preset, Schedule
 
 _MMSEG_TYPES = {"cityscapes": "CityscapesDataset", "voc12aug": "PascalVOCDataset", "ade20k": "ADE20KDataset"}
+
+
+def write_student(network: nn.Module, meta: Mapping[str, Any], path: Path) -> None:
+    """A plain mmsegmentation checkpoint, read back into the network before it counts."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_torch({"meta": dict(meta), "state_dict": state}, path)
+    load_into(network, read_checkpoint(path, verified=True).student(), str(path))
+
+
+def checkpoint_meta(
+    kind: str, *, preset: Preset, role: str, info: DatasetInfo, built: Built, iteration: int
+) -> dict[str, Any]:
+    """What every checkpoint of a run says of itself."""
+    return {
+        "kind": kind,
+        "CLASSES": tuple(info.classes),
+        "PALETTE": [list(colour) for colour in info.palette],
+        "config": mmseg_config_text(built.config, info),
+        "preset": preset.model_dump(mode="json", exclude_none=True),
+        "dataset": info.name,
+        "role": role,
+        "method": preset.method,
+        "seed": preset.seed,
+        "iterations": iteration,
+        "sources": built.sources,
+        "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def training_facts(progress: Progress, schedule: Schedule, here: World) -> dict[str, Any]:
+    """What training took and met, for the result's record."""
+    return {
+        "iterations": progress.iteration,
+        "seconds": progress.seconds,
+        "seconds_per_step": progress.seconds / max(1, progress.iteration),
+        "skipped_steps": progress.skipped,
+        "left_out_images": progress.left_out,
+        "left_out_files": progress.left_out_files,
+        "changes": progress.changes,
+        "workers": here.size,
+        "batch_size": schedule.batch_size,
+        "accumulate": schedule.accumulate,
+        "device": device_name(here.device),
+    }
 
 
 def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:

@@ -20,6 +20,7 @@ class TrainJob:
         device: "cpu" or "cuda".
         decoded: Where the decoded training images are kept, if anywhere.
         force: Going on with another number of workers or images a step is wanted.
+        only_measure: Nothing is trained; the teacher is measured.
     """
 
     preset: dict[str, Any]
@@ -28,6 +29,7 @@ class TrainJob:
     device: str
     decoded: str | None = None
     force: bool = False
+    only_measure: bool = False
 
     def parsed(self) -> Preset:
         return Preset.model_validate(self.preset)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rmrkd_cli import __version__
-from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, load_into, read_checkpoint, save_torch, write_text
+from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, write_text
 from rmrkd_cli.console import Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.decoded import DecodedImages
@@ -29,7 +28,7 @@ from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
-from rmrkd_cli.engine.export import mmseg_config_text
+from rmrkd_cli.engine.export import checkpoint_meta, training_facts, write_student
 from rmrkd_cli.engine.finite import (
     MOST_IN_ROW,
     MOST_OVERFLOWS,
@@ -42,7 +41,7 @@ from rmrkd_cli.engine.finite import (
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
-from rmrkd_cli.engine.machine import device_name, peak_memory, reset_peak_memory
+from rmrkd_cli.engine.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
@@ -54,13 +53,16 @@ from rmrkd_cli.signals import StopRequest, stop_requests
 
 
 def run_training(job: TrainJob) -> None:
-    """Trains one role; leaves checkpoints, log, student and result in the run's directory."""
+    """Trains one role, or only measures its teacher; leaves checkpoints, log, student and result in its directory."""
     launched = ERRORS in os.environ
     with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
         reset_peak_memory(job.device)
         try:
             training = Training(job, here, shown)
             with stop_requests(patient=launched) as stop:  # before and after there is nothing to save
+                training.measure_teacher(stop)
+                if job.only_measure:
+                    return
                 matrix = training.run(stop)
             if stop.signum:  # after the last agreement
                 training.leave(stop.signum)
@@ -99,6 +101,23 @@ class Training:
         self.logged = self._clock()
         self.teacher_before = self.model.teacher_digest()
 
+    def measure_teacher(self, stop: StopRequest) -> None:
+        """Before the first step, and before anything is written; a run that is resumed has the same teacher.
+
+        Raises:
+            RmrkdError: When its mIoU is below the floor.
+            Interrupted: After a signal.
+        """
+        teacher, self.stop = self.model.teacher, stop
+        if teacher is None or self.progress.iteration:
+            return
+        samples = teacher_check.chosen(self.val_samples)
+        matrix, stopped = self._count(teacher, samples, "teacher", prepared=True)
+        if stopped:
+            name = signal.Signals(stopped).name
+            raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
+        self.shown.say(teacher_check.judge(matrix, len(samples), len(self.val_samples), self.preset))
+
     def run(self, stop: StopRequest) -> ConfusionMatrix:
         """The loop: step, log, evaluate, save; returns the counts of the last evaluation.
 
@@ -107,8 +126,6 @@ class Training:
         """
         schedule, progress, self.stop = self.schedule, self.progress, stop
         self._announce()
-        if self.model.teacher is not None and progress.iteration == 0:
-            self._measure_teacher(self.model.teacher)
         self.journal = Journal(
             self.files, self.shown, self.role, total=schedule.iters, done=progress.iteration, lines=progress.log_lines
         )
@@ -265,19 +282,6 @@ class Training:
         self.model.train()
         return matrix
 
-    def _measure_teacher(self, teacher: nn.Module) -> None:
-        """Before the first step, and before anything is written; a run that is resumed has the same teacher.
-
-        Raises:
-            RmrkdError: When its mIoU is below the floor.
-        """
-        samples = teacher_check.chosen(self.val_samples)
-        matrix, stopped = self._count(teacher, samples, "teacher", prepared=True)
-        if stopped:
-            name = signal.Signals(stopped).name
-            raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
-        self.shown.say(teacher_check.judge(matrix, len(samples), len(self.val_samples), self.preset))
-
     def _count(
         self, network: nn.Module, samples: list[Sample], title: str, *, prepared: bool = False
     ) -> tuple[ConfusionMatrix, int]:
@@ -324,43 +328,18 @@ class Training:
         """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
         if self.here.is_first:
             network = self.model.student
-            meta = self._meta(STUDENT_KIND)
-            state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-            save_torch({"meta": meta, "state_dict": state}, self.files.student)
-            load_into(network, read_checkpoint(self.files.student).student(), str(self.files.student))
-            training = {
-                "iterations": self.progress.iteration,
-                "seconds": self.progress.seconds,
-                "seconds_per_step": self.progress.seconds / max(1, self.progress.iteration),
-                "skipped_steps": self.progress.skipped,
-                "changes": self.progress.changes,
-                "left_out_images": self.progress.left_out,
-                "left_out_files": self.progress.left_out_files,
-                "workers": self.here.size,
-                "batch_size": self.schedule.batch_size,
-                "accumulate": self.schedule.accumulate,
-                "device": device_name(self.here.device),
-            }
+            write_student(network, self._meta(STUDENT_KIND), self.files.student)
             record = make_record(
                 matrix, protocol(self.info, self.val_samples, "val"), name=self.preset.name, role=self.role,
-                method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student), training=training,
-                best_miou=self.progress.best_miou, **cost(network, self.info.eval_scale),
+                method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
+                training=training_facts(self.progress, self.schedule, self.here), best_miou=self.progress.best_miou,
+                **cost(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)
         self.here.wait()
 
     def _meta(self, kind: str) -> dict[str, Any]:
-        return {
-            "kind": kind,
-            "CLASSES": tuple(self.info.classes),
-            "PALETTE": [list(colour) for colour in self.info.palette],
-            "config": mmseg_config_text(self.built.config, self.info),
-            "preset": self.preset.model_dump(mode="json", exclude_none=True),
-            "dataset": self.info.name,
-            "role": self.role,
-            "method": self.preset.method,
-            "seed": self.preset.seed,
-            "iterations": self.progress.iteration,
-            "sources": self.built.sources,
-            "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
-        }
+        return checkpoint_meta(
+            kind, preset=self.preset, role=self.role, info=self.info, built=self.built,
+            iteration=self.progress.iteration,
+        )  # fmt: skip
