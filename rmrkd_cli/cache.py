@@ -35,20 +35,6 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_beside(path: Path, contents: bytes) -> None:
-    """Puts a file in place as a whole, replacing what is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as out:
-            out.write(contents)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
     """The file at `url`, downloaded once into the cache and checked before it gets its name.
 

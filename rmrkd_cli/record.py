@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.visible import visible
+from rmrkd_cli.visible import HIDDEN, visible
 
 FORMAT = 1
 MAX_BYTES = 16 << 20  # a confusion matrix of 1000 classes
@@ -150,3 +150,9 @@ def _too_deep(contents: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def to_json(contents: Any) -> str:
+    """Strict JSON: no NaN, and as escapes what a terminal would act on."""
+    text = json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.record import FORMAT
 from rmrkd_cli.record import read_record as read_record
-from rmrkd_cli.visible import HIDDEN, visible
+from rmrkd_cli.record import to_json as to_json
+from rmrkd_cli.visible import visible
 
 Record = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -153,12 +153,6 @@ def gap_line(records: Sequence[Record]) -> str | None:
     if teacher <= baseline:
         return f"{gained}; the teacher is not above the baseline"
     return f"{gained}, {100 * (distilled - baseline) / (teacher - baseline):.0f} % of the gap to the teacher"
-
-
-def to_json(contents: Any) -> str:
-    """Strict JSON: no NaN, and as escapes what a terminal would act on."""
-    text = json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def to_csv(table: Table) -> str:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.checkpoint import link_or_copy, load_into, read_checkpoint, save_atomic, save_torch
+from rmrkd_cli.atomic import link_or_copy, save_atomic
+from rmrkd_cli.checkpoint import load_into, read_checkpoint, save_torch
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.inspection.config_text import parse_config_text
 from tests.cli import rmrkd

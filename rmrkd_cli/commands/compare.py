@@ -136,7 +136,7 @@ def _beside(file: Path, record: Record) -> Path | None:
 
 def _write_report(records: list[Record], folder: Path) -> None:
     from rmrkd_cli import report
-    from rmrkd_cli.checkpoint import write_text
+    from rmrkd_cli.atomic import write_text
 
     write_text(report.to_html("Comparison", records), folder / "index.html")
     write_text(report.to_csv(report.class_table(records)), folder / "classes.csv")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.commands.options import DataRoot, JsonOut, check_json_out, dataset_name
+from rmrkd_cli.commands.options import DataRoot, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.visible import visible_lines
 
@@ -68,7 +68,7 @@ def check_command(
     if not report.cached:
         console.say("the cache cannot be written: the next check reads everything again (RMRKD_CACHE=DIR)")
     if json_out is not None:
-        _write_json(_as_json(report), json_out)
+        write_json(_as_json(report), json_out)
     if json_out != "-":
         _show(report)
     if wrong := errors(report.findings):
@@ -286,17 +286,3 @@ def _split_json(report: Report, split: SplitReport) -> dict[str, Any]:
         "ignored": split.ignored,
         "share": {name: p / total if total else 0.0 for name, p in zip(report.info.classes, split.pixels, strict=True)},
     }
-
-
-def _write_json(contents: Any, target: str) -> None:
-    """As the other commands' `--json`, without what those need for it."""
-    import json
-
-    from rmrkd_cli import console
-    from rmrkd_cli.cache import write_beside
-
-    text = json.dumps(contents, indent=2) + "\n"
-    if target == "-":
-        console.write(text)
-    else:
-        write_beside(Path(target), text.encode())

@@ -133,13 +133,17 @@ def check_json_out(target: str | None) -> None:
 
 
 def write_json(contents: Any, target: str) -> None:
-    """Results as JSON, into a file or (`-`) on stdout; one record alone is not wrapped in a list."""
-    from rmrkd_cli import console
-    from rmrkd_cli.checkpoint import write_text
-    from rmrkd_cli.report import to_json
+    """Results as JSON, into a file or (`-`) on stdout; one record alone is not wrapped in a list.
 
-    alone = contents[0] if isinstance(contents, list) and len(contents) == 1 else contents
+    Raises:
+        RunError: When the file cannot be written.
+    """
+    from rmrkd_cli import console
+    from rmrkd_cli.atomic import write_text
+    from rmrkd_cli.record import to_json
+
+    text = to_json(contents[0] if isinstance(contents, list) and len(contents) == 1 else contents)
     if target == "-":
-        console.write(to_json(alone))
+        console.write(text)
     else:
-        write_text(to_json(alone), Path(target))
+        write_text(text, Path(target))

@@ -60,7 +60,8 @@ def transfer(
     """
     import torch
 
-    from rmrkd_cli.checkpoint import STUDENT_KIND, read_checkpoint, save_torch, write_text
+    from rmrkd_cli.atomic import write_text
+    from rmrkd_cli.checkpoint import STUDENT_KIND, read_checkpoint, save_torch
 
     check_new_file(target, force=True, inputs=[source])
     check_new_file(config, force=True, inputs=[source, target])
@@ -115,7 +116,7 @@ def _save_safetensors(tensors: dict[str, Any], meta: dict[str, Any], target: Pat
 
     from safetensors.torch import save_file
 
-    from rmrkd_cli.checkpoint import save_atomic
+    from rmrkd_cli.atomic import save_atomic
 
     text = json.dumps(meta, default=str)
     save_atomic(lambda partial: save_file(tensors, partial, {"format": "pt", "rmrkd": text}), target)

@@ -15,7 +15,7 @@ from rmrkd_cli.data.known import Known
 from rmrkd_cli.data.samples import Sample, expected_tree, find_samples
 from rmrkd_cli.data.structure import leaks, present_splits, scan
 from rmrkd_cli.data.survey import survey
-from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # a split
 _QUICK_SECONDS = 2.0  # all splits together
@@ -151,7 +151,7 @@ def _spread(samples: list[Sample]) -> list[Sample]:
 
 
 def _save(known: Known, used: Sequence[Sample]) -> bool:
-    with suppress(OSError):
+    with suppress(RunError):
         known.save(used)
         return True
     return False

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.cache import cache_dir, write_beside
+from rmrkd_cli.atomic import save_atomic
+from rmrkd_cli.cache import cache_dir
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.facts import Facts
 from rmrkd_cli.data.samples import Sample
@@ -54,7 +55,7 @@ class Known:
         """Writes them down; `used` are the last ones that would be given up for want of room.
 
         Raises:
-            OSError: When the cache cannot be written.
+            RunError: When the cache cannot be written.
         """
         if not self._changed:
             with suppress(OSError):
@@ -63,7 +64,8 @@ class Known:
         first = [self._key(sample) for sample in used]
         keys = list(dict.fromkeys([*(key for key in first if key in self._pairs), *self._pairs]))[:_MOST_PAIRS]
         contents = {"version": _VERSION, "root": self.root, "pairs": {key: self._pairs[key] for key in keys}}
-        write_beside(self.path, json.dumps(contents, separators=(",", ":")).encode("utf-8", "surrogateescape"))
+        text = json.dumps(contents, separators=(",", ":")).encode("utf-8", "surrogateescape")
+        save_atomic(lambda partial: _fill(partial, text), self.path)
         kept = sorted(self.path.parent.glob("*.json"), key=_age)
         for path in kept[_MOST_FILES:]:
             with suppress(OSError):
@@ -110,3 +112,7 @@ def _age(path: Path) -> float:
         return -path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _fill(path: Path, contents: bytes) -> None:
+    path.write_bytes(contents)

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from rmrkd_cli import digest
-from rmrkd_cli.checkpoint import PARTIAL, link_or_copy, read_checkpoint, save_torch
+from rmrkd_cli.atomic import PARTIAL, link_or_copy
+from rmrkd_cli.checkpoint import read_checkpoint, save_torch
 from rmrkd_cli.errors import RmrkdError
 
 _NAME = re.compile(r"iter_(\d+)\.pth")

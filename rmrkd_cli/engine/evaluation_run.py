@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint, write_text
+from rmrkd_cli.atomic import write_text
+from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint
 from rmrkd_cli.console import screen
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import lost_loaders_named

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.checkpoint import cannot_write, write_text
+from rmrkd_cli.atomic import cannot_write, write_text
 from rmrkd_cli.engine.checkpoints import Checkpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import to_yaml

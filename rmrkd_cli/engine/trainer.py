@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND, write_text
+from rmrkd_cli.atomic import write_text
+from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND
 from rmrkd_cli.console import Screen, screen
 from rmrkd_cli.data.catalog import dataset_info
 from rmrkd_cli.data.decoded import DecodedImages
