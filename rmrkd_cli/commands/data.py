@@ -14,7 +14,7 @@ from rmrkd_cli.visible import visible_lines
 if TYPE_CHECKING:
     from rmrkd_cli.data.catalog import DatasetInfo
     from rmrkd_cli.data.check import Report, SplitReport
-    from rmrkd_cli.data.findings import Group
+    from rmrkd_cli.data.check.findings import Group
     from rmrkd_cli.data.prepare.work import Outcome
 
 _SHOWN = 5  # findings of one kind in a terminal; JSON has all
@@ -51,7 +51,7 @@ def check_command(
     """Find every missing, damaged or wrong file of a data set, and count the pixels of its classes."""
     from rmrkd_cli import console
     from rmrkd_cli.data.check import check
-    from rmrkd_cli.data.findings import errors
+    from rmrkd_cli.data.check.findings import errors
 
     check_json_out(json_out)
     info = _info(dataset, data_root, preset)
@@ -189,7 +189,7 @@ def _next_step(wrong: list[Any]) -> str:
 
 def _show(report: Report) -> None:
     from rmrkd_cli import console
-    from rmrkd_cli.data.findings import grouped
+    from rmrkd_cli.data.check.findings import grouped
 
     if report.splits:
         columns, rows = _share_table(report)
@@ -204,7 +204,7 @@ def _show(report: Report) -> None:
 
 def _group_lines(group: Group, root: str) -> list[str]:
     """Files below the root, each with what was found, and below those of one mend the mend."""
-    from rmrkd_cli.data.findings import TITLES
+    from rmrkd_cli.data.check.findings import TITLES
 
     lines = [f"{group.severity}: {TITLES[group.kind]} ({len(group.findings)})"]
     if group.kind == "absent-class":

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rmrkd_cli.data.check import check, quick_check
-from rmrkd_cli.data.facts import look_many, start_looking
+from rmrkd_cli.data.check.facts import look_many, start_looking
+from rmrkd_cli.data.check.findings import NOTE, errors
 from rmrkd_cli.data.files import SampleFiles
-from rmrkd_cli.data.findings import NOTE, errors
 from rmrkd_cli.data.intact import MAX_PIXELS, read_image, read_labels, verify
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
@@ -99,7 +99,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process for each of these would take half a second."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr("rmrkd_cli.data.survey.processes", lambda *_: nullcontext(map))
+    monkeypatch.setattr("rmrkd_cli.data.check.survey.processes", lambda *_: nullcontext(map))
 
 
 def encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:

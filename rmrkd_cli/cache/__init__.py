@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rmrkd_cli.download import FAILURES, download, file_name, reason_of
+from rmrkd_cli.cache.https import FAILURES, download, file_name, reason_of
+from rmrkd_cli.cache.partial import Partial, cannot_write, partial_for
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.partial import Partial, cannot_write, partial_for
 
 _CHUNK = 1 << 20
 Progress = Callable[[int, int], None]

@@ -14,7 +14,7 @@ from typing import Any
 from rmrkd_cli.atomic import save_atomic
 from rmrkd_cli.cache import cache_dir
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.facts import Facts
+from rmrkd_cli.data.check.facts import Facts
 from rmrkd_cli.data.samples import Sample
 
 _VERSION = 1

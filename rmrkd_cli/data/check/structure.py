@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.findings import ERROR, NOTE, Finding
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.samples import Line, Sample, mend_of_missing, mend_of_part, missing_parts, read_lines
 from rmrkd_cli.errors import RmrkdError
 

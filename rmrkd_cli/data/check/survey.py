@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rmrkd_cli.data.facts import Facts, look_many, start_looking
-from rmrkd_cli.data.known import Known, stamp_of
+from rmrkd_cli.data.check.facts import Facts, look_many, start_looking
+from rmrkd_cli.data.check.known import Known, stamp_of
 from rmrkd_cli.data.processes import processes
 from rmrkd_cli.data.samples import Sample
 

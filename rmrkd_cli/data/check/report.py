@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.facts import look
-from rmrkd_cli.data.findings import ERROR, Finding, errors
-from rmrkd_cli.data.judge import Looked, class_pixels, judge
-from rmrkd_cli.data.known import Known
+from rmrkd_cli.data.check.facts import look
+from rmrkd_cli.data.check.findings import ERROR, Finding, errors
+from rmrkd_cli.data.check.judge import Looked, class_pixels, judge
+from rmrkd_cli.data.check.known import Known
+from rmrkd_cli.data.check.structure import leaks, present_splits, scan
+from rmrkd_cli.data.check.survey import survey
 from rmrkd_cli.data.samples import Sample, expected_tree, find_samples
-from rmrkd_cli.data.structure import leaks, present_splits, scan
-from rmrkd_cli.data.survey import survey
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # a split

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.facts import Facts
+from rmrkd_cli.data.check.facts import Facts
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.files import IGNORE, label_tables
-from rmrkd_cli.data.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.samples import Sample
 
 _LABEL_IDS = range(34)  # of Cityscapes, before they become the 19 classes

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from rmrkd_cli.cache.partial import Partial
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.partial import Partial
 
 ANSWER_SECONDS = 20.0  # for the head of an answer, and between two bytes
 SLOWEST = 1024  # bytes a second

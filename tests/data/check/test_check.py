@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data import check as checks
+from rmrkd_cli.data.check import report as checks
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.check import check, quick_check
-from rmrkd_cli.data.facts import Facts, look
-from rmrkd_cli.data.findings import ERROR, NOTE, Finding, errors
-from rmrkd_cli.data.known import Known
+from rmrkd_cli.data.check.facts import Facts, look
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
+from rmrkd_cli.data.check.known import Known
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.schema import Preset
 from tests import trees
@@ -89,7 +89,7 @@ def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     first = check(info, workers=1)
     assert first.read == 8
     with monkeypatch.context() as patched:
-        patched.setattr("rmrkd_cli.data.survey.processes", lambda *_: pytest.fail("something is read"))
+        patched.setattr("rmrkd_cli.data.check.survey.processes", lambda *_: pytest.fail("something is read"))
         second = check(info, workers=1)
     assert (second.read, second.splits, second.findings) == (0, first.splits, first.findings)
     label = root / "trainannot" / "2.png"
