@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.check import report as checks
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.check import check, quick_check
+from rmrkd_cli.data.check import report as checks
 from rmrkd_cli.data.check.facts import Facts, look
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
 from rmrkd_cli.data.check.known import Known
