@@ -79,7 +79,10 @@ def show_table(
 
 
 def show_heading(text: str) -> None:
-    out.print(f"\n[bold]{_printable(text)}[/]", highlight=False, soft_wrap=True)
+    heading = _text(text)
+    heading.stylize("bold")
+    out.print()
+    out.print(heading, highlight=False, soft_wrap=True)
 
 
 def show_check(status: str, name: str, found: str, expected: str, mend: str) -> None:
@@ -88,16 +91,12 @@ def show_check(status: str, name: str, found: str, expected: str, mend: str) -> 
     grid.add_column(width=_STATUS_WIDTH)
     grid.add_column(width=_NAME_WIDTH)
     grid.add_column(overflow="fold")
-    text = _printable(found) + (f"; expected: {_printable(expected)}" if expected else "")
-    grid.add_row(f"[{_STYLES.get(status, 'none')}]{_printable(status)}[/]", _printable(name), text)
+    label = _text(status)
+    label.stylize(_STYLES.get(status, "none"))
+    grid.add_row(label, _text(name), _text(found + (f"; expected: {expected}" if expected else "")))
     out.print(grid, highlight=False)
     if mend:
-        out.print(f"{' ' * (_STATUS_WIDTH + 2)}mend: {_printable(mend)}", highlight=False, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Text from outside for rich: no markup, and no character that a terminal would obey."""
-    return escape("".join(character if character.isprintable() else repr(character)[1:-1] for character in text))
+        out.print(_text(f"{' ' * (_STATUS_WIDTH + 2)}mend: {mend}"), highlight=False, soft_wrap=True)
 
 
 def write(text: str) -> None:

@@ -63,3 +63,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
     path.write_text(TINY.format(root=camvid))
     return path
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every file had been right when the run began."""
+    monkeypatch.setattr("rmrkd_cli.engine.preflight.quick_check", lambda *_, **__: None)

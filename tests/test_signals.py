@@ -23,9 +23,17 @@ print("saved", stop.signum, flush=True)
 """
 
 
+def _default() -> None:
+    """Tests that are run under nohup inherit a SIGHUP that is ignored, and rmrkd leaves such a signal alone."""
+    for signum in signals.STOPS:
+        signal.signal(signum, signal.SIG_DFL)
+
+
 def started(patient: bool, rounds: int) -> subprocess.Popen[str]:
     code = CATCHING.format(patient=patient, rounds=rounds)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_default
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

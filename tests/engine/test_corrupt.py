@@ -30,12 +30,6 @@ def harmed(camvid: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the image had been whole when the run began."""
-    monkeypatch.setattr("rmrkd_cli.engine.preflight.quick_check", lambda *_, **__: None)
-
-
 def test_before_the_first_step_nothing_is_written(tiny: Path, harmed: Path, tmp_path: Path) -> None:
     with pytest.raises(RmrkdError, match=r"train/1\.png") as caught:
         run(tiny, tmp_path / "work", f"data.root={harmed}")

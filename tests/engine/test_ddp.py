@@ -49,6 +49,7 @@ def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> N
     assert "--force" in refused.value.hint
 
 
+@pytest.mark.usefixtures("begun")
 @pytest.mark.parametrize("loaders", [0, 1])
 def test_an_error_on_one_worker_is_told_once_in_its_own_words(
     tiny: Path, camvid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], loaders: int
@@ -65,6 +66,7 @@ def test_an_error_on_one_worker_is_told_once_in_its_own_words(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("begun")
 def test_an_error_in_a_loader_process_keeps_its_words(tiny: Path, camvid: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(camvid, tmp_path / "broken")
     Image.new("L", (96, 64), 77).save(broken / "valannot" / "1.png")

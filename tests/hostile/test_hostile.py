@@ -25,8 +25,10 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def forks() -> multiprocessing.context.ForkServerContext:
-    return server()
+def forks(tmp_path_factory: pytest.TempPathFactory) -> multiprocessing.context.ForkServerContext:
+    context = server()
+    run(context, ["--version"], tmp_path_factory.mktemp("first"), 60)  # the imports are made here, once for all
+    return context
 
 
 @pytest.fixture(scope="module")
