@@ -85,7 +85,8 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
     _check_plain(raw, path)
     if not isinstance(raw, Mapping):
         raise RmrkdError(f"`{path}` holds a {type(raw).__name__}, not a checkpoint")
-    state = raw.get("state_dict", raw)
+    model = raw.get("model")  # as timm and others name it
+    state = raw.get("state_dict", model if isinstance(model, Mapping) else raw)
     if not isinstance(state, Mapping):
         raise RmrkdError(f"`{path}` has a `state_dict` that is a {type(state).__name__}, not a mapping")
     tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
@@ -184,10 +185,11 @@ def _read_torch(path: Path, *, lazy: bool) -> Any:
 def _numpy_numbers() -> list[Any]:
     """What torch's own list of harmless names lacks of ours (`inspection.pickled` has all of them, with reasons)."""
     import numpy as np
-    from numpy._core.multiarray import scalar
+    from numpy._core.multiarray import _reconstruct, scalar
 
     kinds = [type(np.dtype(kind)) for kind in NUMPY_KINDS]
-    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]
+    old = [(made, f"numpy.core.multiarray.{made.__name__}") for made in (scalar, _reconstruct)]
+    return [*old, scalar, _reconstruct, np.dtype, np.ndarray, *kinds]
 
 
 def _check_plain(contents: Any, path: Path) -> None:

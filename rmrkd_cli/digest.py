@@ -7,14 +7,15 @@ of what torch wrote goes there, so that it travels with the file. (The archive's
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _LABEL = b"sha256:"
-_COMMENT = len(_LABEL) + 64
+COMMENT_BYTES = len(_LABEL) + 64
 _NO_COMMENT = b"\0\0"  # the length of the comment, the last two bytes that torch writes
-_LENGTH = _COMMENT.to_bytes(2, "little")
+_LENGTH = COMMENT_BYTES.to_bytes(2, "little")
 _BLOCK = 1 << 22
 
 
@@ -54,6 +55,11 @@ def damage(path: Path, *, required: bool = False) -> str:
     return "" if found == told else f"its bytes have the digest {found[:12]}…, it was written with {told[:12]}…"
 
 
+def told_digest(comment: bytes) -> bool:
+    """Whether an archive's comment is such a digest."""
+    return re.fullmatch(_LABEL + rb"[0-9a-f]{64}", comment) is not None
+
+
 class _HashingWriter:
     """The stream that torch writes to; keeps the error that torch would hide."""
 
@@ -78,7 +84,7 @@ class _HashingWriter:
 
 
 def _told(stream: BinaryIO, size: int) -> str | None:
-    tail = len(_LENGTH) + _COMMENT
+    tail = len(_LENGTH) + COMMENT_BYTES
     if size < tail:
         return None
     stream.seek(size - tail)
@@ -91,7 +97,7 @@ def _told(stream: BinaryIO, size: int) -> str | None:
 def _computed(stream: BinaryIO, size: int) -> str:
     digest = hashlib.sha256()
     stream.seek(0)
-    left = size - len(_LENGTH) - _COMMENT
+    left = size - len(_LENGTH) - COMMENT_BYTES
     while left and (block := stream.read(min(_BLOCK, left))):
         digest.update(block)
         left -= len(block)

@@ -52,7 +52,7 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
     """
     path = _find(name)
     raw = _read(path)
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"[^\w.+-]+", "-", path.stem).lstrip(".+-") or "preset")  # it names a folder
     problems: list[RmrkdError] = []
     with _noted(problems):
         _choose_method(raw, method, path)

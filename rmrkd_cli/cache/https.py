@@ -18,7 +18,7 @@ from rmrkd_cli.cache.partial import Partial
 from rmrkd_cli.errors import RmrkdError
 
 ANSWER_SECONDS = 20.0  # for the head of an answer, and between two bytes
-SLOWEST = 1024  # bytes a second
+SLOWEST = 10 << 10  # bytes a second
 SLOW_SECONDS = 30.0  # over which that is measured
 LARGEST = 8 << 30  # bytes
 ATTEMPTS = 3

@@ -22,9 +22,11 @@ from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.inspection.config_text import parse_config_text
+from rmrkd_cli.inspection.memory import bounded_memory
 from rmrkd_cli.models import build_network, network_config, shapes_of
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.schema import Preset
+from rmrkd_cli.yaml_text import read_yaml
 
 _NAME_IT = "say which one it is: --preset NAME (see `rmrkd presets`)"
 
@@ -80,9 +82,11 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str, *, all
     hint = "is it the network of another preset? " if given else ""
     told = load_into(network, state, path, hint=f"{hint}--allow-partial loads what fits", partial=allow_partial)
     try:
-        shapes_of(network)
+        with bounded_memory():
+            shapes_of(network)
     except Exception as error:  # a stranger's config can fit the weights and still not the network
-        raise RmrkdError(f"the network that `{path}` describes does not compute: {error}", _NAME_IT) from error
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RmrkdError(f"the network that `{path}` describes does not compute: {why}", _NAME_IT) from error
     return Loaded(network, checkpoint, preset, told)
 
 
@@ -161,9 +165,28 @@ def _own_preset(checkpoint: Checkpoint) -> Preset | None:
     if not isinstance(described, Mapping):
         return None
     try:
-        return Preset.model_validate(dict(described))
+        preset = Preset.model_validate(dict(described))
     except ValueError:
         return None
+    if preset.data.root is not None and not _is_of_this_place(checkpoint.path, preset.data.root):
+        preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": None})})
+    return preset
+
+
+def _is_of_this_place(path: Path, root: str) -> bool:
+    """Whether the checkpoint lies in a run's directory that names the same images.
+
+    One from elsewhere may name any folder of this machine.
+    """
+    config = path.parent / "config.yaml"
+    if not config.is_file():
+        return False
+    try:
+        written = read_yaml(config, "configuration")
+    except RmrkdError:
+        return False
+    data = written.get("data") if isinstance(written, dict) else None
+    return isinstance(data, dict) and data.get("root") == root
 
 
 def _classes_of(state: Mapping[str, Tensor], path: str) -> int:

@@ -54,7 +54,7 @@ def judge(matrix: ConfusionMatrix, images: int, of: int, preset: Preset) -> str:
     if floor is None and reported is not None:
         floor, why = reported / 2, f"half of the {reported:.2f} that its source reports"
     told = f"mIoU {miou:.2f} on {images} of {of} validation images"
-    if floor is not None and not miou >= floor:  # NaN, where no pixel has a class, is below
+    if floor and not miou >= floor:  # NaN, where no pixel has a class, is below any
         raise RmrkdError(
             f"the teacher has {told}, less than {floor:.2f} ({why}): it was not used",
             "are its classes those of the data set, in this order? `rmrkd eval` measures it whole; "

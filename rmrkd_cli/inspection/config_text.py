@@ -12,7 +12,7 @@ from rmrkd_cli.errors import RmrkdError
 
 _MOST_CHARACTERS = 1 << 18
 _MOST_DEPTH = 40
-_MOST_RANGE = 4096
+_MOST_RANGE = 256  # of which a text can hold thousands
 _CONSTANTS = ("True", "False", "None")
 _OPENING, _CLOSING, _OTHER = "([{", ")]}", ("=", ",", ":", "-")
 _KINDS = (

@@ -13,7 +13,7 @@ from rmrkd_cli.errors import RmrkdError
 
 MOST_NUMBER = 1 << 17  # of any whole number in a config: mmsegmentation loops over some of them
 MOST_PARAMETERS = 1 << 30
-MOST_LAYERS = 20_000
+MOST_LAYERS = 6_000
 _MOST_VALUES = 20_000
 _MOST_DEPTH = 30
 # The initialisers of mmcv that draw numbers; the other one, `Pretrained`, reads a file from anywhere.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MOST_STEPS = 1_000_000  # of a program; a ResNet-101 with optimizer and teacher takes 50,000
+_MOST_DIMENSIONS = 64  # as many as torch has
 _SHOWN = 120
 
 # Bytes of an element, by the class that stands for the storage in the file.
@@ -23,6 +24,8 @@ _STORAGES = {
     "torch.LongStorage": 8, "torch.IntStorage": 4, "torch.ShortStorage": 2, "torch.CharStorage": 1,
     "torch.ByteStorage": 1, "torch.BoolStorage": 1,
 }  # fmt: skip
+_ARRAY = "numpy.ndarray"
+MOST_NUMPY_BYTES = 1 << 20  # of all NumPy numbers in a file, of which OpenMMLab's hold a few
 NUMPY_KINDS = {"f8": 8, "f4": 4, "f2": 2, "i8": 8, "i4": 4, "i2": 2, "i1": 1, "u1": 1, "b1": 1}
 
 
@@ -71,6 +74,10 @@ class _NumpyScalar:
     """A number of NumPy's."""
 
 
+class _NumpyArray:
+    """A small array of such numbers."""
+
+
 class _Mapping(dict[Any, Any]):
     """An OrderedDict, the only kind of object whose attributes a program may set."""
 
@@ -90,6 +97,7 @@ class Program:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._encoded = 0
         self.value = self._follow(stream)
 
     def _follow(self, stream: BinaryIO) -> Any:
@@ -116,7 +124,7 @@ class Program:
         module, attribute = argument.split(" ", 1)
         module, attribute = NAME_MAPPING.get((module, attribute), (IMPORT_MAPPING.get(module, module), attribute))
         path = f"{module}.{attribute}"
-        if path not in _CALLS and path not in _STORAGES:
+        if path not in _CALLS and path not in _STORAGES and path != _ARRAY:
             raise Refused(f"{_short(path)} is not among what a checkpoint needs")
         self.push(_Name(path))
 
@@ -153,7 +161,7 @@ class Program:
         if not isinstance(target, dict) or len(items) % 2:
             raise Refused(f"it sets items of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int, float, bytes, tuple, type(None))):
+            if not isinstance(key, (str, int, float, bytes, type(None))):  # a nested tuple is hashed for ever
                 raise Refused(f"it has a {type(key).__name__} as key")
             target[key] = value
 
@@ -169,6 +177,8 @@ class Program:
         if isinstance(target, _Mapping) and isinstance(state, dict) and set(state) <= {"_metadata"}:
             return
         if isinstance(target, _NumpyKind) and state in [(3, order, None, None, None, -1, -1, 0) for order in "<>|="]:
+            return
+        if isinstance(target, _NumpyArray) and _numbers(state):
             return
         raise Refused(f"it sets the state of a {type(target).__name__}")
 
@@ -221,15 +231,20 @@ class Program:
         return made
 
     def encoded(self, arguments: tuple[Any, ...]) -> bytes:
-        """`_codecs.encode(text, "latin1")`, the bytes of one number."""
-        if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1" or len(arguments[0]) > 8:
+        """`_codecs.encode(text, "latin1")`, the bytes of numbers."""
+        if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1":
             raise Refused("it encodes a text")
+        self._encoded += len(arguments[0])
+        if self._encoded > MOST_NUMPY_BYTES:  # the same text can be encoded as often as there are steps
+            raise Refused(f"its NumPy numbers take more than {MOST_NUMPY_BYTES:,} bytes")
         return arguments[0].encode("latin1")
 
     def numpy_kind(self, arguments: tuple[Any, ...]) -> _NumpyKind:
         """`numpy.dtype("f8", False, True)`"""
-        if len(arguments) != 3 or arguments[0] not in NUMPY_KINDS or arguments[1:] not in ((False, True), (0, 1)):
-            raise Refused(f"it asks for NumPy's type {_short(arguments)}")
+        if len(arguments) != 3 or type(arguments[0]) is not str or arguments[0] not in NUMPY_KINDS:
+            raise Refused("it asks for a NumPy type that is no number")
+        if arguments[1:] not in ((False, True), (0, 1)):
+            raise Refused("it asks for a NumPy type that is no number")
         return _NumpyKind(NUMPY_KINDS[arguments[0]])
 
     def numpy_scalar(self, arguments: tuple[Any, ...]) -> _NumpyScalar:
@@ -240,18 +255,35 @@ class Program:
             raise Malformed("a NumPy number of another size than its type")
         return _NumpyScalar()
 
+    def numpy_array(self, arguments: tuple[Any, ...]) -> _NumpyArray:
+        """`numpy.core.multiarray._reconstruct(ndarray, (0,), b"b")`, empty until its state is set."""
+        if len(arguments) != 3 or arguments[0] != _Name(_ARRAY) or arguments[1:] != ((0,), b"b"):
+            raise Refused("it makes a NumPy object that is no array")
+        return _NumpyArray()
+
+
+def _numbers(state: Any) -> bool:
+    """Whether an array's state (version, shape, type, order, bytes) is that of numbers, as many as it has bytes for."""
+    if type(state) is not tuple or len(state) != 5:
+        return False
+    _, shape, kind, _, data = state
+    fits = _whole(0, shape) and isinstance(kind, _NumpyKind) and type(data) is bytes
+    return fits and math.prod(shape) * kind.width == len(data)
+
 
 def _whole(offset: Any, *shapes: Any) -> bool:
     """Whether offset, sizes and strides are whole numbers from 0 on, and as many."""
     return (
         type(offset) is int
-        and all(type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape) for shape in shapes)
-        and offset >= 0
+        and all(type(shape) is tuple and len(shape) <= _MOST_DIMENSIONS for shape in shapes)
+        and all(type(n) is int and 0 <= n < 1 << 63 for shape in (*shapes, (offset,)) for n in shape)
         and len({len(shape) for shape in shapes}) == 1
     )
 
 
 def _short(value: object) -> str:
+    if isinstance(value, (list, dict)) or (isinstance(value, tuple) and not all(type(n) is int for n in value)):
+        return f"a {type(value).__name__}"  # which can be small, and endless when it is printed
     text = f"`{value.path}`" if isinstance(value, _Name) else f"`{value}`"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…`"
 
@@ -265,6 +297,9 @@ _CALLS: dict[str, Callable[[Program, tuple[Any, ...]], Any]] = {
     # scalar(dtype("f8"), encode("…", "latin1"))
     "numpy.core.multiarray.scalar": Program.numpy_scalar,
     "numpy._core.multiarray.scalar": Program.numpy_scalar,  # the same since NumPy 2
+    # `meta.PALETTE` is a NumPy array where mmsegmentation drew the colours of a data set that has none
+    "numpy.core.multiarray._reconstruct": Program.numpy_array,
+    "numpy._core.multiarray._reconstruct": Program.numpy_array,
     "numpy.dtype": Program.numpy_kind,
     "_codecs.encode": Program.encoded,
 }

@@ -27,6 +27,8 @@ def why_not_plain(value: Any) -> str:
             elif isinstance(item, int) and not isinstance(item, bool):
                 if item.bit_length() > _MOST_DIGITS_BITS:
                     return f"it holds a whole number of {item.bit_length()} bits"
+            elif isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
+                continue
             elif not isinstance(item, _ATOMS):
                 return f"it holds a {type(item).__name__}"
             if count + len(below) > MOST_VALUES:

@@ -103,3 +103,4 @@ def test_the_floor_is_half_of_what_the_source_reports() -> None:
             assert told == "teacher: mIoU 46.67 on 3 of 9 validation images, its source reports 93.00"
     with pytest.raises(RmrkdError, match="mIoU nan"):
         judge(ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=1"]))
+    assert "mIoU nan" in judge(ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=0"]))

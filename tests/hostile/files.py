@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -183,6 +184,37 @@ def two_ends(path: Path) -> None:
 
 
 @file
+def a_name_in_another_case(path: Path) -> None:
+    """torch's reader does not mind the case, and takes either."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", p.student())
+        archive.writestr("x/DATA.PKL", p.student(meta=p.call(p.name("builtins", "bytearray"), p.number(3 << 30))))
+        archive.writestr("x/data/0", bytes(16))
+
+
+@file
+def directory_that_is_not_before_the_end(path: Path) -> None:
+    """Python looks for the directory before the end, torch where the end says that it is."""
+    p.archive(path, p.student())
+    whole = path.read_bytes()
+    count, length, offset = struct.unpack_from("<HLL", whole, len(whole) - 12)
+    directory = whole[offset : offset + length]
+    end = whole[-22:-6] + struct.pack("<LH", offset, 0)
+    path.write_bytes(whole[: offset + length] + directory + end)
+    assert count == 4
+
+
+@file
+def directory_of_a_million_entries(path: Path) -> None:
+    p.archive(path, p.student())
+    whole = path.read_bytes()
+    _, length, offset = struct.unpack_from("<HLL", whole, len(whole) - 12)
+    directory = whole[offset : offset + length] * 250_000
+    end = whole[-22:-14] + struct.pack("<HHLLH", 0xFFFF, 0xFFFF, len(directory), offset, 0)
+    path.write_bytes(whole[:offset] + directory + end)
+
+
+@file
 def storage_of_terabytes(path: Path) -> None:
     p.archive(path, p.checkpoint(state_dict=p.mapping(x=p.tensor(p.storage(1 << 40), (1 << 40,), (1,)))))
 
@@ -225,6 +257,31 @@ def tensor_made_by_its_class(path: Path) -> None:
 def text_encoded_often(path: Path) -> None:
     once = p.call(p.name("_codecs", "encode"), b"h\x00", p.text("latin1"))
     p.archive(path, p.PROTO + p.text("x" * (8 << 20)) + b"q\x00" + b"0]" + p.MARK + once * 1000 + b"e" + p.STOP)
+
+
+def doubled(times: int) -> bytes:
+    """A tuple of two of a tuple of two …: a few bytes each, and endless when it is hashed or printed."""
+    steps = (b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(times))
+    return b")q\x00" + b"".join(steps)
+
+
+@file
+def key_that_is_hashed_for_ever(path: Path) -> None:
+    p.archive(path, p.PROTO + doubled(60) + b"}h\x3cNs" + p.STOP)
+
+
+@file
+def argument_that_is_printed_for_ever(path: Path) -> None:
+    p.archive(path, p.PROTO + doubled(60) + p.name("numpy", "dtype") + b"h\x3cR" + p.STOP)
+
+
+@file
+def tensor_of_endless_dimensions(path: Path) -> None:
+    sizes = p.number(2**1000) + b"q\x00" + b"h\x00" * 60_000
+    made = p.call(
+        p.name("torch._utils", "_rebuild_tensor_v2"), p.storage(4), p.number(0), p.group(sizes), b")", b"\x89", b"N"
+    )
+    p.archive(path, p.checkpoint(state_dict=p.mapping(x=made)))
 
 
 @file
@@ -342,6 +399,10 @@ FILES |= {
     "config_of_endless_layers": plain(network(head="num_convs=10 ** 9,".replace("10 ** 9", "1000000000"))),
     "config_of_many_layers": plain(network(head="num_convs=100000,")),
     "config_of_a_huge_network": plain(network(backbone="stem_channels=100000, base_channels=100000")),
+    "config_of_many_ranges": plain("\n".join(f"x{n} = range(256)" for n in range(12_000))),
+    "config_that_pools_finely": plain(
+        network(head="pool_scales=(1, 30000),").replace("FCNHead", "PSPHead"),
+    ),
     "config_of_timm": plain(network(kind="TIMMBackbone")),
     "config_of_nonsense": plain("model = dict(type='EncoderDecoder', backbone=5, decode_head=[None, {1: 2}])"),
 }
