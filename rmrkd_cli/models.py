@@ -191,7 +191,8 @@ def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, what: 
         own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
         state, ignore = _without_prefix(state), _BEYOND_BACKBONE
     told = misfit(own, state, str(path), ignore)
-    if told and not source.allow_partial:
+    fits = any(key in state and state[key].shape == own[key].shape for key in own)
+    if told and not (source.allow_partial and fits):
         raise RmrkdError(told, _give_another(what))
 
 

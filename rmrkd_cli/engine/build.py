@@ -77,6 +77,7 @@ def build_distiller(
                 f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
             )
         sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
+        _tell_partial(sources["teacher"], "teacher", say)
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes)
     stages: dict[str, Stage] = {name: spec.stage for name, spec in preset.losses.items()}
@@ -110,10 +111,16 @@ def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: 
     return built
 
 
+def _tell_partial(found: dict[str, str], what: str, say: Say) -> None:
+    if "partial" in found:
+        say(f"of the {what}'s weights only what fits is loaded, the rest is random: {found['partial']}")
+
+
 def _start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, say: Say) -> Any:
     if spec.checkpoint is not None and what == "student":  # a teacher's checkpoint is what its role makes
         found = load_weights(network, spec.checkpoint, what=what)
         say(f"{what} starts from {found['source']}")
+        _tell_partial(found, what, say)
         return found
     if spec.init == "scratch":
         say(f"{what} starts from random weights")
