@@ -1,4 +1,4 @@
-"""Weights that do not cover their network: refused with the keys in groups, loaded as far as they fit where asked to."""
+"""Weights that do not cover their network: refused with the keys in groups, or loaded as far as they fit."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_what_fits_is_loaded_and_the_rest_said(
 ) -> None:
     outcome = rmrkd(
         "train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", half, "--allow-partial",
-        "--work-dir", tmp_path, "--max-iters", 1, "--set", "schedule.lr=1e-30", "--set", "schedule.min_lr=0",
+        "--work-dir", tmp_path, "--max-iters", 1, "--set", "schedule.lr=1e-9", "--set", "schedule.min_lr=0",
     )  # fmt: skip
     assert outcome.exit_code == 0
     assert "allow_partial: true" in (tmp_path / "baseline" / "config.yaml").read_text()
     ours, theirs = (read_checkpoint(path).state for path in (tmp_path / "baseline" / "student.pth", half))
-    assert torch.equal(ours["decode_head.conv_seg.weight"], theirs["decode_head.conv_seg.weight"])
+    assert torch.allclose(ours["decode_head.conv_seg.weight"], theirs["decode_head.conv_seg.weight"], atol=1e-6)
     assert "auxiliary_head.conv_seg.weight" in ours
 
 
@@ -71,3 +71,4 @@ def test_a_file_of_which_nothing_fits_is_refused_all_the_same(tiny: Path, tmp_pa
     )  # fmt: skip
     assert outcome.exit_code == 2
     assert "does not fit" in outcome.message
+    assert not (tmp_path / "work").exists()
