@@ -7,19 +7,23 @@ here, the decoder notices data that stops too early, and a changed byte in betwe
 from __future__ import annotations
 
 import io
-import os
 import re
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rmrkd_cli.data.regular import opened, read_regular, why
 from rmrkd_cli.errors import CorruptError, RunError
 
-MAX_PIXELS = 1 << 28  # a header can claim anything, and memory is taken by what it claims
-_MAX_BYTES = 1 << 31
+# A header can claim anything, and memory is taken by what it claims: with these two, one picture stays under 1 GB, the
+# bytes of its file, its pixels and a decoder's copy of them together.
+MOST_DECODED_PIXELS = 1 << 27
+_MOST_BYTES = 1 << 29
+# All that Pillow may take a file for: it knows dozens of formats, and of some starts a program (Ghostscript for EPS).
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the frame headers, which hold height and width
@@ -42,7 +46,7 @@ def read_image(path: Path) -> Picture:
     """(H, W, 3), blue first, exactly as `cv2.imread` gives it.
 
     Raises:
-        CorruptError: Naming the file, when it is missing, damaged, or larger than `MAX_PIXELS`.
+        CorruptError: Naming the file, when it is missing, damaged, or larger than `MOST_DECODED_PIXELS`.
     """
     import cv2
 
@@ -72,17 +76,18 @@ def read_labels(path: Path) -> Picture:
     """
     data, _ = _read_whole(path, "a label map")
     try:
-        with _pil().open(io.BytesIO(data)) as picture:  # its size was found to be bounded
+        with _open(io.BytesIO(data)) as picture:  # its size was found to be bounded
             mode: str = picture.mode
-            raw: NDArray[Any] = np.asarray(picture)
+            shape, dtype = _form(picture)
+            right = len(shape) == 2 and dtype == np.uint8
+            labels: Picture | None = np.asarray(picture) if right else None  # others may take far more memory
     except Exception as error:  # Pillow raises what it happens to meet in a damaged file
-        raise _corrupt(path, "a label map", _first_line(error)) from error
-    if raw.ndim != 2 or raw.dtype != np.uint8:
+        raise _corrupt(path, "a label map", _pillow_said(error)) from error
+    if labels is None:
         raise RunError(
-            f"`{path}` must hold one 8-bit value a pixel, found {raw.dtype} of shape {raw.shape} (mode {mode})",
-            "colours are no classes: write one class index a pixel" if raw.ndim == 3 else "save it as an 8-bit PNG",
+            f"`{path}` must hold one 8-bit value a pixel, found {dtype} of shape {shape} (mode {mode})",
+            "colours are no classes: write one class index a pixel" if len(shape) == 3 else "save it as an 8-bit PNG",
         )
-    labels: Picture = raw
     return labels
 
 
@@ -99,36 +104,33 @@ def header_size(path: Path) -> Size:
     """The size in a picture's header; nothing else is read.
 
     Raises:
-        CorruptError: When there is none, or one larger than `MAX_PIXELS`.
+        CorruptError: When there is none, or one larger than `MOST_DECODED_PIXELS`.
     """
     try:
-        with _pil().open(path) as picture:
+        with opened(path) as stream, _open(io.BufferedReader(stream)) as picture:
             return _bounded(picture.height, picture.width)
     except _Damage as damage:
         raise _corrupt(path, "an image", str(damage)) from damage
     except Exception as error:  # Pillow raises what it happens to meet in a damaged file
-        raise _corrupt(path, "an image", _first_line(error)) from error
+        raise _corrupt(path, "an image", _pillow_said(error)) from error
 
 
 def _is_sound_png(path: Path) -> bool:
     """By its first bytes, with a size that may be decoded."""
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             start = stream.read(24)
     except OSError:
         return False
     size = _int(start[16:20]) * _int(start[20:24])
-    return start.startswith(_PNG) and 0 < size <= MAX_PIXELS
+    return start.startswith(_PNG) and 0 < size <= MOST_DECODED_PIXELS
 
 
 def _read_whole(path: Path, what: str) -> tuple[bytes, Size]:
     try:
-        with path.open("rb") as stream:
-            if (length := os.fstat(stream.fileno()).st_size) > _MAX_BYTES:
-                raise _corrupt(path, what, f"{length} bytes are more than {_MAX_BYTES >> 30} GiB")
-            data = stream.read()
+        data = read_regular(path, _MOST_BYTES)
     except OSError as error:
-        raise _corrupt(path, what, error.strerror or str(error)) from error
+        raise _corrupt(path, what, why(error)) from error
     try:
         size = _checked(data)
     except _Damage as damage:
@@ -147,8 +149,8 @@ def _checked(data: bytes) -> Size:
 
 
 def _bounded(height: int, width: int) -> Size:
-    if height * width > MAX_PIXELS:
-        raise _Damage(f"its header claims {width}x{height} pixels, at most {MAX_PIXELS} are read")
+    if height * width > MOST_DECODED_PIXELS:
+        raise _Damage(f"its header claims {width}x{height} pixels, at most {MOST_DECODED_PIXELS} are read")
     return Size(height, width)
 
 
@@ -197,13 +199,13 @@ def _check_other(data: bytes) -> Size:
     if data.lstrip()[:1] == b"<":
         raise _Damage("it holds text, not a picture (a web page that was saved under its name?)")
     try:
-        with _pil().open(io.BytesIO(data)) as picture:
+        with _open(io.BytesIO(data)) as picture:
             size = _bounded(picture.height, picture.width)
             picture.load()
     except _Damage:
         raise
     except Exception as error:  # Pillow raises what it happens to meet in a damaged file
-        raise _Damage("it is no picture" if "identify" in str(error) else _first_line(error)) from error
+        raise _Damage(_pillow_said(error)) from error
     return size
 
 
@@ -211,16 +213,26 @@ def _int(data: bytes | memoryview) -> int:
     return int.from_bytes(data, "big")
 
 
-def _pil() -> Any:
-    """Pillow without its own bound on pixels; here every header is checked against ours."""
+def _open(stream: IO[bytes]) -> Any:
+    """A picture by Pillow, without its own bound on pixels; here every header is checked against ours."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None
-    return Image
+    return Image.open(stream, formats=_FORMATS)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _form(picture: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that its pixels will have, of which none is decoded yet."""
+    from PIL import ImageMode
+
+    mode = ImageMode.getmode(picture.mode)
+    bands = (len(mode.bands),) if len(mode.bands) > 1 else ()
+    return (picture.height, picture.width, *bands), np.dtype(mode.typestr)
+
+
+def _pillow_said(error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return "it is no picture" if "identify" in told else (told or type(error).__name__).splitlines()[0]
 
 
 def _corrupt(path: Path, what: str, why: str) -> CorruptError:

@@ -9,7 +9,10 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from rmrkd_cli.data.catalog import DatasetInfo, Split
+from rmrkd_cli.data.regular import read_regular, why
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+
+MOST_LIST_BYTES = 1 << 26  # three million names
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,15 @@ def read_lines(path: Path) -> list[Line]:
     """The names in a list file; blank lines are left out.
 
     Raises:
-        RmrkdError: When it is no text.
+        RmrkdError: When it is no text, or more than `MOST_LIST_BYTES`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, MOST_LIST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise RmrkdError(f"the list `{path}` cannot be read: {why}", "one NAME a line, without suffix") from error
-    stripped = enumerate((line.strip() for line in text.split("\n")), 1)
+        told = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RmrkdError(f"the list `{path}` cannot be read: {told}", "one NAME a line, without suffix") from error
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    stripped = enumerate((line.strip() for line in lines), 1)
     return [Line(number, name, _name_problem(name)) for number, name in stripped if name]
 
 

@@ -38,13 +38,13 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
     if "distill" in roles:
         _check_file(preset.teacher.checkpoint, "teacher", preset)
     info = dataset_info(preset)
-    samples, _ = (find_samples(info, split) for split in ("train", "val"))
+    samples = {split: find_samples(info, split) for split in ("train", "val")}
     skip_corrupt = preset.schedule.skip_corrupt
-    quick_check(info, ("train", "val"), corrupt_in=("train",) if skip_corrupt else ())
+    quick_check(info, samples, corrupt_in=("train",) if skip_corrupt else ())
     _fetch(preset, roles)
     _check_weights(preset, roles, info.num_classes)
     wanted = preset.data.cache != "off" and roles
-    files = SampleFiles(info, samples)
+    files = SampleFiles(info, samples["train"])
     return create(preset.data.cache, files, skip_corrupt=skip_corrupt) if wanted else None
 
 

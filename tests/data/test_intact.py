@@ -21,11 +21,11 @@ from rmrkd_cli.data.check import check, quick_check
 from rmrkd_cli.data.check.facts import look_many, start_looking
 from rmrkd_cli.data.check.findings import NOTE, errors
 from rmrkd_cli.data.files import SampleFiles
-from rmrkd_cli.data.intact import MAX_PIXELS, read_image, read_labels, verify
+from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, read_image, read_labels, verify
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
 from tests import trees
-from tests.data.test_check import info_of
+from tests.data.check.test_check import info_of
 
 
 def claims(width: int, height: int) -> bytes:
@@ -92,7 +92,7 @@ def test_every_damage_is_told_by_the_loader_and_the_check(
     assert found[0].kind in ("corrupt-label", "corrupt-image", *(("missing-image",) if data is None else ()))
     assert str(path) in (found[0].file + found[0].text)
     with pytest.raises(RmrkdError, match=path.name):
-        quick_check(info, ["train"])
+        quick_check(info, {"train": samples})
 
 
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(suffix: str, tmp_path: Pa
     (tmp_path / f"x{suffix}").write_bytes(bytes(data))
     tracemalloc.start()
     for read in (read_image, read_labels):
-        with pytest.raises(CorruptError, match=rf"60000x60000 pixels, at most {MAX_PIXELS}"):
+        with pytest.raises(CorruptError, match=rf"60000x60000 pixels, at most {MOST_DECODED_PIXELS}"):
             read(tmp_path / f"x{suffix}")
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()

@@ -7,12 +7,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from rmrkd_cli.data.intact import Picture, read_image, read_labels, verify
+from rmrkd_cli.data.counts import value_counts
+from rmrkd_cli.data.intact import Picture, header_size, read_image, read_labels, verify
 from rmrkd_cli.errors import CorruptError, RunError
 
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG")  # libjpeg's, which decodes on all the same
@@ -30,6 +32,7 @@ class Facts:
         counts: Label value -> pixels.
         bad_image, bad_label: Why a file cannot be used, to stand behind its name.
         complaint: What the image's decoder printed while it decoded.
+        turned: The label map fits the image as it lies in its file, not as it is turned by what stands beside (EXIF).
     """
 
     image: tuple[int, int] | None = None
@@ -38,6 +41,7 @@ class Facts:
     bad_image: str = ""
     bad_label: str = ""
     complaint: str = ""
+    turned: bool = False
 
 
 def look(image: Path, label: Path, *, decode: bool = True) -> Facts:
@@ -60,6 +64,7 @@ def look(image: Path, label: Path, *, decode: bool = True) -> Facts:
         found["bad_label"] = _behind_name(error, label)
     if not decode and "image" in found and "label" in found and found["image"] != found["label"]:
         return look(image, label)  # a photograph may be turned by what stands beside its header
+    found["turned"] = _is_turned(image, found.get("image"), found.get("label"))
     return Facts(**found)  # type: ignore[arg-type]
 
 
@@ -79,6 +84,15 @@ def start_looking() -> None:
     _stderr = handle
 
 
+def _is_turned(path: Path, shape: object, label: object) -> bool:
+    """Only files whose sizes are each other's, height for width, are opened again."""
+    if not isinstance(shape, tuple) or not isinstance(label, tuple) or shape == label or shape[::-1] != label:
+        return False
+    with suppress(CorruptError):
+        return header_size(path) == label
+    return False
+
+
 def _complaint() -> str:
     """What was printed since it was last asked."""
     if _stderr is None or not (size := os.lseek(_stderr, 0, os.SEEK_CUR)):
@@ -90,7 +104,7 @@ def _complaint() -> str:
 
 
 def _counts(raw: Picture) -> dict[int, int]:
-    counts = np.bincount(raw.reshape(-1), minlength=256)
+    counts = value_counts(raw)
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 

@@ -70,8 +70,7 @@ def _of_pair(values: Values, split: str, sample: Sample, facts: Facts) -> list[F
         found.append(_bad_label(values.info, split, label, facts.bad_label))
     elif facts.image and facts.image != facts.label:
         text = f"is {_size(facts.label)}, its image `{image}` {_size(facts.image)}"
-        mend = "resize neither by hand: find the label map made for this image"
-        found.append(Finding(ERROR, "size-mismatch", split, label, text, mend))
+        found.append(Finding(ERROR, "size-mismatch", split, label, text, _TURNED if facts.turned else _OTHER_SIZE))
     if bad := values.bad(facts):
         found.append(_bad_values(values, split, label, facts, bad))
     elif facts.counts and facts.counts.keys() == {0, 255} and _much_255(facts) and values.info.num_classes > 1:
@@ -85,6 +84,11 @@ def _of_pair(values: Values, split: str, sample: Sample, facts: Facts) -> list[F
     return found
 
 
+_OTHER_SIZE = "resize neither by hand: find the label map made for this image"
+_TURNED = (
+    "the image is turned when it is read (EXIF orientation), its label map was made for it as it lies in the file: "
+    "take the orientation out of the image (`exiftool -Orientation= FILE`), or turn the label map"
+)
 _BINARY = "255 is ignored, so nothing but class 0 is learnt: write the class index (1) for 255"
 
 

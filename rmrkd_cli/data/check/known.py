@@ -104,7 +104,7 @@ def _facts(raw: Mapping[str, Any]) -> Facts:
     if not all(0 <= value <= 255 and pixels > 0 for value, pixels in counts.items()):
         raise ValueError("no label values")
     texts = {key: str(raw[key]) for key in ("bad_image", "bad_label", "complaint") if key in raw}
-    return Facts(counts=counts, **sizes, **texts)  # type: ignore[arg-type]
+    return Facts(counts=counts, turned=bool(raw.get("turned")), **sizes, **texts)  # type: ignore[arg-type]
 
 
 def _age(path: Path) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from rmrkd_cli.data.check.judge import Looked, class_pixels, judge
 from rmrkd_cli.data.check.known import Known
 from rmrkd_cli.data.check.structure import leaks, present_splits, scan
 from rmrkd_cli.data.check.survey import survey
-from rmrkd_cli.data.samples import Sample, expected_tree, find_samples
+from rmrkd_cli.data.samples import Sample, expected_tree
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # a split
@@ -98,13 +98,14 @@ def check(
     return Report(info, reports, findings, result.read, cached)
 
 
-def quick_check(info: DatasetInfo, splits: Sequence[str], *, corrupt_in: Sequence[str] = ()) -> None:
+def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, corrupt_in: Sequence[str] = ()) -> None:
     """What can be known before the first step without keeping anybody waiting: two seconds at most.
 
-    All pairs are there; up to 64 of a split, spread evenly, are whole, of one size, and hold no value that is no class;
-    and no file is unchanged in which an earlier check found an error.
+    Up to 64 pairs of a split, spread evenly, are whole, of one size, and hold no value that is no class; and no file is
+    unchanged in which an earlier check found an error.
 
     Args:
+        samples: Split -> its pairs, as `find_samples` gives them.
         corrupt_in: Splits in which files that cannot be read may be.
 
     Raises:
@@ -112,12 +113,11 @@ def quick_check(info: DatasetInfo, splits: Sequence[str], *, corrupt_in: Sequenc
     """
     known, deadline = Known(info), time.monotonic() + _QUICK_SECONDS
     findings: list[Finding] = []
-    pairs = {split: find_samples(info, split) for split in splits}
-    for number, (split, samples) in enumerate(pairs.items(), 1):
-        looked = [(sample, facts) for sample in samples if (facts := known.get(sample)) is not None]
+    for number, (split, pairs) in enumerate(samples.items(), 1):
+        looked = [(sample, facts) for sample in pairs if (facts := known.get(sample)) is not None]
         seen = {sample for sample, _ in looked}
-        share = time.monotonic() + (deadline - time.monotonic()) / (len(pairs) - number + 1)
-        for sample in _spread([sample for sample in samples if sample not in seen]):
+        share = time.monotonic() + (deadline - time.monotonic()) / (len(samples) - number + 1)
+        for sample in _spread([sample for sample in pairs if sample not in seen]):
             if time.monotonic() > share:
                 break
             looked.append((sample, look(sample.image, sample.label, decode=False)))

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.intact import MAX_PIXELS, Picture, read_labels
+from rmrkd_cli.data.counts import value_counts
+from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, Picture, read_labels
 from rmrkd_cli.data.prepare.place import clear_partials
 from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
 from rmrkd_cli.errors import RmrkdError, RunError
@@ -91,7 +92,7 @@ def from_label_ids(path: Path) -> Picture:
 
     ids = read_labels(path)
     table = np.array(train_ids(), np.int16)
-    strange = np.flatnonzero((np.bincount(ids.reshape(-1), minlength=256) > 0) & (table < 0))
+    strange = np.flatnonzero((value_counts(ids) > 0) & (table < 0))
     if strange.size:
         raise RunError(f"`{path}` holds {strange[0]}, which is no labelId of Cityscapes (0..33)")
     labels: Picture = cv2.LUT(ids, table.astype(np.uint8))
@@ -113,7 +114,7 @@ def from_polygons(path: Path) -> Picture:
             raise RunError(f"`{path}` has more than {_MOST_BYTES >> 20} MiB")
         annotation = Annotation()
         annotation.fromJsonText(path.read_text(encoding="utf-8"))
-        if not 0 < annotation.imgWidth * annotation.imgHeight <= MAX_PIXELS:
+        if not 0 < annotation.imgWidth * annotation.imgHeight <= MOST_DECODED_PIXELS:
             raise RunError(f"`{path}` is for an image of {annotation.imgWidth}x{annotation.imgHeight}")
         with redirect_stdout(printed), redirect_stderr(printed):
             picture = createLabelImage(annotation, "trainIds")

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rmrkd_cli.data.counts import value_counts
 from rmrkd_cli.data.intact import Picture, read_labels
+from rmrkd_cli.data.regular import read_regular, why
+from rmrkd_cli.data.samples import MOST_LIST_BYTES
 from rmrkd_cli.errors import RunError
 
 PARTIAL = ".rmrkd-partial"
@@ -51,9 +54,10 @@ def place_names(names: Iterable[str], target: Path) -> tuple[str, str]:
     if not os.path.lexists(target) and _place("".join(f"{name}\n" for name in wanted).encode(), target):
         return WRITTEN, ""
     try:
-        there = {line.strip() for line in target.read_text(encoding="utf-8").splitlines()} - {""}
+        text = read_regular(target, MOST_LIST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return CONFLICT, f"cannot be read: {error}"
+        return CONFLICT, f"cannot be read: {why(error) if isinstance(error, OSError) else error}"
+    there = {line.strip() for line in text.splitlines()} - {""}
     more, fewer = len(there - set(wanted)), len(set(wanted) - there)
     return (CONFLICT, f"has {more} names too many and lacks {fewer}") if more or fewer else (KEPT, "")
 
@@ -93,4 +97,4 @@ def strange_values(labels: Picture, allowed: Iterable[int]) -> list[int]:
     """Values that occur and are not allowed."""
     table = np.zeros(256, np.bool_)
     table[list(allowed)] = True
-    return [int(value) for value in np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)) if not table[value]]
+    return [int(value) for value in np.flatnonzero(value_counts(labels)) if not table[value]]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rmrkd_cli.data.intact import MAX_PIXELS, Picture
+from rmrkd_cli.data.intact import Picture
+from rmrkd_cli.data.prepare.mat5 import BadMat, measured
 from rmrkd_cli.data.prepare.place import clear_partials, place_names
 from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
+from rmrkd_cli.data.regular import read_regular, why
 from rmrkd_cli.data.samples import read_lines
 from rmrkd_cli.errors import RmrkdError, RunError
 
@@ -18,8 +20,7 @@ FULL = 10_582  # training images of the merged set
 _LISTS = Path("ImageSets/Segmentation")
 _LABELS = "SegmentationClassAug"
 _VALUES = (*range(21), 255)
-_MOST_BYTES = 1 << 28  # of a .mat file, inflated; a published one has less than 1 MB
-_COMPRESSED = 15  # the type of a compressed element
+_MOST_BYTES = 1 << 25  # of a .mat file; a published one has less than 1 MB
 _SHOWN = 3
 
 
@@ -66,13 +67,13 @@ def from_mat(path: Path) -> Picture:
     from scipy.io import loadmat
 
     try:
-        data = path.read_bytes()
+        data = measured(read_regular(path, _MOST_BYTES))
     except OSError as error:
-        raise RunError(f"`{path}` cannot be read: {error.strerror}") from error
-    if _inflated(data) > _MOST_BYTES:
-        raise RunError(f"`{path}` would take more than {_MOST_BYTES >> 20} MiB")
+        raise RunError(f"`{path}` cannot be read: {why(error)}") from error
+    except BadMat as error:
+        raise RunError(f"`{path}` is no .mat file that can be read: {error}") from error
     try:
-        truth: Any = loadmat(path, variable_names=["GTcls"]).get("GTcls")
+        truth: Any = loadmat(io.BytesIO(data), variable_names=["GTcls"]).get("GTcls")
     except Exception as error:  # a stranger's file: the reader raises what it happens to meet
         raise RunError(f"`{path}` is no .mat file that can be read: {type(error).__name__} {error}") from error
     if truth is None or truth.dtype.names is None or "Segmentation" not in truth.dtype.names or not truth.size:
@@ -80,28 +81,12 @@ def from_mat(path: Path) -> Picture:
     labels = truth.reshape(-1)[0]["Segmentation"]
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "uif" or not labels.size:
         raise RunError(f"`{path}`: `GTcls.Segmentation` is no matrix of numbers")
-    if labels.size > MAX_PIXELS or not ((labels >= 0) & (labels <= 255) & (labels == np.floor(labels))).all():
+    if not ((labels >= 0) & (labels <= 255) & (labels == np.floor(labels))).all():
         raise RunError(
             f"`{path}`: `GTcls.Segmentation` is {labels.shape}, {labels.min()}..{labels.max()}, no label map"
         )
     whole: Picture = labels.astype(np.uint8)
     return whole
-
-
-def _inflated(data: bytes) -> int:
-    """Bytes that the compressed elements of a .mat file become, counted no further than is allowed."""
-    order = "big" if data[126:128] == b"MI" else "little"
-    place, total = 128, len(data)
-    while place + 8 <= len(data) and total <= _MOST_BYTES:
-        kind, size = (int.from_bytes(data[place + at : place + at + 4], order) for at in (0, 4))  # type: ignore[arg-type]
-        if kind == _COMPRESSED:
-            inflater = zlib.decompressobj()
-            try:
-                total += len(inflater.decompress(data[place + 8 : place + 8 + size], _MOST_BYTES + 1))
-            except zlib.error:
-                break  # loadmat says what it thinks of it
-        place += 8 + size
-    return total
 
 
 def _voc(root: Path) -> Path:

@@ -17,6 +17,7 @@ from rmrkd_cli.data.check import report as checks
 from rmrkd_cli.data.check.facts import Facts, look
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
 from rmrkd_cli.data.check.known import Known
+from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.schema import Preset
 from tests import trees
@@ -27,6 +28,10 @@ from tests.data import faults
 def info_of(dataset: str, root: Path, **data: object) -> DatasetInfo:
     raw = {"dataset": dataset, "teacher": {"config": "x"}, "student": {"config": "x"}}
     return dataset_info(Preset.model_validate({**raw, "data": {"root": str(root), **data}}))
+
+
+def quick(info: DatasetInfo, splits: list[str]) -> None:
+    quick_check(info, {split: find_samples(info, split) for split in splits})
 
 
 def matches(finding: Finding, expected: faults.Expected) -> bool:
@@ -66,7 +71,7 @@ def test_a_clean_tree_has_no_error(dataset: str, tmp_path: Path) -> None:
     assert errors(report.findings) == []
     assert {finding.kind for finding in report.findings} <= {"absent-class"}
     assert list(report.splits) == ["train", "val"]
-    quick_check(report.info, ["train", "val"])
+    quick(report.info, ["train", "val"])
     outcome = rmrkd("data", "check", dataset, "--data-root", tmp_path / "tree")
     assert outcome.exit_code == 0
     assert "0 pairs read" in outcome.stdout
@@ -109,7 +114,7 @@ def test_a_damaged_cache_is_an_empty_one(damage: bytes, camvid: Path) -> None:
     path = Known(info).path
     whole = json.loads(path.read_bytes())
     path.write_bytes(damage)
-    assert all(Known(info).get(sample) is None for sample in checks.find_samples(info, "train"))
+    assert all(Known(info).get(sample) is None for sample in find_samples(info, "train"))
     assert check(info, workers=1).read == 8
     for key in whole["pairs"]:
         whole["pairs"][key][1] = {"counts": {"300": -1}}
@@ -173,7 +178,7 @@ def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
     data = (root / "train/1.png").read_bytes()
     (root / "train/1.png").write_bytes(data[:-20])
     with pytest.raises(RmrkdError) as caught:
-        quick_check(info_of("camvid", root), ["train", "val"])
+        quick(info_of("camvid", root), ["train", "val"])
     assert "2 problems" in caught.value.message
     assert "valannot/3.png` holds 77 (1 pixels)" in caught.value.message
     assert "train/1.png` cannot be read as an image" in caught.value.message
@@ -188,9 +193,9 @@ def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypa
     check(info, workers=1)
     monkeypatch.setattr(checks, "_QUICK_SECONDS", -1.0)
     with pytest.raises(RmrkdError, match=r"train/3\.png"):
-        quick_check(info, ["train", "val"])
+        quick(info, ["train", "val"])
     (root / "train/3.png").write_bytes((root / "train/2.png").read_bytes())
-    quick_check(info, ["train", "val"])
+    quick(info, ["train", "val"])
 
 
 def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +210,7 @@ def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(checks, "look", slow)
     monkeypatch.setattr(checks, "_QUICK_SECONDS", 0.3)
     started = time.monotonic()
-    quick_check(info, ["train", "val"])
+    quick(info, ["train", "val"])
     assert time.monotonic() - started < 1.0
     assert 2 <= looked.count("train") < 30
     assert 2 <= looked.count("val") < 30
@@ -218,7 +223,7 @@ def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     info = info_of("voc12aug", root)
-    quick_check(info, ["val"])
+    quick(info, ["val"])
     assert errors(check(info, ["val"], workers=1).findings) == []
 
 
@@ -263,7 +268,7 @@ def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
     assert f"rmrkd data prepare voc12aug --data-root {root} --sbd benchmark_RELEASE" in outcome.hint
     assert "(one NAME a line)" in outcome.message
     with pytest.raises(RmrkdError) as caught:
-        checks.find_samples(info_of("voc12aug", root), "train")
+        find_samples(info_of("voc12aug", root), "train")
     assert "rmrkd data prepare voc12aug" in caught.value.hint
 
 
