@@ -168,7 +168,8 @@ def _own_preset(checkpoint: Checkpoint) -> Preset | None:
         preset = Preset.model_validate(dict(described))
     except ValueError:
         return None
-    if preset.data.root is not None and not _is_of_this_place(checkpoint.path, preset.data.root):
+    strange = preset.dataset == "custom"  # its folders and lists may be anything, those of the others are known
+    if strange and preset.data.root is not None and not _is_of_this_place(checkpoint.path, preset.data.root):
         preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": None})})
     return preset
 

@@ -115,7 +115,7 @@ def test_what_is_not_the_file_leaves_nothing(server: Server, manner: str, messag
     [
         ("always-cut", "ended after 3000 of", 3, 3000),
         ("stalled", "no answer for 0.4 s", 3, 3000),
-        ("drip", "less than 1024 bytes a second", 1, None),
+        ("drip", f"less than {download.SLOWEST} bytes a second", 1, None),
     ],
 )
 def test_what_came_is_kept_and_said(server: Server, manner: str, message: str, requests: int, kept: int | None) -> None:

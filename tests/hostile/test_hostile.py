@@ -45,15 +45,20 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", FILES)
+PAIRS = [
+    (name, command)
+    for name in FILES
+    for command in COMMANDS
+    if command != "resume" or not name.startswith("safetensors")  # a run's directory holds none
+]
+
+
+@pytest.mark.parametrize(("name", "command"), PAIRS)
 def test_a_hostile_checkpoint_is_refused(
     name: str, command: str, hostile: dict[str, Path], camvid: Path, forks: multiprocessing.context.ForkServerContext
 ) -> None:
     file, folder = hostile[name], hostile[name].parent
     if command == "resume":
-        if file.suffix != ".pth":
-            return  # a run's directory holds none
         _interrupted_run(folder, camvid, file)
     before = contents(folder)
     end = run(forks, COMMANDS[command].format(file=file.name, root=camvid).split(), folder, 2 * SECONDS)
