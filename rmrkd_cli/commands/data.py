@@ -136,7 +136,7 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
     console.write(f"{outcome.counts['written']} files written, {outcome.counts['kept']} already there, all read again")
     console.write(f"images: {counts}")
     for notice in outcome.notices:
-        console.say(f"note: {notice}")
+        console.say(_printable(f"note: {notice}"))
     next_step = f"rmrkd data check {info.name} --data-root {outcome.root}"
     if outcome.problems:
         lines = [_printable(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]

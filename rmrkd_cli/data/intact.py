@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rmrkd_cli.data.regular import opened, read_regular, why
 from rmrkd_cli.errors import CorruptError, RunError
 
-# A header can claim anything, and memory is taken by what it claims: with these two, one picture stays under 1 GB, the
-# bytes of its file, its pixels and a decoder's copy of them together.
+# A header can claim anything, and memory is taken by what it claims: with these two, one picture stays under 1 GB, its
+# pixels (3 bytes each), and a decoder's copy of them or the bytes of its file together.
 MOST_DECODED_PIXELS = 1 << 27
 _MOST_BYTES = 1 << 29
 # All that Pillow may take a file for: it knows dozens of formats, and of some starts a program (Ghostscript for EPS).
@@ -55,9 +55,11 @@ def read_image(path: Path) -> Picture:
     try:
         if _is_sound_png(path):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # checks all checksums itself
-        else:  # from a file, cv2 takes half a JPEG for a whole one
-            data, _ = _read_whole(path, "an image")
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        elif (data := _read_whole(path, "an image")[0]).startswith(_JPEG):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # of a file it takes half for whole
+        else:
+            del data  # as large as its pixels where nothing is compressed
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise _corrupt(path, "an image", " ".join(str(error.err).split())) from error
     if image is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -17,11 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rmrkd_cli.data import intact
 from rmrkd_cli.data.check import check, quick_check
-from rmrkd_cli.data.check.facts import look_many, start_looking
+from rmrkd_cli.data.check.facts import _counts, look_many, start_looking
 from rmrkd_cli.data.check.findings import NOTE, errors
+from rmrkd_cli.data.counts import value_counts
 from rmrkd_cli.data.files import SampleFiles
-from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, read_image, read_labels, verify
+from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, header_size, read_image, read_labels, verify
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
 from tests import trees
@@ -251,3 +255,56 @@ def test_names_of_a_list_may_not_lead_out_of_the_data_set(tmp_path: Path) -> Non
     path.write_bytes(b"\xff\xfe2\x000\x00")
     with pytest.raises(RmrkdError, match="not UTF-8"):
         find_samples(info, "val")
+
+
+def test_no_program_is_started_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    started, program = tmp_path / "started", tmp_path / "bin/gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # looked for only once
+    path = tmp_path / "0.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as picture, suppress(OSError):
+        picture.load()
+    assert started.exists()  # so it would be found
+    started.unlink()
+    for read in (read_image, read_labels, verify, header_size):
+        with pytest.raises(CorruptError, match=r"0\.png` cannot be read as .*: it is no picture"):
+            read(path)
+    assert not started.exists()
+
+
+def test_every_format_of_the_list_is_one_of_pillows() -> None:
+    Image.init()
+    assert set(intact._FORMATS) <= set(Image.OPEN)
+
+
+def test_pillow_opens_files_in_one_place_alone() -> None:
+    package = Path(intact.__file__).parents[1]
+    assert [path.name for path in package.rglob("*.py") if "Image.open" in path.read_text()] == ["intact.py"]
+
+
+def test_values_are_counted_exactly_and_without_copies() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 256, (300, 500), dtype=np.uint8)
+    assert np.array_equal(value_counts(labels), np.bincount(labels.ravel(), minlength=256))
+    large = np.zeros((1, (1 << 24) + 3), np.uint8)  # more than a float32 counts
+    large[0, -2:] = 255
+    tracemalloc.start()
+    counts = value_counts(large)
+    assert _counts(large) == {0: (1 << 24) + 1, 255: 2}
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert (counts[0], counts[255], counts.sum()) == ((1 << 24) + 1, 2, large.size)
+
+
+def test_colours_are_refused_as_labels_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (2000, 2000)).save(tmp_path / "x.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(RunError, match=r"uint8 of shape \(2000, 2000, 3\) \(mode RGB\)"):
+        read_labels(tmp_path / "x.png")

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from rmrkd_cli.data.intact import read_labels
 from rmrkd_cli.data.prepare import cityscapes, work
 from rmrkd_cli.data.prepare.place import PARTIAL
+from rmrkd_cli.errors import RunError
 from tests.cli import Outcome, rmrkd
 
 NAMES = ("road", "sidewalk", "building", "sky", "car", "cargroup", "persongroup", "license plate", "static", "train")
@@ -170,6 +172,51 @@ def test_a_bad_polygon_file_is_named_and_the_others_are_made(contents: str, said
     assert f"`{bad}` " in outcome.message
     assert said in outcome.message
     assert len(targets(root)) == 5
+
+
+WHOLE = [[0, 0], [8192, 0], [8192, 4096], [0, 4096]]
+ZIGZAG = [[number * 7919 % 8192, number % 2 * 4095] for number in range(50_000)]
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn", "said"),
+    [
+        ((8192, 4096), [WHOLE] * 20_001, "has 20001 objects, at most 20000 are drawn"),
+        ((8192, 4096), [[[0, 0]] * 100_001] * 2, "has 200002 points, at most 200000 are drawn"),
+        ((8192, 4096), [WHOLE] * 20_000, "pixels to draw (edges included), at most 17179869184 are drawn"),
+        ((8192, 4096), [ZIGZAG], "pixels to draw (edges included), at most 17179869184 are drawn"),
+        ((8192, 4097), [], "is for an image of 8192x4097, at most 33554432 pixels are drawn"),
+        ((-9, -9), [], "is for an image of -9x-9"),
+    ],
+)
+def test_polygons_that_would_be_drawn_for_minutes_are_refused(
+    size: tuple[int, int], drawn: list[object], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.json"
+    objects = [{"label": "car", "polygon": polygon} for polygon in drawn]
+    path.write_text(json.dumps({"imgWidth": size[0], "imgHeight": size[1], "objects": objects}))
+    started = time.monotonic()
+    with pytest.raises(RunError) as caught:
+        cityscapes.from_polygons(path)
+    assert caught.value.message.startswith(f"`{path}` ")
+    assert said in caught.value.message
+    assert time.monotonic() - started < 3
+
+
+def test_where_label_maps_went_through_links_is_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("rmrkd_cli.console.say", told.append)
+    prepare(root)
+    assert "is a link" not in "".join(told)
+    (root / "gtFine").rename(tmp_path / "store")
+    (root / "gtFine").symlink_to(tmp_path / "store")
+    (tmp_path / "store/val").rename(tmp_path / "other")
+    (tmp_path / "store/val").symlink_to(tmp_path / "other")
+    assert prepare(root).exit_code == 0
+    for link, real in (("gtFine", "store"), ("gtFine/val", "other")):
+        assert f"note: `{root / link}` is a link: what is written there lies in `{tmp_path / real}`" in told
 
 
 def test_the_end_finds_a_label_map_of_another_size_than_its_image(root: Path) -> None:

@@ -102,7 +102,9 @@ def _from_list(
     try:
         lines = read_lines(path)
     except RmrkdError as error:
-        return [], [Finding(ERROR, "bad-list", split, str(path), error.message.partition("`: ")[2], error.hint)]
+        return [], [
+            Finding(ERROR, "bad-list", split, str(path), error.message.removeprefix(f"the list `{path}` "), error.hint)
+        ]
     findings, samples, seen = [], [], dict.fromkeys(before, "an earlier list")
     for line in lines:
         found = _bad_line(line, seen)

@@ -13,15 +13,15 @@ import numpy as np
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.counts import value_counts
-from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, Picture, read_labels
-from rmrkd_cli.data.prepare.place import clear_partials
+from rmrkd_cli.data.intact import Picture, read_labels
+from rmrkd_cli.data.prepare.place import clear_partials, linked
+from rmrkd_cli.data.prepare.polygons import read_polygons
 from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
 from rmrkd_cli.errors import RmrkdError, RunError
 
 IGNORED = 255
 _IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
 _VALUES = (*range(19), IGNORED)
-_MOST_BYTES = 1 << 26  # of a polygon file; the largest published one has 0.4 MB
 _TREE = """  {root}/
     gtFine/{{train,val,test}}/TOWN/NAME_gtFine_labelIds.png      (or NAME_gtFine_polygons.json)
     leftImg8bit/{{train,val,test}}/TOWN/NAME_leftImg8bit.png"""
@@ -46,6 +46,7 @@ def prepare_cityscapes(info: DatasetInfo, workers: int, on_progress: Progress) -
     clear_partials(info.root / "gtFine")
     outcome = run(tasks, workers, on_progress)
     outcome.root = info.root
+    outcome.notices += linked(info.root, (task.target for task in tasks))
     outcome.images = {split: len(members) for split, members in splits.items() if members}
     if outcome.images.get("test"):
         outcome.notices.append("the label maps published for `test` are empty: everything in them is ignored")
@@ -103,19 +104,15 @@ def from_polygons(path: Path) -> Picture:
     """Labels (H, W), drawn by cityscapesscripts.
 
     Raises:
-        RunError: When the file does not hold the polygons of an image.
+        RunError: When the file does not hold the polygons of an image, or more than are drawn in seconds.
     """
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2labelImg import createLabelImage
 
     printed = io.StringIO()
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RunError(f"`{path}` has more than {_MOST_BYTES >> 20} MiB")
         annotation = Annotation()
-        annotation.fromJsonText(path.read_text(encoding="utf-8"))
-        if not 0 < annotation.imgWidth * annotation.imgHeight <= MOST_DECODED_PIXELS:
-            raise RunError(f"`{path}` is for an image of {annotation.imgWidth}x{annotation.imgHeight}")
+        annotation.fromJsonText(read_polygons(path))
         with redirect_stdout(printed), redirect_stderr(printed):
             picture = createLabelImage(annotation, "trainIds")
     except SystemExit as error:  # the library's way to say that a label is unknown

@@ -18,6 +18,7 @@ from rmrkd_cli.data.samples import MOST_LIST_BYTES
 from rmrkd_cli.errors import RunError
 
 PARTIAL = ".rmrkd-partial"
+_SHOWN = 5
 WRITTEN, KEPT, CONFLICT = "written", "kept", "conflict"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 
@@ -67,6 +68,14 @@ def clear_partials(folder: Path) -> None:
     for path in folder.rglob(f".*{PARTIAL}"):
         with suppress(OSError):
             path.unlink()
+
+
+def linked(root: Path, targets: Iterable[Path]) -> list[str]:
+    """For each folder below the root that is a link, where the files that were written through it really are."""
+    folders = {folder for target in targets for folder in target.relative_to(root).parents}
+    links = sorted(root / folder for folder in folders if (root / folder).is_symlink() and folder != Path())
+    told = [f"`{link}` is a link: what is written there lies in `{link.resolve()}`" for link in links[:_SHOWN]]
+    return [*told, *([f"and {len(links) - _SHOWN} more folders are links"] if links[_SHOWN:] else [])]
 
 
 def _place(contents: bytes, target: Path) -> bool:

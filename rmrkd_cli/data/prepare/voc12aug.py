@@ -10,7 +10,7 @@ import numpy as np
 
 from rmrkd_cli.data.intact import Picture
 from rmrkd_cli.data.prepare.mat5 import BadMat, measured
-from rmrkd_cli.data.prepare.place import clear_partials, place_names
+from rmrkd_cli.data.prepare.place import clear_partials, linked, place_names
 from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
 from rmrkd_cli.data.regular import read_regular, why
 from rmrkd_cli.data.samples import read_lines
@@ -52,6 +52,7 @@ def prepare_voc12aug(root: Path, sbd: Path, workers: int, on_progress: Progress)
         target = root / _LISTS / f"{name}.txt"
         status, text = place_names(members, target)
         outcome.add(target, status, f"{text}; it was left as it is" if text else "")
+    outcome.notices += linked(root, [*(task.target for task in tasks), *(root / _LISTS / name for name in lists)])
     _verify_lists(root, source, lists, outcome)
     outcome.images = {"train": len(lists["trainaug"]), "val": len(val)}
     _tell_missing(outcome, train, sbd_names)

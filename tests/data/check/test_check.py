@@ -227,6 +227,37 @@ def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
     assert errors(check(info, ["val"], workers=1).findings) == []
 
 
+def test_a_label_map_made_for_an_image_before_it_was_turned_is_told(tmp_path: Path) -> None:
+    """ADE20K has such photographs: OpenCV turns the pixels, nothing turns the label map."""
+    root = trees.voc12aug(tmp_path / "tree")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, other = (root / "JPEGImages" / f"2007_val00{number}.jpg" for number in (0, 1))
+    Image.open(turned).save(turned, exif=exif)
+    Image.open(other).transpose(Image.Transpose.ROTATE_90).save(other)
+    info = info_of("voc12aug", root)
+    for _ in range(2):  # the second time as it was kept
+        found = {Path(f.file).stem: f for f in errors(check(info, ["val"], workers=1).findings)}
+        assert {name: f.kind for name, f in found.items()} == dict.fromkeys((turned.stem, other.stem), "size-mismatch")
+        assert "EXIF orientation" in found[turned.stem].mend
+        assert "find the label map made for this image" in found[other.stem].mend
+    with pytest.raises(RmrkdError) as caught:
+        quick(info, ["val"])
+    assert "EXIF orientation" in caught.value.hint
+
+
+def test_the_quick_check_lists_nothing_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = trees.camvid(tmp_path / "tree")
+    info = info_of("camvid", root)
+    samples = find_samples(info, "train")
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("listed again"))
+    quick_check(info, {"train": samples[:2]})
+    os.truncate(samples[3].image, 200)
+    quick_check(info, {"train": samples[:2]})
+    with pytest.raises(RmrkdError, match=r"train/3\.png"):
+        quick_check(info, {"train": samples})
+
+
 def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     root = trees.voc12aug(tmp_path / "tree")
     (root / "ImageSets/Segmentation/val.txt").write_text("2007_val000\n\x1b[2Jgone\n", encoding="utf-8")
