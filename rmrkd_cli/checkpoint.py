@@ -146,7 +146,7 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, 
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if not (missing or unexpected or shapes):
         return ""
-    fitting = len(own) - len(missing) - len(shapes)
+    fitting = sum(key in state for key in own) - len(shapes)
     lines = [f"`{source}` does not fit the network, of whose {len(own)} tensors it has {fitting}:"]
     lines += [f"  missing: {_grouped(missing)}"] if missing else []
     lines += [f"  unexpected: {_grouped(unexpected)}"] if unexpected else []

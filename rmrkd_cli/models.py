@@ -193,15 +193,20 @@ def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, what: 
     told = misfit(own, state, str(path), ignore)
     fits = any(key in state and state[key].shape == own[key].shape for key in own)
     if told and not (source.allow_partial and fits):
-        raise RmrkdError(told, _give_another(what))
+        raise RmrkdError(told, _give_another(what) if fits else _nothing_fits(what, state))
 
 
 def _is_backbone(state: Mapping[str, Tensor], what: str) -> bool:
-    return what == "student" and not any(key.startswith("decode_head.") for key in state)
+    return what == "student" and not any(key.startswith(("decode_head.", "auxiliary_head.")) for key in state)
 
 
 def _give_another(what: str) -> str:
     return f"give another file with --{what}-checkpoint FILE, or --allow-partial to load what fits"
+
+
+def _nothing_fits(what: str, state: Mapping[str, Tensor]) -> str:
+    first = next(iter(state), "")
+    return f"give another file with --{what}-checkpoint FILE: none of its keys is the network's, the first is `{first}`"
 
 
 def fetch_imagenet(config: Mapping[str, Any], what: str, on_progress: Progress | None = None) -> tuple[str, Path]:

@@ -109,7 +109,8 @@ def evaluate_files(
 
     for file in files:
         if not file.is_file():
-            raise RmrkdError(f"checkpoint `{file}` does not exist")
+            why = "is a folder" if file.is_dir() else "does not exist"
+            raise RmrkdError(f"checkpoint `{file}` {why}", "name a .pth or .safetensors file")
     folders = _prediction_folders(files, save_predictions)
     records = []
     for file in files:

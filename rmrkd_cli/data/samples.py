@@ -143,12 +143,21 @@ def _check_labels(samples: list[Sample], info: DatasetInfo) -> None:
         lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
         if not lost:
             continue
-        hint = mend_of_missing(info) if kind == "label" else ""
+        mend = mend_of_missing(info) if kind == "label" else ""
+        hint = f"{mend}; all: {check_command(info)}" if mend else f"all that is wrong: {check_command(info)}"
         raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)
+
+
+def check_command(info: DatasetInfo) -> str:
+    """What names everything that is wrong."""
+    described = " --preset FILE" if info.name == "custom" else ""
+    return f"rmrkd data check {info.name}{described} --data-root {info.root}"
 
 
 def mend_of_part(info: DatasetInfo, parts: Iterable[str]) -> str:
     """What to do about folders and lists that are not there."""
+    if info.name == "custom":
+        return "name what is there under `data` of the preset, or give the root with --data-root DIR"
     made = all(Path(part).name in ("aug.txt", "SegmentationClassAug") for part in parts)
     return mend_of_missing(info) if made else "give its place with --data-root DIR"
 

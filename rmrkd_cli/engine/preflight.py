@@ -37,6 +37,8 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
             _check_file(trained.checkpoint, "student", preset)
     if "distill" in roles:
         _check_file(preset.teacher.checkpoint, "teacher", preset)
+    for what in {"teacher" if role == "teacher" else "student" for role in roles} | _taught_by(roles):
+        network_config(getattr(preset, what), num_classes=1)
     info = dataset_info(preset)
     samples = {split: find_samples(info, split) for split in ("train", "val")}
     skip_corrupt = preset.schedule.skip_corrupt
@@ -59,7 +61,7 @@ def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:
 
 def _check_file(source: CheckpointSource | None, what: str, preset: Preset) -> None:
     if source is not None and source.path is not None and not Path(source.path).is_file():
-        train_it = f"rmrkd train --preset {preset.name} --role teacher, or " if what == "teacher" else ""
+        train_it = "the same command with --role teacher makes it, or " if what == "teacher" else ""
         raise RmrkdError(
             f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
         )
@@ -74,6 +76,10 @@ def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
         check_weights(network_config(spec, num_classes), spec.checkpoint, what="student")
     if "distill" in roles and preset.teacher.checkpoint is not None:
         check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, what="teacher")
+
+
+def _taught_by(roles: list[str]) -> set[str]:
+    return {"teacher"} if "distill" in roles else set()
 
 
 def _fetch(preset: Preset, roles: list[str]) -> None:

@@ -157,10 +157,10 @@ class Training:
             mark = time.perf_counter()
         self.journal.close()
         if progress.left_out:
-            files = len(progress.left_out_files)
+            times, files = progress.left_out, len(progress.left_out_files)
             self.shown.say(
-                f"the next image was seen {progress.left_out} times in place of {files} image{'s' * (files > 1)} that "
-                "cannot be read"
+                f"the next image was seen {times} time{'s' * (times > 1)} in place of {files} image{'s' * (files > 1)} "
+                "that cannot be read"
             )
         assert matrix is not None  # the last iteration is always evaluated
         if met := self.here.any(stop.signum):

@@ -109,7 +109,9 @@ class Program:
                     return self._stack.pop()
                 step = _STEPS.get(opcode.name)
                 if step is None:
-                    raise Refused(f"its pickle program uses the instruction {opcode.name}")
+                    raise Malformed(
+                        f"its pickle program has the instruction {opcode.name}, which torch.save never writes"
+                    )
                 step(self, argument)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise Malformed(f"its pickle program is damaged ({_short(error)})") from error

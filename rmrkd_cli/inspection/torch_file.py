@@ -112,6 +112,8 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     entries = {entry.filename: entry for entry in listed}
     if len({name.lower() for name in entries}) < len(listed):  # torch's reader does not mind the case
         raise Refused("it is an archive that holds a name twice")
+    if not any(name.lower().endswith("/data.pkl") for name in entries):
+        raise Malformed("an archive without `data.pkl`")
     if min(entry.header_offset for entry in listed) > 0:
         raise Refused("it is an archive behind something else")
     if any(name.endswith("/constants.pkl") for name in entries):

@@ -313,7 +313,7 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
         load_into(network, state, "some.pth", hint="another preset?")
     assert (caught.value.exit_code, caught.value.hint) == (2, "another preset?")
     assert caught.value.message.splitlines() == [
-        "`some.pth` does not fit the network, of whose 14 tensors it has 9:",
+        "`some.pth` does not fit the network, of whose 14 tensors it has 8:",
         "  missing: decode_head.1 (4)",
         "  unexpected: neck.0 (2)",
         "  other shape: backbone.0.weight is (9,), expected (4, 3, 1, 1)",

@@ -123,6 +123,8 @@ def _mend_of_values(values: Values, facts: Facts, bad: set[int]) -> str:
     past = info.num_classes + (1 if info.reduce_zero_label else 0)
     if bad == {past} and 0 not in values.met:
         return "0 occurs in no label map of the split: they seem to count from 1, so subtract 1"
+    if info.name == "custom" and min(bad) == past:
+        return f"{past} is one more than the last class: does `data.classes` lack a name? If not, write class indices"
     if info.name == "custom":
         return "write class indices, or name values to be ignored under `data.ignore_labels` of the preset"
     return f"take the label maps of {info.name} as published; a data set of your own needs a preset (`dataset: custom`)"

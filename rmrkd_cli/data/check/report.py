@@ -14,7 +14,7 @@ from rmrkd_cli.data.check.judge import Looked, class_pixels, judge
 from rmrkd_cli.data.check.known import Known
 from rmrkd_cli.data.check.structure import leaks, present_splits, scan
 from rmrkd_cli.data.check.survey import survey
-from rmrkd_cli.data.samples import Sample, expected_tree
+from rmrkd_cli.data.samples import Sample, check_command, expected_tree
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # a split
@@ -136,10 +136,11 @@ def _refusal(info: DatasetInfo, findings: list[Finding]) -> RmrkdError:
         lines.append(f"  and {len(findings) - _QUICK_SHOWN} more")
     what = "1 problem" if len(findings) == 1 else f"{len(findings)} problems"
     mend = findings[0].mend
-    described = " --preset FILE" if info.name == "custom" else ""
-    everything = f"rmrkd data check {info.name}{described} --data-root {info.root}"
+    if all(finding.kind in ("corrupt-image", "corrupt-label") and finding.split == "train" for finding in findings):
+        mend += ", or go on without it: --skip-corrupt"
     return RmrkdError(
-        f"{what} in the images and labels of `{info.root}`:\n" + "\n".join(lines), f"{mend}; all: {everything}"
+        f"{what} in the images and labels of `{info.root}`:\n" + "\n".join(lines),
+        f"{mend}; all: {check_command(info)}",
     )
 
 

@@ -153,7 +153,7 @@ def _no_label(info: DatasetInfo, folder: Path, stem: str) -> tuple[str, str]:
         return text, (mend_of_missing(info) if source else "unpack gtFine_trainvaltest.zip, " + mend_of_missing(info))
     other = _with_other_suffix(folder, stem)
     if other:
-        return text, f"there is `{other}`: its suffix must be `{info.label_suffix}`"
+        return text, _mend_of_suffix(info, "label_suffix", other, info.label_suffix)
     return text, (
         mend_of_missing(info) if folder.name == "SegmentationClassAug" else ""
     ) or "restore it, or take the image away"
@@ -167,8 +167,15 @@ def _no_image(info: DatasetInfo, folder: Path, stem: str) -> tuple[str, str]:
     text = f"has no image `{folder / (stem + info.image_suffix)}`"
     other = _with_other_suffix(folder, stem)
     if other:
-        return text, f"there is `{other}`: its suffix must be `{info.image_suffix}`"
+        return text, _mend_of_suffix(info, "image_suffix", other, info.image_suffix)
     return text, "restore the image, or take the label away"
+
+
+def _mend_of_suffix(info: DatasetInfo, key: str, other: str, expected: str) -> str:
+    if info.name == "custom":
+        suffix = Path(other).suffix
+        return f"where all end in `{suffix}`, set `data.{key}: {suffix}` in the preset (now {expected})"
+    return f"there is `{other}`: its suffix must be `{expected}`"
 
 
 def _with_other_suffix(folder: Path, stem: str) -> str:
