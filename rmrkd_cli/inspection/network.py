@@ -16,6 +16,7 @@ MOST_PARAMETERS = 1 << 30
 MOST_LAYERS = 6_000
 _MOST_VALUES = 20_000
 _MOST_DEPTH = 30
+_SHOWN = 120
 # The initialisers of mmcv that draw numbers; the other one, `Pretrained`, reads a file from anywhere.
 _DRAWN = ("Constant", "Xavier", "Normal", "TruncNormal", "Uniform", "Kaiming", "Caffe2Xavier")
 _FETCHING = ("TIMMBackbone",)  # of timm, which downloads
@@ -38,6 +39,7 @@ def inert(config: Mapping[str, Any], name: str = "network") -> dict[str, Any]:
 
 def _copied(value: Any, where: str, counted: list[int], depth: int) -> Any:
     counted[0] += 1
+    where = where if len(where) < _SHOWN else f"…{where[-_SHOWN:]}"
     if counted[0] > _MOST_VALUES or depth > _MOST_DEPTH:
         raise RmrkdError(f"the config of the {where.split('.')[0]} has no end: `{where[:80]}`")
     if isinstance(value, Mapping):
@@ -70,9 +72,9 @@ def _drawn(init: Any) -> bool:
         return init.get("type", "Normal") in _DRAWN and all(
             _drawn(inner) for inner in init.values() if isinstance(inner, (Mapping, list, tuple))
         )
-    return (
-        all(_drawn(inner) for inner in init if isinstance(inner, (Mapping, list, tuple))) if init is not None else True
-    )
+    if isinstance(init, (list, tuple)):
+        return all(_drawn(inner) for inner in init if isinstance(inner, (Mapping, list, tuple)))
+    return init is None
 
 
 @contextmanager

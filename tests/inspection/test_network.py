@@ -39,6 +39,7 @@ def test_starting_weights_named_inside_are_left_out() -> None:
     assert made["decode_head"]["init_cfg"] == kept
     assert not {"init_cfg", "pretrained"} & made["backbone"].keys()
     assert made["auxiliary_head"] == [{"type": "FCNHead"}]
+    assert "init_cfg" not in inert(small(init_cfg=5))["decode_head"]
 
 
 @pytest.mark.parametrize(
