@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli import digest
 from rmrkd_cli.atomic import save_atomic
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, first_line
 from rmrkd_cli.inspection import torch_file
 from rmrkd_cli.inspection.pickled import NUMPY_KINDS, Malformed, Refused
 from rmrkd_cli.inspection.plain import why_not_plain
@@ -178,8 +178,7 @@ def _read_torch(path: Path, *, lazy: bool) -> Any:
             mapped = lazy and zipfile.is_zipfile(path)  # not the form that torch wrote before 1.6
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first}", _FORMATS) from error
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first_line(error)}", _FORMATS) from error
 
 
 def _numpy_numbers() -> list[Any]:

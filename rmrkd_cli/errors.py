@@ -60,6 +60,11 @@ class Interrupted(RmrkdError):
         self.exit_code = exit_code(signum)
 
 
+def first_line(error: BaseException) -> str:
+    """Of another package's error, whose further lines are for its developers; its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Says which known name is nearest to `name`, or lists them all when none is near."""
     known = sorted(set(options))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.cache import fetch, sha256_of
 from rmrkd_cli.checkpoint import load_into, misfit, read_checkpoint
-from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.errors import RmrkdError, did_you_mean, first_line
 from rmrkd_cli.inspection.network import MOST_PARAMETERS, bounded_building, inert
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.schema import CheckpointSource, Network
@@ -256,8 +256,7 @@ def _cannot_build(name: str, error: BaseException, hint: str) -> RmrkdError:
         error = error.__context__  # mmcv raises an error anew at each level, with the level's name before it
     if isinstance(error, RmrkdError):
         return error
-    first = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return RmrkdError(f"the {name} cannot be built: {first}", hint)
+    return RmrkdError(f"the {name} cannot be built: {first_line(error)[:300]}", hint)
 
 
 def _config_root() -> Path:

@@ -9,7 +9,7 @@ import typer
 
 from rmrkd_cli.commands.options import DataRoot, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.visible import visible_lines
+from rmrkd_cli.visible import visible
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.catalog import DatasetInfo
@@ -136,10 +136,10 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
     console.write(f"{outcome.counts['written']} files written, {outcome.counts['kept']} already there, all read again")
     console.write(f"images: {counts}")
     for notice in outcome.notices:
-        console.say(_printable(f"note: {notice}"))
+        console.say(f"note: {notice}")
     next_step = f"rmrkd data check {info.name} --data-root {outcome.root}"
     if outcome.problems:
-        lines = [_printable(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
+        lines = [visible(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
         lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []
         what = "1 problem" if len(outcome.problems) == 1 else f"{len(outcome.problems)} problems"
         raise RmrkdError(
@@ -197,9 +197,9 @@ def _show(report: Report) -> None:
         console.write("")
     root, groups = str(report.info.root), grouped(report.findings)
     if groups:
-        console.write(f"Below {visible_lines(root)}:\n")
+        console.write(f"Below {visible(root)}:\n")
     for group in groups:
-        console.write("\n".join(visible_lines(line) for line in _group_lines(group, root)) + "\n")
+        console.write("\n".join(visible(line) for line in _group_lines(group, root)) + "\n")
 
 
 def _group_lines(group: Group, root: str) -> list[str]:
@@ -214,12 +214,7 @@ def _group_lines(group: Group, root: str) -> list[str]:
         left = len(members) - _SHOWN
         lines += [f"  and {left} more, all of them with --json FILE"] if left > 0 else []
         lines += [f"    -> {mend}"] if mend else []
-    return [_printable(line) for line in lines]
-
-
-def _printable(text: str) -> str:
-    """Names come from strangers' archives: nothing in one may reach the terminal as a command."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return lines
 
 
 def _absent_lines(group: Group) -> list[str]:

@@ -20,7 +20,7 @@ from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.job import EvalJob
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, first_line
 from rmrkd_cli.inspection.config_text import parse_config_text
 from rmrkd_cli.inspection.memory import bounded_memory
 from rmrkd_cli.models import build_network, network_config, shapes_of
@@ -85,8 +85,9 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str, *, all
         with bounded_memory():
             shapes_of(network)
     except Exception as error:  # a stranger's config can fit the weights and still not the network
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RmrkdError(f"the network that `{path}` describes does not compute: {why}", _NAME_IT) from error
+        raise RmrkdError(
+            f"the network that `{path}` describes does not compute: {first_line(error)}", _NAME_IT
+        ) from error
     return Loaded(network, checkpoint, preset, told)
 
 

@@ -17,7 +17,7 @@ from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.engine.job import EvalJob, Job, TrainJob, write_job
 from rmrkd_cli.engine.meeting import JOIN_SECONDS, Meeting, meeting
 from rmrkd_cli.engine.verdict import ERRORS, LAUNCHER, Verdicts
-from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, first_line
 from rmrkd_cli.signals import heeded, restored
 
 _SHUTDOWN_SECONDS = 120  # a worker that is told to stop finishes its step and saves first
@@ -129,7 +129,7 @@ def _nobody_came(cluster: Cluster) -> RunError:
 
 def _place_lost(place: Meeting, error: Exception) -> RunError:
     return RunError(
-        f"the meeting place {place.endpoint} was lost: {str(error).splitlines()[0]}",
+        f"the meeting place {place.endpoint} was lost: {first_line(error)}",
         "is the first machine (--node-rank 0) running?",
     )
 

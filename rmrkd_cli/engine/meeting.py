@@ -12,7 +12,7 @@ from typing import Any
 
 from rmrkd_cli.console import say
 from rmrkd_cli.engine.cluster import Cluster
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import RmrkdError, RunError, first_line
 
 JOIN_SECONDS = 1800  # how long machines wait for each other
 _ANSWER = timedelta(seconds=60)  # of a store that can be reached
@@ -76,7 +76,7 @@ class SharedMeeting(Meeting):
                 )
             except (RuntimeError, ValueError) as error:
                 raise RmrkdError(
-                    f"cannot open the meeting place {self.endpoint}: {str(error).splitlines()[0]}",
+                    f"cannot open the meeting place {self.endpoint}: {first_line(error)}",
                     "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
                 ) from error
             self._store.set("token", self.token)

@@ -47,7 +47,7 @@ from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.engine.verdict import ERRORS
-from rmrkd_cli.errors import Interrupted, RunError
+from rmrkd_cli.errors import Interrupted, RunError, first_line
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.signals import StopRequest, stop_requests
@@ -70,7 +70,7 @@ def run_training(job: TrainJob) -> None:
             training.finish(matrix)
         except torch.OutOfMemoryError as error:
             raise RunError(
-                f"out of GPU memory: {str(error).splitlines()[0]}",
+                f"out of GPU memory: {first_line(error)}",
                 "--amp bf16, a smaller --batch-size with --set schedule.accumulate=2, or --set schedule.crop=[384,384]",
             ) from error
 
