@@ -12,7 +12,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.visible import HIDDEN, visible
 
 FORMAT = 1
-MAX_BYTES = 16 << 20  # a confusion matrix of 1000 classes
+MAX_BYTES = 64 << 20  # a confusion matrix of 1000 classes, the counts of 20,000 images
 _MAX_DEPTH = 20
 _HINT = "rmrkd eval CHECKPOINT --json result.json"
 _SHOWN = 10  # problems
@@ -51,6 +51,17 @@ class _Metrics(_Part):
     dice: Ratios
 
 
+class _PerImage(_Part):
+    """The counts of every image, in the order of the samples.
+
+    counts: One flat list an image, four numbers for each class that occurs in truth or prediction:
+        class, pixels that are right, pixels of the truth, pixels predicted.
+    """
+
+    names: Annotated[list[Line], Field(max_length=1_000_000)]
+    counts: Annotated[list[Annotated[list[Whole], Field(max_length=4000)]], Field(max_length=1_000_000)]
+
+
 class _Training(_Part):
     iterations: Whole | None = None
     seconds: Amount | None = None
@@ -58,6 +69,7 @@ class _Training(_Part):
     workers: Whole | None = None
     batch_size: Whole | None = None
     accumulate: Whole | None = None
+    time_budget: Amount | None = None  # seconds, where the run was bounded by time
 
 
 class _Latency(_Part):
@@ -71,6 +83,7 @@ class _Result(_Part):
     protocol: _Protocol
     metrics: _Metrics
     matrix: Annotated[list[Annotated[list[Whole], Field(max_length=1000)]], Field(max_length=1000)] | None = None
+    per_image: _PerImage | None = None
     label: Line | None = None
     name: Line | None = None
     role: Line | None = None
