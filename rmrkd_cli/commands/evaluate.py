@@ -69,6 +69,7 @@ def eval_command(
 ) -> None:
     """Measure the mIoU of checkpoints."""
     from rmrkd_cli import console, report
+    from rmrkd_cli.comparison import group as group_records
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
@@ -95,7 +96,7 @@ def eval_command(
         write_json(records, json_out)
     if json_out != "-":
         for group in _same_protocol(records):
-            columns, rows = _with_paper(report.summary_table(group), group)
+            columns, rows = _with_paper(report.summary_table(group_records(group, seeds=False)), group)
             console.show_table("mIoU, %", columns, rows, [report.protocol_line(group[0]["protocol"])])
 
 

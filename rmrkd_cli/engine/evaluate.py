@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,6 @@ from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import EvalItem, EvalSet
 from rmrkd_cli.engine.distributed import World
 from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.metrics import ConfusionMatrix
 
 OnImage = Callable[[int, Tensor], None]
@@ -116,28 +113,3 @@ def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,
     }
-
-
-@torch.inference_mode()
-def latency(network: nn.Module, size: tuple[int, int], device: torch.device, budget: float = 10.0) -> dict[str, float]:
-    """Milliseconds for one image of (width, height), logits included: median and quartiles of warm runs.
-
-    Args:
-        budget: Seconds to spend; at least 3 and at most 50 runs are timed.
-    """
-    layout = fastest_format(network, device.type)
-    network = network.to(device).eval().to(memory_format=layout)
-    image = torch.zeros(1, 3, size[1], size[0], device=device)
-
-    def once() -> float:
-        started = time.perf_counter()
-        network.encode_decode(image, None)  # type: ignore[operator]
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    for _ in range(2):
-        warm = once()
-    times = sorted(1e3 * once() for _ in range(max(3, min(50, int(budget / max(warm, 1e-6))))))
-    low, median, high = statistics.quantiles(times, n=4)
-    return {"median_ms": median, "low_ms": low, "high_ms": high, "runs": len(times), "device": device.type}  # type: ignore[dict-item]
