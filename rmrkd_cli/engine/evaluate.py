@@ -15,9 +15,10 @@ from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.files import IGNORE
 from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
-from rmrkd_cli.data.transforms import EvalItem, EvalSet
+from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import World
 from rmrkd_cli.engine.inference import inference_network
+from rmrkd_cli.engine.segment import class_map
 from rmrkd_cli.memory_format import fastest_format
 from rmrkd_cli.metrics import ConfusionMatrix
 
@@ -72,7 +73,7 @@ def evaluate(
     for done in range(1, -(-len(dataset) // world.size) + 1):
         item = next(items, None)  # none on workers whose share is one less
         if item is not None:
-            guess = predict(ready, item, world.device)
+            guess = class_map(ready, item.views, world.device)
             matrix.update(guess, item.labels.to(world.device, non_blocking=True))
             if on_image is not None:
                 on_image(item.index, guess)
@@ -82,24 +83,6 @@ def evaluate(
             break
     matrix.matrix = world.sum(matrix.matrix)
     return matrix
-
-
-def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
-    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views.
-
-    One view alone needs no softmax, which leaves the order of the logits as it is.
-    """
-    total: Tensor | None = None
-    for view, meta in item.views:
-        image = view.to(device, non_blocking=True)
-        if len(item.views) == 1 and not meta["flip"]:
-            resized = tuple(meta["img_shape"][:2]) != tuple(meta["ori_shape"][:2])
-            total = network.whole_inference(image, [meta], resized)  # type: ignore[operator]
-        else:
-            probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
-            total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None
-    return total.argmax(1)[0]
 
 
 def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
