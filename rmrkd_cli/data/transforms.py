@@ -42,10 +42,10 @@ class TrainItem:
 
 @dataclass(frozen=True)
 class EvalItem:
-    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) uint8."""
+    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) uint8, if it has any."""
 
     views: list[View]
-    labels: Tensor
+    labels: Tensor | None
     index: int
 
 
@@ -139,6 +139,7 @@ class EvalViews:
 
     def __init__(self, size: tuple[int, int], scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
         width, height = size
+        self.scales = scales
         self.views = [
             ((int(width * scale), int(height * scale)), mirrored)
             for scale in scales
@@ -165,6 +166,7 @@ class EvalSet(Dataset[EvalItem]):
     Args:
         scales: Factors on the data set's scale.
         flip: Also the mirrored image.
+        labelled: The label maps are read; none of them need be there otherwise.
     """
 
     def __init__(
@@ -174,7 +176,9 @@ class EvalSet(Dataset[EvalItem]):
         *,
         scales: tuple[float, ...] = (1.0,),
         flip: bool = False,
+        labelled: bool = True,
     ) -> None:
+        self.labelled = labelled
         self.files = SampleFiles(info, samples)
         self.views = EvalViews(info.eval_scale, scales, flip)
 
@@ -182,8 +186,8 @@ class EvalSet(Dataset[EvalItem]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> EvalItem:
-        views = self.views(self.files.image(index))
-        return EvalItem(views, torch.from_numpy(self.files.labels(index)), index)
+        labels = torch.from_numpy(self.files.labels(index)) if self.labelled else None
+        return EvalItem(self.views(self.files.image(index)), labels, index)
 
 
 def _compose(steps: list[dict[str, Any]]) -> Any:
