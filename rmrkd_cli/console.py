@@ -54,6 +54,11 @@ def show_error(error: RmrkdError) -> None:
             err.print("", hint, sep="\n", highlight=False, soft_wrap=True)
 
 
+def columns() -> int:
+    """How wide stdout is."""
+    return out.width
+
+
 def show_table(
     title: str,
     columns: Sequence[str],

@@ -32,14 +32,23 @@ _PROTOCOL_WORDS = {
     "scales": "scales",
     "flip": "flip",
     "mode": "inference",
+    "window": "window",
+    "stride": "stride",
 }
 
 
-def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: Any) -> Record:
+def make_record(
+    matrix: ConfusionMatrix,
+    protocol: Mapping[str, Any],
+    *,
+    per_image: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> Record:
     """A result as plain JSON types: the counts, the ratios made from them, how they were measured, and of what.
 
     Args:
         protocol: Everything that must agree before two results may be compared.
+        per_image: `names` and `counts` of the images, which add up to the matrix.
         facts: `name`, `role`, `method`, `seed`, `iterations`, `checkpoint`, `parameters`, `macs`, `training`, …
     """
     metrics = matrix.result()
@@ -51,11 +60,13 @@ def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: A
             "miou": _number(metrics.miou),
             "macc": _number(metrics.macc),
             "aacc": _number(metrics.aacc),
+            "mdice": _number(metrics.mdice),
             "iou": [_number(value) for value in metrics.iou.tolist()],
             "accuracy": [_number(value) for value in metrics.accuracy.tolist()],
             "dice": [_number(value) for value in metrics.dice.tolist()],
         },
         "matrix": matrix.matrix.cpu().tolist(),
+        **({"per_image": dict(per_image)} if per_image is not None else {}),
     }
 
 
@@ -177,9 +188,13 @@ def _first(group: Group, key: str) -> Any:
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """How the figures were measured, in one line."""
     scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+    shown = protocol["mode"]
+    if protocol.get("window"):
+        window, stride = (f"{height}x{width}" for height, width in (protocol["window"], protocol["stride"]))
+        shown = f"{shown} {window} by {stride} (height x width) over"
     return (
         f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
-        f"{protocol['mode']} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
+        f"{shown} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
         f"flip {'on' if protocol['flip'] else 'off'}"
     )
 

@@ -13,18 +13,26 @@ from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.files import IGNORE
 from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
-from rmrkd_cli.data.transforms import EvalItem, EvalSet
+from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.equal_sizes import EqualSizes, default_batch_size, stacked
+from rmrkd_cli.engine.image_counts import ImageCounts
 from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.engine.segment import Window, class_maps
 
 OnImage = Callable[[int, Tensor], None]
 
 
 def protocol(
-    info: DatasetInfo, samples: list[Sample], split: str, scales: tuple[float, ...] = (1.0,), flip: bool = False
+    info: DatasetInfo,
+    samples: list[Sample],
+    split: str,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    window: Window | None = None,
 ) -> dict[str, Any]:
     """Everything two results must share to be comparable."""
+    shown = {"mode": "whole"} if window is None else {"mode": "slide", **_lists(window)}
     return {
         "dataset": info.name,
         "split": split,
@@ -34,8 +42,12 @@ def protocol(
         "scale": list(info.eval_scale),
         "scales": list(scales),
         "flip": flip,
-        "mode": "whole",
+        **shown,
     }
+
+
+def _lists(window: Window) -> dict[str, list[int]]:
+    return {"window": list(window.crop), "stride": list(window.stride)}
 
 
 @torch.inference_mode()
@@ -45,58 +57,52 @@ def evaluate(
     world: World,
     *,
     workers: int = 0,
+    batch_size: int | None = None,
+    window: Window | None = None,
     meter: Meter | None = None,
     on_image: OnImage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     prepared: bool = False,
-) -> ConfusionMatrix:
+) -> ImageCounts:
     """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
 
     Args:
         network: A segmentor on the world's device; not changed.
+        workers: Loader processes.
+        batch_size: Images of equal size that the network sees together, none padded: the result is that of one by
+            one, up to the rounding of kernels that go by the batch; none: what is fastest on the device.
+        window: Slides over each image; none: the network sees it whole.
         meter: Shows how many of this worker's images are done.
-        on_image: Called on this worker with (index of the image, prediction (H, W)).
-        should_stop: Asked after each image, by every worker equally often; ends the count early.
+        on_image: Called on this worker with (index of the image, prediction (H, W)), not always in their order.
+        should_stop: Asked after each image that is read, by every worker equally often; ends the count early.
         prepared: The network is one of `inference_network` already.
 
     Returns:
-        The counts of all workers, on every worker.
+        The counts of all workers, on every worker; nothing is counted where images have no labels.
     """
     ready = network if prepared else inference_network(network, world.device.type)
     own = range(world.rank, len(dataset), world.size)
-    matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
+    counts = ImageCounts(dataset.files.info.num_classes, IGNORE)
+    if batch_size is None:
+        batch_size = default_batch_size(world.device.type, dataset.files.info.eval_scale, dataset.views.scales)
     items = evaluation_images(dataset, own, workers, pin=world.device.type == "cuda")
-    for done in range(1, -(-len(dataset) // world.size) + 1):
+    waiting = EqualSizes(batch_size)
+    rounds = -(-len(dataset) // world.size)
+    for done in range(1, rounds + 1):
         item = next(items, None)  # none on workers whose share is one less
-        if item is not None:
-            guess = predict(ready, item, world.device)
-            matrix.update(guess, item.labels.to(world.device, non_blocking=True))
-            if on_image is not None:
-                on_image(item.index, guess)
-            if meter is not None:
-                meter.update(done)
+        for batch in waiting.take(item, last=done == rounds):
+            guesses = class_maps(ready, stacked(batch), world.device, window)
+            for member, guess in zip(batch, guesses, strict=True):
+                if member.labels is not None:
+                    counts.count(member.index, guess, member.labels.to(world.device, non_blocking=True))
+                if on_image is not None:
+                    on_image(member.index, guess)
+        if meter is not None and item is not None:
+            meter.update(done)
         if should_stop():
             break
-    matrix.matrix = world.sum(matrix.matrix)
-    return matrix
-
-
-def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
-    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views.
-
-    One view alone needs no softmax, which leaves the order of the logits as it is.
-    """
-    total: Tensor | None = None
-    for view, meta in item.views:
-        image = view.to(device, non_blocking=True)
-        if len(item.views) == 1 and not meta["flip"]:
-            resized = tuple(meta["img_shape"][:2]) != tuple(meta["ori_shape"][:2])
-            total = network.whole_inference(image, [meta], resized)  # type: ignore[operator]
-        else:
-            probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
-            total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None
-    return total.argmax(1)[0]
+    counts.gather(world)
+    return counts
 
 
 def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:

@@ -39,6 +39,7 @@ from rmrkd_cli.engine.finite import (
     overflow_error,
     run_error,
 )
+from rmrkd_cli.engine.image_counts import ImageCounts
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
@@ -48,7 +49,6 @@ from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.engine.verdict import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line
-from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.signals import StopRequest, stop_requests
 
@@ -119,7 +119,7 @@ class Training:
             raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
         self.shown.say(teacher_check.judge(matrix, len(samples), len(self.val_samples), self.preset))
 
-    def run(self, stop: StopRequest) -> ConfusionMatrix:
+    def run(self, stop: StopRequest) -> ImageCounts:
         """The loop: step, log, evaluate, save; returns the counts of the last evaluation.
 
         Raises:
@@ -262,7 +262,7 @@ class Training:
     def _clock(self) -> tuple[int, float, float]:
         return self.progress.iteration, self.progress.seconds, self.progress.data_seconds
 
-    def _evaluate(self) -> ConfusionMatrix:
+    def _evaluate(self) -> ImageCounts:
         """Counts over the validation images, keeps the best, and saves."""
         progress = self.progress
         self._check_teacher()
@@ -285,7 +285,7 @@ class Training:
 
     def _count(
         self, network: nn.Module, samples: list[Sample], title: str, *, prepared: bool = False
-    ) -> tuple[ConfusionMatrix, int]:
+    ) -> tuple[ImageCounts, int]:
         """The counts, and the signal that any worker met meanwhile: all of them stop after the same image."""
         dataset = EvalSet(self.info, samples)
         share = math.ceil(len(dataset) / self.here.size)
@@ -325,13 +325,14 @@ class Training:
             "the same command with --resume goes on",
         )
 
-    def finish(self, matrix: ConfusionMatrix) -> None:
+    def finish(self, matrix: ImageCounts) -> None:
         """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
         if self.here.is_first:
             network = self.model.student
             write_student(network, self._meta(STUDENT_KIND), self.files.student)
             record = make_record(
-                matrix, protocol(self.info, self.val_samples, "val"), name=self.preset.name, role=self.role,
+                matrix, protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
+                name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
                 training=training_facts(self.progress, self.schedule, self.here), best_miou=self.progress.best_miou,
                 **cost(network, self.info.eval_scale),
