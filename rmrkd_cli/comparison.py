@@ -111,7 +111,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     Args:
         records: Measured under one protocol (`report.check_same_protocol`).
     """
-    groups = group(records)
+    groups = group(_with_teachers(records))
     base = _base_of(groups)
     others = [to for to in groups if to is not base and (base.role != "baseline" or to.role != "teacher")]
     differences = tuple(_difference(base, to) for to in others)
@@ -201,6 +201,17 @@ def labels(records: Sequence[Record], *, seeds: Iterable[bool] = ()) -> list[str
         if len(set(names)) == len(names):
             return names
     return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
+
+
+def _with_teachers(records: Sequence[Record]) -> list[Record]:
+    """A file without a role that taught one of the others is the teacher, as the others know it by its SHA-256."""
+    taught_by = {record["taught_by"] for record in records if record.get("taught_by")}
+    return [
+        {**record, "role": "teacher"}
+        if record.get("role") is None and record.get("checkpoint_sha256") in taught_by
+        else record
+        for record in records
+    ]
 
 
 def _kind_of(record: Record) -> Any:

@@ -62,6 +62,14 @@ def test_without_a_baseline_the_first_student_is_compared_with() -> None:
     assert compared.gap is None
 
 
+def test_a_teacher_without_a_role_is_known_by_its_file() -> None:
+    zoo = record(None, None, skill=0.9, checkpoint_sha256="ab" * 32)
+    compared = compare([zoo, record(), record("distill", skill=0.7, taught_by="ab" * 32)])
+    assert [made.label for made in compared.groups] == ["teacher", "baseline", "distill"]
+    assert compared.gap is not None
+    assert compare([zoo, record(), record("distill", skill=0.7, taught_by="cd" * 32)]).gap is None
+
+
 def test_a_teacher_no_better_than_the_baseline_has_no_gap() -> None:
     compared = compare([record("teacher", skill=0.3), record(), record("distill", skill=0.6)])
     assert compared.gap is not None
