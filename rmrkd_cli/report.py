@@ -191,7 +191,7 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     shown = protocol["mode"]
     if protocol.get("window"):
         window, stride = (f"{height}x{width}" for height, width in (protocol["window"], protocol["stride"]))
-        shown = f"{shown} {window} by {stride} (height x width) over"
+        shown = f"{shown} {window}, stride {stride} (height x width),"
     return (
         f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
         f"{shown} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "

@@ -161,7 +161,7 @@ def _show(records: list[Record], *, confusion: bool) -> None:
         console.show_table("Each class, %", *class_report.metrics_table(records[0]), bold_last=True)
     for record, name in zip(records, labels(records), strict=True):
         if confusion and record.get("matrix") is not None:
-            title = f"Of the pixels of each class (row), % predicted as (column): {name}"
+            title = f"What each class (row) is predicted as, %: {name}"
             console.show_table(title, *class_report.confusion_table(record, console.columns()))
     for group in _same_protocol(records):
         columns, rows = _with_paper(report.summary_table(group_records(group, seeds=False)), group)
