@@ -193,13 +193,14 @@ def evaluate_files(
 
 
 def find_students(work_root: Path, dataset: str | None) -> list[Path]:
-    """Every `student.pth` two folders below `work_root` that was trained for the data set."""
+    """Every `student.pth` two folders below `work_root`, or below a seed's, that was trained for the data set."""
     if dataset is None:
         raise RmrkdError("which checkpoints?", "name files, or a data set: rmrkd eval --dataset demo")
     from rmrkd_cli import console
     from rmrkd_cli.checkpoint import read_checkpoint
 
-    found = [path for path in sorted(work_root.glob("*/*/student.pth")) if ".old" not in path.parent.name]
+    files = (path for folders in ("*/*", "*/seed-*/*") for path in work_root.glob(f"{folders}/student.pth"))
+    found = [path for path in sorted(files) if ".old" not in path.parent.name]
     fitting = []
     for path in found:
         try:
