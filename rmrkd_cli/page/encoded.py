@@ -1,0 +1,59 @@
+"""Pictures as bytes that a page can hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDEST = 640  # pixels
+_QUALITY = 80
+
+Image = NDArray[np.uint8]
+Palette = Sequence[tuple[int, int, int]]
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def reduced(picture: Image, widest: int = WIDEST) -> Image:
+    """At most so wide: a photograph averaged, a map of classes taken as it is."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    if width <= widest:
+        return picture
+    size = (widest, max(1, round(height * widest / width)))
+    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)
+
+
+def photograph(picture: Image) -> str:
+    """(H, W, 3), red first, as JPEG."""
+    from PIL import Image as Pillow
+
+    stream = io.BytesIO()
+    Pillow.fromarray(picture).save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    return data_uri(stream.getvalue(), "image/jpeg")
+
+
+def class_map(classes: Image, palette: Palette) -> str:
+    """(H, W) classes as a PNG of indices, so that a pixel's class can be read from its colour; 255 is black."""
+    from PIL import Image as Pillow
+
+    picture = Pillow.fromarray(classes)
+    picture.putpalette(bytes(full_palette(palette).ravel()))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return data_uri(stream.getvalue(), "image/png")
+
+
+def full_palette(palette: Palette) -> Image:
+    """(256, 3); what is no class is black."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
+    return colours
