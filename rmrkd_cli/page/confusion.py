@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import heapq
 import io
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rmrkd_cli.comparison import Comparison, Group
+from rmrkd_cli.figures.counts import MOST_NUMBERED, Matrix, has_matrix, largest, shares
 from rmrkd_cli.page.encoded import data_uri
-from rmrkd_cli.page.words import escaped, name, percent, short
+from rmrkd_cli.wording import escaped, name, percent, short
 
-MOST_NUMBERED = 24  # classes, up to which every cell shows its figure
-_MOST_READ = 256  # up to which the page holds the counts
+_MOST_READ = 256  # classes, up to which the page holds the counts
 LEVELS = 20
-_LARGEST = 10
-
-Matrix = NDArray[np.float64]
-
-
-def shares(matrix: Sequence[Sequence[int]]) -> Matrix:
-    """Of each row's pixels, 0..1; NaN in the rows of classes that never occur."""
-    counts = np.array(matrix, np.float64)
-    total = counts.sum(1, keepdims=True)
-    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-
-
-def largest(matrix: Sequence[Sequence[int]], count: int = _LARGEST) -> list[tuple[int, int]]:
-    """(truth, prediction) of the wrong cells with most pixels."""
-    wrong = np.array(matrix, dtype=np.float64)
-    np.fill_diagonal(wrong, 0)
-    flat = wrong.ravel()
-    found = heapq.nlargest(count, np.flatnonzero(flat).tolist(), key=lambda place: (flat[place], -place))
-    return [divmod(place, len(wrong)) for place in found]
 
 
 def confusion_section(comparison: Comparison) -> str:
-    figures = "".join(_figure(group, comparison.classes) for group in comparison.groups if group.matrix)
-    lost = [name(group.label) for group in comparison.groups if not group.matrix]
+    figures = "".join(_figure(group, comparison.classes) for group in comparison.groups if has_matrix(group))
+    lost = [name(group.label) for group in comparison.groups if not has_matrix(group)]
     missing = f"<p class=missing>No confusion matrix of {', '.join(lost)}: its results hold none.</p>" if lost else ""
     return f"<div class=matrices>{figures}</div>{missing}"
 

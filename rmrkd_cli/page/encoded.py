@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from rmrkd_cli.figures.maps import Image, Palette, full_palette
 
 WIDEST = 640  # pixels
 _QUALITY = 80
-
-Image = NDArray[np.uint8]
-Palette = Sequence[tuple[int, int, int]]
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -50,10 +47,3 @@ def class_map(classes: Image, palette: Palette) -> str:
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return data_uri(stream.getvalue(), "image/png")
-
-
-def full_palette(palette: Palette) -> Image:
-    """(256, 3); what is no class is black."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
-    return colours

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rmrkd_cli.comparison import Comparison, Difference, Group
 from rmrkd_cli.page.marks import strip_plot
-from rmrkd_cli.page.words import between, escaped, name, percent, plural, points, protocol_line, short
 from rmrkd_cli.pictures import main_difference
+from rmrkd_cli.wording import between, escaped, name, percent, plural, points, protocol_line, short
 
 
 def title_of(comparison: Comparison) -> str:

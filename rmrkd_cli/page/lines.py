@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rmrkd_cli.curves import Curves
+from rmrkd_cli.figures.series import Panel, Series, panels
+from rmrkd_cli.figures.styles import Style
 from rmrkd_cli.page.marks import shape
 from rmrkd_cli.page.scale import Scale, around
-from rmrkd_cli.page.series import Panel, Series, panels
-from rmrkd_cli.page.styles import Style
-from rmrkd_cli.page.words import escaped, name, plural, short
+from rmrkd_cli.wording import escaped, name, plural, short
 
 _WIDTH, _HEIGHT = 400, 250
 _LEFT, _TOP, _BOTTOM = 46, 12, 34
@@ -62,7 +62,8 @@ def line_chart(panel: Panel, styles: Mapping[str, Style], *, seconds: bool = Fal
     says = "; ".join(f"{short(label)} ends at {_last(series, label):.4g}" for label in labels)
     return (
         f'<svg class=chart viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escaped(short(panel.title))}: '
-        f'{escaped(says)}">{_frame(x, y, size, unit)}{"".join(drawn)}{_names(series, labels, styles, y, _WIDTH - room)}</svg>'
+        f'{escaped(says)}">{_frame(x, y, size, unit)}{"".join(drawn)}'
+        f"{_names(series, labels, styles, y, _WIDTH - room)}</svg>"
     )
 
 
@@ -107,7 +108,7 @@ def _names(series: Sequence[Series], labels: Sequence[str], styles: Mapping[str,
 
 
 def apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Places in the same order, a line's height apart, as near to the wanted ones as one pass down and up brings them."""
+    """Places in the same order, a line's height apart, near the wanted ones."""
     places: list[float] = []
     for place in wanted:
         places.append(max(place, low, places[-1] + _LINE if places else low))

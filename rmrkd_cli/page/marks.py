@@ -1,13 +1,13 @@
-"""Charts whose lengths are shares of their width, so that text keeps its size on any screen: mIoU, class differences."""
+"""Charts whose lengths are shares of their width, so that text keeps its size on any screen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rmrkd_cli.comparison import Comparison, Difference, Group, Interval
+from rmrkd_cli.figures.styles import Style, styles_of
 from rmrkd_cli.page.scale import Scale, around, nice
-from rmrkd_cli.page.styles import Style, styles_of
-from rmrkd_cli.page.words import between, name, percent, points, signed
+from rmrkd_cli.wording import between, name, percent, points, signed
 
 _TICKS = 4
 _SHAPES = {
@@ -47,8 +47,8 @@ def _miou_of(group: Group) -> list[float]:
 def _strip(group: Group, style: Style, scale: Scale, ticks: Sequence[float]) -> str:
     seeds = _miou_of(group)[1:] if len(group.records) > 1 else []
     marks = "".join(
-        f'<line class="g{style.slot} seed" x1="{scale(100 * value):.2f}%" x2="{scale(100 * value):.2f}%" y1="4" y2="20"/>'
-        for value in seeds
+        f'<line class="g{style.slot} seed" x1="{place:.2f}%" x2="{place:.2f}%" y1="4" y2="20"/>'
+        for place in (scale(100 * value) for value in seeds)
     )
     if group.miou is not None:
         marks += shape(style, f"{scale(100 * group.miou):.2f}%", 12, 1.25)

@@ -1,4 +1,4 @@
-"""Tables of a comparison: once as text for CSV files, and as HTML."""
+"""Tables of a comparison as HTML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rmrkd_cli.comparison import Comparison, Group, Interval
-from rmrkd_cli.page.words import (
+from rmrkd_cli.wording import (
     NONE,
     between,
     duration,
@@ -19,7 +19,6 @@ from rmrkd_cli.page.words import (
     size_of,
 )
 
-Table = tuple[list[str], list[list[str]]]
 Record = Mapping[str, Any]
 _Get = Callable[[Record], "float | None"]
 
@@ -37,30 +36,23 @@ def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: s
 
 
 def _metric(key: str) -> _Get:
-    return lambda record: record["metrics"][key]  # type: ignore[no-any-return]
+    return lambda record: record["metrics"][key]
 
 
 def _of(key: str, inner: str) -> _Get:
-    return lambda record: (record.get(key) or {}).get(inner)  # type: ignore[no-any-return]
+    return lambda record: (record.get(key) or {}).get(inner)
 
 
-# Heading of a column, its unit, where its figure comes from, and how it is written.
-_SUMMARY: tuple[tuple[str, str, _Get, Callable[[float | None], str], Callable[[float | None], str]], ...]
-
-
-def _plain(digits: int, size: float = 1.0) -> Callable[[float | None], str]:
-    return lambda value: "" if value is None else f"{value / size:.{digits}f}"
-
-
-_SUMMARY = (
-    ("mAcc", "%", _metric("macc"), percent, _plain(4, 0.01)),
-    ("aAcc", "%", _metric("aacc"), percent, _plain(4, 0.01)),
-    ("parameters", "", lambda record: record.get("parameters"), lambda value: scaled(value, "M", 1e6), _plain(0)),
-    ("MACs", "", lambda record: record.get("macs"), lambda value: scaled(value, "G", 1e9), _plain(0)),
-    ("latency", "ms", _of("latency", "median_ms"), lambda value: _latency(value), _plain(3)),
-    ("file", "bytes", lambda record: record.get("checkpoint_bytes"), size_of, _plain(0)),
-    ("training", "s", _of("training", "seconds"), duration, _plain(3)),
-    ("a step", "s", _of("training", "seconds_per_step"), lambda value: _step(value), _plain(6)),
+# Heading of a column, where its figure comes from, and how it is written.
+_SUMMARY: tuple[tuple[str, _Get, Callable[[float | None], str]], ...] = (
+    ("mAcc, %", _metric("macc"), percent),
+    ("aAcc, %", _metric("aacc"), percent),
+    ("parameters", lambda record: record.get("parameters"), lambda value: scaled(value, "M", 1e6)),
+    ("MACs", lambda record: record.get("macs"), lambda value: scaled(value, "G", 1e9)),
+    ("latency", _of("latency", "median_ms"), lambda value: _latency(value)),
+    ("file", lambda record: record.get("checkpoint_bytes"), size_of),
+    ("training", _of("training", "seconds"), duration),
+    ("a step", _of("training", "seconds_per_step"), lambda value: _step(value)),
 )
 
 
@@ -74,10 +66,10 @@ def _step(value: float | None) -> str:
 
 def summary(comparison: Comparison) -> str:
     """One line a group, means over its seeds; and where there are several, one a seed below."""
-    known = [column for column in _SUMMARY if any(column[2](record) is not None for record in comparison.records)]
+    known = [column for column in _SUMMARY if any(column[1](record) is not None for record in comparison.records)]
     several = any(len(group.records) > 1 for group in comparison.groups)
     seeds = ["seeds"] if several else ["seed"]
-    columns = ["group", "mIoU, %", *(column[0] + (", %" if column[1] == "%" else "") for column in known), *seeds]
+    columns = ["group", "mIoU, %", *(column[0] for column in known), *seeds]
     rows = [
         [name(group.label), _mean_and_spread(group), *_cells(group.records, known), _seeds(group)]
         for group in comparison.groups
@@ -100,7 +92,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def _cells(records: Sequence[Record], known: Sequence[Any]) -> list[str]:
-    return [escaped(show(mean_of(records, get))) for _, _, get, show, _ in known]
+    return [escaped(show(mean_of(records, get))) for _, get, show in known]
 
 
 def _mean_and_spread(group: Group) -> str:
@@ -115,18 +107,6 @@ def _seeds(group: Group) -> str:
 def _seed(record: Record) -> str:
     seed = record.get("seed")
     return NONE if seed is None else escaped(seed)
-
-
-def summary_csv(comparison: Comparison) -> Table:
-    """Plain figures in the units that the headings name."""
-    columns = ["group", "role", "method", "seeds", "mIoU %", "mIoU standard deviation"]
-    columns += [f"{heading} {unit}".strip() for heading, unit, *_ in _SUMMARY]
-    rows = []
-    for group in comparison.groups:
-        seeds = " ".join("" if seed is None else str(seed) for seed in group.seeds)
-        row = [group.label, group.role or "", group.method or "", seeds, _points4(group.miou), _points4(group.spread)]
-        rows.append([*row, *(plain(mean_of(group.records, get)) for _, _, get, _, plain in _SUMMARY)])
-    return columns, rows
 
 
 def classes(comparison: Comparison) -> str:
@@ -165,34 +145,3 @@ def _of_each(
 def _difference(found: Interval) -> str:
     limits = between(found)
     return f"{points(found.value)}" + (f" <small>{limits}</small>" if limits else "")
-
-
-def classes_csv(comparison: Comparison) -> Table:
-    """In percent and points; the limits of intervals in columns of their own, where any is known."""
-    columns = ["class", *(group.label for group in comparison.groups)]
-    with_limits = [any(found.low is not None for found in (*one.classes, one.mean)) for one in comparison.differences]
-    for one, limits in zip(comparison.differences, with_limits, strict=True):
-        what = f"{one.to} - {one.base}"
-        columns += [what, f"{what}, low", f"{what}, high"] if limits else [what]
-
-    def row(kind: str, values: Sequence[float | None], found: Sequence[Interval]) -> list[str]:
-        cells = [kind, *map(percent, values)]
-        for one, limits in zip(found, with_limits, strict=True):
-            cells.append(_plus(one.value))
-            cells += [_plus(one.low), _plus(one.high)] if limits else []
-        return cells
-
-    rows = [
-        row(kind, [group.iou[k] for group in comparison.groups], [one.classes[k] for one in comparison.differences])
-        for k, kind in enumerate(comparison.classes)
-    ]
-    means = [group.miou for group in comparison.groups]
-    return columns, [*rows, row("mean IoU", means, [one.mean for one in comparison.differences])]
-
-
-def _plus(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:+.2f}"
-
-
-def _points4(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.4f}"

@@ -1,4 +1,4 @@
-"""Text of the page: everything from elsewhere is escaped, and figures are written one way."""
+"""Names and figures as reports write them: everything from elsewhere is made visible, and escaped in HTML."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Curves of several runs as series to draw: thinned, smoothed, and over iterations or seconds. Used by page and files."""
+"""Curves of several runs as series to draw: thinned, smoothed, over iterations or seconds."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,7 @@ def thinned(points: Points, most: int = _MOST_POINTS) -> Points:
     if len(points) <= most:
         return points
     bounds = [len(points) * number // most for number in range(most + 1)]
-    parts = [points[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    parts = [points[low:high] for low, high in itertools.pairwise(bounds)]
     means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
     means[0], means[-1] = (points[0][0], means[0][1]), (points[-1][0], means[-1][1])
     return tuple(means)
