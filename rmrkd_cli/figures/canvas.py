@@ -41,11 +41,15 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches."""
+def new_figure(width: float, height: float, *, plain: bool = False) -> Figure:
+    """A figure of so many inches.
+
+    Args:
+        plain: Whoever draws places everything.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return Figure(figsize=(width, height), layout=None if plain else "constrained", facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:

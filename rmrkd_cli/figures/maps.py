@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from rmrkd_cli.comparison import Difference
 
 _SMALLEST = 0.012  # share of the image, from which on a class gets its number
-_HATCH = 6  # pixels from stripe to stripe
+_HATCH = 50  # stripes in the width
 _WON, _LOST, _OTHER = (0, 114, 178), (230, 130, 0), (120, 120, 120)
+
+WIDEST = 640  # pixels
 
 Image = NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
@@ -54,8 +56,9 @@ def disagreement(photo: Image, truth: Image, first: Image, second: Image) -> Ima
     grey = 110 + 0.55 * photo.astype(np.float32).mean(2, keepdims=True)
     marked: NDArray[np.float32] = np.repeat(grey, 3, 2)
     ys, xs = np.indices(truth.shape)
-    stripes = (xs + ys) % _HATCH < _HATCH // 2
-    dots = (xs % 4 < 2) & (ys % 4 < 2)
+    step = max(4, truth.shape[1] // _HATCH)
+    stripes = (xs + ys) % step < step // 2
+    dots = (xs % step < step // 2) & (ys % step < step // 2)
     for region, pattern, colour in ((won, True, _WON), (lost, stripes, _LOST), (other, dots, _OTHER)):
         marked[region & pattern] = colour
         marked[_edge(region)] = colour
@@ -76,3 +79,15 @@ def full_palette(palette: Palette) -> Image:
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
     return colours
+
+
+def reduced(picture: Image, widest: int = WIDEST) -> Image:
+    """At most so wide: a photograph averaged, a map of classes taken as it is."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    if width <= widest:
+        return picture
+    size = (widest, max(1, round(height * widest / width)))
+    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)

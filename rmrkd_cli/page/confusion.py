@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,13 +15,15 @@ from rmrkd_cli.wording import escaped, name, percent, short
 
 _MOST_READ = 256  # classes, up to which the page holds the counts
 LEVELS = 20
+_FEW = 12  # classes, up to which matrices stand side by side
 
 
 def confusion_section(comparison: Comparison) -> str:
     figures = "".join(_figure(group, comparison.classes) for group in comparison.groups if has_matrix(group))
     lost = [name(group.label) for group in comparison.groups if not has_matrix(group)]
     missing = f"<p class=missing>No confusion matrix of {', '.join(lost)}: its results hold none.</p>" if lost else ""
-    return f"<div class=matrices>{figures}</div>{missing}"
+    few = "few" if len(comparison.classes) <= _FEW else "many"
+    return f"<div class='matrices {few}'>{figures}</div>{missing}"
 
 
 def _figure(group: Group, classes: Sequence[str]) -> str:
@@ -30,7 +33,7 @@ def _figure(group: Group, classes: Sequence[str]) -> str:
     drawn = _table(group, part, classes) if small else _heat(group, part, classes)
     return (
         f"<figure class=matrix><figcaption><b>{name(group.label)}:</b> of each true class (rows), the share of pixels "
-        f"predicted as each class (columns), %.{'' if small else ' Shade: square root of the share.'}</figcaption>"
+        f"predicted as each class (columns), %. Shade: square root of the share.</figcaption>"
         f"{drawn}<p class=readout role=status>&#8203;</p>{_list(group, part, classes)}</figure>"
     )
 
@@ -58,7 +61,7 @@ def _cell(share: float, pixels: int, right: bool, first: bool) -> str:
     if np.isnan(share):
         return f"<td tabindex={focus} data-n=0>–</td>"
     shown = "" if pixels == 0 else "·" if share < 0.005 else f"{100 * share:.0f}"
-    kind = f"s{round(share * LEVELS)}" + (" right" if right else "")
+    kind = f"s{round(math.sqrt(share) * LEVELS)}" + (" right" if right else "")
     return f'<td tabindex={focus} class="{kind}" data-n={pixels}>{shown}</td>'
 
 
@@ -102,4 +105,7 @@ def _list(group: Group, part: Matrix, classes: Sequence[str]) -> str:
     )
     if not lines:
         return ""
-    return f"<h4>Largest confusions, by pixels</h4><p class=small>true class → predicted as</p><ol>{lines}</ol>"
+    return (
+        "<aside><h3>Largest confusions, by pixels</h3><p class=small>true class → predicted as, of the true class</p>"
+        f"<ol>{lines}</ol></aside>"
+    )

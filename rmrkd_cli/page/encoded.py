@@ -5,28 +5,13 @@ from __future__ import annotations
 import base64
 import io
 
-import numpy as np
-
 from rmrkd_cli.figures.maps import Image, Palette, full_palette
 
-WIDEST = 640  # pixels
 _QUALITY = 80
 
 
 def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def reduced(picture: Image, widest: int = WIDEST) -> Image:
-    """At most so wide: a photograph averaged, a map of classes taken as it is."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    if width <= widest:
-        return picture
-    size = (widest, max(1, round(height * widest / width)))
-    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)
 
 
 def photograph(picture: Image) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rmrkd_cli.comparison import Comparison, Difference
-from rmrkd_cli.figures.maps import Image, disagreement, numbered, pair_of
-from rmrkd_cli.page.encoded import class_map, photograph, reduced
+from rmrkd_cli.figures.maps import Image, disagreement, numbered, pair_of, reduced
+from rmrkd_cli.page.encoded import class_map, photograph
 from rmrkd_cli.pictures import Picture, Pictures, main_difference
 from rmrkd_cli.wording import escaped, name, plural, points, short
 
@@ -29,7 +29,7 @@ def gallery_section(comparison: Comparison, pictures: Pictures) -> str:
             number += 1
         if figures:
             parts.append(f"<h3>{heading}</h3><div class=gallery>{''.join(figures)}</div>")
-    return f"<p>{told}</p>{_by(pictures)}{_legend(comparison.classes, pictures)}{''.join(parts)}{notes}"
+    return f"<p>{told}</p>{_by(pictures)}{_legend(comparison.classes, pictures, main)}{''.join(parts)}{notes}"
 
 
 def _headings(main: Difference | None) -> dict[str, str]:
@@ -57,7 +57,7 @@ def _by(pictures: Pictures) -> str:
     return f"<p class=small>Predictions are of {told}.</p>" if told else ""
 
 
-def _legend(classes: Sequence[str], pictures: Pictures) -> str:
+def _legend(classes: Sequence[str], pictures: Pictures, main: Difference | None) -> str:
     """The classes that occur in the pictures, with the colour and the number they have in the maps."""
     seen: set[int] = set()
     for picture in pictures.shown:
@@ -69,13 +69,14 @@ def _legend(classes: Sequence[str], pictures: Pictures) -> str:
         if k < len(classes) and k < len(pictures.palette)
     )
     ignored = f"<li>{_swatch((0, 0, 0))}not counted</li>" if 255 in seen else ""
+    to, base = (name(main.to), name(main.base)) if main else ("the second", "the first")
     marks = "".join(
         f"<li><svg class=swatch width=18 height=14 aria-hidden=true><rect class={kind} width=18 height=14 /></svg>"
         f"{text}</li>"
         for kind, text in (
-            ("won", "disagreement, won: the second is right"),
-            ("lost", "disagreement, lost (striped): the first was right"),
-            ("other", "disagreement, both wrong (dotted)"),
+            ("won", f"full: {to} is right, {base} is not"),
+            ("lost", f"striped: {base} is right, {to} is not"),
+            ("other", "dotted: they differ, and both are wrong"),
         )
     )
     return (

@@ -99,7 +99,7 @@ def _last(series: Sequence[Series], label: str) -> float:
 def _names(series: Sequence[Series], labels: Sequence[str], styles: Mapping[str, Style], y: Scale, left: float) -> str:
     """At the right, where the lines end, moved apart where they would cover each other."""
     wanted = sorted((y(_last(series, label)), label) for label in labels)
-    places = apart([place for place, _ in wanted], _TOP + 4, _HEIGHT - _BOTTOM)
+    places = apart([place for place, _ in wanted], _TOP + 4, _HEIGHT - _BOTTOM - 6)
     return "".join(
         shape(styles[label], f"{left + 10:.1f}", round(place, 1), 0.8)
         + f'<text class=name x="{left + 19:.1f}" y="{place + 4:.1f}">{escaped(short(label, _LABEL))}</text>'

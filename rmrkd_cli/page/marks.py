@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rmrkd_cli.comparison import Comparison, Difference, Group, Interval
 from rmrkd_cli.figures.styles import Style, styles_of
-from rmrkd_cli.page.scale import Scale, around, nice
+from rmrkd_cli.page.scale import Scale, around
 from rmrkd_cli.wording import between, name, percent, points, signed
 
 _TICKS = 4
@@ -29,8 +29,8 @@ def strip_plot(comparison: Comparison) -> str:
     if not values:
         return ""
     low, high = around([100 * value for value in values], margin=0.12)
-    ticks = [value for value in nice(max(0.0, low), min(100.0, high), _TICKS) if 0 <= value <= 100]
-    scale = Scale(min(ticks[0], low), max(ticks[-1], high))
+    scale = Scale(max(0.0, low), min(100.0, high))
+    ticks = scale.ticks(_TICKS)
     styles = styles_of(comparison.groups)
     rows = "".join(_strip(group, styles[group.label], scale, ticks) for group in comparison.groups)
     several = any(len(group.records) > 1 for group in comparison.groups)
@@ -62,8 +62,8 @@ def _strip(group: Group, style: Style, scale: Scale, ticks: Sequence[float]) -> 
 
 def difference_chart(comparison: Comparison, difference: Difference, bounds: tuple[float, float]) -> str:
     """One bar a class, with its interval as a whisker and its figure beside."""
-    scale, ticks = Scale(*bounds), nice(*bounds, _TICKS)
-    scale = Scale(min(bounds[0], ticks[0]), max(bounds[1], ticks[-1]))
+    scale = Scale(*bounds)
+    ticks = scale.ticks(_TICKS)
     rows = [
         _bar(kind, found, scale, ticks, number)
         for number, (kind, found) in enumerate(zip(comparison.classes, difference.classes, strict=True))
@@ -77,7 +77,7 @@ def difference_chart(comparison: Comparison, difference: Difference, bounds: tup
         "</figcaption>"
         f"<p class=order hidden><button type=button aria-pressed=true data-order=value>by difference</button> "
         "<button type=button aria-pressed=false data-order=class>in class order</button></p>"
-        f"<ul class=bars>{_axis(scale, ticks, 1)}{mean}{''.join(_by_value(rows, difference.classes))}</ul></figure>"
+        f"<ul class=bars>{mean}{_axis(scale, ticks, 1)}{''.join(_by_value(rows, difference.classes))}</ul></figure>"
     )
 
 
@@ -105,7 +105,7 @@ def _bar(what: str, found: Interval, scale: Scale, ticks: Sequence[float], numbe
     limits = f"<small>{limits}</small>" if limits else ""
     return (
         f'<li class="{extra}row" {data}><span class=what>{name(what)}</span>'
-        f"<svg class=track height=20 aria-hidden=true>{_grid(scale, ticks)}{_bar_marks(found, scale)}</svg>"
+        f"<svg class=track height=25 aria-hidden=true>{_grid(scale, ticks)}{_bar_marks(found, scale)}</svg>"
         f"<span class=value><b>{points(found.value)}</b> {limits}</span></li>"
     )
 
@@ -116,12 +116,12 @@ def _bar_marks(found: Interval, scale: Scale) -> str:
     zero, end = scale(0.0), scale(100 * found.value)
     known = found.low is not None and found.high is not None
     kind = ("gain" if found.value >= 0 else "loss") + ("" if found.decided or not known else " open")
-    marks = f'<rect class="{kind}" x="{min(zero, end):.3f}%" width="{abs(end - zero):.3f}%" y="4" height="12"/>'
+    marks = f'<rect class="{kind}" x="{min(zero, end):.3f}%" width="{abs(end - zero):.3f}%" y="6" height="13"/>'
     if found.low is not None and found.high is not None:
         low, high = scale(100 * found.low), scale(100 * found.high)
-        marks += f'<line class=whisker x1="{low:.3f}%" x2="{high:.3f}%" y1="10" y2="10"/>'
+        marks += f'<line class=whisker x1="{low:.3f}%" x2="{high:.3f}%" y1="12.5" y2="12.5"/>'
         marks += "".join(
-            f'<line class=whisker x1="{place:.3f}%" x2="{place:.3f}%" y1="6.5" y2="13.5"/>' for place in (low, high)
+            f'<line class=whisker x1="{place:.3f}%" x2="{place:.3f}%" y1="9" y2="16"/>' for place in (low, high)
         )
     return marks
 
