@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.live import Course
 from rmrkd_cli.visible import HIDDEN, escape, guard_terminal, visible, visible_lines
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
@@ -32,6 +35,8 @@ _STATUS_WIDTH, _NAME_WIDTH = 5, 20  # columns
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 
 _QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
+_REFRESHES = 4  # a second; each takes the steps a millisecond
+_BAR = 30  # columns, at most
 
 guard_terminal()
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
@@ -52,6 +57,11 @@ def show_error(error: RmrkdError) -> None:
         if error.hint:
             hint = Text.assemble(("hint:", "bold"), " ", visible_lines(error.hint))
             err.print("", hint, sep="\n", highlight=False, soft_wrap=True)
+
+
+def columns() -> int:
+    """How wide stdout is."""
+    return out.width
 
 
 def show_table(
@@ -117,6 +127,43 @@ def _text(text: str) -> Text:
     return Text(shown)
 
 
+class _Area(Progress):
+    """Bars, and above them the course of the run they belong to."""
+
+    @classmethod
+    def get_default_columns(cls) -> tuple[ProgressColumn, ...]:
+        return (
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        tasks = self.tasks
+        for task in tasks:
+            if "course" in task.fields:
+                yield from _course_lines(task.fields["course"], self.console.width - 1)  # a full line may wrap
+        yield self.make_tasks_table([task for task in tasks if "course" not in task.fields])
+
+
+def _course_lines(course: Course, width: int) -> Iterator[RenderableType]:
+    """A line of its own each, none longer than the terminal is wide, so that none is folded."""
+    left = f"left {course.time_left}" if course.time_left else ""
+    words = [visible(text) for text in (course.title, course.reached, left)]
+    bar = min(_BAR, width - sum(len(word) + 2 for word in words))
+    line = Table.grid(padding=(0, 2, 0, 0))
+    cells: list[RenderableType] = [Text(words[0], style="bold")]
+    cells += [ProgressBar(total=1.0, completed=course.share, width=bar)] if bar >= 5 else []
+    line.add_row(*cells, *(Text(word, no_wrap=True) for word in words[1:]))
+    yield line
+    drawn = err.encoding.startswith("utf")
+    for text in (course.facts(width - 2), *course.rows(width - 2, drawn=drawn)):
+        if text:
+            yield Text(f"  {text}", no_wrap=True, overflow="crop")
+
+
 class Meter:
     """Progress of one loop: a bar on a terminal, a line now and then elsewhere."""
 
@@ -147,6 +194,31 @@ class Meter:
             say(f"{self.title} {self.total}/{self.total}  {self._note}")
 
 
+class CourseMeter:
+    """A training run's course: a live area on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, course: Course, progress: Progress | None) -> None:
+        self.course, self.progress = course, progress
+        self.task = progress.add_task("", total=1.0, course=course, note="") if progress is not None else None
+        self._last, self._told = time.monotonic(), ""
+
+    def update(self) -> None:
+        """The course has moved; a terminal looks at it by itself."""
+        if self.progress is None and time.monotonic() - self._last >= _QUIET_SECONDS:
+            self._last = time.monotonic()
+            self._tell()
+
+    def close(self) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.remove_task(self.task)
+        elif self.course.losses:
+            self._tell()
+
+    def _tell(self) -> None:
+        course = self.course
+        say(f"{course.title} {course.reached}  {course.note}".rstrip())
+
+
 class Screen:
     """Hands out meters; silent on every worker but the first."""
 
@@ -156,6 +228,9 @@ class Screen:
 
     def meter(self, title: str, total: int, done: int = 0) -> Meter | None:
         return None if self.quiet else Meter(title, total, self._progress, done)
+
+    def course(self, course: Course) -> CourseMeter | None:
+        return None if self.quiet else CourseMeter(course, self._progress)
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -168,22 +243,10 @@ def screen(quiet: bool = False) -> Iterator[Screen]:
     if quiet or not err.is_terminal:
         yield Screen(None, quiet)
         return
-    columns = (
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    progress = Progress(*columns, console=err, transient=True)
+    progress = _Area(console=err, transient=True, refresh_per_second=_REFRESHES)
     progress.start()
     try:
         yield Screen(progress, quiet)
     finally:
         with suppress(OSError):  # the terminal may be what ended the run
             progress.stop()
-
-
-def losses_line(values: Mapping[str, float]) -> str:
-    """`ce 1.23  rmrkd 0.45`"""
-    return "  ".join(f"{name} {value:.3f}" for name, value in values.items())

@@ -15,7 +15,7 @@ class Metrics:
     """Ratios in 0..1, per class of shape (K,) in float64, NaN for a class that never occurs.
 
     iou: intersection / union; accuracy: intersection / truth; dice: 2 intersection / (truth + prediction).
-    miou, macc: means over the classes that are not NaN; aacc: share of the counted pixels that are right.
+    miou, macc, mdice: means over the classes that are not NaN; aacc: share of the counted pixels that are right.
     """
 
     iou: Tensor
@@ -24,6 +24,7 @@ class Metrics:
     miou: float
     macc: float
     aacc: float
+    mdice: float
 
 
 class ConfusionMatrix:
@@ -80,12 +81,13 @@ class ConfusionMatrix:
         """The ratios of everything counted so far."""
         counts = self.matrix.double().cpu()
         hit, truth, guess = counts.diagonal(), counts.sum(1), counts.sum(0)
-        iou, accuracy = hit / (truth + guess - hit), hit / truth
+        iou, accuracy, dice = hit / (truth + guess - hit), hit / truth, 2 * hit / (truth + guess)
         return Metrics(
             iou=iou,
             accuracy=accuracy,
-            dice=2 * hit / (truth + guess),
+            dice=dice,
             miou=iou.nanmean().item(),
             macc=accuracy.nanmean().item(),
             aacc=(hit.sum() / counts.sum()).item(),
+            mdice=dice.nanmean().item(),
         )

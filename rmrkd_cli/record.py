@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.visible import HIDDEN, visible
@@ -22,6 +22,7 @@ Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount = Annotated[float, Field(ge=0.0, le=1e15)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
+Size = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
@@ -36,10 +37,22 @@ class _Protocol(_Part):
     images: Whole
     fingerprint: Line
     classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=1000)]
-    scale: Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
+    scale: Size  # (width, height)
     scales: Annotated[list[Annotated[float, Field(gt=0.0, le=100.0)]], Field(min_length=1, max_length=100)]
     flip: bool
     mode: Line
+    window: Size | None = None  # (height, width), of a window that slides
+    stride: Size | None = None
+
+    @model_validator(mode="after")
+    def _windows(self) -> _Protocol:
+        """Older results have neither key, and are of whole images."""
+        given = self.window is not None and self.stride is not None
+        if given != (self.mode == "slide") or (self.window is None) != (self.stride is None):
+            raise ValueError(f"mode {self.mode[:60]!r} with window {self.window} and stride {self.stride}")
+        if self.window and self.stride and any(map(int.__gt__, self.stride, self.window)):
+            raise ValueError(f"stride {self.stride} is more than the window {self.window}")
+        return self
 
 
 class _Metrics(_Part):
@@ -49,6 +62,7 @@ class _Metrics(_Part):
     iou: Ratios
     accuracy: Ratios
     dice: Ratios
+    mdice: Ratio | None = None
 
 
 class _PerImage(_Part):
@@ -120,7 +134,55 @@ def read_record(path: Path) -> dict[str, Any]:
         count = len(getattr(checked.metrics, key))
         if count != classes:
             raise RmrkdError(f"`{path}`: metrics.{key} has {count} values for {classes} classes", _HINT)
+    problem = _counts_problem(checked)
+    if problem:
+        raise RmrkdError(f"`{path}`: {problem}", _HINT)
     return record
+
+
+def _counts_problem(result: _Result) -> str:
+    """In which way the counts contradict the protocol or each other, in words; empty when they do not."""
+    classes, matrix = len(result.protocol.classes), result.matrix
+    if matrix is not None and (len(matrix) != classes or any(len(row) != classes for row in matrix)):
+        return f"matrix is not {classes} rows of {classes} counts"
+    if result.per_image is None:
+        return ""
+    names, counts = result.per_image.names, result.per_image.counts
+    if not len(names) == len(counts) == result.protocol.images:
+        images = result.protocol.images
+        return f"per_image has {len(names)} names and {len(counts)} lists of counts for {images} images"
+    totals = [[0] * classes for _ in range(3)]
+    for number, flat in enumerate(counts):
+        wrong = _image_problem(flat, classes)
+        if wrong:
+            return f"per_image.counts.{number} {wrong}"
+        for total, column in zip(totals, (flat[1::4], flat[2::4], flat[3::4]), strict=True):
+            for k, count in zip(flat[::4], column, strict=True):
+                total[k] += count
+    if matrix is None:
+        return ""
+    sums = [[matrix[k][k] for k in range(classes)], list(map(sum, matrix)), list(map(sum, zip(*matrix, strict=True)))]
+    for what, total, expected in zip(("right", "of the truth", "predicted"), totals, sums, strict=True):
+        if total != expected:
+            k = next(k for k in range(classes) if total[k] != expected[k])
+            return f"per_image has {total[k]} pixels {what} of class {k}, the matrix {expected[k]}"
+    return ""
+
+
+def _image_problem(flat: list[int], classes: int) -> str:
+    """What is wrong with one image's counts."""
+    if len(flat) % 4:
+        return f"has {len(flat)} numbers, not four for each class"
+    found, hits, truth, guess = (flat[first::4] for first in range(4))
+    if any(k >= classes for k in found):
+        return f"names the class {max(found)} of 0..{classes - 1}"
+    if any(map(int.__ge__, found, found[1:])):
+        return "does not name each class once, in order"
+    if any(map(int.__gt__, hits, truth)) or any(map(int.__gt__, hits, guess)):
+        return "has more pixels right than there are in the truth or prediction"
+    if sum(truth) != sum(guess):
+        return f"has {sum(truth)} pixels in the truth and {sum(guess)} predicted"
+    return ""
 
 
 def _described(problem: Any) -> str:
@@ -166,6 +228,22 @@ def _too_deep(contents: Any) -> bool:
 
 
 def to_json(contents: Any) -> str:
-    """Strict JSON: no NaN, and as escapes what a terminal would act on."""
-    text = json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Strict JSON: no NaN, as escapes what a terminal would act on, and each list of numbers on a line of its own."""
+    text = _lines(contents, "\n") + "\n"
     return HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def _lines(value: Any, start: str) -> str:
+    """JSON indented by one, as Python's own but for lists of numbers.
+
+    Args:
+        start: What a line at this depth begins with.
+    """
+    inner = f"{start} "
+    if isinstance(value, dict) and value:
+        keys = (json.dumps({key: 0}, ensure_ascii=False, allow_nan=False)[1:-4] for key in value)
+        parts = [f"{key}: {_lines(held, inner)}" for key, held in zip(keys, value.values(), strict=True)]
+        return f"{{{inner}{f',{inner}'.join(parts)}{start}}}"
+    if isinstance(value, (list, tuple)) and not all(held is None or isinstance(held, (int, float)) for held in value):
+        return f"[{inner}{f',{inner}'.join(_lines(held, inner) for held in value)}{start}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

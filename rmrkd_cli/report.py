@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from rmrkd_cli.comparison import Comparison, Group, Interval, label
+from rmrkd_cli.comparison import Record as Record
+from rmrkd_cli.equality import duration
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.record import FORMAT
@@ -18,7 +20,6 @@ from rmrkd_cli.record import read_record as read_record
 from rmrkd_cli.record import to_json as to_json
 from rmrkd_cli.visible import visible
 
-Record = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
 _PROTOCOL_WORDS = {
     "dataset": "data set",
@@ -30,14 +31,23 @@ _PROTOCOL_WORDS = {
     "scales": "scales",
     "flip": "flip",
     "mode": "inference",
+    "window": "window",
+    "stride": "stride",
 }
 
 
-def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: Any) -> Record:
+def make_record(
+    matrix: ConfusionMatrix,
+    protocol: Mapping[str, Any],
+    *,
+    per_image: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> Record:
     """A result as plain JSON types: the counts, the ratios made from them, how they were measured, and of what.
 
     Args:
         protocol: Everything that must agree before two results may be compared.
+        per_image: `names` and `counts` of the images, which add up to the matrix.
         facts: `name`, `role`, `method`, `seed`, `iterations`, `checkpoint`, `parameters`, `macs`, `training`, …
     """
     metrics = matrix.result()
@@ -49,11 +59,13 @@ def make_record(matrix: ConfusionMatrix, protocol: Mapping[str, Any], **facts: A
             "miou": _number(metrics.miou),
             "macc": _number(metrics.macc),
             "aacc": _number(metrics.aacc),
+            "mdice": _number(metrics.mdice),
             "iou": [_number(value) for value in metrics.iou.tolist()],
             "accuracy": [_number(value) for value in metrics.accuracy.tolist()],
             "dice": [_number(value) for value in metrics.dice.tolist()],
         },
         "matrix": matrix.matrix.cpu().tolist(),
+        **({"per_image": dict(per_image)} if per_image is not None else {}),
     }
 
 
@@ -76,83 +88,114 @@ def check_same_protocol(records: Sequence[Record]) -> None:
         )
 
 
-def label(record: Record) -> str:
-    """A short name of what was measured."""
-    return str(record.get("label") or record.get("role") or Path(str(record.get("checkpoint", "?"))).stem)
-
-
-def labels(records: Sequence[Record]) -> list[str]:
-    """Names that tell the records apart: the role, then the preset, then the file, as far as needed."""
-    named = [{**record, "label": label(record)} for record in records]
-    for way in (("label",), ("name", "label"), ("name", "label", "seed"), ("checkpoint",)):
-        names = [" ".join(str(record.get(key, "?")) for key in way) for record in named]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
-
-
 def percent(value: float | None, digits: int = 2) -> str:
     """A ratio as percent; `–` for a class that never occurs."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def class_table(records: Sequence[Record]) -> Table:
-    """IoU of every class in every record, and the differences to the baseline (to the first where there is none)."""
-    names, roles = labels(records), [record.get("role") for record in records]
-    first = roles.index("baseline") if roles.count("baseline") == 1 else 0
-    compared = [n for n in range(len(records)) if n != first and (roles[first] != "baseline" or roles[n] != "teacher")]
-    columns = ["class", *names, *(f"{names[n]} - {names[first]}" for n in compared)]
+def class_table(comparison: Comparison, *, apart: bool = False) -> Table:
+    """IoU of every class in every group, and the differences with their 95 % intervals; the means last.
 
-    def row(name: str, values: Sequence[float | None]) -> list[str]:
-        return [name, *map(percent, values), *(_difference(values[n], values[first]) for n in compared)]
+    Args:
+        apart: The bounds of an interval in columns of their own.
+    """
+    groups, differences = comparison.groups, comparison.differences
+    columns = ["class", *(group.label for group in groups)]
+    for difference in differences:
+        name = f"{difference.to} - {difference.base}"
+        columns += [name, f"{name}, 2.5 %", f"{name}, 97.5 %"] if apart else [name]
 
-    classes = records[0]["protocol"]["classes"]
-    rows = [row(name, [record["metrics"]["iou"][k] for record in records]) for k, name in enumerate(classes)]
-    return columns, [*rows, row("mean IoU", [record["metrics"]["miou"] for record in records])]
+    def row(name: str, values: Sequence[float | None], changes: Sequence[Interval]) -> list[str]:
+        cells = [_apart(change) if apart else [interval_text(change)] for change in changes]
+        return [name, *map(percent, values), *(cell for part in cells for cell in part)]
+
+    rows = [
+        row(name, [group.iou[k] for group in groups], [difference.classes[k] for difference in differences])
+        for k, name in enumerate(comparison.classes)
+    ]
+    means = row("mean IoU", [group.miou for group in groups], [difference.mean for difference in differences])
+    return columns, [*rows, means]
 
 
-def summary_table(records: Sequence[Record]) -> Table:
-    """One line a record: mIoU, accuracies, size and cost."""
-    columns = ["", "mIoU", "mAcc", "aAcc", "parameters", "MACs"]
-    with_latency = any(record.get("latency") for record in records)
-    with_training = any(record.get("training") for record in records)
-    columns += (["latency"] if with_latency else []) + (["s/step", "training"] if with_training else [])
-    rows = []
-    for name, record in zip(labels(records), records, strict=True):
-        metrics, training = record["metrics"], record.get("training") or {}
-        row = [name, percent(metrics["miou"]), percent(metrics["macc"]), percent(metrics["aacc"])]
-        row += [_scaled(record.get("parameters"), "M", 1e6), _scaled(record.get("macs"), "G", 1e9)]
-        if with_latency:
-            row.append(_latency(record.get("latency")))
-        if with_training:
-            step = training.get("seconds_per_step")
-            row += ["–" if step is None else f"{step:.3f}", _duration(training.get("seconds"))]
-        rows.append(row)
-    return columns, rows
+def summary_table(groups: Sequence[Group]) -> Table:
+    """One line a group: mIoU (with several seeds mean and standard deviation), accuracies, size and cost."""
+    columns: dict[str, list[str]] = {
+        "": [group.label for group in groups],
+        "seeds": [", ".join(str(seed) for seed in group.seeds) if len(group.seeds) > 1 else "" for group in groups],
+        "mIoU": [with_spread(group.miou, group.spread) for group in groups],
+        "mAcc": [percent(_mean(group, "metrics", "macc")) for group in groups],
+        "aAcc": [percent(_mean(group, "metrics", "aacc")) for group in groups],
+        "parameters": [_scaled(_first(group, "parameters"), "M", 1e6) for group in groups],
+        "MACs": [_scaled(_first(group, "macs"), "G", 1e9) for group in groups],
+        "latency": [_latency(_first(group, "latency")) for group in groups],
+        "file": [_scaled(_first(group, "checkpoint_bytes"), "MB", 1e6) for group in groups],
+        "s/step": [_seconds(_mean(group, "training", "seconds_per_step")) for group in groups],
+        "training": [duration(_mean(group, "training", "seconds")) for group in groups],
+    }
+    always = ("", "mIoU", "mAcc", "aAcc", "parameters", "MACs")
+    shown = {name: cells for name, cells in columns.items() if name in always or set(cells) - {"", "–"}}
+    return list(shown), [list(cells) for cells in zip(*shown.values(), strict=True)]
+
+
+def verdict_lines(comparison: Comparison) -> list[str]:
+    """The differences of mIoU in words, the share of the gap, what was equal; warnings last."""
+    images = comparison.protocol["images"]
+    lines = []
+    for difference in comparison.differences:
+        mean = difference.mean
+        if mean.value is None:
+            continue
+        line = f"{difference.to} - {difference.base} = {100 * mean.value:+.2f} mIoU"
+        if mean.low is not None and mean.high is not None:
+            line += f", 95 % interval {_bounds(mean)} over the choice of these {images} images"
+        if len(difference.by_seed) > 1:
+            line += "; by seed " + ", ".join(f"{seed}: {100 * value:+.2f}" for seed, value in difference.by_seed)
+        lines.append(line)
+    lines += [comparison.gap] if comparison.gap else []
+    return [*lines, *comparison.equality, *(f"warning: {warning}" for warning in comparison.warnings)]
+
+
+def with_spread(value: float | None, spread: float | None) -> str:
+    """`36.21 ± 0.39`; the second is the sample standard deviation over seeds."""
+    return percent(value) if spread is None else f"{percent(value)} ± {percent(spread)}"
+
+
+def interval_text(change: Interval) -> str:
+    """`+5.02 [+3.10, +6.94]`"""
+    text = "–" if change.value is None else f"{100 * change.value:+.2f}"
+    return text if change.low is None else f"{text} [{_bounds(change, ', ')}]"
+
+
+def _bounds(change: Interval, between: str = " to ") -> str:
+    return between.join(f"{100 * bound:+.2f}" for bound in (change.low, change.high) if bound is not None)
+
+
+def _apart(change: Interval) -> list[str]:
+    return ["–" if value is None else f"{100 * value:+.2f}" for value in (change.value, change.low, change.high)]
+
+
+def _mean(group: Group, part: str, key: str) -> float | None:
+    values = [(record.get(part) or {}).get(key) for record in group.records]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _first(group: Group, key: str) -> Any:
+    return next((record[key] for record in group.records if record.get(key) is not None), None)
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """How the figures were measured, in one line."""
     scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+    shown = protocol["mode"]
+    if protocol.get("window"):
+        window, stride = (f"{height}x{width}" for height, width in (protocol["window"], protocol["stride"]))
+        shown = f"{shown} {window} by {stride} (height x width) over"
     return (
         f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
-        f"{protocol['mode']} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
+        f"{shown} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
         f"flip {'on' if protocol['flip'] else 'off'}"
     )
-
-
-def gap_line(records: Sequence[Record]) -> str | None:
-    """Which share of the way from baseline to teacher the distilled student went, where all three are given."""
-    by_role = {record.get("role"): record["metrics"]["miou"] for record in records}
-    if len(records) != len(by_role) or not {"teacher", "baseline", "distill"} <= by_role.keys():
-        return None
-    teacher, baseline, distilled = (by_role[role] for role in ("teacher", "baseline", "distill"))
-    if teacher is None or baseline is None or distilled is None:
-        return None
-    gained = f"distilled - baseline = {100 * (distilled - baseline):+.2f} mIoU"
-    if teacher <= baseline:
-        return f"{gained}; the teacher is not above the baseline"
-    return f"{gained}, {100 * (distilled - baseline) / (teacher - baseline):.0f} % of the gap to the teacher"
 
 
 def to_csv(table: Table) -> str:
@@ -165,32 +208,6 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def to_html(title: str, records: Sequence[Record]) -> str:
-    """One self-contained page with the tables of a comparison."""
-    parts = [f"<h1>{_html(title)}</h1>", f"<p>{_html(protocol_line(records[0]['protocol']))}</p>"]
-    gap = gap_line(records)
-    if gap:
-        parts.append(f"<p><strong>{_html(gap)}</strong></p>")
-    parts.append(f"<h2>Summary</h2>{_html_table(summary_table(records))}")
-    parts.append(f"<h2>IoU of each class, %</h2>{_html_table(class_table(records), kind='sums')}")
-    return _PAGE.format(title=_html(title), body="\n".join(parts))
-
-
-def _html_table(table: Table, kind: str = "plain") -> str:
-    columns, rows = table
-    head = "".join(f"<th scope=col>{_html(column)}</th>" for column in columns)
-    lines = []
-    for first, *rest in rows:
-        cells = "".join(f"<td>{_html(cell)}</td>" for cell in rest)
-        lines.append(f"<tr><th scope=row>{_html(first)}</th>{cells}</tr>")
-    body = "".join(lines)
-    return f"<div class=wide><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _html(text: str) -> str:
-    return html.escape(visible(text))
-
-
 def _csv_cell(text: str) -> str:
     """A figure as it is; a name so that no spreadsheet runs it."""
     shown = visible(text)
@@ -199,26 +216,6 @@ def _csv_cell(text: str) -> str:
 
 _FORMULA = tuple("=+-@")  # and tab and CR, which are visible by then
 _FIGURE = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; --line: #8884; --quiet: #8881; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
-th:first-child {{ text-align: left; font-weight: 500; position: sticky; left: 0; background: Canvas; }}
-.sums tbody tr:last-child * {{ font-weight: 700; }}
-tbody tr:nth-child(even) {{ background: var(--quiet); }}
-</style></head><body>
-{body}
-</body></html>
-"""
-
-
-def _difference(value: float | None, other: float | None) -> str:
-    return "–" if value is None or other is None else f"{100 * (value - other):+.2f}"
 
 
 def _number(value: float) -> float | None:
@@ -230,15 +227,15 @@ def _scaled(value: float | None, unit: str, size: float) -> str:
 
 
 def _latency(value: Mapping[str, float] | None) -> str:
-    return "–" if not value else f"{value['median_ms']:.0f} ms ({value['low_ms']:.0f}–{value['high_ms']:.0f})"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
+    if not value:
         return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    digits = 1 if value["median_ms"] < 100 else 0
+    median, low, high = (f"{value[key]:.{digits}f}" for key in ("median_ms", "low_ms", "high_ms"))
+    return f"{median} ms ({low}–{high})"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rmrkd_cli.values import (
@@ -27,6 +28,7 @@ from rmrkd_cli.values import (
     Cache,
     ClassName,
     Colour,
+    Duration,
     Images,
     Inside,
     LabelResize,
@@ -112,6 +114,7 @@ class Schedule(Related):
     """SGD with a polynomial learning rate, as mmsegmentation's 40k schedule."""
 
     iters: Steps = 40000
+    time_budget: Duration | None = None  # of training steps; `iters` is then only the whole that intervals are parts of
     batch_size: Images = 2  # images a worker process a forward pass
     accumulate: Images = 1  # forward passes an optimizer step
     crop: tuple[Side, Side] = (512, 512)  # height, width in pixels
@@ -137,11 +140,17 @@ class Schedule(Related):
             yield f"a batch of {batch} crops of {crop[0]}x{crop[1]} has more than {MAX_PIXELS} pixels"
 
 
+def _or_none(field: FieldInfo) -> Any:
+    """The type of a key with its bounds, or none."""
+    bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return bounded | None
+
+
 PartialSchedule = create_model(  # type: ignore[call-overload]
     "PartialSchedule",
     __base__=Strict,
     __doc__="The keys of a schedule that a role has of its own.",
-    **{name: (field.annotation | None, None) for name, field in Schedule.model_fields.items()},  # type: ignore[operator]
+    **{name: (_or_none(field), None) for name, field in Schedule.model_fields.items()},
 )
 
 
@@ -304,10 +313,11 @@ class Preset(Related):
             )
 
     def schedule_for(self, role: str) -> Schedule:
-        """The schedule of a role: a teacher's own keys replace the common ones."""
-        if role != "teacher" or self.teacher.schedule is None:
+        """The schedule of a role: a teacher's own keys replace the common ones; a time budget is the students'."""
+        if role != "teacher":
             return self.schedule
-        return self.schedule.model_copy(update=self.teacher.schedule.model_dump(exclude_none=True))
+        own = self.teacher.schedule.model_dump(exclude_none=True) if self.teacher.schedule is not None else {}
+        return self.schedule.model_copy(update={"time_budget": None, **own})
 
 
 class MethodRecipe(Strict):

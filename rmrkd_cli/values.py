@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from rmrkd_cli.durations import parse_duration
 from rmrkd_cli.visible import hidden_in
 
 
@@ -62,6 +63,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
 _OFF = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads `off` as a switch
 Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
 Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
@@ -74,6 +79,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
 Percent = Annotated[float, Field(ge=0.0, le=100.0), NUMBER]
 Steps = Annotated[int, Field(ge=1, le=100_000_000), NUMBER]
 Images = Annotated[int, Field(ge=1, le=65_536), NUMBER]
+Duration = Annotated[float, Field(ge=1.0, le=31_536_000.0), BeforeValidator(_seconds), NUMBER]  # seconds, to a year
 Side = Annotated[int, Field(ge=1, le=16_384), NUMBER]  # pixels
 Ratio = Annotated[float, Field(ge=0.01, le=100.0), NUMBER]
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text)]

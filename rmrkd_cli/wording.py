@@ -87,9 +87,13 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     """How the figures were measured, in one line; not escaped."""
     scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
     width, height = protocol["scale"]
+    mode = f"{short(protocol['mode'])} image"
+    if protocol.get("window"):
+        window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
+        mode = f"window of {window} sliding by {stride} (height x width) over each image"
     return (
         f"{short(protocol['dataset'])} {short(protocol['split'])}, {plural(protocol['images'], 'image')} "
-        f"({short(protocol['fingerprint'])}), {len(protocol['classes'])} classes, {short(protocol['mode'])} image "
+        f"({short(protocol['fingerprint'])}), {len(protocol['classes'])} classes, {mode} "
         f"fitted into {width}x{height}, scales {scales}, flip {'on' if protocol['flip'] else 'off'}"
     )
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
+from dataclasses import replace
+from statistics import mean, stdev
 
 import pytest
 import torch
 
 from rmrkd_cli import report
+from rmrkd_cli.comparison import Interval, compare, group
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.metrics import ConfusionMatrix
 
@@ -18,13 +20,13 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-def record(hits: int, role: str = "baseline", **facts: object) -> report.Record:
+def record(hits: int, role: str = "baseline", seed: int = 0, **facts: object) -> report.Record:
     """A network that is right on `hits` of 10 pixels of the first class and on all of the second."""
     matrix = ConfusionMatrix(3)
     truth = torch.tensor([0] * 10 + [1] * 10)
     guess = torch.tensor([0] * hits + [1] * (20 - hits))
     matrix.update(guess, truth)
-    return report.make_record(matrix, PROTOCOL, role=role, name="tiny", seed=0, checkpoint=f"{role}.pth", **facts)
+    return report.make_record(matrix, PROTOCOL, role=role, name="tiny", seed=seed, checkpoint=f"{role}.pth", **facts)
 
 
 def test_a_record_is_strict_json_with_none_for_what_never_occurs() -> None:
@@ -35,37 +37,45 @@ def test_a_record_is_strict_json_with_none_for_what_never_occurs() -> None:
     assert made["matrix"] == [[5, 5, 0], [0, 10, 0], [0, 0, 0]]
 
 
-def test_differences_are_to_the_baseline_and_leave_the_teacher_out() -> None:
-    columns, rows = report.class_table([record(8, "teacher"), record(4), record(6, "distill")])
+def test_a_table_has_a_column_for_each_group_and_each_difference() -> None:
+    compared = compare([record(8, "teacher"), record(4), record(6, "distill")])
+    columns, rows = report.class_table(compared)
     assert columns == ["class", "teacher", "baseline", "distill", "distill - baseline"]
     assert rows[0] == ["sky", "80.00", "40.00", "60.00", "+20.00"]
     assert rows[2] == ["never", "–", "–", "–", "–"]
     assert rows[-1][0] == "mean IoU"
 
 
-def test_without_a_baseline_the_first_is_compared_with() -> None:
-    columns, rows = report.class_table([record(4, "distill", label="a"), record(6, "distill", label="b")])
-    assert columns[-1] == "b - a"
-    assert rows[0][-1] == "+20.00"
+def test_intervals_stand_behind_their_difference_or_in_columns_of_their_own() -> None:
+    compared = compare([record(4), record(6, "distill")])
+    (difference,) = compared.differences
+    known = replace(difference, mean=Interval(0.1, 0.05, 0.1512), classes=difference.classes)
+    compared = replace(compared, differences=(known,))
+    assert report.class_table(compared)[1][-1][-1] == "+10.00 [+5.00, +15.12]"
+    columns, rows = report.class_table(compared, apart=True)
+    assert columns[-3:] == ["distill - baseline", "distill - baseline, 2.5 %", "distill - baseline, 97.5 %"]
+    assert rows[-1][-3:] == ["+10.00", "+5.00", "+15.12"]
+    assert rows[0][-3:] == ["+20.00", "–", "–"]
 
 
-def test_the_share_of_the_gap_needs_all_three_roles() -> None:
-    three = [record(10, "teacher"), record(4), record(7, "distill")]
-    assert report.gap_line(three[1:]) is None
-    line = report.gap_line(three)
-    assert line is not None
-    by_role = {r["role"]: r["metrics"]["miou"] for r in three}
-    gap = (by_role["distill"] - by_role["baseline"]) / (by_role["teacher"] - by_role["baseline"])
-    assert f"{100 * gap:.0f} % of the gap" in line
-    weak = report.gap_line([record(4, "teacher"), record(6), record(7, "distill")])
-    assert weak is not None
-    assert "not above the baseline" in weak
+def test_the_verdict_says_how_sure_it_is_and_warns() -> None:
+    lines = report.verdict_lines(compare([record(10, "teacher"), record(4), record(7, "distill")]))
+    assert lines[0].startswith("distill - baseline = +")
+    assert "of the way from the baseline to the teacher" in lines[1]
+    assert any(line.startswith("warning: fewer than 3 seeds (baseline 1, distill 1)") for line in lines)
+    seeds = [record(hits, role, seed=seed) for role, hits in (("baseline", 3), ("distill", 6)) for seed in (0, 1, 2)]
+    lines = report.verdict_lines(compare(seeds))
+    assert "by seed 0: +" in lines[0]
+    assert not any("seeds" in line for line in lines)
 
 
-def test_names_tell_records_apart_as_far_as_needed() -> None:
-    assert report.labels([record(1), record(2, "distill")]) == ["baseline", "distill"]
-    assert report.labels([record(1), {**record(2), "seed": 1}]) == ["tiny baseline 0", "tiny baseline 1"]
-    assert report.labels([record(1), record(1)]) == ["1: baseline", "2: baseline"]
+def test_several_seeds_are_one_line_with_their_spread() -> None:
+    columns, rows = report.summary_table(compare([record(hits, seed=hits) for hits in (2, 4, 6)]).groups)
+    told = dict(zip(columns, rows[0], strict=True))
+    assert len(rows) == 1
+    assert told["seeds"] == "2, 4, 6"
+    mious = [record(hits)["metrics"]["miou"] for hits in (2, 4, 6)]
+    assert told["mIoU"] == f"{100 * mean(mious):.2f} ± {100 * stdev(mious):.2f}"
 
 
 def test_other_protocols_are_refused_line_by_line() -> None:
@@ -78,23 +88,6 @@ def test_other_protocols_are_refused_line_by_line() -> None:
     assert "scale" not in refused.value.message
 
 
-def test_the_page_shows_every_cell_and_runs_nothing_of_a_strangers() -> None:
-    texts: list[str] = []
-
-    class Cells(HTMLParser):
-        def handle_data(self, data: str) -> None:
-            texts.append(data)
-
-    records = [record(4), record(6, "distill")]
-    page = report.to_html("<script>alert(1)</script>", records)
-    assert "<script" not in page
-    assert "<b>" not in page
-    reader = Cells()
-    reader.feed(page)
-    for row in report.class_table(records)[1]:
-        assert set(row) <= set(texts)
-
-
 def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
     text = report.to_csv((["a"], [["=1+1"], ["@x"], ["fine, thanks"]]))
     assert [row[0] for row in csv.reader(io.StringIO(text))] == ["a", "'=1+1", "'@x", "fine, thanks"]
@@ -104,10 +97,11 @@ def test_sizes_and_times_are_readable() -> None:
     training = {"seconds": 3725.0, "seconds_per_step": 0.5}
     latency = {"median_ms": 12.4, "low_ms": 11.9, "high_ms": 13.2}
     columns, rows = report.summary_table(
-        [record(5, parameters=12_790_000, macs=5e9, training=training, latency=latency)]
+        group([record(5, parameters=12_790_000, macs=5e9, training=training, latency=latency, checkpoint_bytes=51e6)])
     )
     told = dict(zip(columns, rows[0], strict=True))
     assert told["parameters"] == "12.79 M"
     assert told["MACs"] == "5.00 G"
-    assert told["latency"] == "12 ms (12–13)"
+    assert told["latency"] == "12.4 ms (11.9–13.2)"
+    assert told["file"] == "51.00 MB"
     assert told["training"] == "1 h 02 min"

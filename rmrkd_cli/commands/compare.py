@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from rmrkd_cli.errors import RmrkdError
 _TIMED_PIXELS = 1 << 24  # of a size that only a result file says
 
 if TYPE_CHECKING:
+    from rmrkd_cli.comparison import Comparison
     from rmrkd_cli.report import Record
 
 
@@ -42,12 +44,14 @@ def compare_command(
     allow_partial: AllowPartial = False,
     json_out: JsonOut = None,
     report_dir: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, CSV and JSON.")
+        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, PNG, CSV and JSON.")
     ] = None,
 ) -> None:
     """Put results side by side: IoU per class and mean, size, cost and latency."""
     from rmrkd_cli import console, report
     from rmrkd_cli.commands.evaluate import evaluate_files
+    from rmrkd_cli.commands.report_folder import Compared, write_report_folder
+    from rmrkd_cli.comparison import as_document, compare
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
@@ -77,16 +81,23 @@ def compare_command(
     ]
     for file, record in zip(files, records, strict=True):
         _add_training(record, file)
+        if (network := _network_of(file, record)) is not None:
+            record["checkpoint_bytes"] = network.stat().st_size
     report.check_same_protocol(records)
     _add_latency(files, records, given, kind, allow_partial=allow_partial)
+    comparison = compare(records)
     if report_dir is not None:
-        _write_report(records, report_dir)
+        compared = [Compared(*pair, _network_of(*pair)) for pair in zip(files, records, strict=True)]
+        command = shlex.join(["rmrkd", "compare", *map(str, files), "--report", str(report_dir)])
+        how = {key: options[key] for key in ("dataset", "data_root", "device", "allow_partial")}
+        write_report_folder(comparison, compared, report_dir, command, given=given, **how)
+        _write_tables(comparison, report_dir)
     if json_out is not None:
-        write_json(records, json_out)
+        write_json(as_document(comparison), json_out)
     if json_out != "-":
-        notes = [report.protocol_line(records[0]["protocol"]), *filter(None, [report.gap_line(records)])]
-        console.show_table("IoU of each class, %", *report.class_table(records), bold_last=True)
-        console.show_table("Summary", *report.summary_table(records), notes)
+        notes = [report.protocol_line(comparison.protocol), *report.verdict_lines(comparison)]
+        console.show_table("IoU of each class, %", *report.class_table(comparison), bold_last=True)
+        console.show_table("Summary", *report.summary_table(comparison.groups), notes)
 
 
 def _add_training(record: Record, file: Path) -> None:
@@ -99,29 +110,39 @@ def _add_training(record: Record, file: Path) -> None:
 
 
 def _add_latency(files: list[Path], records: list[Record], given: Any, kind: str, *, allow_partial: bool) -> None:
-    """Times every network in one go, so that all figures are of the same machine and hour."""
+    """Times one network of each group, in turns, so that all figures are of the same machine and hour."""
     import torch
 
-    from rmrkd_cli.engine.evaluate import latency
+    from rmrkd_cli.comparison import group
     from rmrkd_cli.engine.evaluation_run import load_checkpoint_network
+    from rmrkd_cli.engine.latency import latencies
 
-    for file, record in zip(files, records, strict=True):
-        path = _beside(file, record) if file.suffix == ".json" else file
-        if path is None:
+    width, height = records[0]["protocol"]["scale"]
+    file_of = {id(record): file for file, record in zip(files, records, strict=True)}
+    timed, networks = [], []
+    for record in records:
+        record.pop("latency", None)  # of another hour, if it has one
+    for record in [of.records[0] for of in group(records)]:
+        file = file_of[id(record)]
+        told = file.suffix == ".json"  # a result can be compared without its network
+        path = _network_of(file, record)
+        if path is None or (told and width * height > _TIMED_PIXELS):
             continue
         try:
-            network = load_checkpoint_network(str(path), given, kind, allow_partial=allow_partial).network
+            networks.append(load_checkpoint_network(str(path), given, kind, allow_partial=allow_partial).network)
         except RmrkdError:
-            if file.suffix == ".json":  # a result can be compared without its network
+            if told:
                 continue
             raise
-        width, height = record["protocol"]["scale"]
-        if width * height <= _TIMED_PIXELS or file.suffix != ".json":
-            record["latency"] = latency(network, (width, height), torch.device(kind))
+        timed.append(record)
+    for record, found in zip(timed, latencies(networks, (width, height), torch.device(kind)), strict=True):
+        record["latency"] = found
 
 
-def _beside(file: Path, record: Record) -> Path | None:
-    """The checkpoint of a result file, where it lies in the same folder: a file names no other place to read."""
+def _network_of(file: Path, record: Record) -> Path | None:
+    """The file itself; a result file's checkpoint where it lies in the same folder: it names no other place to read."""
+    if file.suffix != ".json":
+        return file
     if not record.get("checkpoint"):
         return None
     named = Path(record["checkpoint"])
@@ -134,11 +155,11 @@ def _beside(file: Path, record: Record) -> Path | None:
     return beside
 
 
-def _write_report(records: list[Record], folder: Path) -> None:
+def _write_tables(comparison: Comparison, folder: Path) -> None:
     from rmrkd_cli import report
     from rmrkd_cli.atomic import write_text
+    from rmrkd_cli.comparison import as_document
 
-    write_text(report.to_html("Comparison", records), folder / "index.html")
-    write_text(report.to_csv(report.class_table(records)), folder / "classes.csv")
-    write_text(report.to_csv(report.summary_table(records)), folder / "summary.csv")
-    write_text(report.to_json(records), folder / "results.json")
+    write_text(report.to_csv(report.class_table(comparison, apart=True)), folder / "classes.csv")
+    write_text(report.to_csv(report.summary_table(comparison.groups)), folder / "summary.csv")
+    write_text(report.to_json(as_document(comparison)), folder / "results.json")

@@ -22,7 +22,7 @@ from rmrkd_cli.commands.options import (
     dataset_name,
     write_json,
 )
-from rmrkd_cli.commands.usage import cut
+from rmrkd_cli.commands.protocols import Mode, parsed_scales, parsed_window
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rmrkd_cli.report import Record
 
 
-_MAX_SCALES = 32
+_HOW = "Protocol"
 
 
 class Split(str, Enum):
@@ -58,22 +58,69 @@ def eval_command(
     ),
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    scales: Annotated[str, typer.Option(metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.")] = "1.0",
+    mode: Annotated[
+        Mode, typer.Option(help="Show the network whole images, or slide a window over them.", rich_help_panel=_HOW)
+    ] = Mode.whole,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Height and width of the window. (default: the checkpoint's)", rich_help_panel=_HOW
+        ),
+    ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Its steps. (default: the checkpoint's, else two thirds of the window)",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average with the mirrored image.", rich_help_panel=_HOW)
+    ] = False,
+    scales: Annotated[
+        str, typer.Option(metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.", rich_help_panel=_HOW)
+    ] = "1.0",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Images of equal size at once, for each worker. (default: 1 on CPUs, up to 4 on GPUs)",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=256, metavar="N", help="Loader processes of each worker.")] = 2,
+    confusion: Annotated[bool, typer.Option("--confusion", help="Also print what each class is taken for.")] = False,
     json_out: JsonOut = None,
     save_predictions: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write index PNGs with the data set's palette.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write index PNGs with the data set's palette; images of a split without labels are only predicted.",
+        ),
+    ] = None,
+    label_ids: Annotated[
+        bool | None,
+        typer.Option(
+            "--label-ids/--class-indices",
+            help="Write what the test server takes: Cityscapes' label ids, ADE20K's ids from 1, the images' own "
+            "names. (default: label ids for --split test, where there are any)",
+        ),
     ] = None,
     max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
     allow_partial: AllowPartial = False,
 ) -> None:
     """Measure the mIoU of checkpoints."""
-    from rmrkd_cli import console, report
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
 
-    name, averaged = dataset_name(dataset), _scales(scales)
+    name, averaged = dataset_name(dataset), parsed_scales(scales)
+    size, steps = parsed_window(mode, crop, stride)
+    if label_ids is not None and save_predictions is None:
+        option = "--label-ids" if label_ids else "--class-indices"
+        raise RmrkdError(f"{option} is of predictions, and none are written", "--save-predictions DIR")
     check_json_out(json_out)
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, name)
@@ -86,6 +133,13 @@ def eval_command(
         "split": split.value,
         "scales": averaged,
         "flip": flip,
+        "mode": mode.value,
+        "crop": size,
+        "stride": steps,
+        "batch_size": batch_size,
+        "workers": workers,
+        "label_ids": label_ids,
+        "measured": json_out is not None,
         "device": kind,
         "max_images": max_images,
         "allow_partial": allow_partial,
@@ -94,15 +148,30 @@ def eval_command(
     if json_out is not None:
         write_json(records, json_out)
     if json_out != "-":
-        for group in _same_protocol(records):
-            columns, rows = _with_paper(report.summary_table(group), group)
-            console.show_table("mIoU, %", columns, rows, [report.protocol_line(group[0]["protocol"])])
+        _show(records, confusion=confusion)
+
+
+def _show(records: list[Record], *, confusion: bool) -> None:
+    """Tables; each class of one checkpoint alone, the means of several."""
+    from rmrkd_cli import class_report, console, report
+    from rmrkd_cli.comparison import group as group_records
+    from rmrkd_cli.comparison import labels
+
+    if len(records) == 1:
+        console.show_table("Each class, %", *class_report.metrics_table(records[0]), bold_last=True)
+    for record, name in zip(records, labels(records), strict=True):
+        if confusion and record.get("matrix") is not None:
+            title = f"Of the pixels of each class (row), % predicted as (column): {name}"
+            console.show_table(title, *class_report.confusion_table(record, console.columns()))
+    for group in _same_protocol(records):
+        columns, rows = _with_paper(report.summary_table(group_records(group, seeds=False)), group)
+        console.show_table("mIoU, %", columns, rows, [report.protocol_line(group[0]["protocol"])])
 
 
 def evaluate_files(
     files: Sequence[Path], options: dict[str, Any], cluster: Cluster, save_predictions: Path | None = None
 ) -> list[Record]:
-    """Evaluates checkpoints one after the other, each by all workers."""
+    """Evaluates checkpoints one after the other, each by all workers; those of images without labels give no record."""
     from rmrkd_cli.engine.job import EvalJob
     from rmrkd_cli.engine.launch import execute
     from rmrkd_cli.report import read_record
@@ -118,7 +187,8 @@ def evaluate_files(
             output = Path(folder) / "result.json"
             job = EvalJob(checkpoint=str(file), output=str(output), save_predictions=folders[file], **options)
             execute(job, cluster)
-            records.append(read_record(output))
+            if output.exists():
+                records.append(read_record(output))
     return records
 
 
@@ -146,19 +216,6 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
     return fitting
 
 
-def _scales(text: str) -> tuple[float, ...]:
-    try:
-        scales = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        scales = ()
-    if not 1 <= len(scales) <= _MAX_SCALES or not all(0.05 <= scale <= 8 for scale in scales):
-        raise RmrkdError(
-            f"--scales `{cut(text)}` must be 1 to {_MAX_SCALES} numbers from 0.05 to 8, separated by commas",
-            "--scales 0.5,1.0,1.5",
-        )
-    return scales
-
-
 def _prediction_folders(files: Sequence[Path], root: Path | None) -> dict[Path, str | None]:
     """One folder of index PNGs a checkpoint, none of them used before."""
     if root is None:
@@ -183,7 +240,8 @@ def _with_paper(table: Any, records: list[Record]) -> Any:
 
     known = set(preset_names())
     protocol = records[0]["protocol"]
-    theirs = protocol["split"] == "val" and protocol["scales"] == [1.0] and not protocol["flip"]
+    plain = protocol["mode"] == "whole" and protocol["scales"] == [1.0] and not protocol["flip"]
+    theirs = plain and protocol["split"] == "val"
     figures = []
     for record in records:
         own = theirs and record.get("name") in known and record.get("method") == OWN_METHOD

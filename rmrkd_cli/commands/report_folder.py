@@ -76,7 +76,7 @@ def _curves(comparison: Comparison, compared: Sequence[Compared]) -> tuple[dict[
 
 
 def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> Pictures:
-    from rmrkd_cli.engine.pictures import Source, take_pictures
+    from rmrkd_cli.engine.report_pictures import Source, take_pictures
     from rmrkd_cli.pictures import choose
 
     sources = []

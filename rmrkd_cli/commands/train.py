@@ -284,17 +284,16 @@ def _show(records: list[Record], preset: Preset) -> None:
     if not records:
         return
     from rmrkd_cli import console, report
+    from rmrkd_cli.comparison import compare
     from rmrkd_cli.schema import OWN_METHOD
 
-    columns, rows = report.summary_table(records)
-    notes = [report.protocol_line(records[0]["protocol"])]
-    gap = report.gap_line(records)
-    if gap:
-        notes.append(gap)
+    compared = compare(records)
+    columns, rows = report.summary_table(compared.groups)
+    notes = [report.protocol_line(compared.protocol), *report.verdict_lines(compared)]
     if preset.paper is not None and preset.method == OWN_METHOD:
         notes.append(f"paper: baseline {preset.paper.baseline:.2f}, distilled {preset.paper.distilled:.2f}")
     if len(records) > 1:
-        console.show_table("IoU of each class, %", *report.class_table(records))
+        console.show_table("IoU of each class, %", *report.class_table(compared), bold_last=True)
     console.show_table(preset.title or preset.name, columns, rows, notes)
     for record in records:
         console.say(f"{record['role']}: {record['checkpoint']}")

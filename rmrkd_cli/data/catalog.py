@@ -35,6 +35,7 @@ class DatasetInfo:
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
         make: Draws the data set into its root, where it is a generated one.
+        label_ids: What the data set's own test server calls each class, where that is not its index.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DatasetInfo:
     ignore_labels: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
     make: Callable[[Path], None] | None = None
+    label_ids: tuple[int, ...] | None = None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -109,6 +111,9 @@ def _mmseg_labels(file: str) -> Labels:
     return tuple(values["CLASSES"]), tuple((int(r), int(g), int(b)) for r, g, b in values["PALETTE"])
 
 
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
 def _cityscapes(preset: Preset) -> DatasetInfo:
     return DatasetInfo(
         name="cityscapes",
@@ -119,6 +124,7 @@ def _cityscapes(preset: Preset) -> DatasetInfo:
         eval_scale=(2048, 1024),
         image_suffix="_leftImg8bit.png",
         label_suffix="_gtFine_labelTrainIds.png",
+        label_ids=_CITYSCAPES_IDS,
     )
 
 
@@ -149,6 +155,7 @@ def _ade20k(preset: Preset) -> DatasetInfo:
         image_suffix=".jpg",
         label_suffix=".png",
         reduce_zero_label=True,
+        label_ids=tuple(range(1, 151)),
     )
 
 

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
-    """For each optimizer step, the batches of its forward passes."""
+    """For each optimizer step of the sampler, the batches of its forward passes."""
     loader: DataLoader[Any] = DataLoader(
         _Told(dataset),
         batch_sampler=sampler,
@@ -40,7 +40,7 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
     )
     stream = iter(loader)
     try:
-        for _ in range(len(sampler) // sampler.accumulate):
+        for _ in sampler.steps:
             yield [_or_raise(next(stream)) for _ in range(sampler.accumulate)]
     finally:
         del stream  # an error's traceback would keep it, and torch cannot end its processes when it is collected late

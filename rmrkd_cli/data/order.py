@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         batch_size: Images a worker process a forward pass.
         world_size, rank: Of the worker processes.
         accumulate: Forward passes an optimizer step.
-        first_step, last_step: Optimizer steps to serve, the last one not included.
+        first_step, last_step: Optimizer steps to serve, the last one not included; none where it is not known.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         accumulate: int = 1,
         first_step: int = 0,
-        last_step: int,
+        last_step: int | None,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
@@ -42,14 +43,11 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.world_size = world_size
         self.rank = rank
         self.accumulate = accumulate
-        self.passes = range(first_step * accumulate, last_step * accumulate)
-
-    def __len__(self) -> int:
-        return len(self.passes)
+        self.steps: Iterable[int] = count(first_step) if last_step is None else range(first_step, last_step)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)
-        for number in self.passes:
+        for number in (step * self.accumulate + part for step in self.steps for part in range(self.accumulate)):
             start = (number * self.world_size + self.rank) * self.batch_size
             batch = []
             for position in range(start, start + self.batch_size):

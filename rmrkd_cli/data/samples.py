@@ -24,8 +24,11 @@ class Sample:
     label: Path
 
 
-def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
+def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[Sample]:
     """All samples of a split, ordered by name; a generated data set is drawn first where it is missing.
+
+    Args:
+        labels: Where not, label files may all be missing, as a test server's are; see `have_labels`.
 
     Raises:
         RmrkdError: When the root, a folder, a list or a label is missing; the message shows the expected tree.
@@ -40,7 +43,8 @@ def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
             "give its place with --data-root DIR",
         )
     layout = info.splits[split]
-    missing = missing_parts(info, split)
+    optional = () if labels else {part for _, part in layout.parts} - {layout.images}
+    missing = [part for part in missing_parts(info, split) if part not in optional]
     if missing:
         raise RmrkdError(
             f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
@@ -50,8 +54,13 @@ def find_samples(info: DatasetInfo, split: str) -> list[Sample]:
     samples = [sample for names, labels in layout.parts for sample in _pair(info, layout.images, names, labels)]
     if not samples:
         raise RmrkdError(f"no image ends with `{info.image_suffix}` in `{info.root / layout.images}`")
-    _check_labels(samples, info)
+    _check_files(samples, info, ("image", "label") if labels or have_labels(samples) else ("image",))
     return sorted(samples, key=lambda sample: sample.name)
+
+
+def have_labels(samples: Iterable[Sample]) -> bool:
+    """Whether any of them has a label file."""
+    return any(sample.label.is_file() for sample in samples)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -138,8 +147,8 @@ def _pair(info: DatasetInfo, images: str, names: str | None, labels: str) -> lis
     ]
 
 
-def _check_labels(samples: list[Sample], info: DatasetInfo) -> None:
-    for kind in ("image", "label"):
+def _check_files(samples: list[Sample], info: DatasetInfo, kinds: Iterable[str]) -> None:
+    for kind in kinds:
         lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
         if not lost:
             continue

@@ -14,13 +14,15 @@ from torch.utils.data import Dataset
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.decoded import DecodedImages
-from rmrkd_cli.data.files import IGNORE, Pair, SampleFiles
+from rmrkd_cli.data.files import IGNORE, Pair, Picture, SampleFiles
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import CorruptError
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 
 NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
+
+View = tuple[Tensor, dict[str, Any]]  # (1, 3, H, W) float32, normalised, and mmseg's description of it
 
 MOST_IN_ROW = 10  # images that cannot be read, before a data set counts as broken
 
@@ -40,10 +42,10 @@ class TrainItem:
 
 @dataclass(frozen=True)
 class EvalItem:
-    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) uint8."""
+    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) uint8, if it has any."""
 
-    views: list[tuple[Tensor, dict[str, Any]]]
-    labels: Tensor
+    views: list[View]
+    labels: Tensor | None
     index: int
 
 
@@ -126,12 +128,45 @@ def seed_draws(seed: int, position: int) -> None:
     random.seed(int(state[1]))
 
 
+class EvalViews:
+    """What a network is shown of an image: it whole, fitted into a size, once for each scale and flip.
+
+    Args:
+        size: (width, height) that images are fitted into.
+        scales: Factors on it.
+        flip: Also the mirrored image.
+    """
+
+    def __init__(self, size: tuple[int, int], scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
+        width, height = size
+        self.scales = scales
+        self.views = [
+            ((int(width * scale), int(height * scale)), mirrored)
+            for scale in scales
+            for mirrored in ((False, True) if flip else (False,))
+        ]
+        self.steps = _compose([{"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}])
+        self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
+
+    def __call__(self, image: Picture) -> list[View]:
+        """The views of an image (H, W, 3) of bytes, blue first."""
+        views = []
+        for scale, mirrored in self.views:
+            view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
+            view |= {"scale": scale, "flip": mirrored, "flip_direction": "horizontal"}
+            view = self.normalize(self.steps(view))
+            keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
+            views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
+        return views
+
+
 class EvalSet(Dataset[EvalItem]):
     """Whole images at the data set's evaluation scale, once for each scale and flip.
 
     Args:
         scales: Factors on the data set's scale.
         flip: Also the mirrored image.
+        labelled: The label maps are read; none of them need be there otherwise.
     """
 
     def __init__(
@@ -141,30 +176,18 @@ class EvalSet(Dataset[EvalItem]):
         *,
         scales: tuple[float, ...] = (1.0,),
         flip: bool = False,
+        labelled: bool = True,
     ) -> None:
+        self.labelled = labelled
         self.files = SampleFiles(info, samples)
-        width, height = info.eval_scale
-        self.views = [
-            ((int(width * scale), int(height * scale)), mirrored)
-            for scale in scales
-            for mirrored in ((False, True) if flip else (False,))
-        ]
-        self.steps = _compose([{"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}])
-        self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
+        self.views = EvalViews(info.eval_scale, scales, flip)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> EvalItem:
-        image = self.files.image(index)
-        views = []
-        for scale, mirrored in self.views:
-            view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
-            view |= {"scale": scale, "flip": mirrored, "flip_direction": "horizontal"}
-            view = self.normalize(self.steps(view))
-            keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
-            views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
-        return EvalItem(views, torch.from_numpy(self.files.labels(index)), index)
+        labels = torch.from_numpy(self.files.labels(index)) if self.labelled else None
+        return EvalItem(self.views(self.files.image(index)), labels, index)
 
 
 def _compose(steps: list[dict[str, Any]]) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,19 +13,26 @@ from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.files import IGNORE
 from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.samples import Sample, fingerprint
-from rmrkd_cli.data.transforms import EvalItem, EvalSet
+from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.equal_sizes import EqualSizes, default_batch_size, stacked
+from rmrkd_cli.engine.image_counts import ImageCounts
 from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.memory_format import fastest_format
-from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.engine.segment import Window, class_maps
 
 OnImage = Callable[[int, Tensor], None]
 
 
 def protocol(
-    info: DatasetInfo, samples: list[Sample], split: str, scales: tuple[float, ...] = (1.0,), flip: bool = False
+    info: DatasetInfo,
+    samples: list[Sample],
+    split: str,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    window: Window | None = None,
 ) -> dict[str, Any]:
     """Everything two results must share to be comparable."""
+    shown = {"mode": "whole"} if window is None else {"mode": "slide", **_lists(window)}
     return {
         "dataset": info.name,
         "split": split,
@@ -37,8 +42,12 @@ def protocol(
         "scale": list(info.eval_scale),
         "scales": list(scales),
         "flip": flip,
-        "mode": "whole",
+        **shown,
     }
+
+
+def _lists(window: Window) -> dict[str, list[int]]:
+    return {"window": list(window.crop), "stride": list(window.stride)}
 
 
 @torch.inference_mode()
@@ -48,58 +57,52 @@ def evaluate(
     world: World,
     *,
     workers: int = 0,
+    batch_size: int | None = None,
+    window: Window | None = None,
     meter: Meter | None = None,
     on_image: OnImage | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     prepared: bool = False,
-) -> ConfusionMatrix:
+) -> ImageCounts:
     """Counts (truth, prediction) over the whole data set, each image once, however many workers share it.
 
     Args:
         network: A segmentor on the world's device; not changed.
+        workers: Loader processes.
+        batch_size: Images of equal size that the network sees together, none padded: the result is that of one by
+            one, up to the rounding of kernels that go by the batch; none: what is fastest on the device.
+        window: Slides over each image; none: the network sees it whole.
         meter: Shows how many of this worker's images are done.
-        on_image: Called on this worker with (index of the image, prediction (H, W)).
-        should_stop: Asked after each image, by every worker equally often; ends the count early.
+        on_image: Called on this worker with (index of the image, prediction (H, W)), not always in their order.
+        should_stop: Asked after each image that is read, by every worker equally often; ends the count early.
         prepared: The network is one of `inference_network` already.
 
     Returns:
-        The counts of all workers, on every worker.
+        The counts of all workers, on every worker; nothing is counted where images have no labels.
     """
     ready = network if prepared else inference_network(network, world.device.type)
     own = range(world.rank, len(dataset), world.size)
-    matrix = ConfusionMatrix(dataset.files.info.num_classes, IGNORE)
+    counts = ImageCounts(dataset.files.info.num_classes, IGNORE)
+    if batch_size is None:
+        batch_size = default_batch_size(world.device.type, dataset.files.info.eval_scale, dataset.views.scales)
     items = evaluation_images(dataset, own, workers, pin=world.device.type == "cuda")
-    for done in range(1, -(-len(dataset) // world.size) + 1):
+    waiting = EqualSizes(batch_size)
+    rounds = -(-len(dataset) // world.size)
+    for done in range(1, rounds + 1):
         item = next(items, None)  # none on workers whose share is one less
-        if item is not None:
-            guess = predict(ready, item, world.device)
-            matrix.update(guess, item.labels.to(world.device, non_blocking=True))
-            if on_image is not None:
-                on_image(item.index, guess)
-            if meter is not None:
-                meter.update(done)
+        for batch in waiting.take(item, last=done == rounds):
+            guesses = class_maps(ready, stacked(batch), world.device, window)
+            for member, guess in zip(batch, guesses, strict=True):
+                if member.labels is not None:
+                    counts.count(member.index, guess, member.labels.to(world.device, non_blocking=True))
+                if on_image is not None:
+                    on_image(member.index, guess)
+        if meter is not None and item is not None:
+            meter.update(done)
         if should_stop():
             break
-    matrix.matrix = world.sum(matrix.matrix)
-    return matrix
-
-
-def predict(network: nn.Module, item: EvalItem, device: torch.device) -> Tensor:
-    """Class indices (H, W) at the image's own size: mmsegmentation's inference, averaged over the views.
-
-    One view alone needs no softmax, which leaves the order of the logits as it is.
-    """
-    total: Tensor | None = None
-    for view, meta in item.views:
-        image = view.to(device, non_blocking=True)
-        if len(item.views) == 1 and not meta["flip"]:
-            resized = tuple(meta["img_shape"][:2]) != tuple(meta["ori_shape"][:2])
-            total = network.whole_inference(image, [meta], resized)  # type: ignore[operator]
-        else:
-            probabilities = network.inference(image, [meta], True)  # type: ignore[operator]
-            total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None
-    return total.argmax(1)[0]
+    counts.gather(world)
+    return counts
 
 
 def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
@@ -116,28 +119,3 @@ def cost(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,
     }
-
-
-@torch.inference_mode()
-def latency(network: nn.Module, size: tuple[int, int], device: torch.device, budget: float = 10.0) -> dict[str, float]:
-    """Milliseconds for one image of (width, height), logits included: median and quartiles of warm runs.
-
-    Args:
-        budget: Seconds to spend; at least 3 and at most 50 runs are timed.
-    """
-    layout = fastest_format(network, device.type)
-    network = network.to(device).eval().to(memory_format=layout)
-    image = torch.zeros(1, 3, size[1], size[0], device=device)
-
-    def once() -> float:
-        started = time.perf_counter()
-        network.encode_decode(image, None)  # type: ignore[operator]
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    for _ in range(2):
-        warm = once()
-    times = sorted(1e3 * once() for _ in range(max(3, min(50, int(budget / max(warm, 1e-6))))))
-    low, median, high = statistics.quantiles(times, n=4)
-    return {"median_ms": median, "low_ms": low, "high_ms": high, "runs": len(times), "device": device.type}  # type: ignore[dict-item]

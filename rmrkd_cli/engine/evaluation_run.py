@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,22 @@ from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint
 from rmrkd_cli.console import screen
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import lost_loaders_named
-from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.samples import Sample, find_samples, have_labels, mend_of_missing
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.job import EvalJob
+from rmrkd_cli.engine.prediction_files import PredictionFiles
+from rmrkd_cli.engine.segment import Window
 from rmrkd_cli.errors import RmrkdError, first_line
 from rmrkd_cli.inspection.config_text import parse_config_text
 from rmrkd_cli.inspection.memory import bounded_memory
 from rmrkd_cli.models import build_network, network_config, shapes_of
-from rmrkd_cli.report import make_record, to_json
+from rmrkd_cli.report import make_record, protocol_line, to_json
 from rmrkd_cli.schema import Preset
 from rmrkd_cli.yaml_text import read_yaml
 
+MOST_SIDE = 16_384  # of a window
 _NAME_IT = "say which one it is: --preset NAME (see `rmrkd presets`)"
 
 
@@ -92,7 +95,7 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str, *, all
 
 
 def run_evaluation(job: EvalJob) -> None:
-    """Evaluates on all workers; the first writes the record to `job.output`."""
+    """Evaluates on all workers; the first writes the record to `job.output`, unless there was nothing to measure."""
     given = Preset.model_validate(job.preset) if job.preset is not None else None
     with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
         loaded = load_checkpoint_network(job.checkpoint, given, job.device, allow_partial=job.allow_partial)
@@ -100,34 +103,89 @@ def run_evaluation(job: EvalJob) -> None:
             shown.say(f"only what fits is loaded, the rest is random: {loaded.misfit}")
         info = _dataset_for(job, loaded)
         samples = _samples(info, job)
+        labelled = job.save_predictions is None or have_labels(samples)
         _check_classes(loaded.network, info, job.checkpoint)
-        dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip)
+        window = _window(job, loaded, shown.say)
+        dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip, labelled=labelled)
         meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // here.size))
-        on_image = _PredictionWriter(job.save_predictions, info, samples).write if job.save_predictions else None
+        files = _prediction_files(job, info, samples)
         network = loaded.network.to(here.device)
-        matrix = evaluate(network, dataset, here, workers=job.workers, meter=meter, on_image=on_image)
-        if here.is_first:
-            how = protocol(info, samples, job.split, job.scales, job.flip)
-            record = make_record(matrix, how, **loaded.facts, **cost(network, info.eval_scale))
+        counts = evaluate(
+            network, dataset, here, workers=job.workers, batch_size=job.batch_size, window=window, meter=meter,
+            on_image=files.write if files is not None else None,
+        )  # fmt: skip
+        how = protocol(info, samples, job.split, job.scales, job.flip, window)
+        if files is not None:
+            shown.say(files.told)
+        if not labelled:
+            shown.say(f"no image of `{info.name}` {job.split} has labels: nothing could be measured")
+            shown.say(protocol_line(how))
+        elif here.is_first:
+            found = {**loaded.facts, **cost(network, info.eval_scale)}
+            record = make_record(counts, how, per_image=counts.per_image(samples), **found)
             write_text(to_json(record), Path(job.output))
         here.wait()
 
 
-class _PredictionWriter:
-    """Index PNGs with the data set's palette, under the images' own names."""
+def _window(job: EvalJob, loaded: Loaded, say: Callable[[str], None]) -> Window | None:
+    """The window that slides: as asked for, else as the checkpoint's config has it, else the crop of its training.
 
-    def __init__(self, folder: str, info: DatasetInfo, samples: list[Sample]) -> None:
-        self.folder, self.samples = Path(folder), samples
-        self.palette = [value for colour in info.palette for value in colour]
+    Raises:
+        RmrkdError: Where none of them says its size, or the steps leave gaps.
+    """
+    own = _own_window(loaded.checkpoint)
+    if job.mode == "whole":
+        if own is not None:
+            say(f"the config in `{loaded.checkpoint.path}` slides a window: --mode slide does so")
+        return None
+    crop, stride = job.crop, job.stride
+    if crop is None and own is not None:
+        crop, stride = own.crop, stride or own.stride
+    elif crop is None and loaded.preset is not None:
+        crop = loaded.preset.schedule.crop
+    if crop is None:
+        raise RmrkdError(
+            f"`{loaded.checkpoint.path}` does not say which crop it was trained with", "--crop HEIGHTxWIDTH"
+        )
+    window = Window(crop, stride or (round(2 * crop[0] / 3) or 1, round(2 * crop[1] / 3) or 1))
+    if any(step > side for step, side in zip(window.stride, window.crop, strict=True)):
+        steps, sides = (f"{height}x{width}" for height, width in (window.stride, window.crop))
+        raise RmrkdError(
+            f"--stride {steps} is more than the window's {sides}: what lies between would not be seen",
+            "a smaller --stride, or a larger --crop",
+        )
+    return window
 
-    def write(self, index: int, guess: Tensor) -> None:
-        from PIL import Image
 
-        target = self.folder / f"{self.samples[index].name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(guess.to("cpu", torch.uint8).numpy())
-        picture.putpalette(self.palette)
-        picture.save(target)
+def _own_window(checkpoint: Checkpoint) -> Window | None:
+    """The window of the config inside a checkpoint, where that has one that can be used."""
+    text = checkpoint.meta.get("config")
+    if not isinstance(text, str):
+        return None
+    try:
+        model = parse_config_text(text).get("model")
+    except RmrkdError:
+        return None
+    test = model.get("test_cfg") if isinstance(model, dict) else None
+    if not isinstance(test, dict) or test.get("mode") != "slide":
+        return None
+    crop, stride = test.get("crop_size"), test.get("stride")
+    for pair in (crop, stride):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            return None
+        if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in pair):
+            return None
+    window = Window((crop[0], crop[1]), (stride[0], stride[1]))  # type: ignore[index]
+    return window if all(map(int.__le__, window.stride, window.crop)) else None
+
+
+def _prediction_files(job: EvalJob, info: DatasetInfo, samples: list[Sample]) -> PredictionFiles | None:
+    if job.save_predictions is None:
+        return None
+    ids = job.label_ids
+    if ids is None:
+        ids = job.split == "test" and info.label_ids is not None
+    return PredictionFiles(Path(job.save_predictions), info, samples, label_ids=ids)
 
 
 def _dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
@@ -149,7 +207,15 @@ def _dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
 
 
 def _samples(info: DatasetInfo, job: EvalJob) -> list[Sample]:
-    samples = find_samples(info, job.split)
+    """The images; those that are only predicted need no labels."""
+    samples = find_samples(info, job.split, labels=job.save_predictions is None)
+    if job.measured and not have_labels(samples):
+        raise RmrkdError(
+            f"no image of `{info.name}` {job.split} has labels in `{info.root}`, so --json would hold nothing",
+            f"leave --json out: --save-predictions writes what is predicted. {mend_of_missing(info)}".removesuffix(
+                ". "
+            ),
+        )
     return samples if job.max_images is None else samples[: job.max_images]
 
 

@@ -63,6 +63,7 @@ def training_facts(progress: Progress, schedule: Schedule, here: World) -> dict[
         "workers": here.size,
         "batch_size": schedule.batch_size,
         "accumulate": schedule.accumulate,
+        "time_budget": schedule.time_budget,
         "device": device_name(here.device),
     }
 

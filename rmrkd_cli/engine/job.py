@@ -37,7 +37,17 @@ class TrainJob:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """One checkpoint, to be evaluated; the record is left in `output`."""
+    """One checkpoint, to be evaluated; the record is left in `output`.
+
+    Attributes:
+        mode: "whole" or "slide".
+        crop, stride: (height, width) of the window that slides, and of its steps; none: as its training had it.
+        batch_size: Images of equal size at once; none: what is fastest on the device.
+        workers: Loader processes.
+        label_ids: Predictions are written with the ids of the data set's test server; none: for the test split,
+            where it has such ids.
+        measured: A record is wanted, so that images without labels are no use.
+    """
 
     preset: dict[str, Any] | None
     checkpoint: str
@@ -48,8 +58,14 @@ class EvalJob:
     split: str = "val"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    mode: str = "whole"
+    crop: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    batch_size: int | None = None
     workers: int = 2
     save_predictions: str | None = None
+    label_ids: bool | None = None
+    measured: bool = False
     max_images: int | None = None
     allow_partial: bool = False
 
@@ -67,5 +83,5 @@ def read_job(path: Path) -> Job:
     raw = json.loads(path.read_text(encoding="utf-8"))
     cls = _KINDS[raw.pop("kind")]
     if cls is EvalJob:
-        raw["scales"] = tuple(raw["scales"])
+        raw |= {key: tuple(raw[key]) for key in ("scales", "crop", "stride") if raw[key] is not None}
     return cls(**raw)

@@ -1,169 +1,55 @@
-"""Chosen images of a data set with the predictions of several networks, for a report."""
+"""A few validation images beside their labels and what a network makes of them, for TensorBoard."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.files import Pair, SampleFiles
-from rmrkd_cli.data.samples import Sample, fingerprint
-from rmrkd_cli.data.transforms import EvalSet
-from rmrkd_cli.engine.evaluate import predict
-from rmrkd_cli.engine.evaluation_run import (
-    Loaded,
-    _check_classes,
-    _dataset_for,
-    _samples,
-    load_checkpoint_network,
-)
-from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.engine.job import EvalJob
-from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.pictures import Choice, Image, Picture, Pictures
-from rmrkd_cli.schema import Preset
+from rmrkd_cli.data.files import IGNORE, SampleFiles
+from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.visible import visible
 
-_WIDEST = 1280  # pixels that are kept: a report shows no more
+_COUNT = 4
+_WIDTH = 512  # columns of each of the three, at most
+
+Picture = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A group's network.
-
-    Attributes:
-        checkpoint: Its file; none where only a result is known.
-        told: Which of the group's files it is.
-    """
-
-    label: str
-    checkpoint: Path | None
-    told: str
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The data set, and of the chosen images those that can be read."""
-
-    info: DatasetInfo
-    samples: list[Sample]
-    choices: list[Choice]
-    pairs: list[Pair]
-    unread: list[str]
-
-
-def take_pictures(
-    sources: Sequence[Source],
-    choices: Sequence[Choice],
-    protocol: Mapping[str, Any],
-    *,
-    given: Preset | None = None,
-    dataset: str | None = None,
-    data_root: str | None = None,
-    device: str = "cpu",
-    allow_partial: bool = False,
-) -> Pictures:
-    """Loads the chosen images and predicts each with every network, as the protocol says; nothing here fails a report.
+class Pictures:
+    """The same images of the first worker's share in each evaluation.
 
     Args:
-        choices: Indices into the samples of the protocol's split.
-        given, dataset, data_root, device, allow_partial: As for an evaluation.
+        world_size: Workers that share the samples; the first has every so many.
     """
-    missing: list[str] = []
-    place: _Place | None = None
-    predictions: dict[str, list[Image]] = {}
-    for source in sources:
-        if source.checkpoint is None:
-            missing.append(f"no predictions of {source.label}: only its result file is there, no checkpoint beside it")
-            continue
-        job = EvalJob(
-            preset=None, checkpoint=str(source.checkpoint), dataset=dataset, data_root=data_root, device=device,
-            output="", split=protocol["split"], scales=tuple(protocol["scales"]), flip=protocol["flip"],
-            max_images=protocol["images"], allow_partial=allow_partial,
-        )  # fmt: skip
-        try:
-            loaded = load_checkpoint_network(job.checkpoint, given, device, allow_partial=allow_partial)
-            if place is None:
-                place = _read(*_found(job, loaded, protocol), choices)
-                missing += place.unread
-            _check_classes(loaded.network, place.info, job.checkpoint)
-            predictions[source.label] = _predicted(loaded.network, place, job)
-        except (RmrkdError, OSError) as error:
-            missing.append(f"no predictions of {source.label}: {error}")
-    if place is None:
-        return Pictures(missing=tuple(missing))
-    told = {source.label: source.told for source in sources if source.label in predictions}
-    return Pictures(_shown(place, predictions), place.info.palette, told, tuple(missing))
+
+    def __init__(self, info: DatasetInfo, samples: list[Sample], world_size: int) -> None:
+        own = range(0, len(samples), world_size)
+        count = min(_COUNT, len(own))
+        self._chosen = {own[number * len(own) // count] for number in range(count)}
+        self._files = SampleFiles(info, samples)
+        self._palette = np.zeros((256, 3), np.uint8)  # what is ignored is black
+        self._palette[: len(info.palette)] = info.palette
+        self._palette[IGNORE] = 0
+        self._beside: dict[int, Picture] = {}
+        self.made: dict[str, Picture] = {}
+
+    def show(self, index: int, guess: Tensor) -> None:
+        """Takes a prediction (H, W) of the evaluation that runs, where its image is one of the chosen.
+
+        `made` then holds image, truth and prediction side by side, under the name of the sample.
+        """
+        if index not in self._chosen:
+            return
+        if index not in self._beside:
+            image, labels = self._files.pair(index)
+            self._beside[index] = np.hstack([_small(image[..., ::-1]), self._palette[_small(labels)]])
+        drawn = self._palette[_small(guess.to("cpu", torch.uint8).numpy())]
+        self.made[visible(self._files.samples[index].name)] = np.hstack([self._beside[index], drawn])
 
 
-def _found(job: EvalJob, loaded: Loaded, protocol: Mapping[str, Any]) -> tuple[DatasetInfo, list[Sample]]:
-    """The images that were measured.
-
-    Raises:
-        RmrkdError: When they are not there, or others are.
-    """
-    info = _dataset_for(job, loaded)
-    samples = _samples(info, job)
-    if (info.name, fingerprint(samples)) != (protocol["dataset"], protocol["fingerprint"]):
-        raise RmrkdError(
-            f"the images in `{info.root}` are not those that were measured "
-            f"({fingerprint(samples)}, not {protocol['fingerprint']})"
-        )
-    if list(info.eval_scale) != list(protocol["scale"]):
-        raise RmrkdError(
-            "its preset measures at {}x{}, the results at {}x{}".format(*info.eval_scale, *protocol["scale"])
-        )
-    return info, samples
-
-
-def _read(info: DatasetInfo, samples: list[Sample], choices: Sequence[Choice]) -> _Place:
-    """The chosen images that can be read, with their labels."""
-    files = SampleFiles(info, samples)
-    place = _Place(info, samples, [], [], [])
-    for choice in choices:
-        try:
-            pair = files.pair(choice.index)
-        except RmrkdError as error:
-            place.unread.append(f"no picture of {samples[choice.index].name}: {error}")
-            continue
-        place.choices.append(choice)
-        place.pairs.append(Pair(_reduced(pair.image), _reduced(pair.labels)))
-    return place
-
-
-@torch.inference_mode()
-def _predicted(network: torch.nn.Module, place: _Place, job: EvalJob) -> list[Image]:
-    device = torch.device(job.device)
-    ready = inference_network(network.to(device), device.type)
-    dataset = EvalSet(place.info, place.samples, scales=job.scales, flip=job.flip)
-    guesses = (predict(ready, dataset[choice.index], device) for choice in place.choices)
-    return [_reduced(guess.to("cpu", torch.uint8).numpy()) for guess in guesses]
-
-
-def _shown(place: _Place, predictions: Mapping[str, Sequence[Image]]) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(
-            place.samples[choice.index].name,
-            choice,
-            np.ascontiguousarray(pair.image[..., ::-1]),
-            pair.labels,
-            {label: maps[number] for label, maps in predictions.items()},
-        )
-        for number, (choice, pair) in enumerate(zip(place.choices, place.pairs, strict=True))
-    )
-
-
-def _reduced(picture: Image) -> Image:
-    """At most `_WIDEST` pixels wide: a photograph averaged, classes taken as they are."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    if width <= _WIDEST:
-        return np.ascontiguousarray(picture)
-    size = (_WIDEST, max(1, round(height * _WIDEST / width)))
-    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=way), np.uint8)
+def _small(picture: Picture) -> Picture:
+    """Every so many pixels: no label is mixed with its neighbours."""
+    return picture[:: (every := -(-picture.shape[1] // _WIDTH)), ::every]

@@ -14,6 +14,7 @@ class Progress:
     Attributes:
         iteration: Optimizer steps taken (or left out, see `skipped`).
         evaluated: Iteration of the last evaluation that was logged and saved.
+        evaluated_at: Where that was in the schedule, in its iterations.
         best_miou: The best mIoU so far (0..1), -1 before the first evaluation.
         best_iteration: Its iteration, 0 before the first.
         seconds: Spent in training steps, evaluations and checkpoints not counted.
@@ -23,12 +24,14 @@ class Progress:
         overflows_in_row: Steps that fp16's gradient scaler left out, the last that followed each other.
         left_out: Training images that could not be read and were left out, each counted as often.
         left_out_files: What is wrong with each, once.
+        over: A run that is bounded by time has taken its last step.
         log_lines: Lines of `log.jsonl` that were written.
         changes: What `--force` changed, and from which iteration on.
     """
 
     iteration: int = 0
     evaluated: int = 0
+    evaluated_at: float = 0.0
     best_miou: float = -1.0
     best_iteration: int = 0
     seconds: float = 0.0
@@ -38,6 +41,7 @@ class Progress:
     overflows_in_row: int = 0
     left_out: int = 0
     left_out_files: list[str] = field(default_factory=list)
+    over: bool = False
     log_lines: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,11 @@ def _progress(saved: Checkpoint, schedule: Schedule) -> Progress:
     except ValidationError as error:
         told = "; ".join(f"`{problem['loc'][0]}`: {problem['msg']}" for problem in error.errors(include_url=False))
         raise _unusable(saved.path, told) from error
-    if not 0 <= progress.iteration <= schedule.iters or not 0 <= progress.evaluated <= progress.iteration:
+    most = math.inf if schedule.time_budget is not None else schedule.iters
+    if not 0 <= progress.iteration <= most or not 0 <= progress.evaluated <= progress.iteration:
         raise _unusable(saved.path, f"it stands at iteration {progress.iteration} of {schedule.iters}")
+    if not (0 <= progress.seconds < math.inf and 0 <= progress.evaluated_at <= schedule.iters):
+        raise _unusable(saved.path, f"it says that it was trained for {progress.seconds} seconds")
     return progress
 
 

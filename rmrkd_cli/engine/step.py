@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -17,8 +18,8 @@ from rmrkd_cli.schema import Schedule
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def poly_lr(schedule: Schedule, step: int) -> float:
-    """The learning rate of a step (from 0): mmcv's poly policy with a floor."""
+def poly_lr(schedule: Schedule, step: float) -> float:
+    """The learning rate of a step (from 0, to at most `iters`): mmcv's poly policy with a floor."""
     left: float = (1.0 - step / schedule.iters) ** schedule.power
     return (schedule.lr - schedule.min_lr) * left + schedule.min_lr
 
@@ -33,12 +34,15 @@ class TrainStep:
 
     def __init__(self, model: Distiller, wrapped: nn.Module, schedule: Schedule, device: torch.device) -> None:
         self.model, self.wrapped, self.schedule, self.device = model, wrapped, schedule, device
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.parameters = list(named.values())
+        self._parts = {parameter: _part(name) for name, parameter in named.items()}
         self.optimizer = torch.optim.SGD(
             self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
         self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the step
+        self._norms: tuple[Tensor, ...] = ()  # of the gradient of each parameter that has one
 
     @property
     def lr(self) -> float:
@@ -51,8 +55,12 @@ class TrainStep:
         self.update()
         return named
 
-    def backward(self, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        """The gradients of a step, and each loss, unweighted, averaged over the forward passes."""
+    def backward(self, batches: list[Batch], step: float) -> dict[str, Tensor]:
+        """The gradients of a step, and each loss, unweighted, averaged over the forward passes.
+
+        Args:
+            step: Where it stands in the schedule, in iterations.
+        """
         if self.schedule.skip_nonfinite:
             self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         for group in self.optimizer.param_groups:
@@ -79,11 +87,24 @@ class TrainStep:
                 nn.utils.clip_grad_norm_(self.parameters, bound)
             return None
         # as nn.utils.get_total_norm, which sorts by device and type first: all are of one, and a small step is short
-        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        self._norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(self._norms))
         if bound is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, bound, norm)
         return norm
+
+    def norms_of_parts(self) -> dict[str, float]:
+        """Norms of this step's gradient for each part of the student and for the losses; none in fp16.
+
+        They are put together from what `gradient_norm` computed, before any clipping.
+        """
+        if not self._norms:
+            return {}
+        squares: dict[str, float] = {}
+        names = [self._parts[parameter] for parameter in self.parameters if parameter.grad is not None]
+        for name, norm in zip(names, torch.stack(self._norms).tolist(), strict=True):
+            squares[name] = squares.get(name, 0.0) + norm**2
+        return {name: math.sqrt(square) for name, square in squares.items()}
 
     def update(self) -> bool:
         """Moves the weights along the gradients; False where the scaler (fp16) found that these overflowed."""
@@ -125,3 +146,9 @@ class TrainStep:
         if last or not isinstance(self.wrapped, DistributedDataParallel):
             return nullcontext()
         return self.wrapped.no_sync()
+
+
+def _part(name: str) -> str:
+    """`backbone`, `decode_head`, `auxiliary_head` of the student, or `losses`, from a parameter's name."""
+    first, _, rest = name.partition(".")
+    return rest.split(".")[0] if first == "student" else first

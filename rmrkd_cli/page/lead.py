@@ -22,6 +22,8 @@ def lead(comparison: Comparison) -> str:
         f"<p class=kicker>Comparison of segmentation networks</p><h1>{escaped(title_of(comparison))}</h1>",
         f"<p class=verdict>{verdict(comparison)}</p>",
     ]
+    if seeds := _by_seed(comparison):
+        parts.append(f"<p class=small>{seeds}</p>")
     if comparison.gap:
         parts.append(f"<p class=gap>{escaped(comparison.gap)}</p>")
     parts.append(f"<p class=protocol><b>Measured on</b> {protocol}</p>")
@@ -61,6 +63,15 @@ def _sentence(main: Difference, base: Group, to: Group) -> str:
         f"<b>{to_name}</b> is {what} {base_name} by <b>{points(abs(value)).lstrip('+')} points of mIoU</b>{limits}: "
         f"{figures}."
     )
+
+
+def _by_seed(comparison: Comparison) -> str:
+    """The same difference of each seed that both have, where there are several."""
+    main = main_difference(comparison)
+    if main is None or len(main.by_seed) < 2:
+        return ""
+    told = ", ".join(f"{seed}: {points(value)}" for seed, value in main.by_seed[:12])
+    return f"Points of mIoU by seed: {told}"
 
 
 def _seeds(base: Group, to: Group) -> str:

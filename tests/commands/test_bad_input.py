@@ -108,7 +108,7 @@ def fill_records(folder: Path, record: dict[str, Any]) -> None:
     (folder / "nan.json").write_text(json.dumps(record).replace("null", "NaN"))
     (folder / "huge.json").write_text(json.dumps(record).replace("0.5", "9" * 5000))
     (folder / "deep.json").write_text(json.dumps({**record, "x": 0})[:-2] + "[" * 5000 + "]" * 5000 + "}")
-    (folder / "large.json").write_bytes(b" " * (17 << 20) + b"{}")
+    (folder / "large.json").write_bytes(b" " * (65 << 20) + b"{}")
 
 
 CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp18w8-camvid --data-root camvid"
@@ -231,7 +231,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "compare a.json scale.json": ("scale.json", "protocol.scale.0", "16384"),
     "compare a.json deep.json": ("deep.json", "deep"),
     "compare a.json list.json": ("list.json", "is not a result file"), "compare a.json later.json": ("later.json",),
-    "compare a.json large.json": ("large.json", "16 MiB"), "compare a.json camvid": ("camvid",),
+    "compare a.json large.json": ("large.json", "64 MiB"), "compare a.json camvid": ("camvid",),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.endurance.watch import leftovers
 
-_OF_THE_MACHINE = ("seconds", "data_seconds", "peak_memory")  # of a log line; all else must be equal
+_OF_THE_MACHINE = ("seconds", "data_seconds", "elapsed", "peak_memory")  # of a log line; all else must be equal
 _OF_THE_RUN = ("state_dict", "optimizer", "scaler", "iteration", "evaluated", "best_miou")  # of a checkpoint
 
 

@@ -42,7 +42,9 @@ def run(tiny: Path, work_dir: Path, *overrides: str, **options: bool) -> list[di
 def log_of(work_dir: Path) -> list[dict]:
     """The lines of a log, without what depends on the machine."""
     lines = [json.loads(line) for line in (work_dir / "baseline" / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k and k != "peak_memory"} for line in lines]
+    return [
+        {k: v for k, v in line.items() if "seconds" not in k and k not in ("elapsed", "peak_memory")} for line in lines
+    ]
 
 
 def student_of(work_dir: Path) -> dict[str, torch.Tensor]:

@@ -29,7 +29,9 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def log_of(path: Path) -> list[dict]:
     """The lines of a log, without what depends on the machine."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k and k != "peak_memory"} for line in lines]
+    return [
+        {k: v for k, v in line.items() if "seconds" not in k and k not in ("elapsed", "peak_memory")} for line in lines
+    ]
 
 
 def losses_of(path: Path) -> list[dict]:
