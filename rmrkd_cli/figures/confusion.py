@@ -62,4 +62,4 @@ def _write_figures(panel: Any, part: Matrix) -> None:
             if np.isnan(share) or share > 0:
                 text = "–" if np.isnan(share) else "·" if share < 0.005 else f"{100 * share:.0f}"
                 colour = "white" if share > 0.35 else "black"
-                panel.text(guess, truth, text, ha="center", va="center", fontsize=7, color=colour)
+                panel.text(guess, truth, text, ha="center", va="center", fontsize=7, color=colour, in_layout=False)

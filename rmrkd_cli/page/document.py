@@ -98,14 +98,14 @@ def _colours(groups: Sequence[str], shade: tuple[tuple[int, ...], tuple[int, ...
         part = level / LEVELS
         mixed = [round(low + part * (high - low)) for low, high in zip(*shade, strict=True)]
         named.append("--s{}:#{:02x}{:02x}{:02x}".format(level, *mixed))
-        named.append(f"--t{level}:{'#111' if _is_light(mixed) else '#fff'}")
+        named.append(f"--t{level}:{'#000' if _is_light(mixed) else '#fff'}")
     return ";".join(named)
 
 
 def _is_light(colour: Sequence[int]) -> bool:
     """Whether black stands out more than white."""
     linear = [float(((value / 255 + 0.055) / 1.055) ** 2.4) for value in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179
 
 
 def _hash(text: str) -> str:

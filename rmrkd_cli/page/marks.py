@@ -10,6 +10,7 @@ from rmrkd_cli.page.scale import Scale, around
 from rmrkd_cli.wording import between, name, percent, points, signed
 
 _TICKS = 4
+_MOST_SHOWN = 40  # bars; more of them scroll in a box of their own
 _SHAPES = {
     "s": "M-4.5-4.5H4.5V4.5H-4.5Z", "^": "M0-5.6L5.4 4.2H-5.4Z", "o": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
     "D": "M0-6L6 0L0 6L-6 0Z", "v": "M0 5.6L5.4-4.2H-5.4Z", "P": "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
@@ -71,13 +72,14 @@ def difference_chart(comparison: Comparison, difference: Difference, bounds: tup
     mean = _bar("mean IoU", difference.mean, scale, ticks, len(rows), "mean ")
     known = any(found.low is not None for found in difference.classes)
     key = "Whisker: 95 % interval. Full bar: the interval leaves zero out; hollow: it does not. " if known else ""
+    scrolls = "class='bars long' tabindex=0" if len(rows) > _MOST_SHOWN else "class=bars"
     heading = f"{name(difference.to)} − {name(difference.base)}, points of IoU"
     return (
         f"<figure class=differences><figcaption><b>{heading}.</b> {key}Right of zero: gained; left and hatched: lost."
         "</figcaption>"
         f"<p class=order hidden><button type=button aria-pressed=true data-order=value>by difference</button> "
         "<button type=button aria-pressed=false data-order=class>in class order</button></p>"
-        f"<ul class=bars>{mean}{_axis(scale, ticks, 1)}{''.join(_by_value(rows, difference.classes))}</ul></figure>"
+        f"<ul {scrolls}>{mean}{_axis(scale, ticks, 1)}{''.join(_by_value(rows, difference.classes))}</ul></figure>"
     )
 
 

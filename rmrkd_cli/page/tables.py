@@ -19,6 +19,8 @@ from rmrkd_cli.wording import (
     size_of,
 )
 
+_MOST_SHOWN = 40  # classes, from which on tables are folded away
+
 Record = Mapping[str, Any]
 _Get = Callable[[Record], "float | None"]
 
@@ -129,6 +131,8 @@ def classes(comparison: Comparison) -> str:
         html_table(*_of_each(comparison, get), f"{what} of each class, %")
         for what, get in (("Accuracy", lambda group: group.accuracy), ("Dice", lambda group: group.dice))
     )
+    if len(rows) > _MOST_SHOWN:
+        table = f"<details><summary>IoU of all {len(rows) - 1} classes</summary>{table}</details>"
     return f"{table}<details><summary>Accuracy and Dice of each class</summary>{others}</details>"
 
 
