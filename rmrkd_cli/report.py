@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import re
@@ -209,30 +208,6 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def to_html(title: str, comparison: Comparison) -> str:
-    """One self-contained page with the tables of a comparison."""
-    parts = [f"<h1>{_html(title)}</h1>", f"<p>{_html(protocol_line(comparison.protocol))}</p>"]
-    parts += [f"<p>{_html(line)}</p>" for line in verdict_lines(comparison)]
-    parts.append(f"<h2>Summary</h2>{_html_table(summary_table(comparison.groups))}")
-    parts.append(f"<h2>IoU of each class, %</h2>{_html_table(class_table(comparison), kind='sums')}")
-    return _PAGE.format(title=_html(title), body="\n".join(parts))
-
-
-def _html_table(table: Table, kind: str = "plain") -> str:
-    columns, rows = table
-    head = "".join(f"<th scope=col>{_html(column)}</th>" for column in columns)
-    lines = []
-    for first, *rest in rows:
-        cells = "".join(f"<td>{_html(cell)}</td>" for cell in rest)
-        lines.append(f"<tr><th scope=row>{_html(first)}</th>{cells}</tr>")
-    body = "".join(lines)
-    return f"<div class=wide><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _html(text: str) -> str:
-    return html.escape(visible(text))
-
-
 def _csv_cell(text: str) -> str:
     """A figure as it is; a name so that no spreadsheet runs it."""
     shown = visible(text)
@@ -241,22 +216,6 @@ def _csv_cell(text: str) -> str:
 
 _FORMULA = tuple("=+-@")  # and tab and CR, which are visible by then
 _FIGURE = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; --line: #8884; --quiet: #8881; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
-.wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
-th:first-child {{ text-align: left; font-weight: 500; position: sticky; left: 0; background: Canvas; }}
-.sums tbody tr:last-child * {{ font-weight: 700; }}
-tbody tr:nth-child(even) {{ background: var(--quiet); }}
-</style></head><body>
-{body}
-</body></html>
-"""
 
 
 def _number(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,12 +44,13 @@ def compare_command(
     allow_partial: AllowPartial = False,
     json_out: JsonOut = None,
     report_dir: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, CSV and JSON.")
+        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page, PNG, CSV and JSON.")
     ] = None,
 ) -> None:
     """Put results side by side: IoU per class and mean, size, cost and latency."""
     from rmrkd_cli import console, report
     from rmrkd_cli.commands.evaluate import evaluate_files
+    from rmrkd_cli.commands.report_folder import Compared, write_report_folder
     from rmrkd_cli.comparison import as_document, compare
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.engine.distributed import choose_device
@@ -85,7 +87,11 @@ def compare_command(
     _add_latency(files, records, given, kind, allow_partial=allow_partial)
     comparison = compare(records)
     if report_dir is not None:
-        _write_report(comparison, report_dir)
+        compared = [Compared(*pair, _network_of(*pair)) for pair in zip(files, records, strict=True)]
+        command = shlex.join(["rmrkd", "compare", *map(str, files), "--report", str(report_dir)])
+        how = {key: options[key] for key in ("dataset", "data_root", "device", "allow_partial")}
+        write_report_folder(comparison, compared, report_dir, command, given=given, **how)
+        _write_tables(comparison, report_dir)
     if json_out is not None:
         write_json(as_document(comparison), json_out)
     if json_out != "-":
@@ -149,12 +155,11 @@ def _network_of(file: Path, record: Record) -> Path | None:
     return beside
 
 
-def _write_report(comparison: Comparison, folder: Path) -> None:
+def _write_tables(comparison: Comparison, folder: Path) -> None:
     from rmrkd_cli import report
     from rmrkd_cli.atomic import write_text
     from rmrkd_cli.comparison import as_document
 
-    write_text(report.to_html("Comparison", comparison), folder / "index.html")
     write_text(report.to_csv(report.class_table(comparison, apart=True)), folder / "classes.csv")
     write_text(report.to_csv(report.summary_table(comparison.groups)), folder / "summary.csv")
     write_text(report.to_json(as_document(comparison)), folder / "results.json")

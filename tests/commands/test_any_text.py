@@ -23,7 +23,7 @@ from tests.commands.test_bad_input import contents, fill
 CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--work-dir", "work"]
 BASE = {  # what makes each command go as far as it can
     "train": CAMVID, "eval": ["plain.pth"], "transfer": ["released.pth", "out.pth"], "compare": ["a.json", "same.json"],
-    "doctor": ["--no-step"],
+    "doctor": ["--no-step"], "plot": ["runs/good"],
     "data check": ["camvid", "--data-root", "camvid", "--workers", "1"],
     "data prepare": ["voc12aug", "--data-root", "hollow", "--sbd", "hollow", "--workers", "1"],
 }  # fmt: skip
@@ -93,6 +93,7 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rmrkd_cli.engine.launch.execute", execute)
     monkeypatch.setattr("rmrkd_cli.engine.doctor.examine", lambda step: iter(()))
     monkeypatch.setattr("rmrkd_cli.engine.dry_run.dry_run", lambda *args: ["rehearsed"])
+    monkeypatch.setattr("rmrkd_cli.page.write_figures", lambda *args: [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return filled
 

@@ -19,6 +19,7 @@ from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset, preset_dir
 from tests.cli import run_main
+from tests.page import made
 
 PROTOCOL = {
     "dataset": "demo", "split": "val", "images": 80, "fingerprint": "0a1b2c3d4e5f", "classes": ["a", "b"],
@@ -57,6 +58,7 @@ def fill(folder: Path) -> None:
         "page.pth": "<html>Not found</html>", "log.pth": "epoch 1: loss 0.5\n", "empty.pth": "",
         "text.safetensors": "text", "a.json": json.dumps(record), "b.json": json.dumps(other), "cut.json": "[{",
         "bare.json": json.dumps({"format": 1, "metrics": {}}), "list.yaml": "- 1", "cut.yaml": "dataset: [",
+        "taken.png": "",
     }.items():  # fmt: skip
         (folder / name).write_text(text)
     fill_presets(folder)
@@ -67,6 +69,14 @@ def fill(folder: Path) -> None:
             file.touch()
     (folder / "half/valannot/0.png").unlink()
     (folder / "hollow").mkdir()
+    fill_runs(folder / "runs")
+
+
+def fill_runs(folder: Path) -> None:
+    made.log(folder / "good")
+    for name, text in {"strange": '{"iter": 1, "val_miou": 7}\n', "none": "", "binary": "\0" * 50 + "\n"}.items():
+        (folder / name).mkdir()
+        (folder / name / "log.jsonl").write_text(text)
 
 
 def model(**loss: Any) -> dict[str, Any]:
@@ -165,6 +175,14 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "transfer foreign.pth out.pth": ("foreign.pth",),
     "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "there are teacher"),
     "compare a.json": ("two or more", "got 1"),
+    "plot": ("RUN",), "plot nowhere": ("`nowhere` does not exist",),
+    "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),
+    "plot runs/strange": ("line 1", "`val_miou` is 7"), "plot runs/none": ("no logged step yet",),
+    "plot runs/binary": ("line 1", "is not JSON"), "plot runs/good camvid": ("`camvid` is no run",),
+    "plot runs/good --out runs": ("`runs`", ".png"), "plot runs/good --out x.jpg": ("x.jpg", "did you mean `.png`?"),
+    "plot runs/good --smooth 1": ("--smooth 1", "0.999"), "plot runs/good --smooth nan": ("--smooth nan",),
+    "plot runs/good --x epochs": ("epochs", "iterations"),
+    "plot runs/good --out taken.png": ("`taken.png` exists, and nothing is overwritten",),
     "compare a.json b.json": ("split: val in `baseline`, test in `distill`", "image scale: [128, 128]", "[64, 64]"),
     "compare a.json no.json": ("no.json",), "compare a.json cut.json": ("cut.json", "is not a result file"),
     "compare a.json bare.json": ("bare.json", "is not a result file"),

@@ -12,8 +12,9 @@ import pytest
 
 from rmrkd_cli import __version__
 from rmrkd_cli.presets import method_names, preset_names
+from tests.page import made
 
-COMMANDS = ("train", "eval", "transfer", "compare", "presets", "data", "doctor")
+COMMANDS = ("train", "eval", "transfer", "compare", "plot", "presets", "data", "doctor")
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
@@ -21,7 +22,8 @@ from rmrkd_cli.app import app
 answers = []
 for args in json.loads(sys.argv[1]):
     result = CliRunner().invoke(app, args, prog_name="rmrkd", env={"NO_COLOR": "1", "COLUMNS": "160"})
-    heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "mmcv", "mmseg", "cv2"})
+    libraries = {"torch", "torchvision", "mmcv", "mmseg", "cv2", "matplotlib"}
+    heavy = sorted({name.split(".")[0] for name in sys.modules} & libraries)
     heavy += [name for name in ("torch._dynamo", "rmrkd_cli.schema") if "torch" in heavy and name in sys.modules]
     answers.append([result.exit_code, repr(result.exception), result.stdout, result.stderr, heavy[:5]])
 print(json.dumps(answers))
@@ -88,3 +90,11 @@ def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:
     for command, answer in zip(COMMANDS, ask(tmp_path, *([name, "--help"] for name in COMMANDS)), strict=True):
         assert (answer.code, answer.heavy) == (0, []), command
         assert f"Usage: rmrkd {command}" in answer.stdout
+
+
+def test_curves_are_drawn_without_torch(tmp_path: Path) -> None:
+    made.log(tmp_path / "run")
+    helped, drawn = ask(tmp_path, ["plot", "--help"], ["plot", "run"])
+    assert (helped.code, helped.heavy) == (0, [])
+    assert (drawn.code, drawn.exception, drawn.heavy) == (0, "None", ["matplotlib"])
+    assert (tmp_path / "curves.png").is_file()

@@ -1,0 +1,118 @@
+"""What a report needs besides the comparison: logs beside the files, pictures, and where everything came from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmrkd_cli.errors import RmrkdError
+
+if TYPE_CHECKING:
+    from rmrkd_cli.comparison import Comparison, Group, Record
+    from rmrkd_cli.curves import Curves
+    from rmrkd_cli.page import Provenance
+    from rmrkd_cli.pictures import Pictures
+
+_OF_A_RUN = re.compile(r"student\.pth|result\.json|best\.pth|last\.pth|iter_\d+\.pth")
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A file that was named, its record, and the checkpoint of its network where that is there."""
+
+    file: Path
+    record: Record
+    checkpoint: Path | None
+
+
+def write_report_folder(
+    comparison: Comparison, compared: Sequence[Compared], folder: Path, command: str, **how: Any
+) -> None:
+    """Writes the page and its figures; what cannot be shown is named there and fails nothing.
+
+    Args:
+        command: What makes the report again.
+        how: As for `take_pictures`: given, dataset, data_root, device, allow_partial.
+
+    Raises:
+        RunError: When a file cannot be written.
+    """
+    from rmrkd_cli.page import write_report
+
+    curves, lost = _curves(comparison, compared)
+    write_report(
+        comparison, folder, pictures=_pictures(comparison, compared, how), curves=curves, without_curves=lost,
+        provenance=_provenance(comparison, compared, command),
+    )  # fmt: skip
+
+
+def _of(group: Group, compared: Sequence[Compared]) -> list[Compared]:
+    """In the order of the group's records."""
+    return [next(one for one in compared if one.record is record) for record in group.records]
+
+
+def _curves(comparison: Comparison, compared: Sequence[Compared]) -> tuple[dict[str, list[Curves]], list[str]]:
+    from rmrkd_cli.curves import LOG, read_curves
+
+    found: dict[str, list[Curves]] = {}
+    lost = []
+    for group in comparison.groups:
+        found[group.label] = []
+        for one in _of(group, compared):
+            log = one.file.parent / LOG
+            if not _OF_A_RUN.fullmatch(one.file.name) or not log.is_file():
+                lost.append(f"no curves of {group.label}: `{one.file}` does not lie in a run's directory")
+                continue
+            try:
+                found[group.label].append(read_curves(log))
+            except RmrkdError as error:
+                lost.append(f"no curves of {group.label}: {error}")
+    return found, lost
+
+
+def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> Pictures:
+    from rmrkd_cli.engine.report_pictures import Source, take_pictures
+    from rmrkd_cli.pictures import choose
+
+    sources = []
+    for group in comparison.groups:
+        of = _of(group, compared)
+        one = next((one for one in of if one.checkpoint is not None), of[0])
+        seed = one.record.get("seed")
+        told = f"seed {seed}" if seed is not None else one.file.name
+        sources.append(Source(group.label, one.checkpoint, told))
+    return take_pictures(sources, choose(comparison), comparison.protocol, **how)
+
+
+def _provenance(comparison: Comparison, compared: Sequence[Compared], command: str) -> Provenance:
+    from datetime import datetime, timezone
+
+    from rmrkd_cli.page import File, Provenance, versions
+
+    files = tuple(
+        File(
+            str(one.file),
+            group.label,
+            one.record.get("seed"),
+            one.record.get("iterations") or (one.record.get("training") or {}).get("iterations"),
+            one.file.stat().st_size,
+            _sha256(one.file),
+        )
+        for group in comparison.groups
+        for one in _of(group, compared)
+    )
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return Provenance(command, now, files, versions())
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,43 @@
+"""A comparison as a folder to publish: one HTML page, and its figures as PNG and CSV. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rmrkd_cli.atomic import write_text
+from rmrkd_cli.comparison import Comparison
+from rmrkd_cli.curves import Curves
+from rmrkd_cli.page.document import page
+from rmrkd_cli.page.files import write_figures, write_tables
+from rmrkd_cli.page.made import File as File
+from rmrkd_cli.page.made import Provenance as Provenance
+from rmrkd_cli.page.made import versions as versions
+from rmrkd_cli.pictures import Pictures
+
+
+def write_report(
+    comparison: Comparison,
+    folder: Path,
+    *,
+    pictures: Pictures,
+    curves: Mapping[str, Sequence[Curves]],
+    provenance: Provenance,
+    without_curves: Sequence[str] = (),
+) -> None:
+    """Writes `index.html` and everything beside it.
+
+    Args:
+        folder: Empty, or still to be made.
+        curves: Of each group's runs whose log is known, by label.
+        without_curves: Whose log is not known, and why, a line each.
+
+    Raises:
+        RunError: When a file cannot be written.
+    """
+    beside = [*write_tables(comparison, curves, folder), *write_figures(comparison, pictures, curves, folder)]
+    text = page(
+        comparison, pictures=pictures, curves=curves, without_curves=without_curves, provenance=provenance,
+        beside=beside,
+    )  # fmt: skip
+    write_text(text, folder / "index.html")

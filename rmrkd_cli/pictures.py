@@ -1,0 +1,137 @@
+"""Which images a reader should see, chosen from the counts of every image; and the images, once they are there.
+
+Knows no torch: what loads and predicts is `engine.report_pictures`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmrkd_cli.comparison import Comparison, Difference, Group
+
+EXTREMES, RANDOM = 6, 6
+_SEED = 2025
+
+Why = Literal["won", "lost", "random"]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An image, by its place among the samples, and why it is shown.
+
+    Attributes:
+        difference: What `to` has more than `base` in mean IoU of this image, -1..1; none where it is not known.
+    """
+
+    index: int
+    why: Why
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One chosen image.
+
+    Attributes:
+        image: (H, W, 3), red first.
+        truth: (H, W), classes and 255 for what is not counted.
+        predictions: By label of the group, (H, W) classes.
+    """
+
+    name: str
+    choice: Choice
+    image: Image
+    truth: Image
+    predictions: Mapping[str, Image]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What could be shown, and what could not.
+
+    Attributes:
+        shown: In the order of the choices.
+        palette: The data set's colour of each class.
+        predicted_by: Of each group with predictions: which of its files they are of, in words.
+        missing: What is not shown and why, a sentence each.
+    """
+
+    shown: tuple[Picture, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    predicted_by: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def main_difference(comparison: Comparison) -> Difference | None:
+    """The one that a reader came for: of the first distilled group, else the first."""
+    roles = {group.label: group.role for group in comparison.groups}
+    differences = comparison.differences
+    return next((found for found in differences if roles.get(found.to) == "distill"), next(iter(differences), None))
+
+
+def choose(
+    comparison: Comparison, *, extremes: int = EXTREMES, others: int = RANDOM, seed: int = _SEED
+) -> tuple[Choice, ...]:
+    """The images most won and most lost by the main difference, and some at random, none twice.
+
+    Args:
+        extremes: Half of them won, half lost; fewer where fewer images differ so. None without counts of each image.
+    """
+    count = comparison.protocol["images"]
+    difference = image_differences(comparison)
+    chosen: list[Choice] = []
+    if difference is not None:
+        order = sorted(difference, key=lambda index: (-difference[index], index))
+        won = [index for index in order if difference[index] > 0][: (extremes + 1) // 2]
+        lost = [index for index in reversed(order) if difference[index] < 0][: extremes // 2]
+        chosen = [Choice(index, "won", difference[index]) for index in won]
+        chosen += [Choice(index, "lost", difference[index]) for index in lost]
+    taken = {choice.index for choice in chosen}
+    drawn = random.Random(seed).sample(range(count), min(count, others + len(taken)))
+    rest = sorted([index for index in drawn if index not in taken][:others])
+    known = difference or {}
+    return (*chosen, *(Choice(index, "random", known.get(index)) for index in rest))
+
+
+def image_differences(comparison: Comparison) -> dict[int, float] | None:
+    """What `to` of the main difference has more than `base`, in the mean IoU of each image, -1..1.
+
+    Images in which either has none are left out; none where the counts are not known, or of other images.
+    """
+    main = main_difference(comparison)
+    groups = {group.label: group for group in comparison.groups}
+    if main is None or main.base not in groups or main.to not in groups:
+        return None
+    count = comparison.protocol["images"]
+    base, to = _image_means(groups[main.base], count), _image_means(groups[main.to], count)
+    if base is None or to is None:
+        return None
+    both = to - base
+    return {int(index): float(both[index]) for index in np.flatnonzero(~np.isnan(both))}
+
+
+def _image_means(group: Group, count: int) -> NDArray[np.float64] | None:
+    """Mean IoU of each image, over the records that hold counts of each image."""
+    found = [means for record in group.records if (means := _means(record.get("per_image"), count)) is not None]
+    return np.mean(found, axis=0) if found else None
+
+
+def _means(per_image: Mapping[str, Any] | None, count: int) -> NDArray[np.float64] | None:
+    if not per_image or len(per_image.get("counts", ())) != count:
+        return None
+    return np.array([_image_mean(flat) for flat in per_image["counts"]])
+
+
+def _image_mean(flat: Sequence[int]) -> float:
+    if not flat or len(flat) % 4:
+        return float("nan")
+    _, right, truth, predicted = np.asarray(flat, np.float64).reshape(-1, 4).T
+    union = truth + predicted - right
+    return float((right[union > 0] / union[union > 0]).mean()) if (union > 0).any() else float("nan")

@@ -1,0 +1,112 @@
+"""Names and figures as reports write them: everything from elsewhere is made visible, and escaped in HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rmrkd_cli.comparison import Interval
+from rmrkd_cli.visible import visible
+
+NONE = "–"
+_LONGEST = 60  # characters of a name that are shown
+_MOST_NAME = 60  # characters of a file's name that come from a label
+
+
+def escaped(text: object) -> str:
+    return html.escape(visible(text))
+
+
+def short(text: object, longest: int = _LONGEST) -> str:
+    """One line of visible characters, cut where it is long; not escaped."""
+    shown = visible(text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def name(text: object) -> str:
+    """A name as HTML, whose writing direction changes nothing around it; the whole of a long one is its title."""
+    shown = visible(text)
+    title = f' title="{html.escape(shown[:2000])}"' if len(shown) > _LONGEST else ""
+    return f"<bdi{title}>{html.escape(short(shown))}</bdi>"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A ratio as percent."""
+    return NONE if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float | None, digits: int = 2) -> str:
+    """A difference of ratios in percentage points, with its sign."""
+    return NONE if value is None else signed(100 * value, digits)
+
+
+def signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−")
+
+
+def between(interval: Interval) -> str:
+    """`+3.10 to +6.94`; empty where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{points(interval.low)} to {points(interval.high)}"
+
+
+def scaled(value: float | None, unit: str, size: float) -> str:
+    return NONE if value is None else f"{value / size:.2f} {unit}"
+
+
+def size_of(count: float | None) -> str:
+    """Bytes as MB."""
+    return NONE if count is None else f"{count / 1e6:,.1f} MB"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def mean_of(records: Iterable[Mapping[str, Any]], get: Callable[[Mapping[str, Any]], float | None]) -> float | None:
+    """Over the records that have it."""
+    values = [value for record in records if (value := get(record)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """How the figures were measured, in one line; not escaped."""
+    scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+    width, height = protocol["scale"]
+    mode = f"{short(protocol['mode'])} image"
+    if protocol.get("window"):
+        window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
+        mode = f"window of {window} sliding by {stride} (height x width) over each image"
+    return (
+        f"{short(protocol['dataset'])} {short(protocol['split'])}, {plural(protocol['images'], 'image')} "
+        f"({short(protocol['fingerprint'])}), {len(protocol['classes'])} classes, {mode} "
+        f"fitted into {width}x{height}, scales {scales}, flip {'on' if protocol['flip'] else 'off'}"
+    )
+
+
+def file_names(labels: Iterable[str]) -> dict[str, str]:
+    """For each label a part of a file's name: letters, digits, dots and dashes alone, none twice, case aside."""
+    names: dict[str, str] = {}
+    for label in labels:
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:_MOST_NAME].strip("-.") or "group"
+        chosen, number = plain, 1
+        taken = {other.lower() for other in names.values()}
+        while chosen.lower() in taken:
+            number += 1
+            chosen = f"{plain}-{number}"
+        names[label] = chosen
+    return names
