@@ -111,7 +111,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     Args:
         records: Measured under one protocol (`report.check_same_protocol`).
     """
-    groups = group(_with_teachers(records))
+    groups = group(records)
     base = _base_of(groups)
     others = [to for to in groups if to is not base and (base.role != "baseline" or to.role != "teacher")]
     differences = tuple(_difference(base, to) for to in others)
@@ -145,6 +145,14 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
         "warnings": comparison.warnings,
         "results": comparison.records,
     }
+
+
+def name_teachers(records: Sequence[Record]) -> None:
+    """A file without a role that taught one of the others gets the teacher's: they know it by its SHA-256."""
+    taught_by = {record["taught_by"] for record in records if record.get("taught_by")}
+    for record in records:
+        if record.get("role") is None and record.get("checkpoint_sha256") in taught_by:
+            record["role"] = "teacher"
 
 
 def group(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]:
@@ -201,17 +209,6 @@ def labels(records: Sequence[Record], *, seeds: Iterable[bool] = ()) -> list[str
         if len(set(names)) == len(names):
             return names
     return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
-
-
-def _with_teachers(records: Sequence[Record]) -> list[Record]:
-    """A file without a role that taught one of the others is the teacher, as the others know it by its SHA-256."""
-    taught_by = {record["taught_by"] for record in records if record.get("taught_by")}
-    return [
-        {**record, "role": "teacher"}
-        if record.get("role") is None and record.get("checkpoint_sha256") in taught_by
-        else record
-        for record in records
-    ]
 
 
 def _kind_of(record: Record) -> Any:
