@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +127,7 @@ def _check_files(files: list[Path]) -> None:
             raise RmrkdError(f"`{file}` does not exist", "name checkpoints, or result files of `rmrkd eval --json`")
 
 
-def _command(files: list[Path], said: dict[str, object], folder: Path) -> str:
+def _command(files: list[Path], said: Mapping[str, object], folder: Path) -> str:
     """What makes the report again; what is as nothing had been said is left out."""
     left_out = (None, False, "val", "whole", "1.0")
     options = [
