@@ -73,7 +73,7 @@ def eval_command(
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
 
-    name, averaged = dataset_name(dataset), _scales(scales)
+    name, averaged = dataset_name(dataset), image_scales(scales)
     check_json_out(json_out)
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, name)
@@ -146,7 +146,8 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
     return fitting
 
 
-def _scales(text: str) -> tuple[float, ...]:
+def image_scales(text: str) -> tuple[float, ...]:
+    """Of `--scales`."""
     try:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:

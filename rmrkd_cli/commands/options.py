@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+
+_SIDES = (32, 16_384)  # pixels
 
 
 class Device(str, Enum):
@@ -65,6 +68,23 @@ def dataset_name(given: str | None) -> str | None:
             f"unknown data set `{given}`, {did_you_mean(given, [*DATASETS, *DATASET_ALIASES])}", "rmrkd presets"
         )
     return name
+
+
+def image_scale(given: str | None) -> tuple[int, int] | None:
+    """(width, height) of `WxH`.
+
+    Raises:
+        RmrkdError: When it is none, or a side is not 32 to 16384 pixels.
+    """
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", given, re.ASCII)
+    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(_SIDES[0] <= side <= _SIDES[1] for side in sides):
+        raise RmrkdError(
+            f"--scale `{cut(given)}` must be WIDTHxHEIGHT, each from {_SIDES[0]} to {_SIDES[1]}", "--scale 1024x512"
+        )
+    return sides
 
 
 def check_free_folder(folder: Path | None) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.decoded import DecodedImages
-from rmrkd_cli.data.files import IGNORE, Pair, SampleFiles
+from rmrkd_cli.data.files import IGNORE, Pair, Picture, SampleFiles
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import CorruptError
@@ -126,6 +126,44 @@ def seed_draws(seed: int, position: int) -> None:
     random.seed(int(state[1]))
 
 
+class ViewMaker:
+    """The views that a network is asked for of one image, as mmsegmentation's evaluation makes them.
+
+    Args:
+        scale: (width, height); the longer side becomes at most the larger, the shorter at most the smaller of the two,
+            with the ratio kept. None: images stay as large as they are.
+        scales: Factors on the scale, a view each.
+        flip: Also the mirrored image.
+    """
+
+    def __init__(self, scale: tuple[int, int] | None, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
+        self.scale = scale
+        self.kinds = [(factor, mirrored) for factor in scales for mirrored in ((False, True) if flip else (False,))]
+        self.steps = _compose([{"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}])
+        self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
+
+    def __call__(self, image: Picture) -> list[tuple[Tensor, dict[str, Any]]]:
+        """(1, 3, H, W) float32, normalised, with mmseg's description of each; from (H, W, 3), blue first."""
+        views = []
+        for factor, mirrored in self.kinds:
+            view = self.normalize(self._resized(image, factor, mirrored))
+            keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
+            views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
+        return views
+
+    def resized(self, image: Picture) -> Picture:
+        """The image as large as the first view, still of 8 bits and blue first."""
+        whole: Picture = self._resized(image, self.kinds[0][0], False)["img"]
+        return whole
+
+    def _resized(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
+        width, height = self.scale or (image.shape[1], image.shape[0])
+        view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
+        view |= {"scale": (int(width * factor), int(height * factor)), "flip": mirrored, "flip_direction": "horizontal"}
+        made: dict[str, Any] = self.steps(view)
+        return made
+
+
 class EvalSet(Dataset[EvalItem]):
     """Whole images at the data set's evaluation scale, once for each scale and flip.
 
@@ -143,27 +181,13 @@ class EvalSet(Dataset[EvalItem]):
         flip: bool = False,
     ) -> None:
         self.files = SampleFiles(info, samples)
-        width, height = info.eval_scale
-        self.views = [
-            ((int(width * scale), int(height * scale)), mirrored)
-            for scale in scales
-            for mirrored in ((False, True) if flip else (False,))
-        ]
-        self.steps = _compose([{"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}])
-        self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
+        self.views = ViewMaker(info.eval_scale, scales, flip)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> EvalItem:
-        image = self.files.image(index)
-        views = []
-        for scale, mirrored in self.views:
-            view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
-            view |= {"scale": scale, "flip": mirrored, "flip_direction": "horizontal"}
-            view = self.normalize(self.steps(view))
-            keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
-            views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
+        views = self.views(self.files.image(index))
         return EvalItem(views, torch.from_numpy(self.files.labels(index)), index)
 
 

@@ -17,6 +17,7 @@ from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import lost_loaders_named
 from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
+from rmrkd_cli.engine.class_map import write_class_map
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
 from rmrkd_cli.engine.job import EvalJob
@@ -118,16 +119,11 @@ class _PredictionWriter:
 
     def __init__(self, folder: str, info: DatasetInfo, samples: list[Sample]) -> None:
         self.folder, self.samples = Path(folder), samples
-        self.palette = [value for colour in info.palette for value in colour]
+        self.palette = info.palette
 
     def write(self, index: int, guess: Tensor) -> None:
-        from PIL import Image
-
         target = self.folder / f"{self.samples[index].name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(guess.to("cpu", torch.uint8).numpy())
-        picture.putpalette(self.palette)
-        picture.save(target)
+        write_class_map(guess.to("cpu", torch.uint8).numpy(), self.palette, target)
 
 
 def _dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
