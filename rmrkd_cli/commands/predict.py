@@ -80,6 +80,5 @@ def _show(results: Results, out: Path) -> None:
         console.show_table("Mean share of pixels", ["class", "share"], rows, [more] if more else [])
     console.write_line(f"{out}: {len(results.entries)} of {len(results.entries) + len(results.unread)} inputs")
     if results.unread:
-        raise RunError(
-            f"{len(results.unread)} input(s) could not be read, the others are in `{out}`:\n{unread_told(results)}"
-        )
+        count = len(results.unread)
+        raise RunError(f"{count} input(s) could not be read whole, the rest is in `{out}`:\n{unread_told(results)}")

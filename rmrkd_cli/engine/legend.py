@@ -14,6 +14,7 @@ from rmrkd_cli.visible import visible
 _SMALLEST_TEXT, _LARGEST_TEXT, _ALONE_TEXT = 11, 40, 16  # pixels
 _SIDES_PER_TEXT = 30  # shorter sides of the image to one line of text
 _LONGEST_NAME = 40  # characters
+_FIGURE_SPACE = "\u2007"  # as wide as a digit
 _MOST_ROWS = 32  # of the picture of all classes
 _TALL = 1.15  # height to width, from which the strip stands beside
 
@@ -51,7 +52,7 @@ def legend_of(classes: Sequence[str], palette: Sequence[Sequence[int]]) -> Any:
     """A Pillow image of all classes with their numbers."""
     digits = len(str(len(classes) - 1))
     cells = [
-        (f"{number:>{digits}}  {shown_name(name)}", colour)
+        (f"{str(number).rjust(digits, _FIGURE_SPACE)}  {shown_name(name)}", colour)
         for number, (name, colour) in enumerate(zip(classes, palette, strict=True))
     ]
     return _grid(cells, _ALONE_TEXT, math.ceil(len(cells) / _MOST_ROWS))

@@ -95,9 +95,10 @@ def _known(preset: Preset | None) -> DatasetInfo | None:
 
 
 def _names(found: object, count: int) -> tuple[str, ...] | None:
-    if not isinstance(found, (list, tuple)) or len(found) != count:
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
         return None
-    return tuple(name[:_MOST_NAME] for name in found) if all(isinstance(name, str) for name in found) else None
+    names = tuple(name[:_MOST_NAME] for name in found)
+    return names if len(names) == len(set(names)) == count else None  # results are listed by name
 
 
 def _colours(found: object, count: int) -> Palette | None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from rmrkd_cli.signals import stop_requests
 
 _SHOWN = 10  # inputs that could not be read
 _NO_LABELS = torch.empty(0)
+_WHOLE = 0.95  # of the frames that a video says it has
 OVERLAYS = ("png", "jpg", "none")
 
 
@@ -181,12 +183,12 @@ class _Run:
             "inputs": results.entries,
             "unread": results.unread,
         }
-        write_text(json.dumps(held, indent=1) + "\n", out / "predictions.json")
+        write_text(_json(held), out / "predictions.json")
         write_text(_csv(card.classes, results.entries), out / "predictions.csv")
 
     def _leave_out(self, error: CorruptError) -> None:
         self.results.unread.append(error.message)
-        self.shown.say(f"left out: {error.message}")
+        self.shown.say(f"not whole: {error.message}")
 
     def _write_image(self, item: Input, image: Picture, classes: ClassMap) -> dict[str, Any]:
         job = self.job
@@ -215,6 +217,9 @@ class _Run:
             return None
         finally:
             reader.close()
+        if count < _WHOLE * reader.clip.frames - 1:  # which can be an estimate
+            told = f"`{item.path}`: only {count} of its {reader.clip.frames} frames could be decoded, those are written"
+            self._leave_out(CorruptError(told))
         entry = {"input": str(item.path), "overlay": overlay, "frames": count, "frames_per_second": reader.clip.rate}
         return {**entry, **self._facts(shape, total / count)}
 
@@ -241,7 +246,7 @@ class _Run:
         return total, count, shape
 
     def _facts(self, shape: tuple[int, ...], shares: NDArray[np.float64]) -> dict[str, Any]:
-        named = {str(number): round(float(shares[number]), 6) for number in np.flatnonzero(shares)}
+        named = {self.card.classes[number]: round(float(shares[number]), 6) for number in np.flatnonzero(shares)}
         return {"width": shape[1], "height": shape[0], "shares": named}
 
 
@@ -251,11 +256,10 @@ class _Stopped(Exception):
 
 def mean_shares(results: Results) -> list[tuple[str, float]]:
     """Names of the classes that occur, each with its mean share over the inputs, the largest first."""
-    total = np.zeros(len(results.card.classes))
+    total: Counter[str] = Counter()
     for entry in results.entries:
-        total[[int(kind) for kind in entry["shares"]]] += list(entry["shares"].values())
-    order = [int(kind) for kind in np.argsort(-total, kind="stable") if total[kind] > 0]
-    return [(results.card.classes[kind], float(total[kind] / len(results.entries))) for kind in order]
+        total.update(entry["shares"])
+    return [(name, share / len(results.entries)) for name, share in total.most_common()]
 
 
 def unread_told(results: Results) -> str:
@@ -263,6 +267,13 @@ def unread_told(results: Results) -> str:
     lines = [f"  {message}" for message in results.unread[:_SHOWN]]
     more = len(results.unread) - _SHOWN
     return "\n".join(lines + ([f"  … and {more} more, in predictions.json"] if more > 0 else []))
+
+
+def _json(held: dict[str, Any]) -> str:
+    """Indented, with a line an input."""
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in held["inputs"])
+    parts = {key: json.dumps(value) for key, value in held.items()} | {"inputs": f"[\n{lines}\n ]" if lines else "[]"}
+    return "{\n" + ",\n".join(f' "{key}": {text}' for key, text in parts.items()) + "\n}\n"
 
 
 def _csv(classes: Iterable[str], entries: list[dict[str, Any]]) -> str:
@@ -273,7 +284,5 @@ def _csv(classes: Iterable[str], entries: list[dict[str, Any]]) -> str:
     writer.writerow(["input", "width", "height", *names])
     for entry in entries:
         shares = entry["shares"]
-        writer.writerow(
-            [entry["input"], entry["width"], entry["height"], *(shares.get(str(k), 0.0) for k in range(len(names)))]
-        )
+        writer.writerow([entry["input"], entry["width"], entry["height"], *(shares.get(name, 0.0) for name in names)])
     return text.getvalue()
