@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rmrkd_cli.commands.options import JsonOut, check_json_out, check_new_file, dataset_name, image_scale, write_json
+from rmrkd_cli.commands.options import (
+    JsonOut,
+    check_inputs,
+    check_json_out,
+    check_new_file,
+    dataset_name,
+    image_scale,
+    write_json,
+)  # fmt: skip
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -66,6 +74,7 @@ def export_command(
     name, size = dataset_name(dataset), image_scale(scale)
     check_new_file(target, force=force, inputs=[checkpoint])
     check_json_out(json_out)
+    check_inputs([check_images] if check_images is not None else [])
     own = load_preset(preset) if preset is not None else None
     from rmrkd_cli.engine.export_run import ExportJob, run_export
 

@@ -96,6 +96,13 @@ def check_free_folder(folder: Path | None) -> None:
         _check_place(folder)
 
 
+def check_inputs(paths: Iterable[Path]) -> None:
+    """Raises RmrkdError for the first file or folder that is not there, before anything is loaded."""
+    for path in paths:
+        if not path.exists():
+            raise RmrkdError(f"`{path}` does not exist", "name images, videos, or folders of them")
+
+
 def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Whether a result can be written there, asked before the work is done.
 

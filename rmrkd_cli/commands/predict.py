@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.commands.evaluate import image_scales
-from rmrkd_cli.commands.options import Device, DeviceOption, check_free_folder, dataset_name, image_scale
+from rmrkd_cli.commands.options import Device, DeviceOption, check_free_folder, check_inputs, dataset_name, image_scale
 from rmrkd_cli.errors import RmrkdError, RunError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def predict_command(
 
     averaged, name, size = image_scales(scales), dataset_name(dataset), image_scale(scale)
     check_free_folder(out)
+    check_inputs(inputs)
     if not checkpoint.is_file():
         why = "is a folder" if checkpoint.is_dir() else "does not exist"
         raise RmrkdError(f"checkpoint `{checkpoint}` {why}", "name a .pth or .safetensors file")

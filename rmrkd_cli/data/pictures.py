@@ -61,7 +61,7 @@ def find_inputs(given: Iterable[Path]) -> list[Input]:
     over, and a file that is met twice counts once.
 
     Raises:
-        RmrkdError: When one does not exist, a folder holds none, or two of them would get the same name.
+        RmrkdError: When a folder holds none, or two of them would get the same name.
     """
     found: dict[str, tuple[Path, PurePosixPath]] = {}
     for start in given:
@@ -87,9 +87,7 @@ def results_of(item: Input) -> tuple[str, ...]:
 
 
 def _below(start: Path) -> Iterator[tuple[Path, PurePosixPath]]:
-    if not start.exists():
-        raise RmrkdError(f"`{start}` does not exist", "name images, videos, or folders of them")
-    if not start.is_dir():
+    if not start.is_dir():  # what is not there is met when it is read
         yield start, PurePosixPath(start.name)
         return
     count = 0

@@ -120,7 +120,8 @@ def given_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDAr
 
 def milliseconds(run: Run, image: NDArray[Any]) -> float:
     """Median of some warm runs, within a few seconds."""
-    run(image)
+    for _ in range(2):  # TorchScript compiles in its second run
+        run(image)
     times: list[float] = []
     while len(times) < 3 or (len(times) < _MOST_RUNS and sum(times) < _SECONDS):
         started = time.perf_counter()

@@ -37,6 +37,7 @@ from rmrkd_cli.schema import Preset
 from rmrkd_cli.signals import stop_requests
 
 _SHOWN = 10  # inputs that could not be read
+_MOST_LOGITS = 1 << 31  # values of four bytes
 _NO_LABELS = torch.empty(0)
 _WHOLE = 0.95  # of the frames that a video says it has
 OVERLAYS = ("png", "jpg", "none")
@@ -127,6 +128,14 @@ class _Segmenter:
         classes: ClassMap = found.to("cpu", torch.uint8).numpy()
         return classes
 
+    def too_large(self, image: Picture) -> str:
+        """Why an image cannot be computed: its logits, at its own size, would take more than memory usually has."""
+        values = image.shape[0] * image.shape[1] * int(self.network.num_classes)  # type: ignore[arg-type]
+        if values <= _MOST_LOGITS:
+            return ""
+        most = _MOST_LOGITS // int(self.network.num_classes)  # type: ignore[arg-type]
+        return f"{image.shape[1]}x{image.shape[0]} pixels would take {4e-9 * values:.0f} GB, at most {most} can be done"
+
 
 class _Run:
     """One command's outputs, in the order in which they come."""
@@ -148,6 +157,8 @@ class _Run:
                 self._leave_out(found)
             elif isinstance(found, RmrkdError):
                 raise found
+            elif too_large := self.segmenter.too_large(found.image):
+                self._leave_out(CorruptError(f"`{item.path}`: {too_large}"))
             else:
                 classes = self.segmenter.of(found.views)
                 self.results.entries.append(self._write_image(item, found.image, classes))
@@ -217,6 +228,8 @@ class _Run:
             return None
         finally:
             reader.close()
+        if shape[0] % 2 or shape[1] % 2:
+            self.shown.say(f"{overlay}: without the last row or column, since codecs take even sizes")
         if count < _WHOLE * reader.clip.frames - 1:  # which can be an estimate
             told = f"`{item.path}`: only {count} of its {reader.clip.frames} frames could be decoded, those are written"
             self._leave_out(CorruptError(told))
@@ -230,6 +243,8 @@ class _Run:
         total, count, shape = np.zeros(len(self.card.classes)), 0, (0, 0)
         meter = self.shown.meter(item.path.name, reader.clip.frames or 1)
         for count, frame in enumerate(reader, 1):
+            if too_large := self.segmenter.too_large(frame):
+                raise CorruptError(f"`{item.path}`: {too_large}")
             classes = self.segmenter.of(self.segmenter.views(frame))
             add(self.overlay.blend(frame, classes))
             if self.job.frames:

@@ -23,7 +23,7 @@ from tests.commands.test_bad_input import contents, fill
 CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--work-dir", "work"]
 BASE = {  # what makes each command go as far as it can
     "train": CAMVID, "eval": ["plain.pth"], "transfer": ["released.pth", "out.pth"], "compare": ["a.json", "same.json"],
-    "doctor": ["--no-step"],
+    "doctor": ["--no-step"], "predict": ["plain.pth", "camvid", "--out", "shown"], "export": ["plain.pth", "out.onnx"],
     "data check": ["camvid", "--data-root", "camvid", "--workers", "1"],
     "data prepare": ["voc12aug", "--data-root", "hollow", "--sbd", "hollow", "--workers", "1"],
 }  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from rmrkd_cli import __version__
 from rmrkd_cli.presets import method_names, preset_names
 
-COMMANDS = ("train", "eval", "transfer", "compare", "presets", "data", "doctor")
+COMMANDS = ("train", "eval", "transfer", "compare", "predict", "export", "presets", "data", "doctor")
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
