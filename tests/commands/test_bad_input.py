@@ -17,6 +17,7 @@ from torch import nn
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.models import build_network
 from rmrkd_cli.presets import load_preset, preset_dir
 from tests.cli import run_main
 from tests.page import made
@@ -51,6 +52,8 @@ def fill(folder: Path) -> None:
         "teacher.pth": {"state_dict": {"teacher.backbone.x": tensor}}, "taken.pth": {"state_dict": head},
     }.items():  # fmt: skip
         torch.save(held, folder / name)
+    small = build_network(model(), device="cpu")
+    torch.save({"meta": {"config": f"model = {model()}"}, "state_dict": small.state_dict()}, folder / "small.pth")
     (folder / "bomb.pkl").write_bytes(pickle.dumps(Bomb()))
     (folder / "raw-bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     (folder / "cut.pth").write_bytes((folder / "plain.pth").read_bytes()[:-200])
@@ -202,6 +205,28 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
     "transfer foreign.pth out.pth": ("foreign.pth",),
     "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "there are teacher"),
+    "predict plain.pth camvid": ("`--out` is missing",),
+    "predict no.pth camvid --out new": ("no.pth", "does not exist"),
+    "predict plain.pth camvid --out camvid": ("`camvid` is not empty",),
+    "predict plain.pth camvid --out new": ("plain.pth", "--preset"),
+    "predict camvid camvid --out new": ("`camvid` is a folder",),
+    "predict bomb.pth camvid --out new": ("bomb.pth", "system"),
+    "predict plain.pth camvid --out new --scale 9x9": ("--scale `9x9`", "32 to 16384", "--scale 1024x512"),
+    "predict plain.pth camvid --out new --scales big": ("--scales", "big"),
+    "predict plain.pth camvid --out new --opacity 2": ("--opacity 2",),
+    "predict plain.pth camvid --out new --overlay jpeg": ("`--overlay jpeg`", "jpg"),
+    "predict plain.pth camvid --out new --dataset citiscapes": ("citiscapes", "did you mean `cityscapes`?"),
+    "predict small.pth nowhere --out new": ("`nowhere` does not exist", "folders"),
+    "predict small.pth hollow --out new": ("`hollow` holds no image and no video", ".png"),
+    "predict small.pth camvid --out new --dataset camvid": ("tells 2 classes apart, `camvid` has 11", "--dataset"),
+    "predict small.pth camvid --out new --dataset custom": ("--preset FILE",),
+    "export plain.pth out.txt": ("`out.txt`", "OUT.onnx, or OUT.pt"), "export no.pth out.pt": ("no.pth",),
+    "export plain.pth out.onnx --format torchscript": ("`out.onnx`", "torchscript"),
+    "export plain.pth plain.pth --format onnx": ("same file",), "export plain.pth out.onnx": ("plain.pth", "--preset"),
+    "export plain.pth a.json --format onnx": ("`a.json` exists",), "export bomb.pth out.pt": ("bomb.pth", "system"),
+    "export plain.pth out.onnx --no-check": ("`--no-check`",), "export plain.pth out.onnx --scale 1": ("--scale `1`",),
+    "export plain.pth out.pt --tolerance 2": ("--tolerance 2",),
+    "export small.pth out.pt --check-images hollow": ("`hollow` holds no image",),
     "compare a.json": ("two or more", "got 1"),
     "plot": ("RUN",), "plot nowhere": ("`nowhere` does not exist",),
     "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),
