@@ -30,8 +30,8 @@ def test_what_is_shown_is_read_back(seconds: int) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(7200, "2 h"), (3661, "1 h 01 min"), (7199.9, "2 h"), (3600 * 1.9999, "2 h"), (750, "12 min 30 s"), (720, "12 min"),
-     (45, "45 s"), (2.5, "2.5 s"), (0, "0 s"), (59.7, "1 min")],
+    [(7200, "2 h"), (3661, "1 h 01 min"), (7199.9, "2 h"), (3600 * 1.9999, "2 h"), (750, "12 min 30 s"),
+     (720, "12 min"), (45, "45 s"), (2.5, "2.5 s"), (0, "0 s"), (59.7, "1 min")],
 )  # fmt: skip
 def test_times_are_shown_in_two_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

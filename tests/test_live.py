@@ -30,7 +30,7 @@ def test_a_course_goes_from_its_lowest_to_its_highest() -> None:
 @pytest.mark.parametrize("width", [1, 20, 40, 60, 77, 80, 119, 200])
 @pytest.mark.parametrize("drawn", [True, False])
 def test_no_line_is_wider_than_the_terminal(width: int, drawn: bool) -> None:
-    for names in (("ce",), FIVE, tuple(f"a_very_long_name_{number}" for number in range(20))):
+    for names in (("ce",), FIVE, tuple(f"a_very_long_name_{place}" for place in range(20))):
         shown = course(*names)
         rows = shown.rows(width, drawn=drawn)
         assert all(len(row) <= width for row in rows)

@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_has_the_same_time_in_all(
         with pytest.raises(Interrupted, match=r"after iteration \d+, .* s of 1\.5 s; the state is saved"):
             run(tiny, tmp_path)
     before = lines_of(tmp_path)[-1]
-    assert 0.3 * BUDGET < before["elapsed"]
+    assert before["elapsed"] > 0.3 * BUDGET
     with pytest.raises(RmrkdError, match=r"schedule\.time_budget: 1\.5 there, 3\.0 now"):
         run(tiny, tmp_path, "schedule.time_budget=3", resume=True)
     record = run(tiny, tmp_path, resume=True)
