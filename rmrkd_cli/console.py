@@ -37,6 +37,7 @@ _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 _QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
 _REFRESHES = 4  # a second; each takes the steps a millisecond
 _BAR = 30  # columns, at most
+_COURSE = 79  # the same; what a terminal that is made narrower folds stays behind as rubbish
 
 guard_terminal()
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
@@ -144,7 +145,7 @@ class _Area(Progress):
         tasks = self.tasks
         for task in tasks:
             if "course" in task.fields:
-                yield from _course_lines(task.fields["course"], self.console.width - 1)  # a full line may wrap
+                yield from _course_lines(task.fields["course"], min(_COURSE, self.console.width - 1))
         yield self.make_tasks_table([task for task in tasks if "course" not in task.fields])
 
 

@@ -393,6 +393,7 @@ def test_a_step_in_fp16_that_is_left_out_moves_nothing(tiny: Path, clip: float |
     for _ in range(2):
         step.backward([batch], 0)
         assert step.gradient_norm() is None
+        assert step.norms_of_parts() == {}
         step.forget()
     assert all(torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
     step.backward([batch], 0)

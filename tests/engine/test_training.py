@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -11,8 +12,12 @@ import torch
 
 from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.commands.train import train
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.data.files import SampleFiles
+from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine import trainer
 from rmrkd_cli.engine.cluster import Cluster
+from rmrkd_cli.engine.pictures import Pictures
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets import load_preset
 from tests.cli import rmrkd
@@ -57,6 +62,54 @@ def test_every_role_leaves_the_promised_files(finished: Path) -> None:
         lines = losses_of(finished / role / "log.jsonl")
         assert [line["iter"] for line in lines] == [1, 2, 3, 4]
         assert ("rmrkd" in lines[0]) == (role == "distill")
+
+
+def test_the_log_holds_gradients_and_training_time(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "distill" / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "losses" in line]
+    assert all(math.isfinite(line["gradient_norm"]) and line["gradient_norm"] > 0 for line in steps)
+    elapsed = [line["elapsed"] for line in lines]
+    assert elapsed == sorted(elapsed)
+    assert elapsed[0] > 0
+    training = json.loads((finished / "distill" / "result.json").read_text())["training"]
+    assert elapsed[-1] == pytest.approx(training["seconds"])
+    assert training["time_budget"] is None
+
+
+def test_tensorboard_holds_what_is_to_be_watched(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "distill" / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
+    losses = ("ce", "aux_ce", "rmrkd", "mgd", "dkd")
+    wanted = {f"{kind}/{name}" for kind in ("loss", "weighted") for name in losses}
+    wanted |= {f"gradient_norm/{part}" for part in ("total", "backbone", "decode_head", "auxiliary_head", "losses")}
+    wanted |= {"weighted/total", "lr", "seconds_per_step", "mIoU", "best mIoU"}
+    assert set(events.Tags()["scalars"]) == wanted
+    norms = {name: events.Scalars(name)[0].value for name in wanted if name.startswith("gradient_norm/")}
+    total = norms.pop("gradient_norm/total")
+    assert total == pytest.approx(math.hypot(*norms.values()), rel=1e-4)
+    pictures = events.Tags()["images"]
+    assert pictures == [f"validation/{number}" for number in range(4)]
+    for name in pictures:
+        seen = events.Images(name)
+        assert [picture.step for picture in seen] == [2, 4]
+        assert all((picture.width, picture.height) == (3 * 96, 64) for picture in seen)
+
+
+def test_pictures_show_image_truth_and_prediction(finished: Path, camvid: Path) -> None:
+    """The truth in the data set's colours, what is ignored black; the prediction as it is."""
+    info = dataset_info(load_preset(str(finished / "baseline" / "config.yaml")))
+    samples = find_samples(info, "val")
+    made = Pictures(info, samples, world_size=3)  # of which the first has two images
+    for index in range(len(samples)):
+        made.show(index, torch.full((64, 96), index))
+    assert list(made.made) == [samples[0].name, samples[3].name]
+    picture = made.made[samples[3].name]
+    image, labels = SampleFiles(info, samples).pair(3)
+    assert (picture[:, :96] == image[..., ::-1]).all()
+    colours = torch.tensor([*info.palette, *[(0, 0, 0)] * (256 - len(info.palette))])
+    assert (picture[:, 96:192] == colours[torch.from_numpy(labels).long()].numpy()).all()
+    assert (picture[:, 192:] == info.palette[3]).all()
 
 
 def test_students_start_alike_and_differ_by_the_distillation(finished: Path) -> None:
