@@ -179,7 +179,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),
     "plot runs/strange": ("line 1", "`val_miou` is 7"), "plot runs/none": ("no logged step yet",),
     "plot runs/binary": ("line 1", "is not JSON"), "plot runs/good camvid": ("`camvid` is no run",),
-    "plot runs/good --out runs": ("`runs`", ".png"), "plot runs/good --out x.jpg": ("x.jpg", "did you mean `.png`?"),
+    "plot runs/good --out runs": ("--out runs", ".png"), "plot runs/good --out x.jpg": ("x.jpg", "did you mean `.png`?"),
     "plot runs/good --smooth 1": ("--smooth 1", "0.999"), "plot runs/good --smooth nan": ("--smooth nan",),
     "plot runs/good --x epochs": ("epochs", "iterations"),
     "plot runs/good --out taken.png": ("`taken.png` exists, and nothing is overwritten",),
