@@ -15,7 +15,9 @@ from rmrkd_cli.commands.compare import compare_command
 from rmrkd_cli.commands.data import data_app
 from rmrkd_cli.commands.doctor import doctor_command
 from rmrkd_cli.commands.evaluate import eval_command
+from rmrkd_cli.commands.export import export_command
 from rmrkd_cli.commands.plot import plot_command
+from rmrkd_cli.commands.predict import predict_command
 from rmrkd_cli.commands.presets import presets_command
 from rmrkd_cli.commands.train import train_command
 from rmrkd_cli.commands.transfer import transfer_command
@@ -38,6 +40,8 @@ app.command("eval")(eval_command)
 app.command("transfer")(transfer_command)
 app.command("compare")(compare_command)
 app.command("plot")(plot_command)
+app.command("predict")(predict_command)
+app.command("export")(export_command)
 app.command("presets")(presets_command)
 app.add_typer(data_app, name="data")
 app.command("doctor")(doctor_command)

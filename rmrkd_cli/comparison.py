@@ -147,6 +147,14 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def name_teachers(records: Sequence[Record]) -> None:
+    """A file without a role that taught one of the others gets the teacher's: they know it by its SHA-256."""
+    taught_by = {record["taught_by"] for record in records if record.get("taught_by")}
+    for record in records:
+        if record.get("role") is None and record.get("checkpoint_sha256") in taught_by:
+            record["role"] = "teacher"
+
+
 def group(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]:
     """Records of one preset, role, method and length of training, told apart by their seeds alone, are one group.
 

@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
     """`2 h`, `1 h 05 min`, `12 min 30 s`, `45 s`; parts of a second only below ten."""
     if seconds < 9.95 and round(seconds, 1) != round(seconds):
         return f"{seconds:.1f} s"
-    whole = round(seconds)
+    whole = round(seconds) if seconds < 3600 else 60 * round(seconds / 60)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     parts = ((hours, "h"), (minutes, "min")) if hours else ((minutes, "min"), (rest, "s"))
     (large, unit), (small, subunit) = parts

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rmrkd_cli.durations import duration
+
 SAME_TIME = 0.03  # relative difference of training seconds that counts as none
 
 Training = Mapping[str, Any]
@@ -40,17 +42,6 @@ def equality_of(trained: Sequence[tuple[str, Sequence[Training]]]) -> tuple[list
         )
         return [f"{what}: {duration(min(seconds.values()))}; iterations are not: {shown}"], []
     return [], [f"neither iterations ({shown}) nor training time ({_times(seconds)}) were equal"]
-
-
-def duration(seconds: float | None) -> str:
-    """`1 h 05 min`, `12 min 07 s`; seconds with one digit below ten of them."""
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _known(run: Training) -> bool:

@@ -14,7 +14,7 @@ from rmrkd_cli.visible import visible
 _BARS = "▁▂▃▄▅▆▇█"
 _KEPT = 60  # logged steps
 _MOST_ROWS = 4  # of losses
-_NAME, _VALUE, _LINE, _GAP = 12, 9, 16, 2  # columns: a loss's name and value, at most of its course, between losses
+_NAME, _VALUE, _LINE, _GAP = 12, 6, 16, 2  # columns: a name at most, a value at least, a course at most, between losses
 
 
 @dataclass
@@ -81,8 +81,9 @@ class Course:
             drawn: The terminal has the characters that a course is drawn with.
         """
         losses = [(name, tuple(values)) for name, values in tuple(self.losses.items())]
+        value_width = max([_VALUE, *(len(number(values[-1])) for _, values in losses)])
         name_width = min(_NAME, max((len(visible(name)) for name, _ in losses), default=0))
-        least = name_width + 1 + _VALUE
+        least = name_width + 1 + value_width
         across = min(len(losses), (width + _GAP) // (least + _GAP))
         if not across:
             return []
@@ -93,7 +94,7 @@ class Course:
         across = min(across, -(-len(losses) // -(-len(losses) // across)))  # rows of equal length
         room = min(_LINE, room) if drawn else 0
         cells = [
-            f"{_short(name, name_width):<{name_width}} {number(values[-1]):>{_VALUE}}"
+            f"{_short(name, name_width):<{name_width}} {number(values[-1]):>{value_width}}"
             + (f" {sparkline(values, room):<{room}}" if room >= 1 else "")
             for name, values in losses
         ]

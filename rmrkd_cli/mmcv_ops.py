@@ -14,7 +14,8 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Said at every start, and nothing a user could act on.
@@ -37,6 +38,20 @@ def make_mmseg_importable() -> None:
             sys.modules["mmcv._ext"] = _stand_in(mmcv.__version__)
     if "torchvision" not in sys.modules and "mmcv.runner" not in sys.modules:
         _import_runner_without_torchvision()
+
+
+@contextmanager
+def sizes_left_open() -> Iterator[None]:
+    """mmseg's `resize` turns sizes into numbers for a warning, which would make them constants of a traced graph."""
+    make_mmseg_importable()
+    from mmseg.ops import resize
+
+    before = resize.__defaults__
+    resize.__defaults__ = (*before[:-1], False)
+    try:
+        yield
+    finally:
+        resize.__defaults__ = before
 
 
 def _import_runner_without_torchvision() -> None:

@@ -21,6 +21,7 @@ Line = Annotated[str, Field(max_length=5000)]
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount = Annotated[float, Field(ge=0.0, le=1e15)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
 Size = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
 
@@ -105,6 +106,9 @@ class _Result(_Part):
     seed: Whole | None = None
     iterations: Whole | None = None
     checkpoint: Line | None = None
+    checkpoint_sha256: Hash | None = None
+    checkpoint_bytes: Whole | None = None
+    taught_by: Hash | None = None  # the SHA-256 of the teacher's file
     parameters: Whole | None = None
     macs: Whole | None = None
     training: _Training | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from rmrkd_cli.comparison import Comparison, Group, Interval, label
 from rmrkd_cli.comparison import Record as Record
-from rmrkd_cli.equality import duration
+from rmrkd_cli.durations import duration
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.record import FORMAT
@@ -130,7 +130,7 @@ def summary_table(groups: Sequence[Group]) -> Table:
         "latency": [_latency(_first(group, "latency")) for group in groups],
         "file": [_scaled(_first(group, "checkpoint_bytes"), "MB", 1e6) for group in groups],
         "s/step": [_seconds(_mean(group, "training", "seconds_per_step")) for group in groups],
-        "training": [duration(_mean(group, "training", "seconds")) for group in groups],
+        "training": [_duration(_mean(group, "training", "seconds")) for group in groups],
     }
     always = ("", "mIoU", "mAcc", "aAcc", "parameters", "MACs")
     shown = {name: cells for name, cells in columns.items() if name in always or set(cells) - {"", "–"}}
@@ -190,7 +190,7 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     shown = protocol["mode"]
     if protocol.get("window"):
         window, stride = (f"{height}x{width}" for height, width in (protocol["window"], protocol["stride"]))
-        shown = f"{shown} {window} by {stride} (height x width) over"
+        shown = f"{shown} {window}, stride {stride} (height x width),"
     return (
         f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
         f"{shown} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
@@ -232,6 +232,10 @@ def _latency(value: Mapping[str, float] | None) -> str:
     digits = 1 if value["median_ms"] < 100 else 0
     median, low, high = (f"{value[key]:.{digits}f}" for key in ("median_ms", "low_ms", "high_ms"))
     return f"{median} ms ({low}–{high})"
+
+
+def _duration(seconds: float | None) -> str:
+    return "–" if seconds is None else duration(seconds)
 
 
 def _seconds(value: float | None) -> str:

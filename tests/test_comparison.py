@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmrkd_cli.bootstrap import counts_of, iou, paired_intervals
-from rmrkd_cli.comparison import Record, as_document, compare, group, label, labels
+from rmrkd_cli.comparison import Record, as_document, compare, group, label, labels, name_teachers
 
 IMAGES, CLASSES = 40, ["sky", "road", "never"]
 
@@ -60,6 +60,17 @@ def test_without_a_baseline_the_first_student_is_compared_with() -> None:
     assert {made.base for made in compared.differences} == {"a"}
     assert [made.to for made in compared.differences] == ["teacher", "b"]
     assert compared.gap is None
+
+
+def test_a_teacher_without_a_role_is_known_by_its_file() -> None:
+    zoo = record(None, None, skill=0.9, checkpoint_sha256="ab" * 32)
+    strangers = [zoo, record(), record("distill", skill=0.7, taught_by="cd" * 32)]
+    name_teachers(strangers)
+    assert compare(strangers).gap is None
+    records = [zoo, record(), record("distill", skill=0.7, taught_by="ab" * 32)]
+    name_teachers(records)
+    assert [made.label for made in compare(records).groups] == ["teacher", "baseline", "distill"]
+    assert compare(records).gap is not None
 
 
 def test_a_teacher_no_better_than_the_baseline_has_no_gap() -> None:

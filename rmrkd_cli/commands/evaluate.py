@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,21 +21,24 @@ from rmrkd_cli.commands.options import (
     dataset_name,
     write_json,
 )
-from rmrkd_cli.commands.protocols import Mode, parsed_scales, parsed_window
+from rmrkd_cli.commands.protocols import (
+    BatchSize,
+    Crop,
+    Flip,
+    Mode,
+    ModeOption,
+    Scales,
+    Split,
+    SplitOption,
+    Stride,
+    Workers,
+    shown_as,
+)
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
     from rmrkd_cli.report import Record
-
-
-_HOW = "Protocol"
-
-
-class Split(str, Enum):
-    val = "val"
-    test = "test"
-    train = "train"
 
 
 def eval_command(
@@ -48,7 +50,7 @@ def eval_command(
         str | None, typer.Option(metavar="NAME", help="Data set. (default: the one the checkpoint was trained on)")
     ] = None,
     data_root: DataRoot = None,
-    split: Annotated[Split, typer.Option(help="Which part of it.")] = Split.val,
+    split: SplitOption = Split.val,
     preset: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Whose network it is, where the file does not say."),
@@ -58,39 +60,13 @@ def eval_command(
     ),
     gpus: Gpus = None,
     device: DeviceOption = Device.auto,
-    mode: Annotated[
-        Mode, typer.Option(help="Show the network whole images, or slide a window over them.", rich_help_panel=_HOW)
-    ] = Mode.whole,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", help="Height and width of the window. (default: the checkpoint's)", rich_help_panel=_HOW
-        ),
-    ] = None,
-    stride: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Its steps. (default: the checkpoint's, else two thirds of the window)",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Average with the mirrored image.", rich_help_panel=_HOW)
-    ] = False,
-    scales: Annotated[
-        str, typer.Option(metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.", rich_help_panel=_HOW)
-    ] = "1.0",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            metavar="N",
-            help="Images of equal size at once, for each worker. (default: 1 on CPUs, up to 4 on GPUs)",
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=256, metavar="N", help="Loader processes of each worker.")] = 2,
+    mode: ModeOption = Mode.whole,
+    crop: Crop = None,
+    stride: Stride = None,
+    flip: Flip = False,
+    scales: Scales = "1.0",
+    batch_size: BatchSize = None,
+    workers: Workers = 2,
     confusion: Annotated[bool, typer.Option("--confusion", help="Also print what each class is taken for.")] = False,
     json_out: JsonOut = None,
     save_predictions: Annotated[
@@ -116,8 +92,7 @@ def eval_command(
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.presets import load_preset
 
-    name, averaged = dataset_name(dataset), parsed_scales(scales)
-    size, steps = parsed_window(mode, crop, stride)
+    name, shown = dataset_name(dataset), shown_as(split, mode, crop, stride, flip, scales)
     if label_ids is not None and save_predictions is None:
         option = "--label-ids" if label_ids else "--class-indices"
         raise RmrkdError(f"{option} is of predictions, and none are written", "--save-predictions DIR")
@@ -130,12 +105,7 @@ def eval_command(
         "preset": given.model_dump(mode="json") if given is not None else None,
         "dataset": name,
         "data_root": data_root,
-        "split": split.value,
-        "scales": averaged,
-        "flip": flip,
-        "mode": mode.value,
-        "crop": size,
-        "stride": steps,
+        **shown,
         "batch_size": batch_size,
         "workers": workers,
         "label_ids": label_ids,
@@ -161,7 +131,7 @@ def _show(records: list[Record], *, confusion: bool) -> None:
         console.show_table("Each class, %", *class_report.metrics_table(records[0]), bold_last=True)
     for record, name in zip(records, labels(records), strict=True):
         if confusion and record.get("matrix") is not None:
-            title = f"Of the pixels of each class (row), % predicted as (column): {name}"
+            title = f"What each class (row) is predicted as, %: {name}"
             console.show_table(title, *class_report.confusion_table(record, console.columns()))
     for group in _same_protocol(records):
         columns, rows = _with_paper(report.summary_table(group_records(group, seeds=False)), group)
@@ -193,13 +163,14 @@ def evaluate_files(
 
 
 def find_students(work_root: Path, dataset: str | None) -> list[Path]:
-    """Every `student.pth` two folders below `work_root` that was trained for the data set."""
+    """Every `student.pth` two folders below `work_root`, or below a seed's, that was trained for the data set."""
     if dataset is None:
         raise RmrkdError("which checkpoints?", "name files, or a data set: rmrkd eval --dataset demo")
     from rmrkd_cli import console
     from rmrkd_cli.checkpoint import read_checkpoint
 
-    found = [path for path in sorted(work_root.glob("*/*/student.pth")) if ".old" not in path.parent.name]
+    files = (path for folders in ("*/*", "*/seed-*/*") for path in work_root.glob(f"{folders}/student.pth"))
+    found = [path for path in sorted(files) if ".old" not in path.parent.name]
     fitting = []
     for path in found:
         try:

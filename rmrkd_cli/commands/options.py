@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -12,6 +13,8 @@ import typer
 
 from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+
+_SIDES = (32, 16_384)  # pixels
 
 
 class Device(str, Enum):
@@ -67,6 +70,23 @@ def dataset_name(given: str | None) -> str | None:
     return name
 
 
+def image_scale(given: str | None) -> tuple[int, int] | None:
+    """(width, height) of `WxH`.
+
+    Raises:
+        RmrkdError: When it is none, or a side is not 32 to 16384 pixels.
+    """
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", given, re.ASCII)
+    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(_SIDES[0] <= side <= _SIDES[1] for side in sides):
+        raise RmrkdError(
+            f"--scale `{cut(given)}` must be WIDTHxHEIGHT, each from {_SIDES[0]} to {_SIDES[1]}", "--scale 1024x512"
+        )
+    return sides
+
+
 def check_free_folder(folder: Path | None) -> None:
     """Raises RmrkdError unless the folder is empty, or still to be made."""
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -74,6 +94,13 @@ def check_free_folder(folder: Path | None) -> None:
         raise RmrkdError(f"`{folder}` {what}, and nothing is overwritten", "choose another folder")
     if folder is not None:
         _check_place(folder)
+
+
+def check_inputs(paths: Iterable[Path]) -> None:
+    """Raises RmrkdError for the first file or folder that is not there, before anything is loaded."""
+    for path in paths:
+        if not path.exists():
+            raise RmrkdError(f"`{path}` does not exist", "name images, videos, or folders of them")
 
 
 def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:

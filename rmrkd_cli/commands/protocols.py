@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from typing import Annotated, Any
+
+import typer
 
 from rmrkd_cli.commands.usage import cut
 from rmrkd_cli.errors import RmrkdError
@@ -13,9 +16,73 @@ _MOST_SIDE = 16_384
 _SIZE = re.compile(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?")
 
 
+class Split(str, Enum):
+    val = "val"
+    test = "test"
+    train = "train"
+
+
 class Mode(str, Enum):
     whole = "whole"
     slide = "slide"
+
+
+_HOW = "How images are shown"
+
+SplitOption = Annotated[Split, typer.Option("--split", help="Which part of the data set.")]
+ModeOption = Annotated[
+    Mode,
+    typer.Option("--mode", help="Show the network whole images, or slide a window over them.", rich_help_panel=_HOW),
+]
+Crop = Annotated[
+    str | None,
+    typer.Option(
+        "--crop",
+        metavar="HxW",
+        help="Height and width of the window. (default: the checkpoint's)",
+        rich_help_panel=_HOW,
+    ),
+]
+Stride = Annotated[
+    str | None,
+    typer.Option(
+        "--stride",
+        metavar="HxW",
+        help="Its steps. (default: the checkpoint's, else two thirds of the window)",
+        rich_help_panel=_HOW,
+    ),
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.", rich_help_panel=_HOW)]
+Scales = Annotated[
+    str,
+    typer.Option("--scales", metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.", rich_help_panel=_HOW),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        max=1024,
+        metavar="N",
+        help="Images of equal size at once, for each worker. (default: 1 on CPUs, up to 4 on GPUs)",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, max=256, metavar="N", help="Loader processes of each worker.")
+]
+
+
+def shown_as(split: Split, mode: Mode, crop: str | None, stride: str | None, flip: bool, scales: str) -> dict[str, Any]:
+    """The keys of an evaluation's job that belong to its protocol.
+
+    Raises:
+        RmrkdError: For values that are none, or do not go together.
+    """
+    averaged = parsed_scales(scales)
+    size, steps = parsed_window(mode, crop, stride)
+    return {
+        "split": split.value, "scales": averaged, "flip": flip, "mode": mode.value, "crop": size, "stride": steps,
+    }  # fmt: skip
 
 
 def parsed_scales(text: str) -> tuple[float, ...]:

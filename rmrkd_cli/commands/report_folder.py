@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.comparison import Comparison, Group, Record
+    from rmrkd_cli.commands.compared import Compared
+    from rmrkd_cli.comparison import Comparison, Group
     from rmrkd_cli.curves import Curves
     from rmrkd_cli.page import Provenance
     from rmrkd_cli.pictures import Pictures
 
 _OF_A_RUN = re.compile(r"student\.pth|result\.json|best\.pth|last\.pth|iter_\d+\.pth")
-_BLOCK = 1 << 22
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A file that was named, its record, and the checkpoint of its network where that is there."""
-
-    file: Path
-    record: Record
-    checkpoint: Path | None
 
 
 def write_report_folder(
@@ -92,6 +81,7 @@ def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[st
 def _provenance(comparison: Comparison, compared: Sequence[Compared], command: str) -> Provenance:
     from datetime import datetime, timezone
 
+    from rmrkd_cli.cache import sha256_of
     from rmrkd_cli.page import File, Provenance, versions
 
     files = tuple(
@@ -101,18 +91,10 @@ def _provenance(comparison: Comparison, compared: Sequence[Compared], command: s
             one.record.get("seed"),
             one.record.get("iterations") or (one.record.get("training") or {}).get("iterations"),
             one.file.stat().st_size,
-            _sha256(one.file),
+            sha256_of(one.file),
         )
         for group in comparison.groups
         for one in _of(group, compared)
     )
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return Provenance(command, now, files, versions())
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

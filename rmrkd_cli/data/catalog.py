@@ -205,7 +205,7 @@ def _custom(preset: Preset) -> DatasetInfo:
         name="custom",
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
-        labels=partial(_labels, classes, tuple(data.palette) if data.palette else _generated_palette(len(classes))),
+        labels=partial(_labels, classes, tuple(data.palette) if data.palette else generated_palette(len(classes))),
         scale=scale,
         eval_scale=data.eval_scale or scale,
         image_suffix=data.image_suffix,
@@ -214,7 +214,7 @@ def _custom(preset: Preset) -> DatasetInfo:
     )
 
 
-def _generated_palette(count: int) -> Palette:
+def generated_palette(count: int) -> Palette:
     """The colours of Pascal VOC, continued: the bits of the class index spread over red, green and blue."""
 
     def channel(index: int, offset: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from rmrkd_cli.data.order import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
 from rmrkd_cli.errors import LostError, RmrkdError
 from rmrkd_cli.signals import ignore_stops
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -57,6 +59,19 @@ def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *,
     )
     for item in loader:
         yield _or_raise(item)
+
+
+def pictures_ahead(dataset: Dataset[T], count: int, workers: int, *, pin: bool) -> Iterator[T | RmrkdError]:
+    """Items in order, and in the place of one that cannot be read what is wrong with it."""
+    loader: DataLoader[Any] = DataLoader(
+        _Told(dataset),
+        sampler=range(count),
+        batch_size=None,
+        num_workers=min(workers, count // 2),  # for one alone none is worth starting
+        worker_init_fn=quiet_worker,
+        pin_memory=pin,
+    )
+    yield from loader
 
 
 @contextmanager

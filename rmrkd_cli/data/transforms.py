@@ -132,32 +132,38 @@ class EvalViews:
     """What a network is shown of an image: it whole, fitted into a size, once for each scale and flip.
 
     Args:
-        size: (width, height) that images are fitted into.
-        scales: Factors on it.
+        size: (width, height); the longer side becomes at most the larger, the shorter at most the smaller of the two,
+            with the ratio kept. None: images stay as large as they are.
+        scales: Factors on it, a view each.
         flip: Also the mirrored image.
     """
 
-    def __init__(self, size: tuple[int, int], scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
-        width, height = size
-        self.scales = scales
-        self.views = [
-            ((int(width * scale), int(height * scale)), mirrored)
-            for scale in scales
-            for mirrored in ((False, True) if flip else (False,))
-        ]
+    def __init__(self, size: tuple[int, int] | None, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
+        self.size, self.scales = size, scales
+        self.kinds = [(factor, mirrored) for factor in scales for mirrored in ((False, True) if flip else (False,))]
         self.steps = _compose([{"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}])
         self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
 
     def __call__(self, image: Picture) -> list[View]:
         """The views of an image (H, W, 3) of bytes, blue first."""
         views = []
-        for scale, mirrored in self.views:
-            view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
-            view |= {"scale": scale, "flip": mirrored, "flip_direction": "horizontal"}
-            view = self.normalize(self.steps(view))
+        for factor, mirrored in self.kinds:
+            view = self.normalize(self._resized(image, factor, mirrored))
             keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
             views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
         return views
+
+    def resized(self, image: Picture) -> Picture:
+        """The image as large as the first view, still of 8 bits and blue first."""
+        whole: Picture = self._resized(image, self.kinds[0][0], False)["img"]
+        return whole
+
+    def _resized(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
+        width, height = self.size or (image.shape[1], image.shape[0])
+        view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
+        view |= {"scale": (int(width * factor), int(height * factor)), "flip": mirrored, "flip_direction": "horizontal"}
+        made: dict[str, Any] = self.steps(view)
+        return made
 
 
 class EvalSet(Dataset[EvalItem]):

@@ -19,6 +19,7 @@ from rmrkd_cli.data.samples import Sample, find_samples, have_labels, mend_of_mi
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.engine.distributed import world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
+from rmrkd_cli.engine.export import provenance
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.engine.prediction_files import PredictionFiles
 from rmrkd_cli.engine.segment import Window
@@ -53,6 +54,7 @@ class Loaded:
             "seed": meta.get("seed") if isinstance(meta.get("seed"), int) else None,
             "iterations": meta.get("iterations") if isinstance(meta.get("iterations"), int) else None,
             "checkpoint": str(self.checkpoint.path),
+            **provenance(self.checkpoint.path, meta.get("sources")),
             **({"partial": self.misfit} if self.misfit else {}),
         }
 

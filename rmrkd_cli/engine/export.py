@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rmrkd_cli import __version__
+from rmrkd_cli.cache import sha256_of
 from rmrkd_cli.checkpoint import load_into, read_checkpoint, save_torch
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.transforms import NORMALIZE
@@ -48,6 +49,18 @@ def checkpoint_meta(
         "sources": built.sources,
         "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
     }
+
+
+def provenance(path: Path, sources: object) -> dict[str, str]:
+    """Which file a network is, and which file taught it, by their SHA-256: a teacher is known again by it.
+
+    Args:
+        sources: A checkpoint's `meta.sources`, which may be anybody's.
+    """
+    teacher = sources.get("teacher") if isinstance(sources, Mapping) else None
+    taught_by = teacher.get("sha256") if isinstance(teacher, Mapping) else None
+    told = {"taught_by": taught_by} if isinstance(taught_by, str) and len(taught_by) == 64 else {}
+    return {"checkpoint_sha256": sha256_of(path), **told}
 
 
 def training_facts(progress: Progress, schedule: Schedule, here: World) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _SAME = 1e-2  # relative difference of the logits; a wrong fold is far beyond, a
 def inference_network(network: nn.Module, device_type: str) -> nn.Module:
     """A copy for inference on a device of this kind; where the network itself is, and equal to it up to rounding."""
     plain = copy.deepcopy(network).eval()
-    ready = _folded(plain)
+    ready = folded(plain)
     ready.to(memory_format=fastest_format(ready, device_type))
     if device_type == "cpu":
         for parent in list(ready.modules()):
@@ -29,13 +29,16 @@ def inference_network(network: nn.Module, device_type: str) -> nn.Module:
     return ready.eval().requires_grad_(False)
 
 
-def _folded(plain: nn.Module) -> nn.Module:
-    """Where it can be: mmcv goes by the order in which layers are built, and not every network uses them in it."""
+def folded(plain: nn.Module) -> nn.Module:
+    """A copy with batch norm inside the convolutions, of a network in eval mode; itself where that cannot be.
+
+    mmcv goes by the order in which layers are built, and not every network uses them in it.
+    """
     try:
-        folded = fold_batch_norm(copy.deepcopy(plain))
+        made = fold_batch_norm(copy.deepcopy(plain))
     except RuntimeError:  # a batch norm of other channels than the convolution built before it
         return plain
-    return folded if _agree(plain, folded) else plain
+    return made if _agree(plain, made) else plain
 
 
 @torch.no_grad()

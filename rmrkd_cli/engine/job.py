@@ -31,6 +31,11 @@ class TrainJob:
     force: bool = False
     only_measure: bool = False
 
+    @property
+    def name(self) -> str:
+        """Tells it from the other jobs of one command."""
+        return f"{self.role}-{self.preset.get('seed', 0)}" + ("-measured" if self.only_measure else "")
+
     def parsed(self) -> Preset:
         return Preset.model_validate(self.preset)
 

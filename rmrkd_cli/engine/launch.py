@@ -52,7 +52,7 @@ def run_job(job: Job) -> None:
 def _launch(job: Job, cluster: Cluster) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
 
-    name = job.role if isinstance(job, TrainJob) else "eval"
+    name = job.name if isinstance(job, TrainJob) else "eval"
     try:
         with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder, restored(), meeting(cluster, name) as place:
             job_file = Path(folder) / "job.json"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.engine.class_map import write_class_map
 from rmrkd_cli.errors import RmrkdError
 
 
@@ -36,7 +37,7 @@ class PredictionFiles:
             self.values = np.array(info.label_ids, np.uint8)
         colours = np.zeros((256, 3), np.uint8)
         colours[self.values] = info.palette
-        self.palette = colours[: int(self.values.max()) + 1].tobytes()
+        self.palette = colours[: int(self.values.max()) + 1].tolist()
 
     def path(self, index: int) -> Path:
         """Where the prediction for an image is written: in the same folders as the images."""
@@ -47,13 +48,7 @@ class PredictionFiles:
 
     def write(self, index: int, guess: Tensor) -> None:
         """Writes class indices (H, W)."""
-        from PIL import Image
-
-        target = self.path(index)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(self.values[guess.to("cpu", torch.uint8).numpy()])
-        picture.putpalette(self.palette)
-        picture.save(target)
+        write_class_map(self.values[guess.to("cpu", torch.uint8).numpy()], self.palette, self.path(index))
 
     @property
     def told(self) -> str:

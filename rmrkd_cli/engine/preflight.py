@@ -50,6 +50,19 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
     return create(preset.data.cache, files, skip_corrupt=skip_corrupt) if wanted else None
 
 
+def check_teacher(preset: Preset) -> None:
+    """Whether the file of a further teacher, beside the one that `check` looks into, is there and fits its network.
+
+    Raises:
+        RmrkdError: When it is not, or does not.
+    """
+    source = preset.teacher.checkpoint
+    _check_file(source, "teacher", preset)
+    if source is not None:
+        network = network_config(preset.teacher, dataset_info(preset).num_classes)
+        check_weights(network, source, what="teacher")
+
+
 def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:
     """One image a worker is too few unless SyncBN joins several."""
     if schedule.batch_size == 1 and (workers == 1 or device == "cpu"):

@@ -27,7 +27,10 @@ _MAY_CHANGE = (
 )  # fmt: skip
 _WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 
-_NOT_USED_BY = {"teacher": ("student.", "losses", "method"), "baseline": ("teacher.", "losses", "method")}
+_NOT_USED_BY = {
+    "teacher": ("student.", "losses", "method", "schedule.time_budget"),
+    "baseline": ("teacher.", "losses", "method"),
+}
 
 
 def run_path(work_dir: Path, role: str, method: str) -> Path:

@@ -27,7 +27,7 @@ from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
-from rmrkd_cli.engine.export import checkpoint_meta, training_facts, write_student
+from rmrkd_cli.engine.export import checkpoint_meta, provenance, training_facts, write_student
 from rmrkd_cli.engine.image_counts import ImageCounts
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
@@ -280,6 +280,7 @@ class Training:
                 name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
                 training=training_facts(self.progress, self.schedule, self.here), best_miou=self.progress.best_miou,
+                **provenance(self.files.student, self.built.sources),
                 **cost(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)

@@ -24,6 +24,7 @@ CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--wor
 BASE = {  # what makes each command go as far as it can
     "train": CAMVID, "eval": ["plain.pth"], "transfer": ["released.pth", "out.pth"], "compare": ["a.json", "same.json"],
     "doctor": ["--no-step"], "plot": ["runs/good"],
+    "predict": ["plain.pth", "camvid", "--out", "shown"], "export": ["plain.pth", "out.onnx"],
     "data check": ["camvid", "--data-root", "camvid", "--workers", "1"],
     "data prepare": ["voc12aug", "--data-root", "hollow", "--sbd", "hollow", "--workers", "1"],
 }  # fmt: skip

@@ -17,6 +17,7 @@ from torch import nn
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.models import build_network
 from rmrkd_cli.presets import load_preset, preset_dir
 from tests.cli import run_main
 from tests.page import made
@@ -51,6 +52,8 @@ def fill(folder: Path) -> None:
         "teacher.pth": {"state_dict": {"teacher.backbone.x": tensor}}, "taken.pth": {"state_dict": head},
     }.items():  # fmt: skip
         torch.save(held, folder / name)
+    small = build_network(model(), device="cpu")
+    torch.save({"meta": {"config": f"model = {model()}"}, "state_dict": small.state_dict()}, folder / "small.pth")
     (folder / "bomb.pkl").write_bytes(pickle.dumps(Bomb()))
     (folder / "raw-bomb.pth").write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     (folder / "cut.pth").write_bytes((folder / "plain.pth").read_bytes()[:-200])
@@ -112,6 +115,9 @@ def fill_records(folder: Path, record: dict[str, Any]) -> None:
         "text.json": {**record, "metrics": {**metrics, "miou": "0.5"}},
         "short.json": {**record, "metrics": {**metrics, "iou": [0.5]}},
         "seed.json": {**record, "seed": -1}, "scale.json": {**record, "protocol": {**protocol, "scale": [10**9, 1]}},
+        "slide.json": {**record, "protocol": {**protocol, "mode": "slide", "window": [64, 64], "stride": [43, 43]}},
+        "gaps.json": {**record, "protocol": {**protocol, "mode": "slide", "window": [64, 64], "stride": [65, 43]}},
+        "counts.json": {**record, "per_image": {"names": ["0"], "counts": [[]]}},
         "list.json": [record], "later.json": {**record, "format": 2},
     }.items():  # fmt: skip
         (folder / name).write_text(json.dumps(held))
@@ -138,6 +144,17 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     f"{CITY} --set schedule.lr": ("--set schedule.lr", "key.path=value"),
     f"{CITY} --batch-size 0": ("--batch-size",), f"{CITY} --device tpu": ("--device",),
     f"{CITY} --resume --fresh": ("--resume", "--fresh"),
+    f"{CITY} --seed 1 --seeds 1,2": ("--seed and --seeds exclude", "--seeds 1"),
+    f"{CITY} --seeds 0,x": ("`x` is no whole number", "--seeds 0,1,2"), f"{CITY} --seeds=": ("--seeds", "whole number"),
+    f"{CITY} --seeds 1,-2": ("`-2`", "from 0"), f"{CITY} --seeds 1,02,2": ("names 2 more than once",),
+    f"{CITY} --seeds {','.join(map(str, range(101)))}": ("101 seeds", "at most 100"),
+    f"{CITY} --seeds {2**31}": (str(2**31), "too large"),
+    f"{CITY} --time-budget soon": ("schedule.time_budget", "2h, 90m, 1h30m or 45s", "'soon'"),
+    f"{CITY} --time-budget 0": ("schedule.time_budget", "greater than or equal to 1", "got 0"),
+    f"{CITY} --time-budget 9000h": ("schedule.time_budget", "31536000"),
+    f"{CITY} --time-budget 2h --max-iters 9": ("--max-iters exclude", "--set teacher.schedule.iters=9"),
+    f"{CITY} --time-budget 2h --role teacher": ("only the teacher", "--set teacher.schedule.time_budget=2h"),
+    f"{CITY} --set teacher.schedule.iters=-5": ("teacher.schedule.iters", "greater than or equal to 1", "got -5"),
     f"{CITY} --nodes 2": ("2 machines", "--rdzv-endpoint"), f"{CITY} --node-rank 1": ("node rank 1",),
     f"{CITY} --gpus 8 --device cuda": ("8 GPU(s)", "this machine has 0", "--device cpu"),
     f"{CITY} --gpus 8": ("8 GPU(s)", "this machine has 0"),
@@ -164,6 +181,20 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "eval teacher.pth": ("teacher.pth", "`student.`"), "eval plain.pth --scales big": ("--scales", "big"),
     "eval plain.pth --scales 1,,2": ("--scales", "1,,2"),
     "eval plain.pth --save-predictions camvid": ("camvid", "not empty"),
+    "eval plain.pth --mode slid": ("`--mode slid`", "did you mean `slide`?"),
+    "eval plain.pth --crop 512x512": ("--crop", "--mode slide"),
+    "eval plain.pth --stride 3": ("--stride", "--mode slide"),
+    "eval plain.pth --mode slide --crop 0x9": ("--crop `0x9`", "HEIGHTxWIDTH", "from 1 to 16384"),
+    "eval plain.pth --mode slide --crop 512,512": ("--crop `512,512`", "--crop 512x1024"),
+    "eval plain.pth --mode slide --stride=-3x3": ("--stride `-3x3`",),
+    "eval plain.pth --mode slide --crop 99999": ("99999", "16384"),
+    "eval plain.pth --mode slide --crop 64x64 --stride 32x65": ("--stride 32x65 is more than --crop 64x64",),
+    "eval plain.pth --batch-size 0": ("--batch-size 0",), "eval plain.pth --workers=-1": ("--workers -1",),
+    "eval plain.pth --label-ids": ("--label-ids", "--save-predictions DIR"),
+    "eval plain.pth --class-indices": ("--class-indices", "--save-predictions DIR"),
+    "compare a.json slide.json": ("inference: whole in `baseline`, slide", "window: None", "stride: None"),
+    "compare a.json gaps.json": ("gaps.json", "more than the window"),
+    "compare a.json counts.json": ("counts.json", "per_image has 1 names and 1 lists of counts for 80 images"),
     "transfer no.pth out.pth": ("no.pth", "does not exist"),
     "transfer no.pth taken.pth --force": ("no.pth", "does not exist"),
     "transfer bomb.pth out.pth": ("bomb.pth", "system"),
@@ -174,6 +205,28 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
     "transfer foreign.pth out.pth": ("foreign.pth",),
     "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "there are teacher"),
+    "predict plain.pth camvid": ("`--out` is missing",),
+    "predict no.pth camvid --out new": ("no.pth", "does not exist"),
+    "predict plain.pth camvid --out camvid": ("`camvid` is not empty",),
+    "predict plain.pth camvid --out new": ("plain.pth", "--preset"),
+    "predict camvid camvid --out new": ("`camvid` is a folder",),
+    "predict bomb.pth camvid --out new": ("bomb.pth", "system"),
+    "predict plain.pth camvid --out new --scale 9x9": ("--scale `9x9`", "32 to 16384", "--scale 1024x512"),
+    "predict plain.pth camvid --out new --scales big": ("--scales", "big"),
+    "predict plain.pth camvid --out new --opacity 2": ("--opacity 2",),
+    "predict plain.pth camvid --out new --overlay jpeg": ("`--overlay jpeg`", "jpg"),
+    "predict plain.pth camvid --out new --dataset citiscapes": ("citiscapes", "did you mean `cityscapes`?"),
+    "predict small.pth nowhere --out new": ("`nowhere` does not exist", "folders"),
+    "predict small.pth hollow --out new": ("`hollow` holds no image and no video", ".png"),
+    "predict small.pth camvid --out new --dataset camvid": ("tells 2 classes apart, `camvid` has 11", "--dataset"),
+    "predict small.pth camvid --out new --dataset custom": ("--preset FILE",),
+    "export plain.pth out.txt": ("`out.txt`", "OUT.onnx, or OUT.pt"), "export no.pth out.pt": ("no.pth",),
+    "export plain.pth out.onnx --format torchscript": ("`out.onnx`", "torchscript"),
+    "export plain.pth plain.pth --format onnx": ("same file",), "export plain.pth out.onnx": ("plain.pth", "--preset"),
+    "export plain.pth a.json --format onnx": ("`a.json` exists",), "export bomb.pth out.pt": ("bomb.pth", "system"),
+    "export plain.pth out.onnx --no-check": ("`--no-check`",), "export plain.pth out.onnx --scale 1": ("--scale `1`",),
+    "export plain.pth out.pt --tolerance 2": ("--tolerance 2",),
+    "export small.pth out.pt --check-images hollow": ("`hollow` holds no image",),
     "compare a.json": ("two or more", "got 1"),
     "plot": ("RUN",), "plot nowhere": ("`nowhere` does not exist",),
     "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),

@@ -14,7 +14,7 @@ from rmrkd_cli import __version__
 from rmrkd_cli.presets import method_names, preset_names
 from tests.page import made
 
-COMMANDS = ("train", "eval", "transfer", "compare", "plot", "presets", "data", "doctor")
+COMMANDS = ("train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "data", "doctor")
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from rmrkd_cli.commands.train import train
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset
+from tests import trees
 from tests.cli import rmrkd
 from tests.engine import gradients
 
@@ -36,13 +38,24 @@ def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Pat
 
 
 def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> None:
-    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=2"])
+    """Five images of two sizes: shared unevenly, and in other batches than by one worker alone."""
+    images = trees.camvid(tmp_path / "images", images=5)
+    for number in (1, 4):
+        shown, marked = images / "val" / f"{number}.png", images / "valannot" / f"{number}.png"
+        trees.write_pair(shown, marked, np.random.default_rng(number), (80, 64), 11)
+    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=2", f"data.root={images}"])
     record = train(preset, tmp_path, "cpu", Cluster(workers=2))[0]
     assert record["training"]["workers"] == 2
     student = tmp_path / "baseline" / "student.pth"
-    outcome = rmrkd("eval", student, "--gpus", 2, "--device", "cpu", "--max-images", 3, "--json", "-")
-    alone = rmrkd("eval", student, "--device", "cpu", "--max-images", 3, "--json", "-")
-    assert json.loads(outcome.stdout)["matrix"] == json.loads(alone.stdout)["matrix"]
+    alone = json.loads(rmrkd("eval", student, "--device", "cpu", "--json", "-").stdout)
+    options = ("--gpus", 2, "--device", "cpu", "--batch-size", 3, "--workers", 1)
+    shared = json.loads(rmrkd("eval", student, "--json", "-", *options).stdout)
+    for other in (record, shared):  # the first counted one by one, by two workers
+        assert {key: other[key] for key in ("protocol", "matrix", "per_image")} == {
+            key: alone[key] for key in ("protocol", "matrix", "per_image")
+        }
+    assert alone["per_image"]["names"] == ["0", "1", "2", "3", "4"]
+    assert sum(map(sum, alone["matrix"])) == sum(sum(counts[2::4]) for counts in alone["per_image"]["counts"]) > 0
     student.unlink()
     with pytest.raises(RmrkdError, match=r"trained by 2 worker\(s\) of 2 images, and is resumed by 1 of 2") as refused:
         train(preset, tmp_path, "cpu", Cluster(), resume=True)
