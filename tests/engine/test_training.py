@@ -44,7 +44,7 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp("runs") / "tiny"
     outcome = rmrkd("train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu")
     assert outcome.exit_code == 0
-    for landmark in ("teacher", "baseline", "distill", "distilled - baseline"):
+    for landmark in ("teacher", "baseline", "distill", "distill - baseline"):
         assert landmark in outcome.stdout
     return work_dir
 
