@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rmrkd_cli import durations
 from rmrkd_cli.comparison import Interval
 from rmrkd_cli.visible import visible
 
@@ -64,13 +65,7 @@ def size_of(count: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return NONE if seconds is None else durations.duration(seconds)
 
 
 def mean_of(records: Iterable[Mapping[str, Any]], get: Callable[[Mapping[str, Any]], float | None]) -> float | None:

@@ -43,7 +43,8 @@ def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Clus
     from rmrkd_cli.report import check_same_protocol, read_record
 
     read = {file: read_record(file) for file in files if file.suffix == ".json"}  # before hours are spent on the others
-    check_same_protocol(list(read.values()))
+    if read:
+        check_same_protocol(list(read.values()))
     found: list[Compared] = []
     for file in files:
         record = read[file] if file in read else evaluate_files([file], options, cluster)[0]

@@ -49,7 +49,7 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp("runs") / "tiny"
     outcome = rmrkd("train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu")
     assert outcome.exit_code == 0
-    for landmark in ("teacher", "baseline", "distill", "distilled - baseline"):
+    for landmark in ("teacher", "baseline", "distill", "distill - baseline"):
         assert landmark in outcome.stdout
     return work_dir
 
@@ -254,8 +254,14 @@ def test_compare_shows_classes_differences_and_cost(finished: Path, tmp_path: Pa
     assert outcome.exit_code == 0
     for landmark in ("distill - baseline", "mean IoU", "bicyclist", "MACs", "latency", "s/step"):
         assert landmark in outcome.stdout
-    names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"index.html", "classes.csv", "summary.csv", "results.json"}
+    files = [path.relative_to(tmp_path / "report").as_posix() for path in (tmp_path / "report").rglob("*.*")]
+    tables = {"index.html", "results.json", *(f"{name}.csv" for name in ("classes", "summary", "curves"))}
+    assert tables | {"classes.png", "curves.png", "confusion-distill.csv", "confusion-distill.png"} <= set(files)
+    assert len([file for file in files if file.startswith("pictures/")]) == 4  # all images
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("<figure class=picture ") == page.count("<div class=wipe ") == 4
+    assert "Not shown" not in page
+    assert "no curves" not in page
 
 
 def test_predictions_are_written_with_the_palette(finished: Path, tmp_path: Path) -> None:
