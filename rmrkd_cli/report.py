@@ -8,17 +8,20 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.comparison import Comparison, Group, Interval, label
 from rmrkd_cli.comparison import Record as Record
 from rmrkd_cli.durations import duration
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.metrics import ConfusionMatrix
 from rmrkd_cli.record import FORMAT
 from rmrkd_cli.record import read_record as read_record
 from rmrkd_cli.record import to_json as to_json
 from rmrkd_cli.visible import visible
+from rmrkd_cli.wording import protocol_line as protocol_line
+
+if TYPE_CHECKING:
+    from rmrkd_cli.metrics import ConfusionMatrix
 
 Table = tuple[list[str], list[list[str]]]
 _PROTOCOL_WORDS = {
@@ -182,20 +185,6 @@ def _mean(group: Group, part: str, key: str) -> float | None:
 
 def _first(group: Group, key: str) -> Any:
     return next((record[key] for record in group.records if record.get(key) is not None), None)
-
-
-def protocol_line(protocol: Mapping[str, Any]) -> str:
-    """How the figures were measured, in one line."""
-    scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
-    shown = protocol["mode"]
-    if protocol.get("window"):
-        window, stride = (f"{height}x{width}" for height, width in (protocol["window"], protocol["stride"]))
-        shown = f"{shown} {window}, stride {stride} (height x width),"
-    return (
-        f"{protocol['dataset']} {protocol['split']}, {protocol['images']} images ({protocol['fingerprint']}), "
-        f"{shown} image fitted into {protocol['scale'][0]}x{protocol['scale'][1]}, scales {scales}, "
-        f"flip {'on' if protocol['flip'] else 'off'}"
-    )
 
 
 def to_csv(table: Table) -> str:

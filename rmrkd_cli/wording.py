@@ -88,8 +88,8 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
         mode = f"window of {window} sliding by {stride} (height x width) over each image"
     return (
         f"{short(protocol['dataset'])} {short(protocol['split'])}, {plural(protocol['images'], 'image')} "
-        f"({short(protocol['fingerprint'])}), {len(protocol['classes'])} classes, {mode} "
-        f"fitted into {width}x{height}, scales {scales}, flip {'on' if protocol['flip'] else 'off'}"
+        f"({short(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "
+        f"flip {'on' if protocol['flip'] else 'off'}"
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rmrkd_cli.data.catalog import dataset_info
-from rmrkd_cli.engine.export import mmseg_config_text, write_student
-from rmrkd_cli.engine.export_check import drawn, normalized
+from rmrkd_cli.engine.export.check import drawn, normalized
+from rmrkd_cli.engine.student_file import mmseg_config_text, write_student
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.presets import load_preset
 

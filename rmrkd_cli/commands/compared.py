@@ -75,8 +75,8 @@ def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allo
     import torch
 
     from rmrkd_cli.comparison import group
-    from rmrkd_cli.engine.evaluation_run import load_checkpoint_network
     from rmrkd_cli.engine.latency import latencies
+    from rmrkd_cli.engine.loaded import load_checkpoint_network
 
     width, height = compared[0].record["protocol"]["scale"]
     of_record = {id(one.record): one for one in compared}

@@ -20,7 +20,7 @@ from rmrkd_cli.commands.options import (
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.engine.export_run import Exported
+    from rmrkd_cli.engine.export.run import Exported
 
 
 class Format(str, Enum):
@@ -76,7 +76,7 @@ def export_command(
     check_json_out(json_out)
     check_inputs([check_images] if check_images is not None else [])
     own = load_preset(preset) if preset is not None else None
-    from rmrkd_cli.engine.export_run import ExportJob, run_export
+    from rmrkd_cli.engine.export.run import ExportJob, run_export
 
     job = ExportJob(
         checkpoint=checkpoint, target=target, form=chosen.value, raw=given is Input.raw,
@@ -101,7 +101,7 @@ def _form(given: Format | None, target: Path) -> Format:
 
 def _show(exported: Exported) -> None:
     from rmrkd_cli import console
-    from rmrkd_cli.engine.export_check import share
+    from rmrkd_cli.engine.export.check import share
 
     rows = [
         [
@@ -125,7 +125,7 @@ def _show(exported: Exported) -> None:
 
 
 def _kind(exported: Exported) -> str:
-    from rmrkd_cli.engine.onnx_file import OPSET, runtime_version
+    from rmrkd_cli.engine.export.onnx_file import OPSET, runtime_version
 
     job = exported.job
     takes = f"{'uint8' if job.raw else 'float32'} (N, 3, H, W)"

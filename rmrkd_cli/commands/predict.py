@@ -13,7 +13,7 @@ from rmrkd_cli.commands.protocols import parsed_scales
 from rmrkd_cli.errors import RmrkdError, RunError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.engine.predictions import Results
+    from rmrkd_cli.engine.predict.run import Results
 
 
 class Picture(str, Enum):
@@ -59,7 +59,7 @@ def predict_command(
         raise RmrkdError(f"checkpoint `{checkpoint}` {why}", "name a .pth or .safetensors file")
     own = load_preset(preset) if preset is not None else None
     from rmrkd_cli.engine.distributed import choose_device
-    from rmrkd_cli.engine.predictions import PredictJob, run_predictions
+    from rmrkd_cli.engine.predict.run import PredictJob, run_predictions
 
     kind, _ = choose_device(device.value, None)
     job = PredictJob(
@@ -71,8 +71,8 @@ def predict_command(
 
 def _show(results: Results, out: Path) -> None:
     from rmrkd_cli import console
-    from rmrkd_cli.engine.legend import percent
-    from rmrkd_cli.engine.predictions import mean_shares, unread_told
+    from rmrkd_cli.engine.predict.legend import percent
+    from rmrkd_cli.engine.predict.run import mean_shares, unread_told
 
     shares = mean_shares(results)
     if shares:

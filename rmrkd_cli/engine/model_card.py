@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmrkd_cli.data.catalog import DatasetInfo, Palette, dataset_info, generated_palette
-from rmrkd_cli.engine.evaluation_run import Loaded
+from rmrkd_cli.engine.loaded import Loaded
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.inspection.config_text import parse_config_text
 from rmrkd_cli.schema import Preset

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.samples import Sample
-from rmrkd_cli.engine.class_map import write_class_map
+from rmrkd_cli.engine.index_png import write_class_map
 from rmrkd_cli.errors import RmrkdError
 
 

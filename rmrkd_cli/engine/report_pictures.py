@@ -14,15 +14,15 @@ from rmrkd_cli.data.catalog import DatasetInfo
 from rmrkd_cli.data.files import Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import EvalSet
-from rmrkd_cli.engine.evaluation_run import (
-    Loaded,
-    _check_classes,
-    _dataset_for,
-    _samples,
-    load_checkpoint_network,
-)
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import EvalJob
+from rmrkd_cli.engine.loaded import (
+    Loaded,
+    check_classes,
+    dataset_for,
+    load_checkpoint_network,
+    samples_of,
+)
 from rmrkd_cli.engine.segment import Window, class_map
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.pictures import Choice, Image, Picture, Pictures
@@ -90,7 +90,7 @@ def take_pictures(
             if place is None:
                 place = _read(*_found(job, loaded, protocol), choices)
                 missing += place.unread
-            _check_classes(loaded.network, place.info, job.checkpoint)
+            check_classes(loaded.network, place.info, job.checkpoint)
             predictions[source.label] = _predicted(loaded.network, place, job, _window(protocol))
         except (RmrkdError, OSError) as error:
             missing.append(f"no predictions of {source.label}: {error}")
@@ -106,8 +106,8 @@ def _found(job: EvalJob, loaded: Loaded, protocol: Mapping[str, Any]) -> tuple[D
     Raises:
         RmrkdError: When they are not there, or others are.
     """
-    info = _dataset_for(job, loaded)
-    samples = _samples(info, job)
+    info = dataset_for(job, loaded)
+    samples = samples_of(info, job)
     if (info.name, fingerprint(samples)) != (protocol["dataset"], protocol["fingerprint"]):
         raise RmrkdError(
             f"the images in `{info.root}` are not those that were measured "

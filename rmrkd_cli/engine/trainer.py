@@ -27,7 +27,6 @@ from rmrkd_cli.engine.build import build_distiller
 from rmrkd_cli.engine.determinism import make_deterministic, seed_step, warm_buckets
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.evaluate import cost, evaluate, protocol
-from rmrkd_cli.engine.export import checkpoint_meta, provenance, training_facts, write_student
 from rmrkd_cli.engine.image_counts import ImageCounts
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.job import TrainJob
@@ -38,6 +37,7 @@ from rmrkd_cli.engine.pictures import Pictures
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.engine.student_file import checkpoint_meta, provenance, training_facts, write_student
 from rmrkd_cli.engine.update import Updates
 from rmrkd_cli.engine.verdict import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line

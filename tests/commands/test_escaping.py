@@ -283,7 +283,7 @@ def test_a_record_names_no_checkpoint_elsewhere(here: Path, monkeypatch: pytest.
         opened.append(path)
         raise RmrkdError("seen")
 
-    monkeypatch.setattr("rmrkd_cli.engine.evaluation_run.load_checkpoint_network", load)
+    monkeypatch.setattr("rmrkd_cli.engine.loaded.load_checkpoint_network", load)
     for folder in ("run", "other"):
         (here / folder).mkdir()
         (here / folder / "student.pth").touch()

@@ -17,9 +17,9 @@ from torch import nn
 
 from rmrkd_cli.cache import sha256_of
 from rmrkd_cli.engine import export_run
-from rmrkd_cli.engine.export_check import drawn
-from rmrkd_cli.engine.exportable import BinMeans
-from rmrkd_cli.engine.torchscript_file import EXTRA_FILE
+from rmrkd_cli.engine.export.check import drawn
+from rmrkd_cli.engine.export.exportable import BinMeans
+from rmrkd_cli.engine.export.torchscript_file import EXTRA_FILE
 from tests.cli import Outcome, rmrkd
 from tests.students import random_student
 
@@ -152,7 +152,9 @@ def test_a_file_that_computes_something_else_is_not_kept(
 def test_without_its_packages_onnx_is_refused_with_the_command(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rmrkd_cli.engine.onnx_file.find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(
+        "rmrkd_cli.engine.export.onnx_file.find_spec", lambda name: None if name == "onnxscript" else name
+    )
     outcome = rmrkd("export", student, tmp_path / "x.onnx")
     assert outcome.exit_code == 2
     assert "onnxscript" in outcome.message

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from rmrkd_cli.data.pictures import find_inputs
-from rmrkd_cli.engine import predictions
-from rmrkd_cli.engine.overlay import Overlay, borders
+from rmrkd_cli.engine.predict import run as predictions
+from rmrkd_cli.engine.predict.overlay import Overlay, borders
 from rmrkd_cli.errors import RmrkdError
 from tests.cli import Outcome, rmrkd
 from tests.students import random_student
@@ -179,7 +179,7 @@ def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
 
 
 def test_a_legend_is_drawn_whole_at_any_size() -> None:
-    from rmrkd_cli.engine.legend import with_legend
+    from rmrkd_cli.engine.predict.legend import with_legend
 
     rows = [(f"a class of number {number}", (0, 255, 0), 0.05) for number in range(20)]
     for size in ((8, 8), (96, 64), (64, 200), (2048, 1024), (700, 1500)):

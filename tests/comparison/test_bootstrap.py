@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rmrkd_cli.bootstrap import FEWEST_IMAGES, Counts, counts_of, iou, paired_intervals
+from rmrkd_cli.comparison.bootstrap import FEWEST_IMAGES, Counts, counts_of, iou, paired_intervals
 from rmrkd_cli.metrics import ConfusionMatrix
 
 PIXELS = 480 * 360

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rmrkd_cli.equality import equality_of
+from rmrkd_cli.comparison.equality import equality_of
 
 
 def run(iterations: int = 100, seconds: float = 60.0, **facts: Any) -> dict[str, Any]:

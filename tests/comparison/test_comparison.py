@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmrkd_cli.bootstrap import counts_of, iou, paired_intervals
 from rmrkd_cli.comparison import Record, as_document, compare, group, label, labels, name_teachers
+from rmrkd_cli.comparison.bootstrap import counts_of, iou, paired_intervals
 
 IMAGES, CLASSES = 40, ["sky", "road", "never"]
 

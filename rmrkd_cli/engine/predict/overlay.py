@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data.intact import Picture
-from rmrkd_cli.engine.class_map import ClassMap
-from rmrkd_cli.engine.legend import font_of, shown_name, text_size
+from rmrkd_cli.engine.index_png import ClassMap
+from rmrkd_cli.engine.predict.legend import font_of, shown_name, text_size
 
 _MOST_LABELS = 40  # regions of an image that are named
 _SMALLEST_TEXT, _LARGEST_TEXT = 10, 44  # pixels

@@ -23,15 +23,15 @@ from rmrkd_cli.data.intact import Picture
 from rmrkd_cli.data.loader import lost_loaders_named, pictures_ahead
 from rmrkd_cli.data.pictures import Input, PictureSet, find_inputs
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.engine.class_map import MOST_CLASSES, ClassMap, pixel_shares, write_class_map, write_picture
 from rmrkd_cli.engine.distributed import World, world
-from rmrkd_cli.engine.evaluation_run import load_checkpoint_network
+from rmrkd_cli.engine.index_png import MOST_CLASSES, ClassMap, pixel_shares, write_class_map, write_picture
 from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.engine.legend import legend_of, with_legend
+from rmrkd_cli.engine.loaded import load_checkpoint_network
 from rmrkd_cli.engine.model_card import ModelCard, Scale, model_card
-from rmrkd_cli.engine.overlay import Overlay
+from rmrkd_cli.engine.predict.legend import legend_of, with_legend
+from rmrkd_cli.engine.predict.overlay import Overlay
+from rmrkd_cli.engine.predict.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.engine.segment import class_map
-from rmrkd_cli.engine.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
 from rmrkd_cli.schema import Preset
 from rmrkd_cli.signals import stop_requests

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rmrkd_cli.engine.exportable import Exportable, example
-from rmrkd_cli.engine.onnx_file import Run
+from rmrkd_cli.engine.export.exportable import Exportable, example
+from rmrkd_cli.engine.export.onnx_file import Run
 from rmrkd_cli.errors import RunError, first_line
 from rmrkd_cli.mmcv_ops import sizes_left_open
 

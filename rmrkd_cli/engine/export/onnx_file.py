@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rmrkd_cli.engine.exportable import SMALLEST_SIDE, Exportable, example
+from rmrkd_cli.engine.export.exportable import SMALLEST_SIDE, Exportable, example
 from rmrkd_cli.errors import RmrkdError, RunError, first_line
 from rmrkd_cli.mmcv_ops import sizes_left_open
 

@@ -17,9 +17,8 @@ from rmrkd_cli.atomic import save_atomic
 from rmrkd_cli.cache import sha256_of
 from rmrkd_cli.console import say
 from rmrkd_cli.data.transforms import NORMALIZE
-from rmrkd_cli.engine import onnx_file, torchscript_file
-from rmrkd_cli.engine.evaluation_run import Loaded, load_checkpoint_network
-from rmrkd_cli.engine.export_check import (
+from rmrkd_cli.engine.export import onnx_file, torchscript_file
+from rmrkd_cli.engine.export.check import (
     Difference,
     bounded,
     compare,
@@ -30,8 +29,9 @@ from rmrkd_cli.engine.export_check import (
     normalized,
     share,
 )
-from rmrkd_cli.engine.exportable import SMALLEST_SIDE, exportable
+from rmrkd_cli.engine.export.exportable import SMALLEST_SIDE, exportable
 from rmrkd_cli.engine.inference import inference_network
+from rmrkd_cli.engine.loaded import Loaded, load_checkpoint_network
 from rmrkd_cli.engine.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.schema import Preset

@@ -1,0 +1,1 @@
+"""Class maps and overlays of anyone's images and videos."""
