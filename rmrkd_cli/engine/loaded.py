@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint
 from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
-from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.samples import Sample, find_samples, have_labels, mend_of_missing
 from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.engine.student_file import provenance
 from rmrkd_cli.errors import RmrkdError, first_line
