@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -35,9 +35,6 @@ from rmrkd_cli.commands.protocols import (
     shown_as,
 )
 from rmrkd_cli.errors import RmrkdError
-
-if TYPE_CHECKING:
-    from rmrkd_cli.comparison import Comparison
 
 _WHOLE = shown_as(Split.val, Mode.whole, None, None, False, "1.0")  # what is measured where nothing is said
 
@@ -110,7 +107,6 @@ def compare_command(
         command = _command(files, said, report_dir)
         how = {key: options[key] for key in ("dataset", "data_root", "device", "allow_partial")}
         write_report_folder(comparison, compared, report_dir, command, given=given, **how)
-        _write_tables(comparison, report_dir)
     if json_out is not None:
         write_json(as_document(comparison), json_out)
     if json_out != "-":
@@ -137,13 +133,3 @@ def _command(files: list[Path], said: Mapping[str, object], folder: Path) -> str
         for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
     ]
     return shlex.join(["rmrkd", "compare", *map(str, files), *options, "--report", str(folder)])
-
-
-def _write_tables(comparison: Comparison, folder: Path) -> None:
-    from rmrkd_cli import report
-    from rmrkd_cli.atomic import write_text
-    from rmrkd_cli.comparison import as_document
-
-    write_text(report.to_csv(report.class_table(comparison, apart=True)), folder / "classes.csv")
-    write_text(report.to_csv(report.summary_table(comparison.groups)), folder / "summary.csv")
-    write_text(report.to_json(as_document(comparison)), folder / "results.json")

@@ -31,12 +31,13 @@ def write_report_folder(
     Raises:
         RunError: When a file cannot be written.
     """
-    from rmrkd_cli.page import write_report
+    from rmrkd_cli.page import write_report, write_results
 
+    there = write_results(comparison, folder)  # what was measured is safe before anything is drawn
     curves, lost = _curves(comparison, compared)
     write_report(
         comparison, folder, pictures=_pictures(comparison, compared, how), curves=curves, without_curves=lost,
-        provenance=_provenance(comparison, compared, command),
+        provenance=_provenance(comparison, compared, command), there=there,
     )  # fmt: skip
 
 

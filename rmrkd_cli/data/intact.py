@@ -53,9 +53,9 @@ def read_image(path: Path) -> Picture:
     cv2.setNumThreads(0)  # the loader's processes are the parallelism
     image: Any
     try:
-        if _is_sound_png(path):
+        if _is_sound_png(path) and is_readable_name(path):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # checks all checksums itself
-        elif (data := _read_whole(path, "an image")[0]).startswith(_JPEG):
+        elif (data := _read_whole(path, "an image")[0]).startswith(_JPEG) or not is_readable_name(path):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # of a file it takes half for whole
         else:
             del data  # as large as its pixels where nothing is compressed
@@ -67,6 +67,11 @@ def read_image(path: Path) -> Picture:
         raise _corrupt(path, "an image", "its data is damaged or ends too early")
     whole: Picture = image
     return whole
+
+
+def is_readable_name(path: Path) -> bool:
+    """Whether OpenCV can be given it: at a name of other bytes than UTF-8 it ends the whole process."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
 def read_labels(path: Path) -> Picture:

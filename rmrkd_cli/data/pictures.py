@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from rmrkd_cli.data.intact import Picture, read_image
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import CorruptError, RmrkdError
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2",
@@ -48,7 +48,10 @@ class PictureSet(Dataset[PictureItem]):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> PictureItem:
-        image = read_image(self.inputs[index].path)
+        path = self.inputs[index].path
+        image = read_image(path)
+        if not self.views.can_show(image):
+            raise CorruptError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
         return PictureItem(image, self.views(image), index)
 
 

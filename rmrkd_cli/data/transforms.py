@@ -153,17 +153,26 @@ class EvalViews:
             views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
         return views
 
+    def can_show(self, image: Picture) -> bool:
+        """Whether no view of it loses a side to rounding."""
+        longer, shorter = max(image.shape[:2]), min(image.shape[:2])
+        sizes = [self._size(image, factor) for factor, _ in self.kinds]
+        return all(shorter * min(max(size) / longer, min(size) / shorter) >= 0.5 for size in sizes)
+
     def resized(self, image: Picture) -> Picture:
         """The image as large as the first view, still of 8 bits and blue first."""
         whole: Picture = self._resized(image, self.kinds[0][0], False)["img"]
         return whole
 
     def _resized(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
-        width, height = self.size or (image.shape[1], image.shape[0])
         view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
-        view |= {"scale": (int(width * factor), int(height * factor)), "flip": mirrored, "flip_direction": "horizontal"}
+        view |= {"scale": self._size(image, factor), "flip": mirrored, "flip_direction": "horizontal"}
         made: dict[str, Any] = self.steps(view)
         return made
+
+    def _size(self, image: Picture, factor: float) -> tuple[int, int]:
+        width, height = self.size or (image.shape[1], image.shape[0])
+        return int(width * factor), int(height * factor)
 
 
 class EvalSet(Dataset[EvalItem]):

@@ -10,6 +10,7 @@ from rmrkd_cli.comparison import Comparison
 from rmrkd_cli.curves import Curves
 from rmrkd_cli.page.document import page
 from rmrkd_cli.page.files import write_figures, write_tables
+from rmrkd_cli.page.files import write_results as write_results
 from rmrkd_cli.page.made import File as File
 from rmrkd_cli.page.made import Provenance as Provenance
 from rmrkd_cli.page.made import versions as versions
@@ -24,18 +25,19 @@ def write_report(
     curves: Mapping[str, Sequence[Curves]],
     provenance: Provenance,
     without_curves: Sequence[str] = (),
+    there: Sequence[str] = (),
 ) -> None:
     """Writes `index.html` and everything beside it.
 
     Args:
-        folder: Empty, or still to be made.
         curves: Of each group's runs whose log is known, by label.
         without_curves: Whose log is not known, and why, a line each.
+        there: Names of files that lie in the folder already, as `write_results` gives them.
 
     Raises:
         RunError: When a file cannot be written.
     """
-    beside = [*write_tables(comparison, curves, folder), *write_figures(comparison, pictures, curves, folder)]
+    beside = [*there, *write_tables(comparison, curves, folder), *write_figures(comparison, pictures, curves, folder)]
     text = page(
         comparison, pictures=pictures, curves=curves, without_curves=without_curves, provenance=provenance,
         beside=beside,

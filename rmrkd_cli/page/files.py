@@ -19,6 +19,21 @@ from rmrkd_cli.wording import file_names
 Table = tuple[list[str], list[list[str]]]
 
 
+def write_results(comparison: Comparison, folder: Path) -> list[str]:
+    """The comparison as `rmrkd compare` shows it, without any figure; returns the names of the files."""
+    from rmrkd_cli import report
+    from rmrkd_cli.comparison import as_document
+
+    texts = {
+        "results.json": report.to_json(as_document(comparison)),
+        "classes.csv": report.to_csv(report.class_table(comparison, apart=True)),
+        "summary.csv": report.to_csv(report.summary_table(comparison.groups)),
+    }
+    for name, text in texts.items():
+        write_text(text, folder / name)
+    return list(texts)
+
+
 def write_tables(comparison: Comparison, curves: Mapping[str, Sequence[Curves]], folder: Path) -> list[str]:
     """Returns the names of the files."""
     from rmrkd_cli.report import to_csv

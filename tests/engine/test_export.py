@@ -185,7 +185,7 @@ def test_whoever_ships_it_gets_what_predict_gives(exported: Path, student: Path,
     assert len(kinds) > 1
 
 
-@pytest.mark.parametrize("wrong", ["bias", "scale", "nan"])
+@pytest.mark.parametrize("wrong", ["bias", "scale"])
 def test_a_file_that_computes_something_else_is_not_kept(
     wrong: str, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         if wrong == "bias":
             last.bias += torch.arange(11) * 10
         else:
-            last.weight *= 1.05 if wrong == "scale" else torch.nan
+            last.weight *= 1.05
             last.bias *= 1.05
         return graph
 

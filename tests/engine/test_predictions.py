@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -19,7 +20,8 @@ from rmrkd_cli.data.pictures import find_inputs
 from rmrkd_cli.engine.model_card import other_ways
 from rmrkd_cli.engine.predict import run as predictions
 from rmrkd_cli.engine.predict.overlay import Overlay, borders
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.engine.predict.video import new_video
+from rmrkd_cli.errors import RmrkdError, RunError
 from tests.cli import Outcome, rmrkd, run_main
 from tests.students import random_student
 
@@ -141,6 +143,48 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(student: Path, tmp_pa
     assert len(held["unread"]) == 6
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"good.png", "good-overlay.png", "legend.png", "predictions.json", "predictions.csv"}
+
+
+def test_names_of_any_bytes_and_images_of_any_shape(student: Path, tmp_path: Path) -> None:
+    """OpenCV ends the process at a name that is no UTF-8, and mmcv fails where a side is rounded to none."""
+    source = picture(tmp_path / "x.png")
+    (tmp_path / "in").mkdir()
+    for name in (b"\xff.png", b"=1+1.png", b"\xfe.jpg", b"\xfd.bmp"):
+        Image.open(source).save(tmp_path / "in" / "kept", {b"jpg": "JPEG", b"bmp": "BMP"}.get(name[-3:], "PNG"))
+        os.rename(tmp_path / "in" / "kept", os.fsencode(tmp_path / "in") + b"/" + name)
+    Image.new("RGB", (1000, 1)).save(tmp_path / "in" / "thin.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "in" / "one.png")
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out", "--overlay", "none")
+    assert outcome.exit_code == 1
+    assert "5 of 6 inputs" in outcome.stdout
+    assert "1000x1" in outcome.message
+    assert Image.open(tmp_path / "out" / "one.png").size == (1, 1)
+    assert (tmp_path / "out" / os.fsdecode(b"\xff.png")).is_file()
+    rows = list(csv.reader((tmp_path / "out" / "predictions.csv").open()))
+    assert len(rows) == 6
+    (tmp_path / os.fsdecode(b"\xff.avi")).write_bytes(b"RIFF\0\0\0\0AVI LIST")
+    outcome = predict(student, tmp_path / os.fsdecode(b"\xff.avi"), "--out", tmp_path / "video")
+    assert "UTF-8" in outcome.message
+
+
+@pytest.mark.parametrize("most", [20_000, 60_000])
+def test_a_video_that_does_not_reach_the_disk_is_no_video(most: int, tmp_path: Path) -> None:
+    """OpenCV says nothing of it."""
+    rng = np.random.default_rng(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with new_video(tmp_path / "x.mp4", 10) as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+            for _ in range(40):
+                writer.add(rng.integers(0, 255, (64, 96, 3), np.uint8))
+
+    try:
+        with pytest.raises(RunError, match="reached the disk"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:

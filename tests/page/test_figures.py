@@ -25,7 +25,7 @@ from rmrkd_cli.figures.counts import largest, shares
 from rmrkd_cli.figures.maps import disagreement, full_palette, numbered
 from rmrkd_cli.figures.series import Panel, Series
 from rmrkd_cli.figures.styles import styles_of
-from rmrkd_cli.page import write_report
+from rmrkd_cli.page import write_report, write_results
 from rmrkd_cli.page.encoded import class_map
 from rmrkd_cli.page.files import write_figures
 from rmrkd_cli.page.gallery import gallery_section
@@ -50,17 +50,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     shown = made.pictures(comparison, size=(64, 48))
     few = Pictures(shown.shown[:2], shown.palette, shown.predicted_by, shown.missing)
-    write_report(comparison, folder / "out", pictures=few, curves=curves, provenance=made.PROVENANCE)
+    there = write_results(comparison, folder / "out")
+    write_report(comparison, folder / "out", pictures=few, curves=curves, provenance=made.PROVENANCE, there=there)
     return folder / "out"
 
 
 def test_files_beside_the_page_have_harmless_names_and_are_pictures(report: Path) -> None:
     names = sorted(path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file())
     assert names == [
-        "classes.png", "confusion-b-..-x.csv", "confusion-b-..-x.png", "confusion-frac-d.csv",
+        "classes.csv", "classes.png", "confusion-b-..-x.csv", "confusion-b-..-x.png", "confusion-frac-d.csv",
         "confusion-frac-d.png", "confusion-teacher.csv", "confusion-teacher.png", "curves.csv", "curves.png",
         "index.html", *(f"pictures/00{n}-{name}.png" for n, name in sheets(report)),
+        "results.json", "summary.csv",
     ]  # fmt: skip
+    page = (report / "index.html").read_text()
+    assert [name for name in names if f"<code>{name}</code>" not in page] == ["index.html"]
     for path in report.rglob("*.png"):
         with Image.open(path) as picture:
             picture.load()

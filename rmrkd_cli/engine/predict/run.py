@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from rmrkd_cli.engine.predict.overlay import Overlay
 from rmrkd_cli.engine.predict.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.engine.segment import class_map
 from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
+from rmrkd_cli.report import to_csv
 from rmrkd_cli.schema import Preset
 from rmrkd_cli.signals import stop_requests
 
@@ -288,13 +287,13 @@ def _json(held: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(f' "{key}": {text}' for key, text in parts.items()) + "\n}\n"
 
 
-def _csv(classes: Iterable[str], entries: list[dict[str, Any]]) -> str:
+def _csv(classes: Sequence[str], entries: list[dict[str, Any]]) -> str:
     """A line an input: the share of each class, in the order of the classes."""
-    text = io.StringIO()
-    names = list(classes)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["input", "width", "height", *names])
-    for entry in entries:
-        shares = entry["shares"]
-        writer.writerow([entry["input"], entry["width"], entry["height"], *(shares.get(name, 0.0) for name in names)])
-    return text.getvalue()
+    rows = [
+        [
+            entry["input"], str(entry["width"]), str(entry["height"]),
+            *(str(entry["shares"].get(name, 0.0)) for name in classes),
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    return to_csv((["input", "width", "height", *classes], rows))

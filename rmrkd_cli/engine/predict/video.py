@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.atomic import sync_folder
-from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, Picture
+from rmrkd_cli.data.intact import MOST_DECODED_PIXELS, Picture, is_readable_name
 from rmrkd_cli.data.regular import opened, why
 from rmrkd_cli.errors import CorruptError, RunError
 
@@ -47,6 +47,8 @@ class VideoReader:
         import cv2
 
         _check_container(path)
+        if not is_readable_name(path.absolute()):
+            raise CorruptError(f"`{path}`: the name of a video must be UTF-8", "rename it", str(path))
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -84,6 +86,7 @@ class VideoWriter:
 
     def __init__(self, partial: Path, rate: float) -> None:
         self.partial, self.rate = partial, rate
+        self.count = 0
         self._writer: Any = None
 
     def add(self, frame: Picture) -> None:
@@ -93,6 +96,7 @@ class VideoWriter:
         if self._writer is None:
             self._writer = self._opened(frame.shape[1], frame.shape[0])
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self.count += 1
 
     def finish(self) -> None:
         if self._writer is not None:
@@ -133,12 +137,25 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
             if stream.seek(0, 2) == 0:
                 raise RunError(f"cannot write `{path}`: nothing of it reached the disk", "is the disk full?")
             os.fsync(stream.fileno())
+        if writer.count != _frames_in(partial):  # OpenCV does not say that it could not write
+            raise RunError(f"cannot write `{path}`: not all of it reached the disk", "is the disk full?")
         partial.chmod(0o644)
         os.replace(partial, path)
         sync_folder(path.parent)
     finally:
         writer.finish()
         partial.unlink(missing_ok=True)
+
+
+def _frames_in(path: Path) -> int:
+    """As many as the file's own table names, which is written last; 0 where there is none."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
 
 
 def _check_container(path: Path) -> None:
