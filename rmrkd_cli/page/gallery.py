@@ -85,7 +85,7 @@ def _marks(first: str, second: str) -> str:
     base, to = name(first), name(second)
     marks = "".join(
         f"<li><svg class=swatch width=18 height=14 aria-hidden=true><rect class={kind} width=18 height=14 /></svg>"
-        f"{text}</li>"
+        f"<span>{text}</span></li>"
         for kind, text in (
             ("won", f"full: {to} is right, {base} is not"),
             ("lost", f"striped: {base} is right, {to} is not"),
@@ -181,7 +181,7 @@ def _wipe(labels: Sequence[str], pair: tuple[str, str] | None, width: int, heigh
 
 
 def _options(labels: Sequence[str], default: str) -> str:
-    every = [("", "truth"), *told_apart(labels, 60).items()]
+    every = [("", "truth"), *told_apart(labels, 22).items()]
     return "".join(
         f'<option value="{place}"{" selected" if label == default else ""}>{escaped(shown)}</option>'
         for place, (label, shown) in enumerate(every)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from rmrkd_cli.comparison import Comparison, Difference, Group
 from rmrkd_cli.page.marks import strip_plot
 from rmrkd_cli.pictures import main_difference
-from rmrkd_cli.wording import between, escaped, name, percent, plural, points, protocol_line, short
+from rmrkd_cli.wording import between, escaped, name, percent, plural, points, protocol_line, short, told_apart
 
 
 def title_of(comparison: Comparison) -> str:
     """Not escaped."""
     protocol, main = comparison.protocol, main_difference(comparison)
     place = f"{short(protocol['dataset'])} {short(protocol['split'])}"
-    return f"{short(main.to, 30)} against {short(main.base, 30)} on {place}" if main else f"Results on {place}"
+    if main is None:
+        return f"Results on {place}"
+    shown = told_apart((main.to, main.base), 30)
+    return f"{shown[main.to]} against {shown[main.base]} on {place}"
 
 
 def lead(comparison: Comparison) -> str:

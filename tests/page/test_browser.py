@@ -79,6 +79,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hostile": written(
             made.comparison(CLASSES, (HOSTILE, "truth", "שלום"), width=None), tmp_path_factory.mktemp("hostile")
         ),
+        "alike": written(
+            made.comparison(labels=("teacher", *(f"psp18w32-psp18w8-camvid student {name}" for name in "ab"))),
+            tmp_path_factory.mktemp("alike"),
+        ),
         "many": written(made.comparison(many), tmp_path_factory.mktemp("many")),
     }
 
@@ -127,6 +131,20 @@ def test_it_fits_and_can_be_read(name: str, width: int, scheme: str, opened: Any
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_long_names_that_begin_alike_are_shown_apart(width: int, opened: Any) -> None:
+    """A name that is cut by its box says nothing of what was cut."""
+    page = opened("alike", width)
+    heading = page.locator("h1").text_content()
+    assert [name for name in ("student a", "student b") if name not in heading] == []
+    for what in (".strip .what", ".panel figcaption", "tbody th bdi", ".legend li span"):
+        cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0).length"
+        assert page.locator(what).count() > 2
+        assert page.locator(what).evaluate_all(cut) == 0, what
+    options = page.locator("select.left").first.locator("option").all_text_contents()
+    assert len(set(options)) == len(options) == 4
 
 
 def test_names_are_text(opened: Any) -> None:
