@@ -47,7 +47,7 @@ def draw_sheet(
         if pair is not None:
             first, second = (reduced(picture.predictions[label]) for label in pair)
             marked = disagreement(reduced(picture.image), reduced(picture.truth), first, second)
-            _show(places[count - 1], marked, f"{titles[pair[0]]} ≠ {titles[pair[1]]}")
+            _show(places[count - 1], marked, " ≠ ".join(told_apart(pair, 20).values()))
         known = picture.choice.difference
         told = f"  ({points(known)} points of mean IoU)" if known is not None else ""
         tallest = figure.get_figheight()
