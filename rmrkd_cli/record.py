@@ -86,6 +86,7 @@ class _Training(_Part):
     batch_size: Whole | None = None
     accumulate: Whole | None = None
     time_budget: Amount | None = None  # seconds, where the run was bounded by time
+    device: Line | None = None
 
 
 class _Latency(_Part):
