@@ -123,9 +123,20 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         RmrkdError: When it is not one, naming each key that is not as it should be.
     """
-    record = _read_json(path)
+    return _checked(_read_json(path), f"`{path}`")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """A `result.json`, or the list that `rmrkd eval --json` writes of several checkpoints; see `read_record`."""
+    contents = _read_json(path)
+    if not isinstance(contents, list) or not contents:
+        return [_checked(contents, f"`{path}`")]
+    return [_checked(each, f"result {number} of `{path}`") for number, each in enumerate(contents, 1)]
+
+
+def _checked(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
-        raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", _HINT)
+        raise RmrkdError(f"{where} is not a result file of `rmrkd`", _HINT)
     try:
         checked = _Result.model_validate(record)
     except ValidationError as error:
@@ -133,16 +144,16 @@ def read_record(path: Path) -> dict[str, Any]:
         lines = [f"  {_described(problem)}" for problem in found[:_SHOWN]]
         more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise RmrkdError(
-            f"{len(found)} problem(s) in result file `{visible(path)}`:\n" + "\n".join(lines + more), _HINT
+            f"{len(found)} problem(s) in result file {visible(where)}:\n" + "\n".join(lines + more), _HINT
         ) from error
     classes = len(checked.protocol.classes)
     for key in ("iou", "accuracy", "dice"):
         count = len(getattr(checked.metrics, key))
         if count != classes:
-            raise RmrkdError(f"`{path}`: metrics.{key} has {count} values for {classes} classes", _HINT)
+            raise RmrkdError(f"{where}: metrics.{key} has {count} values for {classes} classes", _HINT)
     problem = _counts_problem(checked)
     if problem:
-        raise RmrkdError(f"`{path}`: {problem}", _HINT)
+        raise RmrkdError(f"{where}: {problem}", _HINT)
     return record
 
 

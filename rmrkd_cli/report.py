@@ -17,6 +17,7 @@ from rmrkd_cli.durations import duration
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.record import FORMAT
 from rmrkd_cli.record import read_record as read_record
+from rmrkd_cli.record import read_records as read_records
 from rmrkd_cli.record import to_json as to_json
 from rmrkd_cli.visible import visible
 from rmrkd_cli.wording import protocol_line as protocol_line
