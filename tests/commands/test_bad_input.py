@@ -153,6 +153,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     f"{CITY} --time-budget 0": ("schedule.time_budget", "greater than or equal to 1", "got 0"),
     f"{CITY} --time-budget 9000h": ("schedule.time_budget", "31536000"),
     f"{CITY} --time-budget 2h --max-iters 9": ("--max-iters exclude", "--set teacher.schedule.iters=9"),
+    f"{CITY} --set schedule.time_budget=2h --max-iters 9": ("ends no student", "2 h", "schedule.time_budget=null"),
     f"{CITY} --time-budget 2h --role teacher": ("only the teacher", "--set teacher.schedule.time_budget=2h"),
     f"{CITY} --set teacher.schedule.iters=-5": ("teacher.schedule.iters", "greater than or equal to 1", "got -5"),
     f"{CITY} --nodes 2": ("2 machines", "--rdzv-endpoint"), f"{CITY} --node-rank 1": ("node rank 1",),
