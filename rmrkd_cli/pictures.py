@@ -6,14 +6,14 @@ Knows no torch: what loads and predicts is `engine.report_pictures`.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rmrkd_cli.comparison import Comparison, Difference, Group
+from rmrkd_cli.comparison import Comparison, Difference, Record
 
 EXTREMES, RANDOM = 6, 6
 _SEED = 2025
@@ -76,16 +76,40 @@ def main_difference(comparison: Comparison) -> Difference | None:
     return next((found for found in differences if roles.get(found.to) == "distill"), next(iter(differences), None))
 
 
+def shown_records(comparison: Comparison, usable: Callable[[Record], bool] = lambda _: True) -> dict[str, Record]:
+    """Of each group the record whose network is shown, by label: all of one seed, where the compared groups share one.
+
+    Args:
+        usable: Whether a record's network is there; groups without any are shown by their first record.
+    """
+    there = {group.label: [record for record in group.records if usable(record)] for group in comparison.groups}
+    main = main_difference(comparison)
+    seeds = [record.get("seed") for record in there.get(main.to, ())] if main else []
+    of_base = {record.get("seed") for record in there.get(main.base, ())} if main else set()
+    seed = next((seed for seed in seeds if seed in of_base), None)
+    shown = {}
+    for group in comparison.groups:
+        records = there[group.label] or group.records
+        shown[group.label] = next((record for record in records if record.get("seed") == seed), records[0])
+    return shown
+
+
 def choose(
-    comparison: Comparison, *, extremes: int = EXTREMES, others: int = RANDOM, seed: int = _SEED
+    comparison: Comparison,
+    shown: Mapping[str, Record] | None = None,
+    *,
+    extremes: int = EXTREMES,
+    others: int = RANDOM,
+    seed: int = _SEED,
 ) -> tuple[Choice, ...]:
     """The images most won and most lost by the main difference, and some at random, none twice.
 
     Args:
+        shown: As `shown_records` gives them: the figures are of the networks that are shown.
         extremes: Half of them won, half lost; fewer where fewer images differ so. None without counts of each image.
     """
     count = comparison.protocol["images"]
-    difference = image_differences(comparison)
+    difference = image_differences(comparison, shown or shown_records(comparison))
     chosen: list[Choice] = []
     if difference is not None:
         order = sorted(difference, key=lambda index: (-difference[index], index))
@@ -100,27 +124,20 @@ def choose(
     return (*chosen, *(Choice(index, "random", known.get(index)) for index in rest))
 
 
-def image_differences(comparison: Comparison) -> dict[int, float] | None:
+def image_differences(comparison: Comparison, shown: Mapping[str, Record]) -> dict[int, float] | None:
     """What `to` of the main difference has more than `base`, in the mean IoU of each image, -1..1.
 
     Images in which either has none are left out; none where the counts are not known, or of other images.
     """
     main = main_difference(comparison)
-    groups = {group.label: group for group in comparison.groups}
-    if main is None or main.base not in groups or main.to not in groups:
+    if main is None or main.base not in shown or main.to not in shown:
         return None
     count = comparison.protocol["images"]
-    base, to = _image_means(groups[main.base], count), _image_means(groups[main.to], count)
+    base, to = (_means(shown[label].get("per_image"), count) for label in (main.base, main.to))
     if base is None or to is None:
         return None
     both = to - base
     return {int(index): float(both[index]) for index in np.flatnonzero(~np.isnan(both))}
-
-
-def _image_means(group: Group, count: int) -> NDArray[np.float64] | None:
-    """Mean IoU of each image, over the records that hold counts of each image."""
-    found = [means for record in group.records if (means := _means(record.get("per_image"), count)) is not None]
-    return np.mean(found, axis=0) if found else None
 
 
 def _means(per_image: Mapping[str, Any] | None, count: int) -> NDArray[np.float64] | None:

@@ -26,6 +26,24 @@ def short(text: object, longest: int = _LONGEST) -> str:
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
+def told_apart(labels: Iterable[str], longest: int) -> dict[str, str]:
+    """Labels cut to so many characters, at the end, or in the middle where that tells more of them apart."""
+    whole = {label: visible(label) for label in labels}
+    head = longest // 3
+    ways = [
+        {label: short(text, longest) for label, text in whole.items()},
+        {label: _cut_within(text, head, longest - head - 1) for label, text in whole.items()},
+    ]
+    best = max(ways, key=lambda way: len(set(way.values())))
+    if len(set(best.values())) == len(best):
+        return best
+    return {label: short(f"{number}: {text}", longest) for number, (label, text) in enumerate(whole.items(), 1)}
+
+
+def _cut_within(text: str, head: int, tail: int) -> str:
+    return text if len(text) <= head + tail + 1 else f"{text[:head]}…{text[-tail:]}"
+
+
 def name(text: object) -> str:
     """A name as HTML, whose writing direction changes nothing around it; the whole of a long one is its title."""
     shown = visible(text)

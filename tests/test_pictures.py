@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from rmrkd_cli.comparison import Comparison
-from rmrkd_cli.pictures import choose, image_differences, main_difference
+from rmrkd_cli.pictures import choose, image_differences, main_difference, shown_records
 from tests.page import made
 
 
@@ -21,16 +21,20 @@ def with_counts(base: list[list[int]], to: list[list[int]]) -> Comparison:
     return comparison
 
 
+def differences_of(comparison: Comparison) -> dict[int, float] | None:
+    return image_differences(comparison, shown_records(comparison))
+
+
 def test_differences_are_of_the_mean_iou_of_each_image() -> None:
     base = [[0, 5, 10, 10], [0, 5, 10, 5, 1, 0, 0, 5], []]
     to = [[0, 10, 10, 10], [0, 5, 10, 5], [0, 1, 1, 1]]
-    found = image_differences(with_counts(base, to))
+    found = differences_of(with_counts(base, to))
     assert found == {0: pytest.approx(1 - 5 / 15), 1: pytest.approx(0.5 - 0.25)}  # the last has none in one of them
 
 
 def test_extremes_of_both_directions_and_others_none_twice() -> None:
     comparison = made.comparison()
-    differences = image_differences(comparison)
+    differences = differences_of(comparison)
     assert differences is not None
     chosen = choose(comparison)
     assert [choice.why for choice in chosen] == ["won"] * 3 + ["lost"] * 3 + ["random"] * 6
@@ -60,7 +64,7 @@ def test_without_counts_images_are_random() -> None:
 def test_counts_of_another_number_of_images_are_not_used() -> None:
     comparison = copy.deepcopy(made.comparison())
     comparison.groups[1].records[0]["per_image"]["counts"].pop()
-    assert image_differences(comparison) is None
+    assert differences_of(comparison) is None
 
 
 def test_the_distilled_student_is_the_main_difference() -> None:
@@ -68,3 +72,15 @@ def test_the_distilled_student_is_the_main_difference() -> None:
     main = main_difference(comparison)
     assert main is not None
     assert (main.base, main.to) == ("baseline", "a")
+
+
+def test_networks_of_one_seed_are_shown_and_chosen_by() -> None:
+    comparison = made.comparison(seeds=3)
+    label = comparison.groups[1].label
+    lost = comparison.groups[1].records[0]
+    shown = shown_records(comparison, lambda record: record is not lost)
+    assert {record["seed"] for record in shown.values()} == {1}
+    assert {record["seed"] for record in shown_records(comparison).values()} == {0}
+    nothing_left = shown_records(comparison, lambda record: record not in comparison.groups[1].records)
+    assert nothing_left[label] is lost
+    assert image_differences(comparison, shown) != differences_of(comparison)

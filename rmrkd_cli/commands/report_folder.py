@@ -66,16 +66,15 @@ def _curves(comparison: Comparison, compared: Sequence[Compared]) -> tuple[dict[
 
 def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> Pictures:
     from rmrkd_cli.engine.report_pictures import Source, take_pictures
-    from rmrkd_cli.pictures import choose
+    from rmrkd_cli.pictures import choose, shown_records
 
+    files = {id(one.record): one for one in compared}
+    shown = shown_records(comparison, lambda record: files[id(record)].checkpoint is not None)
     sources = []
-    for group in comparison.groups:
-        of = _of(group, compared)
-        one = next((one for one in of if one.checkpoint is not None), of[0])
-        seed = one.record.get("seed")
-        told = f"seed {seed}" if seed is not None else one.file.name
-        sources.append(Source(group.label, one.checkpoint, told))
-    return take_pictures(sources, choose(comparison), comparison.protocol, **how)
+    for label, record in shown.items():
+        one, seed = files[id(record)], record.get("seed")
+        sources.append(Source(label, one.checkpoint, f"seed {seed}" if seed is not None else one.file.name))
+    return take_pictures(sources, choose(comparison, shown), comparison.protocol, **how)
 
 
 def _provenance(comparison: Comparison, compared: Sequence[Compared], command: str) -> Provenance:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.curves import Curves
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.figures.canvas import drawing, new_figure, save
 from rmrkd_cli.figures.series import Panel, Series, panels
 from rmrkd_cli.figures.styles import Style, style
-from rmrkd_cli.wording import short
+from rmrkd_cli.wording import short, told_apart
 
 _COLUMNS = 3
 
@@ -31,10 +32,16 @@ def draw_curves(
         seconds, smooth: As for `panels`.
 
     Raises:
+        RmrkdError: When no line has a point.
         RunError: When it cannot be written.
     """
     styles = styles or {label: style(number + 1) for number, label in enumerate(runs)}
     drawn = panels(runs, seconds=seconds, smooth=smooth, more=True)
+    if not drawn:
+        over = "the seconds of its steps" if seconds else "a loss or a validation"
+        raise RmrkdError(
+            f"nothing can be drawn: no log says {over}", "--x iterations" if seconds else "name another run"
+        )
     columns = min(_COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
     with drawing():
@@ -81,5 +88,7 @@ def _key(figure: Any, labels: Sequence[str], styles: Mapping[str, Style]) -> Non
         handles.append(
             Line2D([], [], color=drawn.colour, linestyle=dash, linewidth=1.3, marker=drawn.marker, markersize=5)
         )
-    names = [f"\u2009{short(label, 40)}" for label in labels]  # a name that begins with _ would be left out
+    names = [
+        f"\u2009{shown}" for shown in told_apart(labels, 40).values()
+    ]  # a name that begins with _ would be left out
     figure.legend(handles, names, loc="outside upper left", ncols=min(4, len(names)), frameon=False, handlelength=3.5)

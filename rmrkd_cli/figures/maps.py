@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from rmrkd_cli.comparison import Difference
 
 _SMALLEST = 0.012  # share of the image, from which on a class gets its number
 _HATCH = 50  # stripes in the width
+_FAR = 60  # between colours of 0 to 255, from which on two are told apart
+_GROUNDS = ((0, 0, 0), (255, 255, 255), (224, 224, 192), (255, 0, 255), (0, 255, 255), (96, 96, 96))
 _WON, _LOST, _OTHER = (0, 114, 178), (230, 130, 0), (120, 120, 120)
 
 WIDEST = 640  # pixels
@@ -75,10 +78,39 @@ def _edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def full_palette(palette: Palette) -> Image:
-    """(256, 3); what is no class is black."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = np.array(palette, np.uint8).reshape(-1, 3)
+    """(256, 3); what is no class has a colour that no class has, black where that is free.
+
+    A class whose colour is another's too gets the nearest free one, so that every class can be read from its colour.
+    """
+    taken = [tuple(map(int, colour)) for colour in palette]
+    ground = _ground(taken)
+    colours = np.full((256, 3), ground, np.uint8)
+    used: set[tuple[int, ...]] = {ground}
+    for k, colour in enumerate(taken):
+        chosen = next(free for free in _near(colour) if free not in used)
+        used.add(chosen)
+        colours[k] = chosen
     return colours
+
+
+def _ground(taken: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
+    """The first that lies far from all classes, else the one that lies farthest."""
+
+    def distance(ground: tuple[int, int, int]) -> float:
+        return min((math.dist(ground, colour) for colour in taken), default=math.inf)
+
+    return next((ground for ground in _GROUNDS if distance(ground) >= _FAR), max(_GROUNDS, key=distance))
+
+
+def _near(colour: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The colour itself, then others ever farther from it."""
+    for step in range(256):
+        for sign in (1, -1):
+            for channel in (2, 0, 1):
+                moved = list(colour)
+                moved[channel] += sign * step
+                if 0 <= moved[channel] <= 255:
+                    yield tuple(moved)
 
 
 def reduced(picture: Image, widest: int = WIDEST) -> Image:

@@ -11,7 +11,7 @@ import numpy as np
 from rmrkd_cli.figures.canvas import drawing, new_figure, save
 from rmrkd_cli.figures.maps import Image, Palette, disagreement, full_palette, numbered, reduced
 from rmrkd_cli.pictures import Picture
-from rmrkd_cli.wording import points, short
+from rmrkd_cli.wording import points, short, told_apart
 
 _COLUMNS = 3
 _WIDTH, _TITLE = 3.2, 0.24  # inches of a panel
@@ -29,24 +29,25 @@ def draw_sheet(
     Raises:
         RunError: When it cannot be written.
     """
-    maps = {"truth": picture.truth, **{short(label, 30): guess for label, guess in picture.predictions.items()}}
+    titles = told_apart(picture.predictions, 30)
+    maps = [("truth", picture.truth), *((titles[label], guess) for label, guess in picture.predictions.items())]
     count = 1 + len(maps) + (pair is not None)
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
     height, width = picture.truth.shape
-    names = _names(maps.values(), classes, columns, pair)
+    names = _names([held for _, held in maps], classes, columns, pair and (titles[pair[0]], titles[pair[1]]))
     with drawing():
         below = 0.2 + 0.13 * (names.count("\n") + 1)
         tall = _WIDTH * height / width
         figure = new_figure(_WIDTH * columns, (tall + _TITLE) * rows + _TITLE + below, plain=True)
         places = _places(figure, count, columns, tall)
         _show(places[0], picture.image, "image")
-        for place, (label, held) in zip(places[1:], maps.items(), strict=False):
+        for place, (label, held) in zip(places[1:], maps, strict=False):
             _show_map(place, held, label, palette)
         if pair is not None:
             first, second = (reduced(picture.predictions[label]) for label in pair)
             marked = disagreement(reduced(picture.image), reduced(picture.truth), first, second)
-            _show(places[count - 1], marked, f"{short(pair[0], 20)} ≠ {short(pair[1], 20)}")
+            _show(places[count - 1], marked, f"{titles[pair[0]]} ≠ {titles[pair[1]]}")
         known = picture.choice.difference
         told = f"  ({points(known)} points of mean IoU)" if known is not None else ""
         tallest = figure.get_figheight()
@@ -87,6 +88,6 @@ def _names(maps: Any, classes: Sequence[str], columns: int, pair: tuple[str, str
     seen = sorted({int(k) for held in maps for k in np.unique(held)} - {255})
     text = "  ".join(f"{k} {short(classes[k], 24)}" for k in seen if k < len(classes))
     if pair is not None:
-        first, second = (short(label, 20) for label in pair)
+        first, second = pair
         text += f".  Disagreement: full where {second} is right, striped where {first} is, dotted where neither is."
     return "\n".join(textwrap.wrap(text, 62 * columns))

@@ -24,7 +24,7 @@ def photograph(picture: Image) -> str:
 
 
 def class_map(classes: Image, palette: Palette) -> str:
-    """(H, W) classes as a PNG of indices, so that a pixel's class can be read from its colour; 255 is black."""
+    """(H, W) classes as a PNG of indices, each with a colour of its own to be read from; so has 255."""
     from PIL import Image as Pillow
 
     picture = Pillow.fromarray(classes)

@@ -11,6 +11,7 @@ from rmrkd_cli.comparison import Comparison
 from rmrkd_cli.curves import Curves
 from rmrkd_cli.figures.counts import has_matrix
 from rmrkd_cli.figures.maps import pair_of
+from rmrkd_cli.figures.series import panels
 from rmrkd_cli.figures.styles import styles_of
 from rmrkd_cli.pictures import Pictures, main_difference
 from rmrkd_cli.wording import file_names
@@ -78,7 +79,7 @@ def write_figures(
     if comparison.differences:
         figures.draw_classes(comparison, folder / "classes.png")
         written.append("classes.png")
-    if any(curves.values()):
+    if panels(curves, more=True):
         figures.draw_curves(curves, folder / "curves.png", styles=styles_of(comparison.groups))
         written.append("curves.png")
     names = file_names(labels)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rmrkd_cli.comparison import Comparison, Difference
-from rmrkd_cli.figures.maps import Image, disagreement, numbered, pair_of, reduced
+from rmrkd_cli.figures.maps import Image, disagreement, full_palette, numbered, pair_of, reduced
 from rmrkd_cli.page.encoded import class_map, photograph
 from rmrkd_cli.pictures import Picture, Pictures, main_difference
-from rmrkd_cli.wording import escaped, name, plural, points, short
+from rmrkd_cli.wording import escaped, name, plural, points, short, told_apart
 
 
 def gallery_section(comparison: Comparison, pictures: Pictures) -> str:
@@ -29,7 +29,8 @@ def gallery_section(comparison: Comparison, pictures: Pictures) -> str:
             number += 1
         if figures:
             parts.append(f"<h3>{heading}</h3><div class=gallery>{''.join(figures)}</div>")
-    return f"<p>{told}</p>{_by(pictures)}{_legend(comparison.classes, pictures, main)}{''.join(parts)}{notes}"
+    pair = pair_of(main, list(pictures.shown[0].predictions))
+    return f"<p>{told}</p>{_by(pictures)}{_legend(comparison.classes, pictures, pair)}{''.join(parts)}{notes}"
 
 
 def _headings(main: Difference | None) -> dict[str, str]:
@@ -57,19 +58,31 @@ def _by(pictures: Pictures) -> str:
     return f"<p class=small>Predictions are of {told}.</p>" if told else ""
 
 
-def _legend(classes: Sequence[str], pictures: Pictures, main: Difference | None) -> str:
-    """The classes that occur in the pictures, with the colour and the number they have in the maps."""
+def _legend(classes: Sequence[str], pictures: Pictures, pair: tuple[str, str] | None) -> str:
+    """The classes that occur in the pictures, with the colour and the number they have in the maps.
+
+    Args:
+        pair: Labels of the two predictions whose disagreement is shown.
+    """
+    colours = full_palette(pictures.palette).tolist()
     seen: set[int] = set()
     for picture in pictures.shown:
         for held in (picture.truth, *picture.predictions.values()):
             seen |= set(np.unique(held).tolist())
     items = "".join(
-        f"<li>{_swatch(tuple(pictures.palette[k]))}<b>{k}</b> {name(classes[k])}</li>"
+        f"<li>{_swatch(colours[k])}<b>{k}</b> {name(classes[k])}</li>"
         for k in sorted(seen)
         if k < len(classes) and k < len(pictures.palette)
     )
-    ignored = f"<li>{_swatch((0, 0, 0))}not counted</li>" if 255 in seen else ""
-    to, base = (name(main.to), name(main.base)) if main else ("the second", "the first")
+    ignored = f"<li>{_swatch(colours[255])}not counted</li>" if 255 in seen else ""
+    return (
+        "<details class=legend open><summary>Legend: numbers in the maps are classes</summary>"
+        f"<ul>{items}{ignored}</ul>{_marks(*pair) if pair is not None else ''}</details>"
+    )
+
+
+def _marks(first: str, second: str) -> str:
+    base, to = name(first), name(second)
     marks = "".join(
         f"<li><svg class=swatch width=18 height=14 aria-hidden=true><rect class={kind} width=18 height=14 /></svg>"
         f"{text}</li>"
@@ -79,10 +92,7 @@ def _legend(classes: Sequence[str], pictures: Pictures, main: Difference | None)
             ("other", "dotted: they differ, and both are wrong"),
         )
     )
-    return (
-        "<details class=legend open><summary>Legend: numbers in the maps are classes</summary>"
-        f"<ul>{items}{ignored}</ul><ul>{marks}</ul></details>"
-    )
+    return f"<ul>{marks}</ul>"
 
 
 def _swatch(colour: Sequence[int]) -> str:
@@ -122,7 +132,7 @@ def _colours(classes: Sequence[str], pictures: Pictures) -> str:
     """For the reader's line: `rrggbb name`, a line each."""
     lines = [
         escaped("{:02x}{:02x}{:02x} ".format(*colour) + short(kind, 40))
-        for colour, kind in zip(pictures.palette, classes, strict=False)
+        for colour, kind in zip(full_palette(pictures.palette).tolist(), classes, strict=False)
     ]
     return "&#10;".join(lines)
 
@@ -171,7 +181,7 @@ def _wipe(labels: Sequence[str], pair: tuple[str, str] | None, width: int, heigh
 
 
 def _options(labels: Sequence[str], default: str) -> str:
-    every = [("truth", "truth"), *((label, short(label)) for label in labels)]
+    every = [("", "truth"), *told_apart(labels, 60).items()]
     return "".join(
         f'<option value="{place}"{" selected" if label == default else ""}>{escaped(shown)}</option>'
         for place, (label, shown) in enumerate(every)

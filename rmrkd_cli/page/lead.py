@@ -57,12 +57,12 @@ def _sentence(main: Difference, base: Group, to: Group) -> str:
             f"It is not decided whether <b>{to_name}</b> is better than {base_name}: it has <b>{points(value)}</b> "
             f"points of mIoU, and the 95 % interval, {interval}, holds zero ({figures})."
         )
-    what = "better than" if value > 0 else "worse than" if value < 0 else "equal to"
-    limits = f" (95 % interval {interval})" if interval else " (no interval could be computed)"
-    return (
-        f"<b>{to_name}</b> is {what} {base_name} by <b>{points(abs(value)).lstrip('+')} points of mIoU</b>{limits}: "
-        f"{figures}."
-    )
+    size = f"<b>{points(abs(value)).lstrip('+')} points of mIoU</b>"
+    if not interval:  # a figure, and no claim
+        more = "more" if value >= 0 else "less"
+        return f"<b>{to_name}</b> has {size} {more} than {base_name}, and no interval could be computed: {figures}."
+    what = "better" if value > 0 else "worse"
+    return f"<b>{to_name}</b> is {what} than {base_name} by {size} (95 % interval {interval}): {figures}."
 
 
 def _by_seed(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ from rmrkd_cli.figures.series import Panel, Series, panels
 from rmrkd_cli.figures.styles import Style
 from rmrkd_cli.page.marks import shape
 from rmrkd_cli.page.scale import Scale, around
-from rmrkd_cli.wording import escaped, name, plural, short
+from rmrkd_cli.wording import escaped, name, plural, short, told_apart
 
 _WIDTH, _HEIGHT = 400, 250
 _LEFT, _TOP, _BOTTOM = 46, 12, 34
@@ -53,7 +53,8 @@ def line_chart(panel: Panel, styles: Mapping[str, Style], *, seconds: bool = Fal
     series = [one for one in panel.series if one.points]
     size, unit = _time_unit(series) if seconds else _count_unit(series)
     labels = list(dict.fromkeys(one.label for one in series))
-    room = max(len(short(label, _LABEL)) for label in labels) * _LETTER + 22
+    shown = told_apart(labels, _LABEL)
+    room = max(map(len, shown.values())) * _LETTER + 22
     x = Scale(*_bounds(series), _LEFT, _WIDTH - room)
     values = [y for one in series for _, y in one.points]
     low, high = (min(values) / 1.15, max(values) * 1.15) if panel.log else around(values)
@@ -63,7 +64,7 @@ def line_chart(panel: Panel, styles: Mapping[str, Style], *, seconds: bool = Fal
     return (
         f'<svg class=chart viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{escaped(short(panel.title))}: '
         f'{escaped(says)}">{_frame(x, y, size, unit)}{"".join(drawn)}'
-        f"{_names(series, labels, styles, y, _WIDTH - room)}</svg>"
+        f"{_names(series, shown, styles, y, _WIDTH - room)}</svg>"
     )
 
 
@@ -96,13 +97,15 @@ def _last(series: Sequence[Series], label: str) -> float:
     return sum(ends) / len(ends)
 
 
-def _names(series: Sequence[Series], labels: Sequence[str], styles: Mapping[str, Style], y: Scale, left: float) -> str:
+def _names(
+    series: Sequence[Series], shown: Mapping[str, str], styles: Mapping[str, Style], y: Scale, left: float
+) -> str:
     """At the right, where the lines end, moved apart where they would cover each other."""
-    wanted = sorted((y(_last(series, label)), label) for label in labels)
+    wanted = sorted((y(_last(series, label)), label) for label in shown)
     places = apart([place for place, _ in wanted], _TOP + 4, _HEIGHT - _BOTTOM - 6)
     return "".join(
         shape(styles[label], f"{left + 10:.1f}", round(place, 1), 0.8)
-        + f'<text class=name x="{left + 19:.1f}" y="{place + 4:.1f}">{escaped(short(label, _LABEL))}</text>'
+        + f'<text class=name x="{left + 19:.1f}" y="{place + 4:.1f}">{escaped(shown[label])}</text>'
         for place, (_, label) in zip(places, wanted, strict=True)
     )
 

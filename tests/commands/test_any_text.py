@@ -95,6 +95,7 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rmrkd_cli.engine.doctor.examine", lambda step: iter(()))
     monkeypatch.setattr("rmrkd_cli.engine.dry_run.dry_run", lambda *args: ["rehearsed"])
     monkeypatch.setattr("rmrkd_cli.page.write_figures", lambda *args: [])
+    monkeypatch.setattr("rmrkd_cli.figures.draw_curves", lambda *args, **options: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return filled
 

@@ -77,7 +77,11 @@ def fill(folder: Path) -> None:
 
 def fill_runs(folder: Path) -> None:
     made.log(folder / "good")
-    for name, text in {"strange": '{"iter": 1, "val_miou": 7}\n', "none": "", "binary": "\0" * 50 + "\n"}.items():
+    texts = {
+        "strange": '{"iter": 1, "val_miou": 7}\n', "none": "", "bare": '{"iter": 1, "losses": {}}\n',
+        "binary": "\0" * 50 + "\n",
+    }  # fmt: skip
+    for name, text in texts.items():
         (folder / name).mkdir()
         (folder / name / "log.jsonl").write_text(text)
 
@@ -234,7 +238,8 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),
     "plot runs/strange": ("line 1", "`val_miou` is 7"), "plot runs/none": ("no logged step yet",),
     "plot runs/binary": ("line 1", "is not JSON"), "plot runs/good camvid": ("`camvid` is no run",),
-    "plot runs/good --out runs": ("--out runs", ".png"),
+    "plot runs/good --out runs": ("--out runs", ".png"), "plot runs/bare": ("nothing can be drawn", "another run"),
+    "plot runs/bare --x seconds": ("seconds of its steps", "--x iterations"),
     "plot runs/good --out x.jpg": ("x.jpg", "did you mean `.png`?"),
     "plot runs/good --smooth 1": ("--smooth 1", "0.999"), "plot runs/good --smooth nan": ("--smooth nan",),
     "plot runs/good --x epochs": ("epochs", "iterations"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.pictures import find_inputs
+from rmrkd_cli.data.inputs import find_inputs
 from rmrkd_cli.engine.predict import run as predictions
 from rmrkd_cli.engine.predict.overlay import Overlay, borders
 from rmrkd_cli.errors import RmrkdError

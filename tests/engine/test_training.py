@@ -18,7 +18,7 @@ from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine import trainer
 from rmrkd_cli.engine.cluster import Cluster
-from rmrkd_cli.engine.pictures import Pictures
+from rmrkd_cli.engine.tensorboard_pictures import Pictures
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets import load_preset
 from tests.cli import rmrkd

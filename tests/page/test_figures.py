@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,18 +19,23 @@ from PIL import Image
 
 from rmrkd_cli.comparison import Interval
 from rmrkd_cli.curves import find_log, read_curves
+from rmrkd_cli.figures import draw_sheet
+from rmrkd_cli.figures import sheets as sheets_module
 from rmrkd_cli.figures.counts import largest, shares
-from rmrkd_cli.figures.maps import disagreement, numbered
+from rmrkd_cli.figures.maps import disagreement, full_palette, numbered
 from rmrkd_cli.figures.series import Panel, Series
 from rmrkd_cli.figures.styles import styles_of
 from rmrkd_cli.page import write_report
 from rmrkd_cli.page.encoded import class_map
+from rmrkd_cli.page.files import write_figures
+from rmrkd_cli.page.gallery import gallery_section
 from rmrkd_cli.page.lead import verdict
 from rmrkd_cli.page.lines import apart, line_chart
 from rmrkd_cli.page.marks import chart_bounds, difference_chart
 from rmrkd_cli.page.scale import Scale, nice
 from rmrkd_cli.pictures import Pictures
-from rmrkd_cli.wording import file_names
+from rmrkd_cli.visible import visible
+from rmrkd_cli.wording import file_names, told_apart
 from tests.page import made
 
 CLASSES = ["sky", "=1+1", "never"]
@@ -230,7 +236,61 @@ def test_a_class_map_is_read_back_from_its_colours() -> None:
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.mode == "P"
         assert np.array_equal(np.asarray(picture), classes)
-        assert np.asarray(picture.convert("RGB")).tolist() == [[[10, 20, 30], [200, 0, 0]], [[0, 0, 250], [0, 0, 0]]]
+        assert np.asarray(picture.convert("RGB")).tolist() == [[[10, 20, 30], [200, 0, 0]], [[0, 0, 250], [255] * 3]]
+
+
+def test_no_two_classes_share_a_colour_and_none_has_that_of_what_is_not_counted() -> None:
+    """VOC's background is black, ADE20K has one colour twice, and others may have anything."""
+    rng = np.random.default_rng(0)
+    greys = [(n // 9 * 32, n // 3 % 3 * 120, n % 3 * 120) for n in range(27)]
+    for palette in ([(0, 0, 0), (128, 0, 0)], [(9, 9, 9)] * 255, greys, rng.integers(0, 256, (150, 3)).tolist()):
+        colours = full_palette(palette)
+        assert len(np.unique(colours, axis=0)) == len(palette) + 1
+        first = [list(palette).index(colour) for colour in palette]
+        assert all((colours[k] == palette[k]).all() for k, n in enumerate(first) if k == n)
+    ground = full_palette([(0, 0, 0), (128, 0, 0)])[255]
+    assert ground.min() > 200
+    assert full_palette([(128, 64, 128), (70, 70, 70)])[255].tolist() == [0, 0, 0]
+
+
+def test_the_legend_names_the_predictions_that_are_held_against_each_other() -> None:
+    comparison = made.comparison()
+    whole = made.pictures(comparison, size=(32, 24))
+    for there, said in ((("teacher", "distill"), True), (("baseline", "distill"), True), (("distill",), False)):
+        few = [replace(one, predictions={k: one.predictions[k] for k in there}) for one in whole.shown[:1]]
+        text = re.sub("<[^>]*>", "", gallery_section(comparison, replace(whole, shown=tuple(few))))
+        assert (f"full: distill is right, {there[0]} is not" in text) == said
+        assert text.count("is right") == 2 * said
+
+
+def test_every_prediction_is_on_the_sheet_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "a/long/path/that/all/of/them/share/"
+    comparison = made.comparison(labels=("truth", f"{path}one/student", f"{path}two/student"))
+    whole = made.pictures(comparison, size=(64, 48))
+    titles: list[str] = []
+    show = sheets_module._show
+    monkeypatch.setattr(sheets_module, "_show", lambda *given: (titles.append(given[2]), show(*given)))
+    labels = [group.label for group in comparison.groups]
+    draw_sheet(whole.shown[0], whole.palette, comparison.classes, (labels[1], labels[2]), tmp_path / "x.png")
+    assert titles[:3] == ["image", "truth", "truth"]
+    assert [title[-11:] for title in titles[3:5]] == ["one/student", "two/student"]
+    assert len(titles) == 6
+
+
+@given(st.lists(st.text(max_size=80), unique=True, max_size=6), st.integers(8, 30))
+def test_labels_that_are_cut_stay_apart(labels: list[str], longest: int) -> None:
+    shown = told_apart(labels, longest)
+    assert list(shown) == labels
+    assert all(len(text) <= longest for text in shown.values())
+    distinct = len({visible(label) for label in labels}) == len(labels)
+    assert len(set(shown.values())) == len(labels) or not distinct
+
+
+def test_a_log_that_says_nothing_has_no_figure(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"iter": 1, "losses": {}}\n')
+    bare = {"teacher": [read_curves(tmp_path / "log.jsonl")]}
+    comparison = made.comparison(CLASSES)
+    assert "curves.png" not in write_figures(replace(comparison, groups=()), Pictures(), bare, tmp_path / "out")
 
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))
