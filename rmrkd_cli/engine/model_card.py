@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rmrkd_cli.data.catalog import DatasetInfo, Palette, dataset_info, generated_palette
+from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.engine.loaded import Loaded
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.inspection.config_text import parse_config_text
@@ -14,6 +15,10 @@ from rmrkd_cli.schema import Preset
 
 _MOST_NAME = 200  # characters of a class name; files are strangers'
 _LARGEST_SIDE = 16_384
+_PREPROCESSOR = "SegDataPreProcessor"  # of mmsegmentation 1, which does not turn channels unless it is told to
+_SAME = 0.5  # of 255, by which a mean or deviation may be written otherwise
+
+_OURS: tuple[list[float], list[float], bool] = (NORMALIZE["mean"], NORMALIZE["std"], True)  # type: ignore[assignment]
 
 Scale = tuple[int, int]
 
@@ -27,7 +32,7 @@ class ModelCard:
         palette: A colour each, red first.
         scale: (width, height) that images are fitted into; None where nothing says so.
         dataset: Name, where it is known.
-        notes: What was not in the file and had to be made up, in words.
+        notes: What was not in the file and had to be made up, and what the file wants and does not get, in words.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +53,7 @@ def model_card(loaded: Loaded, *, dataset: str | None = None, scale: Scale | Non
         RmrkdError: When the data set has another number of classes than the network.
     """
     meta, count = loaded.checkpoint.meta, int(loaded.network.num_classes)  # type: ignore[arg-type]
-    notes = []
+    notes = other_ways(meta.get("config"))
     if dataset is not None:
         info = _named(dataset)
         if info.num_classes != count:
@@ -56,7 +61,7 @@ def model_card(loaded: Loaded, *, dataset: str | None = None, scale: Scale | Non
                 f"`{loaded.checkpoint.path}` tells {count} classes apart, `{dataset}` has {info.num_classes}",
                 "leave out --dataset, or name the one it was trained on",
             )
-        return ModelCard(info.classes, info.palette, scale or info.eval_scale, dataset)
+        return ModelCard(info.classes, info.palette, scale or info.eval_scale, dataset, tuple(notes))
     preset = _known(loaded.preset)
     fits = preset is not None and preset.num_classes == count
     classes = _names(meta.get("CLASSES"), count) or (preset.classes if preset is not None and fits else None)
@@ -111,18 +116,70 @@ def _colours(found: object, count: int) -> Palette | None:
 
 def _scale_of_config(text: object) -> Scale | None:
     """`img_scale` of the test pipeline in mmsegmentation's config."""
-    try:
-        held = parse_config_text(text) if isinstance(text, str) else {}
-    except RmrkdError:
-        return None
-    part: Any = held.get("data")
-    for key in ("test", "pipeline"):
-        part = part.get(key) if isinstance(part, Mapping) else None
+    part = _part_of(_config(text), "data", "test", "pipeline")
     for step in part if isinstance(part, (list, tuple)) else ():
         scale = step.get("img_scale") if isinstance(step, Mapping) else None
         if isinstance(scale, (list, tuple)) and _is_row(scale, 2, 1, _LARGEST_SIDE):
             return int(scale[0]), int(scale[1])
     return None
+
+
+def other_ways(text: object) -> list[str]:
+    """Where the config inside prepares or shows images otherwise than it is done here."""
+    config, told = _config(text), []
+    for key in (("data", "test"), ("data", "val"), ("test_pipeline",), ("img_norm_cfg",), ("data_preprocessor",),
+                ("model", "data_preprocessor"), ("data", "train")):  # fmt: skip
+        found = _normalisation(_part_of(config, *key))
+        if found is not None:
+            if not _are_ours(*found):
+                told.append(
+                    f"its config prepares images by {_rows(*found)}; here they get {_rows(*_OURS)}, and its classes "
+                    "may come out wrong"
+                )
+            break
+    if _part_of(config, "model", "test_cfg", "mode") == "slide":
+        told.append("its config slides a window over images, and here it sees them whole")
+    return told
+
+
+def _normalisation(part: object) -> tuple[list[float], list[float], bool] | None:
+    """The first mean and deviation of three channels in a part of a config, and whether red is the first of them."""
+    if isinstance(part, Mapping):
+        rows = [part.get("mean"), part.get("std")]
+        if all(isinstance(row, (list, tuple)) and len(row) == 3 and all(map(_is_number, row)) for row in rows):
+            mean, std = ([float(value) for value in row] for row in rows if row is not None)
+            turned = part.get("to_rgb", True) if part.get("type") != _PREPROCESSOR else part.get("bgr_to_rgb", False)
+            return mean, std, bool(turned)
+    inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, (list, tuple)) else ()
+    return next((found for each in inner if (found := _normalisation(each)) is not None), None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _are_ours(mean: Sequence[float], std: Sequence[float], red_first: bool) -> bool:
+    pairs = [*zip(mean, _OURS[0], strict=True), *zip(std, _OURS[1], strict=True)]
+    return red_first and all(abs(value - ours) <= _SAME for value, ours in pairs)
+
+
+def _rows(mean: Sequence[float], std: Sequence[float], red_first: bool) -> str:
+    means, deviations = (", ".join(f"{value:g}" for value in row) for row in (mean, std))
+    return f"mean {means} and deviation {deviations}, {'red' if red_first else 'blue'} first"
+
+
+def _config(text: object) -> dict[str, Any]:
+    """What mmsegmentation's config says, empty where it cannot be read."""
+    try:
+        return parse_config_text(text) if isinstance(text, str) else {}
+    except RmrkdError:
+        return {}
+
+
+def _part_of(part: Any, *keys: str) -> Any:
+    for key in keys:
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
 
 
 def _is_row(found: object, length: int, least: int, most: int) -> bool:

@@ -16,20 +16,36 @@ from PIL import Image
 from torch import nn
 
 from rmrkd_cli.cache import sha256_of
-from rmrkd_cli.engine import export_run
-from rmrkd_cli.engine.export.check import drawn
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.engine.export import run as export_run
+from rmrkd_cli.engine.export.check import drawn, normalized
 from rmrkd_cli.engine.export.exportable import BinMeans
 from rmrkd_cli.engine.export.torchscript_file import EXTRA_FILE
+from rmrkd_cli.engine.loaded import load_checkpoint_network
+from rmrkd_cli.engine.student_file import mmseg_config_text, write_student
+from rmrkd_cli.models import build_network, network_config
+from rmrkd_cli.presets import load_preset
 from tests.cli import Outcome, rmrkd
 from tests.students import random_student
 
-NARROW = {  # the families of students beside the PSPNet of `tiny`, a quarter as wide
-    "deeplabv3": (
-        "dl101-dlmbv2-city",
-        ["student.overrides={backbone.widen_factor: 0.25, decode_head.in_channels: 80, decode_head.channels: 16, "
-         "auxiliary_head.in_channels: 24, auxiliary_head.channels: 8, decode_head.align_corners: true}"],
+SLIM_18 = {"backbone.base_channels": 8, "backbone.stem_channels": 8, "decode_head.in_channels": 64,
+           "decode_head.channels": 16, "auxiliary_head.in_channels": 32, "auxiliary_head.channels": 8}  # fmt: skip
+NARROW = {  # the families of students beside the PSPNet of `tiny`, an eighth as wide
+    "deeplabv3": ("psp101-dl18-city", {"overrides": {**SLIM_18, "decode_head.align_corners": True}}),
+    "deeplabv3plus": (
+        "psp101-dl18-city",
+        {"config": "deeplabv3plus/deeplabv3plus_r18-d8_512x1024_80k_cityscapes.py",
+         "overrides": {**SLIM_18, "decode_head.c1_in_channels": 8, "decode_head.c1_channels": 4}},
     ),
-    "deeplabv3plus": ("dlp18w32-dlpmbv2x025-camvid", []),
+    "mobilenetv2": ("dlp18w32-dlpmbv2x025-camvid", {}),
+}  # fmt: skip
+SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
+SIGMOID = {"type": "CrossEntropyLoss", "use_sigmoid": True}
+CLASSES = ("--input", "normalized", "--output", "classes")
+# How each is written: the options of a format; an ONNX file takes torch's exporter several seconds.
+WRITTEN = {
+    "deeplabv3": {"onnx": (), "torchscript": ()}, "deeplabv3plus": {"onnx": CLASSES, "torchscript": ()},
+    "mobilenetv2": {"torchscript": ()},
 }  # fmt: skip
 
 
@@ -75,18 +91,70 @@ def test_means_of_bins_are_those_of_adaptive_pooling(inner: Any) -> None:
         assert torch.allclose(means(maps.float()), pool(maps.float()), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", NARROW)
-def test_every_family_runs_in_onnxruntime_and_torchscript(family: str, tmp_path: Path) -> None:
-    preset, overrides = NARROW[family]
-    random_student(tmp_path / "s.pth", preset, overrides)
-    for name, form in (("s.onnx", "onnx"), ("s.pt", "torchscript")):
-        check_export(tmp_path / "s.pth", tmp_path / name, form, (128, 96), "--scale", "128x96")
-    assert {path.name for path in tmp_path.iterdir()} == {"s.pth", "s.onnx", "s.pt"}
+@pytest.fixture(scope="module", params=NARROW)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A family's files, named for their formats."""
+    folder = tmp_path_factory.mktemp(request.param)
+    preset, changes = NARROW[request.param]
+    random_student(folder / "s.pth", preset, [f"student.{key}={json.dumps(value)}" for key, value in changes.items()])
+    for form, options in WRITTEN[request.param].items():
+        check_export(folder / "s.pth", folder / f"s{SUFFIX[form]}", form, (96, 64), "--scale", "96x64", *options)
+    return request.param, folder
+
+
+def test_every_family_gives_the_networks_classes_at_any_size(family: tuple[str, Path]) -> None:
+    """Whatever a file takes and gives, held against the network itself."""
+    name, folder = family
+    assert {path.name for path in folder.iterdir()} == {"s.pth", *(f"s{SUFFIX[form]}" for form in WRITTEN[name])}
+    network = load_checkpoint_network(str(folder / "s.pth"), None, "cpu").network
+    assert network.align_corners == (name == "deeplabv3")
+    image = drawn((190, 130), 3)
+    ready = normalized(image)
+    with torch.inference_mode():
+        logits = network.eval().encode_decode(torch.from_numpy(ready), None).numpy()
+    expected = logits.argmax(1)
+    for form, options in WRITTEN[name].items():
+        path = folder / f"s{SUFFIX[form]}"
+        given = ready if options else image
+        if form == "onnx":
+            got = session(path).run(None, {"image": given})[0]
+        else:
+            got = torch.jit.load(str(path))(torch.from_numpy(given)).numpy()
+        if options:
+            assert (got.dtype, got.shape) == (np.uint8, (3, 130, 190))
+            assert len(np.unique(got)) > 1
+        else:
+            assert np.abs(got - logits).max() < 1e-3
+        assert ((got if options else got.argmax(1)) != expected).mean() <= 1e-4
+
+
+def test_a_head_of_one_channel_decides_by_its_threshold(tmp_path: Path) -> None:
+    preset = load_preset("psp18w32-psp18w8-camvid")
+    config = network_config(preset.student, 2)
+    config["decode_head"] |= {"out_channels": 1, "threshold": 0.3, "loss_decode": SIGMOID}
+    config["auxiliary_head"] = None
+    network = build_network(config, device="cpu")
+    nn.init.normal_(network.decode_head.conv_seg.weight, std=0.5)
+    image = drawn((96, 64), 1)
+    with torch.no_grad():
+        network.train().encode_decode(torch.from_numpy(normalized(np.repeat(image, 2, 0))), None)
+        logits = network.eval().encode_decode(torch.from_numpy(normalized(image)), None)
+        network.decode_head.conv_seg.bias -= logits.median() + 0.8  # half of the pixels above a probability of 0.31
+        expected = network.encode_decode(torch.from_numpy(normalized(image)), None)[:, 0].sigmoid() > 0.3
+    assert 0.2 < expected.float().mean() < 0.8
+    meta = {"CLASSES": ("no", "yes"), "config": mmseg_config_text(config, dataset_info(preset))}
+    write_student(network, meta, tmp_path / "s.pth")
+    check_export(tmp_path / "s.pth", tmp_path / "s.pt", "torchscript", (96, 64), "--scale", "96x64", *CLASSES)
+    extra = {EXTRA_FILE: ""}
+    got = torch.jit.load(str(tmp_path / "s.pt"), _extra_files=extra)(torch.from_numpy(normalized(image)))
+    assert (got != expected).float().mean() <= 1e-3
+    assert json.loads(extra[EXTRA_FILE])["decision"] == "class 1 where the sigmoid of the logit exceeds 0.3"
 
 
 def test_the_file_says_what_it_is(student: Path, exported: Path) -> None:
     model = onnx.load(exported)
     held = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert held["decision"] == "argmax"
     assert held["preprocessing"]["mean"] == [123.675, 116.28, 103.53]
     assert held["preprocessing"]["resize"]["size"] == [96, 64]
     assert (held["dataset"], held["role"], held["seed"], held["iterations"]) == ("camvid", "distill", 3, 7)
@@ -117,35 +185,28 @@ def test_whoever_ships_it_gets_what_predict_gives(exported: Path, student: Path,
     assert len(kinds) > 1
 
 
-def test_classes_and_normalized_input(student: Path, exported: Path, tmp_path: Path) -> None:
-    asked = ("--input", "normalized", "--output", "classes", "--scale", "64x64")
-    for name, form in (("c.onnx", "onnx"), ("c.pt", "torchscript")):
-        check_export(student, tmp_path / name, form, (64, 64), *asked)
-    image = drawn((90, 70), 3)
-    mean, std = (np.float32(v).reshape(1, 3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
-    ready = ((image - mean) / std).astype(np.float32)
-    expected = session(exported).run(None, {"image": image})[0].argmax(1)
-    extra = {EXTRA_FILE: ""}
-    traced = torch.jit.load(str(tmp_path / "c.pt"), _extra_files=extra)
-    for got in (session(tmp_path / "c.onnx").run(None, {"image": ready})[0], traced(torch.from_numpy(ready)).numpy()):
-        assert (got.dtype, got.shape) == (np.uint8, (3, 70, 90))
-        assert (got != expected).mean() <= 1e-4
-    assert json.loads(extra[EXTRA_FILE])["preprocessing"]["normalized_inside"] is False
-
-
+@pytest.mark.parametrize("wrong", ["bias", "scale", "nan"])
 def test_a_file_that_computes_something_else_is_not_kept(
-    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: str, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(network: nn.Module, **options: Any) -> nn.Module:
+    """Also where every pixel keeps its class."""
+
+    def changed(network: nn.Module, **options: Any) -> nn.Module:
         graph = exportable(network, **options)
-        graph.network.decode_head.conv_seg.bias += torch.arange(11) * 10
+        last = graph.network.decode_head.conv_seg
+        if wrong == "bias":
+            last.bias += torch.arange(11) * 10
+        else:
+            last.weight *= 1.05 if wrong == "scale" else torch.nan
+            last.bias *= 1.05
         return graph
 
     exportable = export_run.exportable
-    monkeypatch.setattr(export_run, "exportable", wrong)
+    monkeypatch.setattr(export_run, "exportable", changed)
     outcome: Outcome = rmrkd("export", student, tmp_path / "x.pt")
     assert outcome.exit_code == 1
-    assert "another class" in outcome.message
+    assert ("logits" if wrong == "scale" else "another class") in outcome.message
+    assert "not kept" in outcome.message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,6 +223,6 @@ def test_without_its_packages_onnx_is_refused_with_the_command(
 
 
 def test_images_of_ones_own_are_checked_too(student: Path, camvid: Path, tmp_path: Path) -> None:
-    outcome = rmrkd("export", student, tmp_path / "x.pt", "--check-images", camvid / "val", "--json", "-")
+    outcome = rmrkd("export", student, tmp_path / "x.pt", "--check-images", camvid / "val", "--json", "-", *CLASSES)
     told = json.loads(outcome.stdout)["check"]
     assert [one["what"] for one in told if one["what"] != "drawn"] == [f"{number}.png" for number in range(4)]

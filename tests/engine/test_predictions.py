@@ -12,13 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rmrkd_cli.data.inputs import find_inputs
+from rmrkd_cli.engine.model_card import other_ways
 from rmrkd_cli.engine.predict import run as predictions
 from rmrkd_cli.engine.predict.overlay import Overlay, borders
 from rmrkd_cli.errors import RmrkdError
-from tests.cli import Outcome, rmrkd
+from tests.cli import Outcome, rmrkd, run_main
 from tests.students import random_student
 
 
@@ -79,6 +81,37 @@ def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> Non
         for number, name in enumerate(held["classes"]):
             assert entry["shares"].get(name, 0.0) == pytest.approx(float((classes == number).mean()), abs=1e-6)
             assert float(row[name]) == entry["shares"].get(name, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)", []),
+        ("img_norm_cfg = dict(mean=[72.4, 82.9, 73.2], std=[1, 1, 1], to_rgb=True)", ["mean 72.4, 82.9, 73.2"]),
+        ("data = dict(test=dict(pipeline=[dict(type='A', transforms=[dict(type='Normalize', mean=[123.675, 116.28, "
+         "103.53], std=[58.395, 57.12, 57.375], to_rgb=False)])]))", ["blue first"]),
+        ("data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, "
+         "57.375])\nmodel = dict(test_cfg=dict(mode='slide'))", ["blue first", "slides a window"]),
+        ("img_norm_cfg = dict(mean=[1, 2], std='x')\nmodel = 3", []),
+        ("import os", []),
+    ],
+)  # fmt: skip
+def test_a_file_that_wants_its_images_otherwise_is_said_to(config: str, told: list[str]) -> None:
+    found = other_ways(config)
+    assert len(found) == len(told)
+    assert all(part in line for part, line in zip(told, found, strict=True))
+
+
+def test_the_note_is_shown(student: Path, tmp_path: Path) -> None:
+    held = torch.load(student, weights_only=True)
+    held["meta"]["config"] = held["meta"]["config"].replace("123.675", "72.4")
+    torch.save(held, tmp_path / "s.pth")
+    picture(tmp_path / "x.png")
+    for arguments in (("predict", tmp_path / "x.png", "--out", tmp_path / "o"), ("export", tmp_path / "x.pt")):
+        code, out, err = run_main(arguments[0], str(tmp_path / "s.pth"), *map(str, arguments[1:]))
+        assert code == 0, err
+        assert "mean 72.4, 116.28, 103.53" in " ".join(err.split())
+        assert "72.4" not in out
 
 
 def test_an_image_that_lies_on_its_side_is_turned_as_in_training(student: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rmrkd_cli.data.demo import draw
 from rmrkd_cli.data.inputs import find_inputs
 from rmrkd_cli.data.intact import Picture, read_image
 from rmrkd_cli.data.transforms import NORMALIZE, EvalViews
+from rmrkd_cli.engine.export.exportable import classes_of, threshold_of
 from rmrkd_cli.engine.export.onnx_file import Run
 from rmrkd_cli.engine.model_card import Scale
 from rmrkd_cli.errors import RmrkdError
@@ -38,6 +39,7 @@ class Difference:
         what: The images, in words.
         size: (width, height).
         logits: Largest absolute difference; None where the file gives classes.
+        largest: Largest absolute logit of the network.
         differing: Pixels that got another class, of `pixels`.
     """
 
@@ -45,6 +47,7 @@ class Difference:
     size: Scale
     batch: int
     logits: float | None
+    largest: float
     differing: int
     pixels: int
 
@@ -55,7 +58,7 @@ def compare(network: nn.Module, run: Run, batches: Iterator[tuple[str, NDArray[A
     Args:
         raw: The file takes them as they are, else normalised.
     """
-    told = []
+    told, threshold = [], threshold_of(network)
     for what, batch in batches:
         ready = normalized(batch)
         with torch.inference_mode():
@@ -63,11 +66,11 @@ def compare(network: nn.Module, run: Run, batches: Iterator[tuple[str, NDArray[A
         got = torch.from_numpy(run(batch if raw else ready))
         logits = got.ndim == 4
         largest = float((got - expected).abs().max()) if logits else None
-        classes = got.argmax(1) if logits else got.long()
-        chosen = expected.argmax(1)
+        chosen = classes_of(expected, threshold)
+        classes = classes_of(got, threshold) if logits else got.long()
         differing = int((classes != chosen).sum()) if classes.shape == chosen.shape else chosen.numel()
         size = (batch.shape[3], batch.shape[2])
-        told.append(Difference(what, size, len(batch), largest, differing, chosen.numel()))
+        told.append(Difference(what, size, len(batch), largest, float(expected.abs().max()), differing, chosen.numel()))
     return told
 
 

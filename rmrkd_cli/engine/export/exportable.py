@@ -21,7 +21,8 @@ class Exportable(nn.Module):
     """What is written into the file.
 
     Takes (N, 3, H, W), red first: uint8 where `raw`, else float32 that is normalised already. Gives logits (N, C, H, W)
-    float32, or where `classes` class indices (N, H, W), uint8 (int64 above 256 classes), as large as the image.
+    float32 (one channel alone where the network has a threshold), or where `classes` class indices (N, H, W), uint8
+    (int64 above 256 classes), as large as the image.
     """
 
     mean: Tensor
@@ -32,6 +33,7 @@ class Exportable(nn.Module):
         self.network, self.raw, self.classes = network, raw, classes
         self.align_corners = bool(network.align_corners)
         self.small = int(network.num_classes) <= _MOST_SMALL  # type: ignore[arg-type]
+        self.threshold = threshold_of(network)
         self.register_buffer("mean", _channels(NORMALIZE["mean"]))
         self.register_buffer("scale", 1 / _channels(NORMALIZE["std"]))
 
@@ -43,8 +45,19 @@ class Exportable(nn.Module):
         )
         if not self.classes:
             return whole
-        chosen = whole.argmax(1)
+        chosen = classes_of(whole, self.threshold)
         return chosen.to(torch.uint8) if self.small else chosen
+
+
+def threshold_of(network: nn.Module) -> float | None:
+    """The probability above which a pixel is of the second class, of a head with one channel for two; else none."""
+    head: Any = network.decode_head
+    return float(head.threshold) if head.out_channels == 1 else None
+
+
+def classes_of(logits: Tensor, threshold: float | None) -> Tensor:
+    """(N, H, W) int64, from logits (N, C, H, W)."""
+    return logits.argmax(1) if threshold is None else (logits[:, 0].sigmoid() > threshold).long()
 
 
 class BinMeans(nn.Module):

@@ -52,13 +52,16 @@ def write_onnx(graph: Exportable, properties: Mapping[str, str], path: Path) -> 
     size = model.ByteSize()
     if size > _MOST_BYTES:
         raise RunError(f"the network has {size / 1e9:.1f} GB, one ONNX file holds {_MOST_BYTES / 1e9:.0f}")
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # of two kinds, neither of them a subclass of much
+        raise RunError(f"torch wrote no sound ONNX graph: {first_line(error)[:300]}", "OUT.pt may do") from error
     path.write_bytes(model.SerializeToString())
 
 
 def onnx_runner(path: Path, threads: int | None = None) -> Run:
     """Runs a file in onnxruntime on the CPU: from an image batch to its only output."""
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

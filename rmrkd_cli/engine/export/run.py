@@ -29,14 +29,15 @@ from rmrkd_cli.engine.export.check import (
     normalized,
     share,
 )
-from rmrkd_cli.engine.export.exportable import SMALLEST_SIDE, exportable
+from rmrkd_cli.engine.export.exportable import SMALLEST_SIDE, exportable, threshold_of
 from rmrkd_cli.engine.inference import inference_network
 from rmrkd_cli.engine.loaded import Loaded, load_checkpoint_network
 from rmrkd_cli.engine.model_card import ModelCard, Scale, model_card
-from rmrkd_cli.errors import RunError
+from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.schema import Preset
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
+_LOGITS = 1e-2  # share of the largest logit by which one may differ; rounding stays a thousand times below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ def run_export(job: ExportJob) -> Exported:
 
     Raises:
         RmrkdError: When the checkpoint describes no network.
-        RunError: When it cannot be exported, or more pixels than `job.tolerance` get another class.
+        RunError: When it cannot be exported, its logits are far off, or more pixels than `job.tolerance` get another
+            class.
     """
     if job.form == ONNX:
         onnx_file.check_installed()
@@ -132,7 +134,7 @@ def run_export(job: ExportJob) -> Exported:
 
 def properties_of(job: ExportJob, loaded: Loaded, card: ModelCard) -> dict[str, Any]:
     """What whoever runs the file has to know, and where it comes from."""
-    facts = loaded.facts
+    facts, threshold = loaded.facts, threshold_of(loaded.network)
     return {
         "preprocessing": {
             "input": "uint8, 0 to 255" if job.raw else "float32, (image - mean) / std of values 0 to 255",
@@ -149,6 +151,7 @@ def properties_of(job: ExportJob, loaded: Loaded, card: ModelCard) -> dict[str, 
             },
         },
         "output": "classes" if job.classes else "logits",
+        "decision": "argmax" if threshold is None else f"class 1 where the sigmoid of the logit exceeds {threshold:g}",
         "classes": list(card.classes),
         "palette": [list(colour) for colour in card.palette],
         "dataset": card.dataset,
@@ -172,7 +175,9 @@ def _checked(
 ) -> list[Difference]:
     try:
         told = compare(loaded.network.eval(), _runner(job, path), batches, job.raw)
-    except RuntimeError as error:  # onnxruntime's and torch's own
+    except RmrkdError:  # of an image
+        raise
+    except Exception as error:  # onnxruntime's errors have no common kind
         raise RunError(f"the {job.form} file does not run: {str(error)[:300]}") from error
     if share(told) > job.tolerance or any(one.differing / one.pixels > 10 * job.tolerance for one in told):
         worst = max(told, key=lambda one: one.differing / one.pixels)
@@ -181,6 +186,13 @@ def _checked(
             f"{job.tolerance:.0e} may (most at {worst.size[0]}x{worst.size[1]}, batch {worst.batch}: {worst.differing} "
             f"of {worst.pixels}); it was not kept",
             "--tolerance SHARE allows more",
+        )
+    far = [one for one in told if one.logits is not None and not one.logits <= _LOGITS * one.largest]
+    if far:
+        raise RunError(
+            f"the logits of the {job.form} file differ from the network's by {far[0].logits:.1e} at "
+            f"{far[0].size[0]}x{far[0].size[1]}, whose largest is {far[0].largest:.1e}; it was not kept",
+            "another format may do: OUT.pt, OUT.onnx",
         )
     return told
 

@@ -1,8 +1,7 @@
 """TorchScript files: traced, written and run by torch alone.
 
 torch 2.15 calls tracing and scripting deprecated and still does both; libtorch and PyTorch Mobile read nothing else.
-Scripting fails on mmsegmentation's networks, tracing does not. What a trace keeps of its example is its constants, so
-that it is run at other sizes before it counts.
+A trace keeps constants of its example, so it is run at other sizes before it counts.
 """
 
 from __future__ import annotations
