@@ -16,6 +16,7 @@ MAX_BYTES = 64 << 20  # a confusion matrix of 1000 classes, the counts of 20,000
 _MAX_DEPTH = 20
 _HINT = "rmrkd eval CHECKPOINT --json result.json"
 _SHOWN = 10  # problems
+_ROUNDED = 1e-4  # what a figure may be off the one its counts give
 
 Line = Annotated[str, Field(max_length=5000)]
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -85,6 +86,7 @@ class _Training(_Part):
     batch_size: Whole | None = None
     accumulate: Whole | None = None
     time_budget: Amount | None = None  # seconds, where the run was bounded by time
+    device: Line | None = None
 
 
 class _Latency(_Part):
@@ -121,9 +123,20 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         RmrkdError: When it is not one, naming each key that is not as it should be.
     """
-    record = _read_json(path)
+    return _checked(_read_json(path), f"`{path}`")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """A `result.json`, or the list that `rmrkd eval --json` writes of several checkpoints; see `read_record`."""
+    contents = _read_json(path)
+    if not isinstance(contents, list) or not contents:
+        return [_checked(contents, f"`{path}`")]
+    return [_checked(each, f"result {number} of `{path}`") for number, each in enumerate(contents, 1)]
+
+
+def _checked(record: Any, where: str) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
-        raise RmrkdError(f"`{path}` is not a result file of `rmrkd`", _HINT)
+        raise RmrkdError(f"{where} is not a result file of `rmrkd`", _HINT)
     try:
         checked = _Result.model_validate(record)
     except ValidationError as error:
@@ -131,46 +144,79 @@ def read_record(path: Path) -> dict[str, Any]:
         lines = [f"  {_described(problem)}" for problem in found[:_SHOWN]]
         more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise RmrkdError(
-            f"{len(found)} problem(s) in result file `{visible(path)}`:\n" + "\n".join(lines + more), _HINT
+            f"{len(found)} problem(s) in result file {visible(where)}:\n" + "\n".join(lines + more), _HINT
         ) from error
     classes = len(checked.protocol.classes)
     for key in ("iou", "accuracy", "dice"):
         count = len(getattr(checked.metrics, key))
         if count != classes:
-            raise RmrkdError(f"`{path}`: metrics.{key} has {count} values for {classes} classes", _HINT)
+            raise RmrkdError(f"{where}: metrics.{key} has {count} values for {classes} classes", _HINT)
     problem = _counts_problem(checked)
     if problem:
-        raise RmrkdError(f"`{path}`: {problem}", _HINT)
+        raise RmrkdError(f"{where}: {problem}", _HINT)
     return record
 
 
 def _counts_problem(result: _Result) -> str:
-    """In which way the counts contradict the protocol or each other, in words; empty when they do not."""
+    """In which way the counts contradict the protocol, the metrics or each other; empty when they do not."""
     classes, matrix = len(result.protocol.classes), result.matrix
-    if matrix is not None and (len(matrix) != classes or any(len(row) != classes for row in matrix)):
-        return f"matrix is not {classes} rows of {classes} counts"
-    if result.per_image is None:
-        return ""
-    names, counts = result.per_image.names, result.per_image.counts
-    if not len(names) == len(counts) == result.protocol.images:
-        images = result.protocol.images
-        return f"per_image has {len(names)} names and {len(counts)} lists of counts for {images} images"
-    totals = [[0] * classes for _ in range(3)]
-    for number, flat in enumerate(counts):
-        wrong = _image_problem(flat, classes)
-        if wrong:
-            return f"per_image.counts.{number} {wrong}"
-        for total, column in zip(totals, (flat[1::4], flat[2::4], flat[3::4]), strict=True):
-            for k, count in zip(flat[::4], column, strict=True):
-                total[k] += count
-    if matrix is None:
-        return ""
-    sums = [[matrix[k][k] for k in range(classes)], list(map(sum, matrix)), list(map(sum, zip(*matrix, strict=True)))]
-    for what, total, expected in zip(("right", "of the truth", "predicted"), totals, sums, strict=True):
-        if total != expected:
-            k = next(k for k in range(classes) if total[k] != expected[k])
-            return f"per_image has {total[k]} pixels {what} of class {k}, the matrix {expected[k]}"
+    sums: list[list[int]] = []
+    if matrix is not None:
+        if len(matrix) != classes or any(len(row) != classes for row in matrix):
+            return f"matrix is not {classes} rows of {classes} counts"
+        sums = [[matrix[k][k] for k in range(classes)], [*map(sum, matrix)], [*map(sum, zip(*matrix, strict=True))]]
+    if result.per_image is not None:
+        names, counts = result.per_image.names, result.per_image.counts
+        if not len(names) == len(counts) == result.protocol.images:
+            images = result.protocol.images
+            return f"per_image has {len(names)} names and {len(counts)} lists of counts for {images} images"
+        totals = [[0] * classes for _ in range(3)]
+        for number, flat in enumerate(counts):
+            wrong = _image_problem(flat, classes)
+            if wrong:
+                return f"per_image.counts.{number} {wrong}"
+            for total, column in zip(totals, (flat[1::4], flat[2::4], flat[3::4]), strict=True):
+                for k, count in zip(flat[::4], column, strict=True):
+                    total[k] += count
+        for what, total, expected in zip(("right", "of the truth", "predicted"), totals, sums or totals, strict=True):
+            if total != expected:
+                k = next(k for k in range(classes) if total[k] != expected[k])
+                return f"per_image has {total[k]} pixels {what} of class {k}, the matrix {expected[k]}"
+        sums = totals
+    return _metrics_problem(result.metrics, *sums) if sums else ""
+
+
+def _metrics_problem(metrics: _Metrics, hits: list[int], truth: list[int], guess: list[int]) -> str:
+    """Which figure is not the one that the counts of each class give."""
+    of_classes = {
+        "iou": [_ratio(hit, t + g - hit) for hit, t, g in zip(hits, truth, guess, strict=True)],
+        "accuracy": [_ratio(hit, t) for hit, t in zip(hits, truth, strict=True)],
+        "dice": [_ratio(2 * hit, t + g) for hit, t, g in zip(hits, truth, guess, strict=True)],
+    }
+    for key, values in of_classes.items():
+        for k, (told, counted) in enumerate(zip(getattr(metrics, key), values, strict=True)):
+            if not _close(told, counted):
+                return f"metrics.{key}.{k} is {told}, its counts give {counted}"
+    means = {"miou": "iou", "macc": "accuracy", "mdice": "dice"}
+    counted_means = {mean: _mean(of_classes[key]) for mean, key in means.items()}
+    for key, counted in {**counted_means, "aacc": _ratio(sum(hits), sum(truth))}.items():
+        told = getattr(metrics, key)
+        if not _close(told, counted) and not (key == "mdice" and told is None):  # older results lack it
+            return f"metrics.{key} is {told}, its counts give {counted}"
     return ""
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _close(told: float | None, counted: float | None) -> bool:
+    return told == counted if told is None or counted is None else abs(told - counted) <= _ROUNDED
 
 
 def _image_problem(flat: list[int], classes: int) -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.comparison import Comparison, Group, Interval, label
 from rmrkd_cli.comparison import Record as Record
+from rmrkd_cli.comparison.truth import truth_differs
 from rmrkd_cli.durations import duration
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.record import FORMAT
 from rmrkd_cli.record import read_record as read_record
+from rmrkd_cli.record import read_records as read_records
 from rmrkd_cli.record import to_json as to_json
 from rmrkd_cli.visible import visible
 from rmrkd_cli.wording import protocol_line as protocol_line
@@ -73,22 +75,30 @@ def make_record(
 
 
 def check_same_protocol(records: Sequence[Record]) -> None:
-    """Raises RmrkdError naming each line of the protocol that differs."""
+    """Raises RmrkdError naming each line of the protocol that differs, and the first label that does."""
     first = records[0]["protocol"]
-    lines = []
+    lines: list[str] = []
+    hint = "evaluate all of them with one `rmrkd eval` command"
     for record in records[1:]:
         other = record["protocol"]
-        for key, word in _PROTOCOL_WORDS.items():
-            if first.get(key) != other.get(key):
-                lines.append(
-                    f"  {word}: {_short(first.get(key))} in `{_short(label(records[0]))}`, "
-                    f"{_short(other.get(key))} in `{_short(label(record))}`"
-                )
+        later = sorted((first.keys() | other.keys()) - _PROTOCOL_WORDS.keys())  # keys of versions to come
+        found = [key for key in (*_PROTOCOL_WORDS, *later) if first.get(key) != other.get(key)]
+        lines += [
+            f"  {_PROTOCOL_WORDS.get(key, _short(key))}: {_short(first.get(key))} in `{_short(label(records[0]))}`, "
+            f"{_short(other.get(key))} in `{_short(label(record))}`"
+            for key in found
+        ]
+        if found and set(found) <= {"window", "stride"}:  # each as its own checkpoint has it
+            hint = f"measure them anew with one window: {_window_options(first)}"
+        elif not found and (told := truth_differs(records[0], record)):
+            lines.append(f"  labels, in `{_short(label(records[0]))}` and `{_short(label(record))}`: {told}")
     if lines:
-        raise RmrkdError(
-            "these results were measured differently and are not comparable:\n" + "\n".join(lines),
-            "evaluate all of them with one `rmrkd eval` command",
-        )
+        raise RmrkdError("these results were measured differently and are not comparable:\n" + "\n".join(lines), hint)
+
+
+def _window_options(protocol: Mapping[str, Any]) -> str:
+    crop, stride = ("x".join(map(str, protocol[key])) for key in ("window", "stride"))
+    return f"--mode slide --crop {crop} --stride {stride}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -33,8 +33,8 @@ def record() -> dict[str, Any]:
         "format": 1,
         "protocol": copy.deepcopy(PROTOCOL),
         "metrics": {
-            "miou": 0.5, "macc": 0.5, "aacc": 0.5, "iou": [0.5, 0.5, None], "accuracy": [0.5, 0.5, None],
-            "dice": [0.5, 0.5, None],
+            "miou": 7 / 12, "macc": 35 / 48, "aacc": 15 / 20, "iou": [5 / 10, 10 / 15, None],
+            "accuracy": [5 / 8, 10 / 12, None], "dice": [10 / 15, 20 / 25, None], "mdice": 11 / 15,
         },
         "matrix": [[5, 3, 0], [2, 10, 0], [0, 0, 0]],
         "per_image": {"names": ["a", "b"], "counts": [[0, 3, 5, 4, 1, 4, 5, 6], [0, 2, 3, 3, 1, 6, 7, 7]]},
@@ -106,6 +106,37 @@ def test_counts_that_contradict_each_other_are_refused(counts: list[list[int]], 
     with pytest.raises(RmrkdError) as refused:
         read(held, tmp_path)
     assert told in refused.value.message
+
+
+@pytest.mark.parametrize("without", ["matrix", "per_image", None])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"iou": [0.9, 10 / 15, None]}, "metrics.iou.0 is 0.9, its counts give 0.5"),
+        ({"iou": [5 / 10, 10 / 15, 0.0]}, "metrics.iou.2 is 0.0, its counts give None"),
+        ({"accuracy": [5 / 8, None, None]}, "metrics.accuracy.1 is None"),
+        ({"dice": [0.5, 20 / 25, None]}, "metrics.dice.0 is 0.5"),
+        ({"miou": 0.9}, "metrics.miou is 0.9"),
+        ({"macc": None}, "metrics.macc is None"),
+        ({"aacc": 0.5}, "metrics.aacc is 0.5"),
+        ({"mdice": 0.5}, "metrics.mdice is 0.5"),
+    ],
+)
+def test_metrics_that_the_counts_do_not_give_are_refused(
+    changes: dict[str, Any], told: str, without: str | None, tmp_path: Path
+) -> None:
+    held = {key: value for key, value in record().items() if key != without}
+    held["metrics"] |= changes
+    with pytest.raises(RmrkdError) as refused:
+        read(held, tmp_path)
+    assert told in refused.value.message
+
+
+def test_rounded_metrics_are_read_and_a_mean_that_older_results_lack(tmp_path: Path) -> None:
+    held = record()
+    held["metrics"] |= {"miou": 0.5833, "iou": [0.5, 0.6667, None]}
+    del held["metrics"]["mdice"]
+    assert read(held, tmp_path) == held
 
 
 @pytest.mark.parametrize("matrix", [[], [[1]], [[1, 2, 3], [1, 2, 3], [1, 2]], [[0] * 3] * 4])

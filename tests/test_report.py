@@ -88,6 +88,47 @@ def test_other_protocols_are_refused_line_by_line() -> None:
     assert "scale" not in refused.value.message
 
 
+def test_what_only_later_versions_say_of_a_protocol_counts_too() -> None:
+    other = record(5, "distill")
+    other["protocol"] = {**PROTOCOL, "post": "crf"}
+    with pytest.raises(RmrkdError, match="post: None in `baseline`, crf in `distill`"):
+        report.check_same_protocol([record(5), other])
+
+
+def test_other_windows_of_two_checkpoints_name_the_options_for_one() -> None:
+    sliding = {**PROTOCOL, "mode": "slide", "window": [64, 32], "stride": [43, 21]}
+    records = [{**record(5), "protocol": protocol} for protocol in (sliding, {**sliding, "window": [48, 48]})]
+    with pytest.raises(RmrkdError) as refused:
+        report.check_same_protocol(records)
+    assert "--mode slide --crop 64x32 --stride 43x21" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"names": ["b", "a"]}, "image 1 is `a` in one and `b` in the other"),
+        ({"counts": [[0, 3, 4, 4], [1, 1, 1, 1]]}, "image `a` has other labels"),
+        ({"counts": [[0, 3, 5, 5], [0, 0, 1, 0, 1, 0, 0, 1]]}, "image `b` has other labels"),
+    ],
+)
+def test_the_same_images_with_other_labels_are_refused(changes: dict[str, object], told: str) -> None:
+    """Names alone do not tell that label files were made anew between two evaluations."""
+    per_image = {"names": ["a", "b"], "counts": [[0, 3, 5, 5], [1, 1, 1, 1]]}
+    first, second = (record(5, per_image=held) for held in (per_image, per_image | changes))
+    with pytest.raises(RmrkdError) as refused:
+        report.check_same_protocol([first, second])
+    assert told in refused.value.message
+    fewer = {"names": ["a", "b"], "counts": [[0, 4, 5, 4, 2, 0, 0, 1], [1, 1, 1, 1]]}
+    report.check_same_protocol([first, record(5, per_image=fewer)])  # predictions may differ
+
+
+def test_matrices_of_other_labels_are_refused() -> None:
+    other = record(5)
+    other["matrix"] = [[5, 6, 0], [0, 9, 0], [0, 0, 0]]
+    with pytest.raises(RmrkdError, match="`sky` has 10 pixels in the labels of one, 11 in the other's"):
+        report.check_same_protocol([record(5), other])
+
+
 def test_cells_that_a_spreadsheet_would_run_are_quoted() -> None:
     text = report.to_csv((["a"], [["=1+1"], ["@x"], ["fine, thanks"]]))
     assert [row[0] for row in csv.reader(io.StringIO(text))] == ["a", "'=1+1", "'@x", "fine, thanks"]

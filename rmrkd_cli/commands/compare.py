@@ -76,7 +76,7 @@ def compare_command(
 
     _check_files(files)
     shown = shown_as(split, mode, crop, stride, flip, scales)
-    if all(file.suffix == ".json" for file in files) and shown != _WHOLE:
+    if all(file.suffix == ".json" for file in files) and (shown != _WHOLE or max_images is not None):
         raise RmrkdError(
             "result files are measured already: options of an evaluation change nothing about them",
             "name the checkpoints themselves, or measure them anew with `rmrkd eval --json`",
@@ -116,7 +116,7 @@ def compare_command(
 
 
 def _check_files(files: list[Path]) -> None:
-    if len(files) < 2:
+    if len(files) < 2 and files[0].suffix != ".json":  # which may hold several results
         raise RmrkdError(f"a comparison needs two or more files, got {len(files)}")
     for file in files:
         if not file.is_file():

@@ -40,34 +40,28 @@ def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Clus
     """
     from rmrkd_cli.commands.evaluate import evaluate_files
     from rmrkd_cli.comparison import name_teachers
-    from rmrkd_cli.report import check_same_protocol, read_record
+    from rmrkd_cli.report import check_same_protocol, read_records
 
-    read = {file: read_record(file) for file in files if file.suffix == ".json"}  # before hours are spent on the others
+    read = {file: read_records(file) for file in files if file.suffix == ".json"}  # before hours are spent on others
+    count = sum(len(read.get(file, [file])) for file in files)
+    if count < 2:
+        raise RmrkdError(f"a comparison needs two or more results, got {count}", "rmrkd compare FILE FILE")
     if read:
-        check_same_protocol(list(read.values()))
+        check_same_protocol([record for records in read.values() for record in records])
     found: list[Compared] = []
     for file in files:
-        record = read[file] if file in read else evaluate_files([file], options, cluster)[0]
+        records = read[file] if file in read else evaluate_files([file], options, cluster)
         if file not in read and found:
-            check_same_protocol([found[0].record, record])
-        checkpoint = _network_of(file, record)
-        if checkpoint is not None:
-            record["checkpoint_bytes"] = checkpoint.stat().st_size
-        _add_training(record, file)
-        found.append(Compared(file, record, checkpoint))
-    records = [one.record for one in found]
-    check_same_protocol(records)
-    name_teachers(records)
+            check_same_protocol([found[0].record, *records])
+        for record in records:
+            checkpoint = _network_of(file, record)
+            if checkpoint is not None:
+                record["checkpoint_bytes"] = checkpoint.stat().st_size
+            found.append(Compared(file, record, checkpoint))
+    compared = [one.record for one in found]
+    check_same_protocol(compared)
+    name_teachers(compared)
     return found
-
-
-def _add_training(record: Record, file: Path) -> None:
-    """What training cost, from the result beside a run's own student."""
-    from rmrkd_cli.report import read_record
-
-    beside = file.parent / "result.json"
-    if "training" not in record and file.name == "student.pth" and beside.is_file():
-        record["training"] = read_record(beside).get("training")
 
 
 def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allow_partial: bool) -> None:
@@ -100,6 +94,8 @@ def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allo
 
 def _network_of(file: Path, record: Record) -> Path | None:
     """The file itself; a result file's checkpoint where it lies in the same folder: it names no other place to read."""
+    from rmrkd_cli.cache import sha256_of
+
     if file.suffix != ".json":
         return file
     if not record.get("checkpoint"):
@@ -108,6 +104,8 @@ def _network_of(file: Path, record: Record) -> Path | None:
     beside = file.parent / named.name
     try:
         if not beside.is_file() or (named.exists() and not named.samefile(beside)):
+            return None
+        if record.get("checkpoint_sha256") not in (None, sha256_of(beside)):  # trained anew since
             return None
     except (OSError, ValueError):
         return None

@@ -158,8 +158,24 @@ def evaluate_files(
             job = EvalJob(checkpoint=str(file), output=str(output), save_predictions=folders[file], **options)
             execute(job, cluster)
             if output.exists():
-                records.append(read_record(output))
+                measured = read_record(output)
+                records.append({**measured, **_training_beside(file, measured)})
     return records
+
+
+def _training_beside(file: Path, measured: Record) -> dict[str, Any]:
+    """What training cost, from the result beside a run's own student; nothing where that is of another file."""
+    from rmrkd_cli.report import read_record
+
+    beside = file.parent / "result.json"
+    if file.name != "student.pth" or not beside.is_file():
+        return {}
+    try:
+        record = read_record(beside)
+    except RmrkdError:  # the file can be measured without
+        return {}
+    same = record.get("checkpoint_sha256") in (None, measured["checkpoint_sha256"])  # older results do not say
+    return {"training": record["training"]} if same and record.get("training") else {}
 
 
 def find_students(work_root: Path, dataset: str | None) -> list[Path]:

@@ -191,6 +191,22 @@ def _show(records: list[Record], preset: Preset) -> None:
     """The results of all seeds together; nothing on machines that hold none."""
     if not records:
         return
+    import shlex
+
+    from rmrkd_cli import console, report
+
+    try:
+        report.check_same_protocol(records)
+    except RmrkdError as error:  # the images changed between a run and its resumption
+        students = [str(record["checkpoint"]) for record in records]
+        console.say(f"{error.message}\nmeasure them anew: {shlex.join(['rmrkd', 'eval', *students])}")
+    else:
+        _show_compared(records, preset)
+    for record in records:
+        console.say(f"{record['role']}: {record['checkpoint']}")
+
+
+def _show_compared(records: list[Record], preset: Preset) -> None:
     from rmrkd_cli import console, report
     from rmrkd_cli.comparison import compare
     from rmrkd_cli.schema import OWN_METHOD
@@ -203,5 +219,3 @@ def _show(records: list[Record], preset: Preset) -> None:
     if len(compared.groups) > 1:
         console.show_table("IoU of each class, %", *report.class_table(compared), bold_last=True)
     console.show_table(preset.title or preset.name, columns, rows, notes)
-    for record in records:
-        console.say(f"{record['role']}: {record['checkpoint']}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmrkd_cli.commands.usage import cut
+from rmrkd_cli.durations import duration
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -226,6 +227,12 @@ def check_budget(preset: Preset, given: str | None, max_iters: int | None) -> No
         raise RmrkdError(
             "--time-budget and --max-iters exclude each other",
             f"a teacher's iterations: --time-budget {cut(given)} --set teacher.schedule.iters={max_iters}",
+        )
+    budget = preset.schedule.time_budget
+    if max_iters is not None and budget is not None and preset.role != "teacher":
+        raise RmrkdError(
+            f"--max-iters ends no student of this preset: its time budget of {duration(budget)} does",
+            "--set schedule.time_budget=null",
         )
     if given is not None and preset.role == "teacher":
         raise RmrkdError(

@@ -140,6 +140,9 @@ def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> lis
         told.append(
             f"no intervals: {', '.join(silent)} without counts of single images; measure again with `rmrkd eval`"
         )
+    partial = [made.label for made in groups if any(record.get("partial") for record in made.records)]
+    if partial:
+        told.append(f"weights were loaded in part and are random else: {', '.join(partial)}")
     images = groups[0].records[0]["protocol"]["images"]
     if differences and images < FEW_IMAGES:
         told.append(f"{images} images are few: intervals over them mean little")

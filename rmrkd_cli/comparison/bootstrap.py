@@ -124,12 +124,22 @@ class _Networks(NamedTuple):
         )
 
     def _error_of_classes(self, times: Values, slope: Values, drop: Values) -> Values:
-        """The sum over images of squared influences, as a quadratic form in sums of products: no loop over classes."""
+        """The sum over images of squared influences, as a quadratic form in sums of products.
+
+        As many classes at once as memory is meant for: with many seeds the products are many.
+        """
         parts = np.concatenate([self.hit, self.union])  # (2 networks, images, classes)
-        products = np.einsum("aik,bik->ikab", parts, parts)
-        sums = (times @ products.reshape(len(products), -1)).reshape(len(times), *products.shape[1:])
         factors = np.concatenate([slope, -drop])
-        squares: Values = np.einsum("ark,rkab,brk->rk", factors, sums, factors, optimize=True)
+        count, images, classes = parts.shape
+        step = max(1, _BLOCK // (images * count**2))
+        squares = np.empty((len(times), classes))
+        for start in range(0, classes, step):
+            some = slice(start, start + step)
+            products = np.einsum("aik,bik->ikab", parts[..., some], parts[..., some])
+            sums = (times @ products.reshape(images, -1)).reshape(len(times), *products.shape[1:])
+            squares[:, some] = np.einsum(
+                "ark,rkab,brk->rk", factors[..., some], sums, factors[..., some], optimize=True
+            )
         errors: Values = np.sqrt(squares.clip(0.0))
         return errors
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import count
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.world_size = world_size
         self.rank = rank
         self.accumulate = accumulate
-        self.steps: Iterable[int] = count(first_step) if last_step is None else range(first_step, last_step)
+        self.steps = range(first_step, sys.maxsize if last_step is None else last_step)  # gone through more than once
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)

@@ -33,11 +33,11 @@ from rmrkd_cli.engine.job import TrainJob
 from rmrkd_cli.engine.journal import Journal
 from rmrkd_cli.engine.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.engine.pace import pace_of
-from rmrkd_cli.engine.pictures import Pictures
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.state import RunState
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.engine.student_file import checkpoint_meta, provenance, training_facts, write_student
+from rmrkd_cli.engine.tensorboard_pictures import Pictures
 from rmrkd_cli.engine.update import Updates
 from rmrkd_cli.engine.verdict import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line

@@ -122,7 +122,7 @@ def fill_records(folder: Path, record: dict[str, Any]) -> None:
         "slide.json": {**record, "protocol": {**protocol, "mode": "slide", "window": [64, 64], "stride": [43, 43]}},
         "gaps.json": {**record, "protocol": {**protocol, "mode": "slide", "window": [64, 64], "stride": [65, 43]}},
         "counts.json": {**record, "per_image": {"names": ["0"], "counts": [[]]}},
-        "list.json": [record], "later.json": {**record, "format": 2},
+        "list.json": [record, 5], "later.json": {**record, "format": 2},
     }.items():  # fmt: skip
         (folder / name).write_text(json.dumps(held))
     (folder / "nan.json").write_text(json.dumps(record).replace("null", "NaN"))
@@ -157,6 +157,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     f"{CITY} --time-budget 0": ("schedule.time_budget", "greater than or equal to 1", "got 0"),
     f"{CITY} --time-budget 9000h": ("schedule.time_budget", "31536000"),
     f"{CITY} --time-budget 2h --max-iters 9": ("--max-iters exclude", "--set teacher.schedule.iters=9"),
+    f"{CITY} --set schedule.time_budget=2h --max-iters 9": ("ends no student", "2 h", "schedule.time_budget=null"),
     f"{CITY} --time-budget 2h --role teacher": ("only the teacher", "--set teacher.schedule.time_budget=2h"),
     f"{CITY} --set teacher.schedule.iters=-5": ("teacher.schedule.iters", "greater than or equal to 1", "got -5"),
     f"{CITY} --nodes 2": ("2 machines", "--rdzv-endpoint"), f"{CITY} --node-rank 1": ("node rank 1",),
@@ -231,7 +232,8 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "export plain.pth out.onnx --no-check": ("`--no-check`",), "export plain.pth out.onnx --scale 1": ("--scale `1`",),
     "export plain.pth out.pt --tolerance 2": ("--tolerance 2",),
     "export small.pth out.pt --check-images hollow": ("`hollow` holds no image",),
-    "compare a.json": ("two or more", "got 1"),
+    "compare a.json": ("two or more", "got 1"), "compare one.pth": ("two or more", "got 1"),
+    "compare a.json a.json --max-images 3": ("result files are measured already",),
     "plot": ("RUN",), "plot nowhere": ("`nowhere` does not exist",),
     "plot runs": ("`runs` is no run", "log.jsonl", "runs/good"), "plot hollow": ("`hollow` is no run", "work_dirs"),
     "plot runs/strange": ("line 1", "`val_miou` is 7"), "plot runs/none": ("no logged step yet",),
@@ -307,7 +309,8 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "compare a.json seed.json": ("seed.json", "seed", "-1"), "compare a.json huge.json": ("huge.json",),
     "compare a.json scale.json": ("scale.json", "protocol.scale.0", "16384"),
     "compare a.json deep.json": ("deep.json", "deep"),
-    "compare a.json list.json": ("list.json", "is not a result file"), "compare a.json later.json": ("later.json",),
+    "compare a.json list.json": ("result 2 of `list.json`", "is not a result file"),
+    "compare a.json later.json": ("later.json",),
     "compare a.json large.json": ("large.json", "64 MiB"), "compare a.json camvid": ("camvid",),
 }  # fmt: skip
 

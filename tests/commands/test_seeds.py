@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from rmrkd_cli.commands.evaluate import find_students
+from rmrkd_cli.commands.train import _show as show
 from rmrkd_cli.commands.train import train
 from rmrkd_cli.commands.train_options import seeds_of
 from rmrkd_cli.engine import preflight
 from rmrkd_cli.engine.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset
+from rmrkd_cli.report import read_record
 from tests.cli import rmrkd
 
 ROLES = ("teacher", "baseline", "distill")
@@ -29,7 +31,7 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu", "--seeds", "3,1", "--set", SHORT[0]
     )
     assert outcome.exit_code == 0
-    for landmark in ("seed 3", "seed 1", "distill, seeds 3, 1: mIoU "):
+    for landmark in ("distill     1, 3 ", "distill - baseline = ", "; by seed 1: "):
         assert landmark in outcome.stdout
     return work_dir
 
@@ -102,6 +104,20 @@ def test_one_teacher_for_all_seeds_is_measured_before_the_first_run(
 def test_students_of_all_seeds_are_found(trained: Path) -> None:
     found = [path.relative_to(trained.parent).as_posix() for path in find_students(trained.parent, "camvid")]
     assert found == [f"tiny/seed-{seed}/{role}/student.pth" for seed in (1, 3) for role in sorted(ROLES)]
+
+
+def test_runs_measured_on_other_images_end_without_a_comparison(
+    trained: Path, tiny: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Validation images that were added between a run and its resumption."""
+    before, after = (read_record(trained / "seed-3" / role / "result.json") for role in ROLES[1:])
+    after["protocol"] |= {"images": 3, "fingerprint": "abc"}
+    after["per_image"] = {key: values[:3] for key, values in after["per_image"].items()}
+    show([before, after], load_preset(str(tiny)))
+    out, err = capfd.readouterr()
+    assert not out
+    assert "number of images: 4 in `baseline`, 3 in `distill`" in err
+    assert f"rmrkd eval {before['checkpoint']} {after['checkpoint']}" in err
 
 
 def test_the_printed_configuration_is_the_first_seeds(tiny: Path) -> None:

@@ -137,6 +137,11 @@ def test_records_without_counts_of_images_have_no_intervals() -> None:
     assert any("no intervals: baseline" in warning for warning in compared.warnings)
 
 
+def test_weights_that_were_loaded_in_part_are_warned_of() -> None:
+    compared = compare([record(), record("distill", skill=0.7, partial="lacks 2 of 60 keys")])
+    assert any("random else: distill" in warning for warning in compared.warnings)
+
+
 def test_the_document_is_plain_json() -> None:
     compared = compare([record(), record("distill", skill=0.7)])
     document = json.loads(json.dumps(as_document(compared), allow_nan=False))

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from itertools import islice
+
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
+from rmrkd_cli.data.loader import training_batches
 from rmrkd_cli.data.order import StepSampler
+from rmrkd_cli.data.transforms import TrainItem
 
 
 def batches(**options: int) -> list[list[tuple[int, int]]]:
@@ -44,3 +51,20 @@ def test_resuming_skips_what_was_seen_and_nothing_else(resumed_at: int) -> None:
 
 def test_another_seed_is_another_order() -> None:
     assert batches(batch_size=5, last_step=2) != batches(batch_size=5, last_step=2, seed=1)
+
+
+class _Blank(Dataset[TrainItem]):
+    def __getitem__(self, key: tuple[int, int]) -> TrainItem:
+        return TrainItem(torch.zeros(3, 1, 1), torch.zeros(1, 1, 1), key[1], ())
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_a_run_without_a_known_end_sees_what_one_with_an_end_sees(first_step: int, workers: int) -> None:
+    """Through the loader, whose processes read ahead."""
+    seen = []
+    for last_step in (first_step + 5, None):
+        sampler = StepSampler(7, batch_size=2, accumulate=2, seed=0, first_step=first_step, last_step=last_step)
+        stream = training_batches(_Blank(), sampler, workers, pin=False)  # type: ignore[arg-type]
+        seen.append([[batch.indices for batch in passes] for passes in islice(stream, 5)])
+    assert seen[0] == seen[1]

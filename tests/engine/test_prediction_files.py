@@ -137,6 +137,6 @@ def test_a_measured_split_is_written_too(city: Path, tmp_path: Path) -> None:
         f"aachen_{number:06d}_000019.png" for number in range(3)
     ]
     assert "cityscapes val, 3 images" in outcome.stdout
-    assert "slide 32x32, stride 21x21 (height x width), image fitted into 64x32" in outcome.stdout
+    assert "window of 32x32 sliding by 21x21 (height x width) over each image fitted into 64x32" in outcome.stdout
     assert "18 bicycle" in outcome.stdout
     assert "Dice" in outcome.stdout

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmrkd_cli.data.pictures import find_inputs
+from rmrkd_cli.data.inputs import find_inputs
 from rmrkd_cli.engine.model_card import other_ways
 from rmrkd_cli.engine.predict import run as predictions
 from rmrkd_cli.engine.predict.overlay import Overlay, borders

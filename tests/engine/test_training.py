@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from rmrkd_cli.data.files import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.engine import trainer
 from rmrkd_cli.engine.cluster import Cluster
-from rmrkd_cli.engine.pictures import Pictures
+from rmrkd_cli.engine.tensorboard_pictures import Pictures
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets import load_preset
 from tests.cli import rmrkd
@@ -262,6 +263,31 @@ def test_compare_shows_classes_differences_and_cost(finished: Path, tmp_path: Pa
     assert page.count("<figure class=picture ") == page.count("<div class=wipe ") == 4
     assert "Not shown" not in page
     assert "no curves" not in page
+
+
+def test_results_of_several_checkpoints_in_one_file_are_compared(finished: Path, tmp_path: Path) -> None:
+    """Nothing has to be measured twice: what training cost is there as well."""
+    students = [finished / role / "student.pth" for role in ("baseline", "distill")]
+    assert rmrkd("eval", *students, "--device", "cpu", "--json", tmp_path / "both.json").exit_code == 0
+    outcome = rmrkd("compare", tmp_path / "both.json", finished / "teacher" / "result.json", "--json", "-")
+    document = json.loads(outcome.stdout)
+    assert [made["label"] for made in document["groups"]] == ["baseline", "distill", "teacher"]
+    assert document["equality"][0].startswith("equal iterations: 4 of 2 images")
+    alone = json.loads(rmrkd("compare", tmp_path / "both.json", "--json", "-").stdout)
+    assert alone["differences"] == document["differences"]
+
+
+def test_what_lies_beside_a_copied_student_is_not_its_own(finished: Path, tmp_path: Path) -> None:
+    """A result of another file says nothing of its training, and one that cannot be read hinders nothing."""
+    student = shutil.copy(finished / "baseline" / "student.pth", tmp_path)
+    for text in ((finished / "distill" / "result.json").read_text(), "{"):
+        (tmp_path / "result.json").write_text(text)
+        assert "training" not in json.loads(rmrkd("eval", student, "--json", "-", "--device", "cpu").stdout)
+    shutil.copy(finished / "distill" / "result.json", tmp_path)
+    trained = finished / "baseline" / "result.json"
+    (other, own) = json.loads(rmrkd("compare", tmp_path / "result.json", trained, "--json", "-").stdout)["results"]
+    assert "latency" not in other  # its network is not the file of that name
+    assert "latency" in own
 
 
 def test_predictions_are_written_with_the_palette(finished: Path, tmp_path: Path) -> None:

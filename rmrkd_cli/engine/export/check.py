@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rmrkd_cli.data.demo import draw
+from rmrkd_cli.data.inputs import find_inputs
 from rmrkd_cli.data.intact import Picture, read_image
-from rmrkd_cli.data.pictures import find_inputs
 from rmrkd_cli.data.transforms import NORMALIZE, EvalViews
 from rmrkd_cli.engine.export.exportable import classes_of, threshold_of
 from rmrkd_cli.engine.export.onnx_file import Run

@@ -17,9 +17,9 @@ from torch import nn
 
 from rmrkd_cli.atomic import write_text
 from rmrkd_cli.console import Screen, screen
+from rmrkd_cli.data.inputs import Input, PictureSet, find_inputs
 from rmrkd_cli.data.intact import Picture
 from rmrkd_cli.data.loader import lost_loaders_named, pictures_ahead
-from rmrkd_cli.data.pictures import Input, PictureSet, find_inputs
 from rmrkd_cli.data.transforms import EvalViews, View
 from rmrkd_cli.engine.distributed import World, world
 from rmrkd_cli.engine.index_png import MOST_CLASSES, ClassMap, pixel_shares, write_class_map, write_picture
