@@ -116,7 +116,7 @@ def _gap(groups: Sequence[Group]) -> str | None:
         if teacher <= baseline:
             return "there is no gap to close: the teacher is not above the baseline"
         share = 100 * ((made.miou or 0.0) - baseline) / (teacher - baseline)
-        told.append(f"{made.label} goes {share:.0f} % of the way from the baseline to the teacher")
+        told.append(f"{made.label} goes {round(share)} % of the way from the baseline to the teacher")  # no -0
     return "; ".join(told)
 
 

@@ -73,6 +73,13 @@ def test_a_teacher_without_a_role_is_known_by_its_file() -> None:
     assert compare(records).gap is not None
 
 
+def test_no_share_of_the_gap_is_minus_nothing() -> None:
+    compared = compare([record("teacher", skill=0.9), record(), record("distill", skill=0.4999)])
+    assert compared.groups[2].miou != compared.groups[1].miou
+    assert compared.gap is not None
+    assert "-0 %" not in compared.gap
+
+
 def test_a_teacher_no_better_than_the_baseline_has_no_gap() -> None:
     compared = compare([record("teacher", skill=0.3), record(), record("distill", skill=0.6)])
     assert compared.gap is not None
