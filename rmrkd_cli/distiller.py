@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.feature_maps import Place, auxiliary_heads, decode
 from rmrkd_cli.memory_format import fastest_format
 
-Stage = int | str  # 1..4 for the backbone's stages, or "logits"
+Where = Place | tuple[Place, ...]  # one map, or several that a loss takes together
 
 
 class Distiller(nn.Module):
@@ -25,7 +26,10 @@ class Distiller(nn.Module):
     Args:
         student: An mmsegmentation segmentor.
         teacher: Another one, or none for plain training.
-        losses: name → distillation loss module, `loss(student map, teacher map, labels)`.
+        losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
+            maps takes tuples of them. It returns a scalar, or, where it trains a network of its own too, a mapping:
+            under "" what moves the student, under other names what moves that network alone. Then it has
+            `own_weights` (those names → factor) and `own_optimizer()`, which moves that network.
         stages: name → where the loss acts.
         weights: name → factor of the loss in the total.
     """
@@ -35,7 +39,7 @@ class Distiller(nn.Module):
         student: nn.Module,
         teacher: nn.Module | None = None,
         losses: Mapping[str, nn.Module] | None = None,
-        stages: Mapping[str, Stage] | None = None,
+        stages: Mapping[str, Where] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -43,6 +47,11 @@ class Distiller(nn.Module):
         self.losses = nn.ModuleDict(dict(losses or {}))
         self.stages = dict(stages or {})
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
+        for name, loss in self.losses.items():
+            own: Mapping[str, float] = getattr(loss, "own_weights", {})
+            self.weights |= {f"{name}_{part}": weight for part, weight in own.items()}
+        used = [place for where in self.stages.values() for place in _places(where)]
+        self._needs_auxiliary = "aux" in used
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
             teacher.requires_grad_(False)
@@ -92,40 +101,54 @@ class Distiller(nn.Module):
             name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors), then the
             distillation losses.
         """
+        return self.losses_and_maps(images, labels)[0]
+
+    def losses_and_maps(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
+        """As `forward`, and the student's maps by their place."""
         features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
-        logits = self.student.decode_head(features)  # type: ignore[operator]
-        named = {"ce": _head_loss(self.student.decode_head, logits, labels)}
-        if getattr(self.student, "with_auxiliary_head", False):
-            named["aux_ce"] = self._auxiliary(features, labels)
+        ours = decode(self.student, features)
+        named = {"ce": _head_loss(self.student.decode_head, ours["logits"], labels)}
+        heads = auxiliary_heads(self.student)
+        if heads:
+            every = [head(features) for head in heads]
+            ours["aux"] = every[-1]
+            values = [_head_loss(head, logits, labels) for head, logits in zip(heads, every, strict=True)]
+            named["aux_ce"] = torch.stack(values).sum()
         if self._teacher:
-            ours = _by_stage(features, logits)
             theirs = self._teacher_maps(images)
-            theirs["logits"] = _resize_like(theirs["logits"], logits)
             for name, loss in self.losses.items():
-                stage = self.stages[name]
-                named[name] = loss(ours[stage], theirs[stage], labels)
-        return named
+                named |= _named(name, loss(*self._pair(ours, theirs, self.stages[name]), labels))
+        return named, ours
 
     def total(self, named: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
         return torch.stack([self.weights[name] * value.float() for name, value in named.items()]).sum()
 
-    def _auxiliary(self, features: list[Tensor], labels: Tensor) -> Tensor:
-        heads = self.student.auxiliary_head
-        every = list(heads) if isinstance(heads, nn.ModuleList) else [heads]
-        return torch.stack([_head_loss(head, head(features), labels) for head in every]).sum()  # type: ignore[operator]
-
     @torch.no_grad()
-    def _teacher_maps(self, images: Tensor) -> dict[Stage, Tensor]:
+    def _teacher_maps(self, images: Tensor) -> dict[Place, Tensor]:
         teacher = self._teacher[0]
         features = teacher.extract_feat(images.contiguous(memory_format=self._formats[1]))  # type: ignore[operator]
-        return _by_stage(features, teacher.decode_head(features))  # type: ignore[operator]
+        maps = decode(teacher, features)
+        if self._needs_auxiliary:
+            maps["aux"] = auxiliary_heads(teacher)[-1](features)
+        return maps
+
+    @staticmethod
+    def _pair(ours: Mapping[Place, Tensor], theirs: Mapping[Place, Tensor], where: Where) -> tuple[Any, Any]:
+        """The student's map and the teacher's, or tuples of them."""
+        pairs = [(ours[place], _resize_like(theirs[place], ours[place], place)) for place in _places(where)]
+        student, teacher = zip(*pairs, strict=True)
+        return (student, teacher) if isinstance(where, tuple) else (student[0], teacher[0])
 
 
-def _by_stage(features: list[Tensor], logits: Tensor) -> dict[Stage, Tensor]:
-    maps: dict[Stage, Tensor] = dict(enumerate(features, 1))
-    maps["logits"] = logits
-    return maps
+def _places(where: Where) -> tuple[Place, ...]:
+    return where if isinstance(where, tuple) else (where,)
+
+
+def _named(name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(value, Tensor):
+        return {name: value}
+    return {f"{name}_{part}" if part else name: each for part, each in value.items()}
 
 
 def _head_loss(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
@@ -133,8 +156,8 @@ def _head_loss(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([value for name, value in named.items() if "loss" in name]).sum()
 
 
-def _resize_like(logits: Tensor, like: Tensor) -> Tensor:
-    """A DeepLabV3+ teacher's logits are at stride 4, most students' at stride 8."""
-    if logits.shape[2:] == like.shape[2:]:
-        return logits
-    return F.interpolate(logits.float(), size=like.shape[2:], mode="bilinear", align_corners=False)
+def _resize_like(maps: Tensor, like: Tensor, place: Place) -> Tensor:
+    """A DeepLabV3+ teacher's head works at stride 4, most students' at stride 8; backbones must agree themselves."""
+    if isinstance(place, int) or maps.shape[2:] == like.shape[2:]:
+        return maps
+    return F.interpolate(maps.float(), size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rmrkd_cli.cache import fetch, sha256_of
 from rmrkd_cli.checkpoint import load_into, misfit, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean, first_line
+from rmrkd_cli.feature_maps import Place, auxiliary_heads, decode
 from rmrkd_cli.inspection.network import MOST_PARAMETERS, bounded_building, inert
 from rmrkd_cli.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.schema import CheckpointSource, Network
@@ -27,10 +28,10 @@ _BEYOND_BACKBONE = ("fc.", "head.", "classifier.", "conv2.")
 
 @dataclass(frozen=True)
 class Shapes:
-    """Channels and stride of the four backbone stages and of the logits."""
+    """Channels and stride of the maps that losses compare, by their place (see `feature_maps`)."""
 
-    channels: dict[int | str, int]
-    strides: dict[int | str, int]
+    channels: dict[Place, int]
+    strides: dict[Place, int]
 
 
 def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
@@ -133,10 +134,11 @@ def shapes_of(network: nn.Module) -> Shapes:
     training = network.training
     network.eval()
     with torch.no_grad():
-        features, logits = run(network, torch.zeros(1, 3, size, size, device=next(network.parameters()).device))
+        features = list(network.extract_feat(torch.zeros(1, 3, size, size, device=next(network.parameters()).device)))  # type: ignore[operator]
+        maps = decode(network, features)
+        for head in auxiliary_heads(network)[-1:]:
+            maps["aux"] = head(features)
     network.train(training)
-    maps: dict[int | str, Tensor] = dict(enumerate(features, 1))
-    maps["logits"] = logits
     return Shapes(
         {key: value.shape[1] for key, value in maps.items()},
         {key: size // value.shape[2] for key, value in maps.items()},

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, create_model, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rmrkd_cli.loss_schema import Losses
+from rmrkd_cli.strict import Related, Strict
 from rmrkd_cli.values import (
     MAX_PIXELS,
     NUMBER,
@@ -31,16 +22,13 @@ from rmrkd_cli.values import (
     Duration,
     Images,
     Inside,
-    LabelResize,
     Name,
     Overrides,
     Percent,
     Positive,
     Ratio,
     Root,
-    Share,
     Side,
-    Stage,
     Steps,
     Suffix,
     Text,
@@ -56,42 +44,6 @@ OWN_METHOD = "rmrkd"  # the losses of the preset itself
 
 DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
 Role = Literal["teacher", "baseline", "distill", "all"]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors at every depth; infinities and NaN are no numbers."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=False, defer_build=True)
-
-
-class Related(Strict):
-    """Rules between keys are checked beside those of single keys, so that all problems are told together."""
-
-    @classmethod
-    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        """What is wrong between keys; the values may be of any type still."""
-        raise NotImplementedError
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _all_problems(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        own = list(cls.problems(value)) if isinstance(value, Mapping) else []
-        found: list[InitErrorDetails] = []
-        try:
-            made = handler(value)
-        except ValidationError as error:
-            found = [_again(problem) for problem in error.errors(include_url=False)]
-        if not own and not found:
-            return made
-        found += [InitErrorDetails(type=PydanticCustomError("related", cast(Any, text)), input=None) for text in own]
-        raise ValidationError.from_exception_data(cls.__name__, found)
-
-
-def _again(problem: Any) -> InitErrorDetails:
-    """A problem that was found, in the form in which it can be raised once more."""
-    custom = problem["type"] in ("value_error", "related")
-    kind = PydanticCustomError(problem["type"], problem["msg"]) if custom else problem["type"]
-    return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"], ctx=problem.get("ctx", {}))
 
 
 class CheckpointSource(Related):
@@ -169,60 +121,6 @@ class Teacher(Network):
     schedule: PartialSchedule | None = None
     reported_miou: Percent | None = None  # percent, as the checkpoint's source says
     min_miou: Percent | None = None  # below, it does not teach; none: half of that
-
-
-class RMRKDSpec(Strict):
-    type: Literal["rmrkd"]
-    stage: Stage = 4
-    weight: Weight = 1.0
-    tau: Positive = 0.1
-    label_resize: LabelResize = "bilinear"
-    softmax_over: Literal["rows", "positions"] = "rows"
-
-
-class MGDSpec(Strict):
-    type: Literal["mgd"]
-    stage: Stage = 4
-    weight: Weight = 2e-5
-    mask_ratio: Share = 0.75
-
-
-class DKDSpec(Strict):
-    type: Literal["dkd"]
-    stage: Literal["logits"] = "logits"
-    weight: Weight = 1.0
-    tau: Positive = 4.0
-    target_weight: Weight = 4.0
-    non_target_weight: Weight = 4.0
-
-
-class IDDSpec(Strict):
-    type: Literal["idd"]
-    stage: Stage = 4
-    weight: Weight = 0.5
-    label_resize: LabelResize = "bilinear"
-    present_only: bool = False
-
-
-class IFVDSpec(Strict):
-    type: Literal["ifvd"]
-    stage: Stage = 4
-    weight: Weight = 10.0
-    label_resize: LabelResize = "nearest"
-    align: bool = False
-
-
-LossSpec = Annotated[RMRKDSpec | MGDSpec | DKDSpec | IDDSpec | IFVDSpec, Field(discriminator="type")]
-
-
-def _check_loss_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
-    for name in losses:
-        if not name.isidentifier() or len(name) > 100 or name in ("ce", "aux_ce"):
-            raise ValueError(f"`{name}` cannot name a loss: letters, digits and _, and neither `ce` nor `aux_ce`")
-    return losses
-
-
-Losses = Annotated[dict[str, LossSpec], Field(max_length=20), AfterValidator(_check_loss_names)]
 
 
 class Folder(Strict):
@@ -320,8 +218,31 @@ class Preset(Related):
         return self.schedule.model_copy(update={"time_budget": None, **own})
 
 
+class SourceWeight(Strict):
+    """What a method's source multiplies a loss with, for the data sets it says that of."""
+
+    source: Text
+    values: dict[DatasetName, Weight]
+
+
+class About(Strict):
+    """What `rmrkd methods NAME` tells."""
+
+    matches: Text  # what of the teacher the student follows
+    formula: Text
+    learnable: Text = "nothing"
+    cost: Positive | None = None  # seconds of a step relative to the baseline's, on `demo` (benchmarks/METHODS.md)
+    source: Text  # paper, and the released code with its commit
+    traps: Annotated[list[Text], Field(max_length=20)] = []
+
+
 class MethodRecipe(Strict):
-    """The losses that `--method` puts in place of a preset's own."""
+    """The losses that `--method` puts in place of a preset's own.
+
+    A weight that a recipe leaves open is the source's where there is one for the data set, else `auto`.
+    """
 
     title: Text = ""
+    about: About | None = None
     losses: Losses
+    weights: dict[str, SourceWeight] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainValidator
 
 from rmrkd_cli.durations import parse_duration
 from rmrkd_cli.visible import hidden_in
@@ -46,6 +46,34 @@ def _own_home(value: str) -> str:
     return value
 
 
+def _one_of(value: object, allowed: tuple[int | str, ...]) -> Any:
+    if isinstance(value, bool) or value not in allowed:
+        raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def _map_or_maps(value: object) -> Any:
+    if not isinstance(value, list):
+        return _one_of(value, MAPS)
+    if not 2 <= len(value) <= len(MAPS):
+        raise ValueError(f"must be one map, or a list of 2 to {len(MAPS)}")
+    return [_one_of(part, MAPS) for part in value]
+
+
+def _loss_weight(value: object) -> Any:
+    if value == AUTO:
+        return value
+    if not is_number(value) or not 0.0 <= value <= 1e36:  # type: ignore[operator]
+        raise ValueError(f"must be a number from 0 to 1e36, or `{AUTO}`")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _code_name(value: str) -> str:
+    if not re.fullmatch(r"[^:]+\.py:[^\W\d]\w*", value):
+        raise ValueError("must be `path/to/file.py:Class`")
+    return value
+
+
 def _no_separator(value: str) -> str:
     if re.search(r"[/\\*?\[\]]", value):
         raise ValueError("must hold none of `/ \\ * ? [ ]`")
@@ -72,7 +100,6 @@ Amp = Annotated[Literal["off", "bf16", "fp16"], _OFF]
 Cache = Annotated[Literal["off", "ram", "disk"], _OFF]
 NUMBER = BeforeValidator(_no_switch)
 # Every bound lies far beyond what works, and short of what overflows float32 or never ends.
-Stage = Annotated[int, Field(ge=1, le=4), NUMBER]
 Weight = Annotated[float, Field(ge=0.0, le=1e36), NUMBER]
 Positive = Annotated[float, Field(ge=1e-9, le=1e36), NUMBER]
 Share = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
@@ -88,6 +115,17 @@ Inside = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_pl
 AnyPath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
 Root = Annotated[AnyPath, AfterValidator(_own_home)]
 Suffix = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text), AfterValidator(_no_separator)]
+AUTO: Literal["auto"] = "auto"  # a weight that is computed at the start of a run, by the rule of `engine/weighting.py`
+LossWeight = Annotated[float | Literal["auto"], PlainValidator(_loss_weight)]
+STAGES = (1, 2, 3, 4)  # of a backbone
+LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
+MAPS = (*STAGES, "head", *LOGITS)  # `head`: what the decode head's classifier takes
+Map = Annotated[int | str, PlainValidator(lambda value: _one_of(value, MAPS))]
+LogitsMap = Annotated[str, PlainValidator(lambda value: _one_of(value, LOGITS))]
+Maps = Annotated[list[Map], Field(min_length=2, max_length=len(MAPS))]
+MapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_map_or_maps)]
+Choice2 = Annotated[int, PlainValidator(lambda value: _one_of(value, (1, 2)))]
+CodeName = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text), AfterValidator(_code_name)]
 LabelResize = Literal["bilinear", "nearest"]
 Address = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
 Colour = Annotated[int, Field(ge=0, le=255), NUMBER]

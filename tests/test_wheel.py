@@ -6,7 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from rmrkd_cli.presets import method_names, preset_names
+from rmrkd_cli.methods import method_names
+from rmrkd_cli.presets import preset_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,7 +18,8 @@ def test_a_wheel_installed_elsewhere_finds_its_presets_from_any_directory(tmp_pa
     wheel = next((tmp_path / "dist").glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")  # what installing a pure wheel does
-    code = "import rmrkd_cli, rmrkd_cli.presets as p; print(rmrkd_cli.__file__, p.preset_names(), p.method_names())"
+    code = "import rmrkd_cli, rmrkd_cli.presets as p, rmrkd_cli.methods as m\n"
+    code += "print(rmrkd_cli.__file__, p.preset_names(), m.method_names())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True

@@ -12,7 +12,8 @@ def presets_command(
 ) -> None:
     """List the presets, or show one with every default filled in."""
     from rmrkd_cli import console
-    from rmrkd_cli.presets import load_method, load_preset, method_names, preset_names, to_yaml
+    from rmrkd_cli.methods import load_method, method_names
+    from rmrkd_cli.presets import load_preset, preset_names, to_yaml
     from rmrkd_cli.schema import OWN_METHOD
 
     if name is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from rmrkd_cli.distiller import Distiller, Stage
+from rmrkd_cli.distiller import Distiller, Where
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.feature_maps import Place
+from rmrkd_cli.loss_schema import LossSpec
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.models import (
     Shapes,
@@ -21,6 +24,7 @@ from rmrkd_cli.models import (
     shapes_of,
 )
 from rmrkd_cli.schema import Network, Preset
+from rmrkd_cli.values import AUTO
 
 Say = Callable[[str], None]
 
@@ -80,35 +84,59 @@ def build_distiller(
         _tell_partial(sources["teacher"], "teacher", say)
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes)
-    stages: dict[str, Stage] = {name: spec.stage for name, spec in preset.losses.items()}
-    weights = {name: spec.weight for name, spec in preset.losses.items()}
+    stages = {name: where_of(spec) for name, spec in preset.losses.items()}
+    weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
     return Built(Distiller(network, teacher, losses, stages, weights), config, sources)
 
 
 def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: int) -> dict[str, nn.Module]:
-    """The preset's losses, each for the channels met at its stage."""
+    """The preset's losses, each for the channels met where it acts.
+
+    A loss takes of `student_channels`, `teacher_channels` and `num_classes` what its constructor names; channels are
+    tuples where it acts on several maps.
+    """
     built: dict[str, nn.Module] = {}
     for name, spec in preset.losses.items():
-        options = spec.model_dump(exclude={"type", "stage", "weight"})
-        stage: Stage = spec.stage
-        if stage == "logits":
-            built[name] = LOSSES[spec.type](num_classes, **options)
-            continue
         if hasattr(nn.ModuleDict, name):
             raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
-        if stage not in student.strides or stage not in teacher.strides:
-            raise RmrkdError(f"loss `{name}` at stage {stage}: a backbone has no such stage", "choose another stage")
-        if student.strides[stage] != teacher.strides[stage]:
-            raise RmrkdError(
-                f"loss `{name}` at stage {stage}: the student's map has stride {student.strides[stage]}, the teacher's "
-                f"{teacher.strides[stage]}",
-                "choose another stage, or strides and dilations in the overrides that make them equal",
-            )
-        channels = (student.channels[stage], teacher.channels[stage])
-        if spec.type in ("rmrkd", "idd", "ifvd"):
-            options["num_classes"] = num_classes
-        built[name] = LOSSES[spec.type](*channels, **options)
+        where = where_of(spec)
+        for place in where if isinstance(where, tuple) else (where,):
+            _check_place(name, place, student, teacher)
+        cls = LOSSES[spec.type]
+        given = {
+            "student_channels": _channels(student, where),
+            "teacher_channels": _channels(teacher, where),
+            "num_classes": num_classes,
+        }
+        taken = {key: value for key, value in given.items() if key in inspect.signature(cls).parameters}
+        built[name] = cls(**taken, **spec.model_dump(exclude={"type", "stage", "weight"}))
     return built
+
+
+def where_of(spec: LossSpec) -> Where:
+    """Where a loss acts."""
+    return tuple(spec.stage) if isinstance(spec.stage, list) else spec.stage
+
+
+def _channels(shapes: Shapes, where: Where) -> int | tuple[int, ...]:
+    return tuple(shapes.channels[place] for place in where) if isinstance(where, tuple) else shapes.channels[where]
+
+
+def _check_place(name: str, place: Place, student: Shapes, teacher: Shapes) -> None:
+    """Raises RmrkdError where one of the networks has no such map, or backbones have it at unequal strides."""
+    for what, shapes in (("student", student), ("teacher", teacher)):
+        if place not in shapes.strides:
+            known = ", ".join(map(str, shapes.strides))
+            raise RmrkdError(
+                f"loss `{name}` at stage `{place}`: the {what} has no such map",
+                f"choose another: {known}; --set losses.{name}.stage=logits",
+            )
+    if isinstance(place, int) and student.strides[place] != teacher.strides[place]:
+        raise RmrkdError(
+            f"loss `{name}` at stage {place}: the student's map has stride {student.strides[place]}, the teacher's "
+            f"{teacher.strides[place]}",
+            "choose another stage, or strides and dilations in the overrides that make them equal",
+        )
 
 
 def _tell_partial(found: dict[str, str], what: str, say: Say) -> None:

@@ -17,8 +17,9 @@ from torch import nn
 from rmrkd_cli.checkpoint import load_into, read_checkpoint
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.methods import preset_dir
 from rmrkd_cli.models import build_network
-from rmrkd_cli.presets import load_preset, preset_dir
+from rmrkd_cli.presets import load_preset
 from tests.cli import run_main
 from tests.page import made
 

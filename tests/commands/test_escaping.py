@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rmrkd_cli import console, report
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets import preset_dir
+from rmrkd_cli.methods import preset_dir
 from rmrkd_cli.visible import HIDDEN, visible, visible_lines
 from tests.cli import run_main
 from tests.test_presets import places

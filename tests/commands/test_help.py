@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from rmrkd_cli import __version__
-from rmrkd_cli.presets import method_names, preset_names
+from rmrkd_cli.methods import method_names
+from rmrkd_cli.presets import preset_names
 from tests.page import made
 
 COMMANDS = ("train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "data", "doctor")

@@ -18,7 +18,8 @@ _CLASSES = 8
 
 
 def preset_checks() -> Iterator[Check]:
-    from rmrkd_cli.presets import load_method, load_preset, method_names, preset_names
+    from rmrkd_cli.methods import load_method, method_names
+    from rmrkd_cli.presets import load_preset, preset_names
     from rmrkd_cli.schema import OWN_METHOD
 
     presets, methods = preset_names(), [name for name in method_names() if name != OWN_METHOD]
