@@ -146,6 +146,12 @@ def _places(where: Where) -> tuple[Place, ...]:
 
 
 def _named(name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A loss's scalars, by the names they are logged under."""
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    wrong = next((part for part in parts if not isinstance(part, Tensor) or part.dim() != 0), None)
+    if wrong is not None:
+        shown = f"a tensor of shape {tuple(wrong.shape)}" if isinstance(wrong, Tensor) else f"a {type(wrong).__name__}"
+        raise RmrkdError(f"loss `{name}` gave {shown}, it must give a scalar tensor")
     if isinstance(value, Tensor):
         return {name: value}
     return {f"{name}_{part}" if part else name: each for part, each in value.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.loss_schema import is_code
 from rmrkd_cli.schema import DATASET_ALIASES, OWN_METHOD, MethodRecipe, Preset
 from rmrkd_cli.validated import read_mapping, validate
 from rmrkd_cli.values import AUTO
@@ -39,12 +40,16 @@ def choose_method(raw: dict[str, Any], method: str | None, path: Path) -> None:
 
     Args:
         raw: The preset as read; changed in place.
-        method: None keeps the preset's losses.
+        method: A recipe's name, or a class of one's own as `path/to/file.py:Class`; none keeps the preset's losses.
         path: Of the preset, for messages.
     """
     method = ALIASES.get(method, method) if method is not None else None
     held = raw.get("method", OWN_METHOD)
     if method is None or method == held:
+        return
+    if is_code(method):
+        name = method.rpartition(":")[2]
+        raw["method"], raw["losses"] = name, {name: {"type": method}}
         return
     if method == OWN_METHOD:
         raise RmrkdError(

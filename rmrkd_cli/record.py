@@ -21,6 +21,7 @@ _ROUNDED = 1e-4  # what a figure may be off the one its counts give
 Line = Annotated[str, Field(max_length=5000)]
 Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Amount = Annotated[float, Field(ge=0.0, le=1e15)]
+Weight = Annotated[float, Field(ge=0.0, le=1e36)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
@@ -87,6 +88,7 @@ class _Training(_Part):
     accumulate: Whole | None = None
     time_budget: Amount | None = None  # seconds, where the run was bounded by time
     device: Line | None = None
+    weights: Annotated[dict[Line, Weight], Field(max_length=100)] | None = None  # of the distillation losses
 
 
 class _Latency(_Part):

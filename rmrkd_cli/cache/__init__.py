@@ -35,6 +35,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def cached(url: str) -> Path | None:
+    """The file of an address, where it was fetched before."""
+    target = cache_dir() / "checkpoints" / file_name(url)
+    return target if target.is_file() else None
+
+
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
     """The file at `url`, downloaded once into the cache and checked before it gets its name.
 

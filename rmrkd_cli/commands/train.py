@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    preset: given.PresetOption, role: given.Role = None, method: given.Method = None, data_root: DataRoot = None,
-    work_dir: given.WorkDir = None, gpus: Gpus = None, device: DeviceOption = Device.auto,
+    preset: given.PresetOption, role: given.Role = None, method: given.Method = None, code: given.Code = None,
+    data_root: DataRoot = None, work_dir: given.WorkDir = None, gpus: Gpus = None, device: DeviceOption = Device.auto,
     nodes: given.Nodes = None, node_rank: given.NodeRank = None, rdzv_endpoint: given.Endpoint = None,
     max_restarts: given.MaxRestarts = None,
     teacher_checkpoint: given.TeacherCheckpoint = None, student_checkpoint: given.StudentCheckpoint = None,
@@ -63,23 +63,30 @@ def train_command(
         return
     from rmrkd_cli.engine.cluster import cluster_of, slurm_step
     from rmrkd_cli.engine.distributed import choose_device
+    from rmrkd_cli.engine.own_code import check_named
 
+    named = given.code_of(method, code)
+    if resolved.role in ("distill", "all"):
+        check_named(resolved, named)
     slurm = None if dry_run else slurm_step()
     if slurm is not None and gpus is None and device is not Device.cpu:
         gpus = slurm.gpus
     kind, count = choose_device(device.value, None if dry_run else gpus)
     if dry_run:
         from rmrkd_cli.engine.dry_run import dry_run as rehearse
-        from rmrkd_cli.engine.plan import roles_of
+        from rmrkd_cli.engine.plan import plan_of
 
-        for line in rehearse(resolved, roles_of(resolved), kind):
+        for line in rehearse(plan_of(resolved, work_dir, several)[0], kind, named):
             console.write_line(line)
         return
     cluster = cluster_of(
         workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint, max_restarts=max_restarts,
         slurm=slurm,
     )  # fmt: skip
-    _show(train(resolved, work_dir, kind, cluster, seeds=several, resume=resume, fresh=fresh, force=force), resolved)
+    records = train(
+        resolved, work_dir, kind, cluster, seeds=several, code=named, resume=resume, fresh=fresh, force=force
+    )
+    _show(records, resolved)
 
 
 def train(
@@ -89,6 +96,7 @@ def train(
     cluster: Cluster,
     *,
     seeds: Sequence[int] | None = None,
+    code: tuple[str, ...] = (),
     resume: bool = False,
     fresh: bool = False,
     force: bool = False,
@@ -97,6 +105,7 @@ def train(
 
     Args:
         seeds: None for the preset's own, without a directory for it.
+        code: Files that the command line names, whose losses may run.
 
     Raises:
         RmrkdError: Before anything is trained, when any of the directories holds another run, or is in use.
@@ -117,14 +126,14 @@ def train(
         if kept is not None:
             console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
         for run in _to_measure(left):
-            execute(_job(run, device, only_measure=True), cluster)
+            execute(_job(run, device, only_measure=True, code=code), cluster)
         for run in runs:
             if run not in left:
                 console.say(f"{_name(run, seeds)} is finished already: {run.files.path}")
                 continue
             if seeds is not None:
                 console.say(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
-            execute(_job(run, device, decoded=kept.path if kept is not None else None, force=force), cluster)
+            execute(_job(run, device, decoded=kept.path if kept is not None else None, code=code, force=force), cluster)
     return [read_record(run.files.result) for run in runs] if cluster.is_first else []
 
 

@@ -44,7 +44,17 @@ Role = Annotated[
     str | None,
     typer.Option(metavar="ROLE", help="teacher, baseline, distill, or all. (default: the preset's, mostly distill)"),
 ]
-Method = Annotated[str | None, typer.Option(metavar="NAME", help="Losses of another method in place of the preset's.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE:CLASS",
+        help="Losses of another method in place of the preset's (see rmrkd methods), or a class of your own.",
+    ),
+]
+Code = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="A Python file whose losses the preset names: it runs only where named here."),
+]
 WorkDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where runs are written. (default: work_dirs/<preset>)")
 ]
@@ -210,6 +220,14 @@ def other_teacher(preset: str, file: str | None) -> list[str]:
     if own is not None and own.sha256 and Path(file).is_file() and sha256_of(Path(file)).startswith(own.sha256):
         return []
     return ["teacher.reported_miou=null"]
+
+
+def code_of(method: str | None, files: list[str] | None) -> tuple[str, ...]:
+    """The Python files that the command line names."""
+    from rmrkd_cli.loss_schema import is_code
+
+    own = [method.rpartition(":")[0]] if method is not None and is_code(method) else []
+    return (*own, *(files or []))
 
 
 def let_partial(preset: Preset) -> None:

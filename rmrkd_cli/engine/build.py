@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from rmrkd_cli.distiller import Distiller, Where
+from rmrkd_cli.engine import own_code
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.feature_maps import Place
-from rmrkd_cli.loss_schema import LossSpec
+from rmrkd_cli.loss_schema import CodeSpec, LossSpec
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.models import (
     Shapes,
@@ -51,12 +52,14 @@ def build_distiller(
     device: str,
     say: Say,
     with_weights: bool = True,
+    code: Sequence[str] = (),
 ) -> Built:
     """Builds what a role trains. Initial weights depend on the seed alone, so roles start from the same student.
 
     Args:
         device: "cpu" or "cuda"; modules stay on the CPU, plain batch norm replaces SyncBN for "cpu".
         with_weights: Load or fetch starting weights; False leaves everything random (for `--dry-run`).
+        code: Files that the command line names, whose losses may run.
     """
     spec = trained_network(preset, role)
     config = network_config(spec, num_classes)
@@ -83,13 +86,17 @@ def build_distiller(
         sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
         _tell_partial(sources["teacher"], "teacher", say)
     torch.manual_seed(preset.seed + 1)
-    losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes)
+    losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes, code)
+    if hashes := own_code.hashes(preset, code):
+        sources["code"] = hashes
     stages = {name: where_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
     return Built(Distiller(network, teacher, losses, stages, weights), config, sources)
 
 
-def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: int) -> dict[str, nn.Module]:
+def build_losses(
+    preset: Preset, student: Shapes, teacher: Shapes, num_classes: int, code: Sequence[str] = ()
+) -> dict[str, nn.Module]:
     """The preset's losses, each for the channels met where it acts.
 
     A loss takes of `student_channels`, `teacher_channels` and `num_classes` what its constructor names; channels are
@@ -102,15 +109,36 @@ def build_losses(preset: Preset, student: Shapes, teacher: Shapes, num_classes: 
         where = where_of(spec)
         for place in where if isinstance(where, tuple) else (where,):
             _check_place(name, place, student, teacher)
-        cls = LOSSES[spec.type]
         given = {
             "student_channels": _channels(student, where),
             "teacher_channels": _channels(teacher, where),
             "num_classes": num_classes,
         }
-        taken = {key: value for key, value in given.items() if key in inspect.signature(cls).parameters}
-        built[name] = cls(**taken, **spec.model_dump(exclude={"type", "stage", "weight"}))
+        built[name] = _own(spec, given, code) if isinstance(spec, CodeSpec) else _known(spec, given)
     return built
+
+
+def _known(spec: LossSpec, given: dict[str, Any]) -> nn.Module:
+    cls = LOSSES[spec.type]
+    return cls(**_taken(cls, given), **spec.model_dump(exclude={"type", "stage", "weight"}))
+
+
+def _own(spec: CodeSpec, given: dict[str, Any], code: Sequence[str]) -> nn.Module:
+    cls = own_code.load_class(spec.type, code)
+    file = spec.type.rpartition(":")[0]
+    try:
+        made = cls(**_taken(cls, given), **spec.options)
+    except Exception as error:
+        options = ", ".join(f"`{key}`" for key in spec.options) or "no options"
+        told = own_code.told(error, file)
+        raise RmrkdError(f"`{spec.type}` cannot be made with {options}: {told}") from error
+    return own_code.guarded(made, file)
+
+
+def _taken(cls: type[nn.Module], given: dict[str, Any]) -> dict[str, Any]:
+    """What a constructor names."""
+    parameters = inspect.signature(cls).parameters
+    return {key: value for key, value in given.items() if key in parameters}
 
 
 def where_of(spec: LossSpec) -> Where:

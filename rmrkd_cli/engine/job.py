@@ -19,6 +19,7 @@ class TrainJob:
         role: "teacher", "baseline" or "distill".
         device: "cpu" or "cuda".
         decoded: Where the decoded training images are kept, if anywhere.
+        code: Files that the command line names, whose losses may run.
         force: Going on with another number of workers or images a step is wanted.
         only_measure: Nothing is trained; the teacher is measured.
     """
@@ -28,6 +29,7 @@ class TrainJob:
     run_dir: str
     device: str
     decoded: str | None = None
+    code: tuple[str, ...] = ()
     force: bool = False
     only_measure: bool = False
 

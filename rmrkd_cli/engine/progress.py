@@ -24,6 +24,7 @@ class Progress:
         overflows_in_row: Steps that fp16's gradient scaler left out, the last that followed each other.
         left_out: Training images that could not be read and were left out, each counted as often.
         left_out_files: What is wrong with each, once.
+        weights: Of the losses whose weights were computed at the start, by their names.
         over: A run that is bounded by time has taken its last step.
         log_lines: Lines of `log.jsonl` that were written.
         changes: What `--force` changed, and from which iteration on.
@@ -41,6 +42,7 @@ class Progress:
     overflows_in_row: int = 0
     left_out: int = 0
     left_out_files: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
     over: bool = False
     log_lines: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)

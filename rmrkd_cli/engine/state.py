@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,20 @@ class RunState:
     """Saved by the first worker, restored by all.
 
     Args:
-        teacher: Source and hash of the teacher's weights, as the checkpoint's `meta.sources` names them.
+        sources: Where the teacher's weights and losses of one's own come from, as the checkpoint's `meta.sources`.
     """
 
     def __init__(
-        self, files: RunDir, model: Distiller, step: TrainStep, schedule: Schedule, here: World, teacher: object = None
+        self,
+        files: RunDir,
+        model: Distiller,
+        step: TrainStep,
+        schedule: Schedule,
+        here: World,
+        sources: Mapping[str, Any],
     ) -> None:
         self.files, self.model, self.step, self.schedule, self.here = files, model, step, schedule, here
-        self.teacher = teacher
+        self.teacher, self.code = sources.get("teacher"), sources.get("code", {})
 
     def save(self, progress: Progress, meta: dict[str, Any], *, best: bool) -> None:
         """Writes a checkpoint; every worker comes back from here when it is written.
@@ -70,6 +76,7 @@ class RunState:
                 )
             saved = read_checkpoint(found, verified=True)
             self._check_teacher(saved)
+            self._check_code(saved)
             changed = self._changed(saved, force=force)
             progress = _progress(saved, self.schedule)
             load_into(self.model, saved.state, str(found))
@@ -133,6 +140,17 @@ class RunState:
                 "give the same file with --teacher-checkpoint, or --fresh to start again",
             )
 
+    def _check_code(self, saved: Checkpoint) -> None:
+        """Losses of one's own must be what they were."""
+        sources = saved.meta.get("sources")
+        before = sources.get("code") if isinstance(sources, dict) else None
+        if (before or {}) != self.code:
+            raise RmrkdError(
+                f"`{self.files.path}` was trained with other code: {_told_code(before)} there, "
+                f"{_told_code(self.code)} now",
+                "give the same file, or --fresh to start again",
+            )
+
     def _changed(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
         """What differs, as name → (before, now); refused unless forced."""
         now = self.batches()
@@ -161,6 +179,12 @@ def _progress(saved: Checkpoint, schedule: Schedule) -> Progress:
     if not (0 <= progress.seconds < math.inf and 0 <= progress.evaluated_at <= schedule.iters):
         raise _unusable(saved.path, f"it says that it was trained for {progress.seconds} seconds")
     return progress
+
+
+def _told_code(files: Any) -> str:
+    if not isinstance(files, dict) or not files:
+        return "none"
+    return ", ".join(f"`{file}` {str(digest)[:12]}…" for file, digest in files.items())
 
 
 def _unusable(path: Path, why: str) -> RmrkdError:

@@ -63,8 +63,12 @@ def provenance(path: Path, sources: object) -> dict[str, str]:
     return {"checkpoint_sha256": sha256_of(path), **told}
 
 
-def training_facts(progress: Progress, schedule: Schedule, here: World) -> dict[str, Any]:
-    """What training took and met, for the result's record."""
+def training_facts(progress: Progress, schedule: Schedule, here: World, weights: Mapping[str, float]) -> dict[str, Any]:
+    """What training took and met, for the result's record.
+
+    Args:
+        weights: Of the distillation losses.
+    """
     return {
         "iterations": progress.iteration,
         "seconds": progress.seconds,
@@ -78,6 +82,7 @@ def training_facts(progress: Progress, schedule: Schedule, here: World) -> dict[
         "accumulate": schedule.accumulate,
         "time_budget": schedule.time_budget,
         "device": device_name(here.device),
+        "weights": dict(weights),
     }
 
 

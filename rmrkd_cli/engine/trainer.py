@@ -40,6 +40,7 @@ from rmrkd_cli.engine.student_file import checkpoint_meta, provenance, training_
 from rmrkd_cli.engine.tensorboard_pictures import Pictures
 from rmrkd_cli.engine.update import Updates
 from rmrkd_cli.engine.verdict import ERRORS
+from rmrkd_cli.engine.weighting import RULE, balanced_weights, first_batches, open_weights
 from rmrkd_cli.errors import Interrupted, RunError, first_line
 from rmrkd_cli.report import make_record, to_json
 from rmrkd_cli.signals import StopRequest, stop_requests
@@ -79,7 +80,9 @@ class Training:
         self.info = dataset_info(self.preset)
         self.train_samples = find_samples(self.info, "train")
         self.val_samples = find_samples(self.info, "val")
-        self.built = build_distiller(self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say)
+        self.built = build_distiller(
+            self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say, code=job.code
+        )
         if self.preset.deterministic:
             make_deterministic(self.built.distiller.student, job.device)
         self.model = self.built.distiller.place(here.device, inference_network)
@@ -88,8 +91,7 @@ class Training:
             ids = [here.device.index] if here.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
-        teacher = self.built.sources.get("teacher")
-        self.state = RunState(self.files, self.model, self.step, self.schedule, here, teacher)
+        self.state = RunState(self.files, self.model, self.step, self.schedule, here, self.built.sources)
         self.progress = self.state.restore(shown.say, force=job.force)
         self.pace = pace_of(self.schedule, self.progress)
         self.logged = self._clock()
@@ -120,6 +122,7 @@ class Training:
         """
         progress, pace, self.stop = self.progress, self.pace, stop
         self._announce()
+        self._settle_weights()
         self.journal = Journal(self.files, self.shown, self.role, pace, progress)
         self.pictures = Pictures(self.info, self.val_samples, self.here.size) if self.here.is_first else None
         updates = Updates(
@@ -171,11 +174,26 @@ class Training:
         if self.progress.iteration:
             self.shown.say(f"resumed after {self.pace.stand}")
 
+    def _settle_weights(self) -> None:
+        """Computes the weights that are left to the rule; a run that is resumed has them already."""
+        names, progress = open_weights(self.preset) if self.role == "distill" else [], self.progress
+        if not progress.weights.keys() >= set(names):
+            batches = first_batches(
+                self.preset, self.schedule, self.info, self.train_samples, self.here, self._decoded()
+            )
+            progress.weights = balanced_weights(self.model, batches, names, self.schedule, self.preset.seed, self.here)
+        if names:
+            told = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
+            self.shown.say(f"weights by the rule ({RULE}): {told}")
+        self.model.weights |= progress.weights
+
+    def _decoded(self) -> Path | None:
+        return Path(self.job.decoded) if self.job.decoded is not None else None
+
     def _batches(self) -> Iterator[list[Batch]]:
-        decoded = Path(self.job.decoded) if self.job.decoded is not None else None
         return run_batches(
             self.preset, self.schedule, self.info, self.train_samples, self.here,
-            first_step=self.progress.iteration, last_step=self.pace.last_step, decoded=decoded,
+            first_step=self.progress.iteration, last_step=self.pace.last_step, decoded=self._decoded(),
         )  # fmt: skip
 
     def _log(self, named: dict[str, Tensor], norm: Tensor | None) -> None:
@@ -279,12 +297,17 @@ class Training:
                 matrix, protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
                 name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
-                training=training_facts(self.progress, self.schedule, self.here), best_miou=self.progress.best_miou,
+                training=training_facts(self.progress, self.schedule, self.here, self._weights()),
+                best_miou=self.progress.best_miou,
                 **provenance(self.files.student, self.built.sources),
                 **cost(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)
         self.here.wait()
+
+    def _weights(self) -> dict[str, float]:
+        """Of the distillation losses."""
+        return {name: self.model.weights[name] for name in self.model.losses}
 
     def _meta(self, kind: str) -> dict[str, Any]:
         return checkpoint_meta(
