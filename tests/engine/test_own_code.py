@@ -1,0 +1,143 @@
+"""Losses of one's own: run where the command line names their file, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rmrkd_cli.checkpoint import read_checkpoint
+from rmrkd_cli.commands.train import train
+from rmrkd_cli.engine.cluster import Cluster
+from rmrkd_cli.engine.own_code import load_class
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets import load_preset
+from tests.cli import rmrkd
+
+CODE = """
+from pathlib import Path
+
+from torch import nn
+
+Path(__file__).with_name("ran").touch()
+
+
+class Difference(nn.Module):
+    def __init__(self, student_channels, teacher_channels, num_classes, power=2.0):
+        super().__init__()
+        self.layer = nn.Conv2d(student_channels, teacher_channels, 1)
+        self.power = power
+
+    def forward(self, student, teacher, labels):
+        return (self.layer(student) - teacher).abs().pow(self.power).mean()
+
+
+class TwoMaps(nn.Module):
+    def forward(self, student, teacher, labels):
+        return sum((s.mean((1, 2, 3)) - t.mean((1, 2, 3))).square().mean() for s, t in zip(student, teacher))
+
+
+class Fails(nn.Module):
+    def forward(self, student, teacher, labels):
+        raise ValueError("no such map")
+
+
+class Vector(nn.Module):
+    def forward(self, student, teacher, labels):
+        return student.mean((1, 2, 3))
+
+
+def function():
+    pass
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text(CODE)
+    return path
+
+
+def rehearse(tiny: Path, *options: object) -> tuple[str, str]:
+    """What is shown, and the message."""
+    outcome = rmrkd("train", "--preset", tiny, "--role", "distill", "--dry-run", "--device", "cpu", *options)
+    return outcome.stdout, outcome.message
+
+
+def test_a_preset_alone_does_not_run_it(tiny: Path, file: Path, tmp_path: Path) -> None:
+    named = f"losses={{own: {{type: '{file}:Difference', stage: head, options: {{power: 1.5}}}}}}"
+    _, message = rehearse(tiny, "--set", named)
+    assert "runs only where the command names that file" in message
+    _, message = rehearse(tiny, "--set", named, "--code", tmp_path / "another.py")
+    assert "runs only where the command names that file" in message
+    rmrkd("train", "--preset", tiny, "--set", named, "--print-config")
+    with pytest.raises(RmrkdError, match="runs only where the command names it"):
+        load_class(f"{file}:Difference", [])
+    assert not (tmp_path / "ran").exists()
+    shown, message = rehearse(tiny, "--set", named, "--code", file)
+    assert (message, "loss own" in shown, (tmp_path / "ran").exists()) == ("", True, True)
+
+
+def test_a_method_on_the_command_line_names_its_file(tiny: Path, file: Path) -> None:
+    shown, message = rehearse(tiny, "--method", f"{file}:Difference", "--set", "losses.Difference.stage=3")
+    assert message == ""
+    assert "loss Difference" in shown
+    assert "rmrkd" not in shown
+
+
+def test_it_may_take_several_maps(tiny: Path, file: Path) -> None:
+    shown, message = rehearse(tiny, "--method", f"{file}:TwoMaps", "--set", "losses.TwoMaps.stage=[4, logits, aux]")
+    assert (message, "4, logits, aux" in shown) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Diference", "did you mean `Difference`?"),
+        ("function", "must be a class derived from `torch.nn.Module`"),
+        ("Fails", "ValueError: no such map (line 26)"),
+        ("Vector", "gave a tensor of shape (2,), it must give a scalar tensor"),
+    ],
+)
+def test_what_is_wrong_with_it_is_told(tiny: Path, file: Path, name: str, told: str) -> None:
+    assert told in rehearse(tiny, "--method", f"{file}:{name}")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("import nothing_of_the_kind", "(line 1)"), ("a = (", "SyntaxError"), ("\0", "")]
+)
+def test_a_file_that_cannot_run_is_told(tiny: Path, tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    message = rehearse(tiny, "--method", f"{path}:Loss")[1]
+    assert "cannot be run" in message
+    assert told in message
+
+
+def test_options_that_it_does_not_take_are_told(tiny: Path, file: Path) -> None:
+    own = f"losses={{own: {{type: '{file}:Difference', options: {{powr: 3}}}}}}"
+    assert "unexpected keyword argument 'powr'" in rehearse(tiny, "--set", own, "--code", file)[1]
+
+
+def test_it_trains_and_is_the_same_when_resumed(tiny: Path, file: Path, tmp_path: Path) -> None:
+    preset = load_preset(str(tiny), method=f"{file}:Difference", overrides=["role=teacher", "schedule.iters=2"])
+    work_dir, code = tmp_path / "runs", (str(file),)
+    train(preset, work_dir, "cpu", Cluster(), code=code)
+    preset = preset.model_copy(update={"role": "distill"})
+    record = train(preset, work_dir, "cpu", Cluster(), code=code)[0]
+    place = work_dir / "distill-Difference"
+    assert record["training"]["weights"].keys() == {"Difference"}
+    lines = (place / "log.jsonl").read_text().splitlines()
+    assert "Difference" in json.loads(lines[0])["losses"]
+    assert list(read_checkpoint(place / "last.pth").meta["sources"]["code"]) == [str(file)]
+    assert "losses.Difference.layer.weight" in torch.load(place / "last.pth", weights_only=True)["state_dict"]
+    assert not [key for key in torch.load(place / "student.pth", weights_only=True)["state_dict"] if "layer" in key[:9]]
+    (place / "result.json").unlink()
+    file.write_text(CODE.replace("square", "abs"))
+    with pytest.raises(RmrkdError, match="was trained with other code"):
+        train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)
+    file.write_text(CODE)
+    assert train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)[0]["metrics"] == record["metrics"]
