@@ -2,11 +2,13 @@
 
 from torch import nn
 
+from rmrkd_cli.losses.cirkd import CIRKDLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
 from rmrkd_cli.losses.mgd import MGDLoss
 from rmrkd_cli.losses.rmrkd import RMRKDLoss
+from rmrkd_cli.losses.skd import SKDLoss
 
 LOSSES: dict[str, type[nn.Module]] = {
     "rmrkd": RMRKDLoss,
@@ -14,6 +16,8 @@ LOSSES: dict[str, type[nn.Module]] = {
     "dkd": DKDLoss,
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
+    "cirkd": CIRKDLoss,
+    "skd": SKDLoss,
 }
 
-__all__ = ["LOSSES", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss"]
+__all__ = ["LOSSES", "CIRKDLoss", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss", "SKDLoss"]

@@ -68,16 +68,25 @@ def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Ten
     return total
 
 
+def divergence(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Sum over everything of KL(softmax(teacher) || softmax(student)), and its gradient with respect to the student.
+
+    Called where no gradient is recorded.
+    """
+    log_student = F.log_softmax(student, dim=dim)
+    log_teacher = F.log_softmax(teacher, dim=dim)
+    expected = log_teacher.exp()
+    total = (expected * log_teacher.sub_(log_student)).sum()
+    return total, log_student.exp_().sub_(expected)
+
+
 class _KLDivergence(torch.autograd.Function):
     """Keeps one map for the backward pass: the gradient is (softmax(s / tau) - softmax(t / tau)) / tau."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:
-        log_student = F.log_softmax(student / tau, dim=dim)
-        log_teacher = F.log_softmax(teacher / tau, dim=dim)
-        expected = log_teacher.exp()
-        total = (expected * log_teacher.sub_(log_student)).sum()
-        ctx.save_for_backward(log_student.exp_().sub_(expected).div_(tau))
+        total, gradient = divergence(student / tau, teacher / tau, dim)
+        ctx.save_for_backward(gradient.div_(tau))
         return total
 
     @staticmethod

@@ -4,30 +4,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import IFVDLoss
 from tests.losses.common import K, error, sample, value_and_grad
+from tests.losses.naive_relations import naive_ifvd
 
 Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
-
-
-def naive(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """The formula with a mean feature at every position; an ignored position keeps its own feature."""
-    total = student.new_zeros(())
-    for s, t, y in zip(student, teacher, labels, strict=True):
-        cosines = []
-        for f in (s, t):
-            means = f
-            for k in range(K):
-                inside = (y == k).to(f)
-                mean = (inside * f).sum((1, 2)) / (inside.sum() + 1e-6)
-                means = torch.where(y == k, mean[:, None, None], means)
-            cosines.append(F.cosine_similarity(f, means, dim=0))
-        total = total + (cosines[0] - cosines[1]).square().mean()
-    return total / len(student)
 
 
 def test_hand_computed_value() -> None:
@@ -44,7 +28,7 @@ def test_equals_the_loop_over_classes(channels: tuple[int, int], align: bool, si
     loss = IFVDLoss(*channels, K, align=align)
     value, grad = value_and_grad(loss, student, teacher, labels)
     leaf = student.double().requires_grad_()
-    expected = naive(loss.align.double()(leaf), teacher.double(), labels)
+    expected = naive_ifvd(loss.double(), leaf, teacher.double(), labels)
     assert error(value, expected) <= 1e-5
     assert error(grad, torch.autograd.grad(expected, leaf)[0]) <= 1e-5
 
@@ -106,6 +90,7 @@ SAME: dict[str, Change] = {
     "batch twice": lambda *inputs: [torch.cat([x, x]) for x in inputs],
     "channels last": lambda s, t, y: [*(x.to(memory_format=torch.channels_last) for x in (s, t)), y],
     "another label outside of the classes": lambda s, t, y: (s, t, y.masked_fill(y == 255, K)),
+    "-1 for what is ignored": lambda s, t, y: (s, t, y.masked_fill(y == 255, -1)),
     "student changed at ignored pixels": lambda s, t, y: (torch.where(y == 255, s + 1.0, s), t, y),
 }
 REFUSED: dict[str, Change] = {

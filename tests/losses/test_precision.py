@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, _winograd, rmrkd
+from rmrkd_cli.losses import CIRKDLoss, DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, SKDLoss, _winograd, rmrkd
 from rmrkd_cli.losses._functional import kl_divergence
 from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 from tests.losses.common import K, error, sample, value_and_grad
@@ -31,6 +31,8 @@ LOSSES: dict[str, Make] = {
     "ifvd": lambda s, t, k: IFVDLoss(s, t, k, align=True),
     "dkd": lambda s, t, k: DKDLoss(s),
     "mgd": lambda s, t, k: _FixedMask(s, t),
+    "skd": lambda s, t, k: SKDLoss(s, t),
+    "cirkd": lambda s, t, k: CIRKDLoss(s, t),
 }
 NEEDS_EQUAL_CHANNELS = "dkd"
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -95,7 +97,7 @@ def test_other_precisions_give_the_value_of_the_rounded_numbers(name: str, dtype
     assert (grad.dtype, bool(grad.isfinite().all())) == (dtype, True)
 
 
-@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd"])
+@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd"])
 def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_winograd, "_CHANNELS", 1)
     monkeypatch.setattr(_winograd, "_MOST_PADDING", 1e9)
@@ -139,7 +141,7 @@ def test_a_feature_that_is_zero_everywhere(name: str) -> None:
     assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd"])
+@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd", "skd", "cirkd"])
 def test_gradients_are_right_numerically(name: str) -> None:
     student, teacher, labels = sample(8, channels_of(name), (2, 3))
     loss = LOSSES[name](*channels_of(name), K).double()

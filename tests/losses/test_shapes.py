@@ -7,13 +7,18 @@ import torch
 from torch import nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss
+from rmrkd_cli.losses import CIRKDLoss, DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, SKDLoss
 
 LABELLED: list[Callable[[], nn.Module]] = [
     lambda: RMRKDLoss(4, 4, 4),
     lambda: IDDLoss(4, 4, 4),
     lambda: IFVDLoss(4, 4, 4),
     lambda: DKDLoss(4),
+]
+UNLABELLED: list[Callable[[], nn.Module]] = [
+    lambda: MGDLoss(4, 4),
+    lambda: SKDLoss(4, 4),
+    lambda: CIRKDLoss(4, 4),
 ]
 MAP, LABELS = torch.randn(2, 4, 3, 3), torch.zeros(2, 1, 6, 6, dtype=torch.long)
 
@@ -25,7 +30,7 @@ def test_labels_must_be_one_map_an_image(make: Callable[[], nn.Module], shape: t
         make()(MAP, MAP, torch.zeros(shape, dtype=torch.long))
 
 
-@pytest.mark.parametrize("make", [*LABELLED, lambda: MGDLoss(4, 4)])
+@pytest.mark.parametrize("make", [*LABELLED, *UNLABELLED])
 def test_channels_must_be_those_it_was_built_for(make: Callable[[], nn.Module]) -> None:
     with pytest.raises(RmrkdError, match=r"4 \(student\) and 3 \(teacher\) channels, expected \(4, 4\)"):
         make()(MAP, MAP[:, :3], LABELS)

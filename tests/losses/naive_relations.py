@@ -1,0 +1,53 @@
+"""The losses on relations straight from their formulas, with every matrix of pairs kept by autograd."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmrkd_cli.losses import CIRKDLoss, IFVDLoss, SKDLoss
+
+
+def naive_ifvd(loss: IFVDLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """A mean feature at every position; an ignored position keeps its own feature. Labels at the size of the maps."""
+    total = student.new_zeros(())
+    for s, t, y in zip(loss.align(student), teacher, labels, strict=True):
+        cosines = []
+        for f in (s, t):
+            means = f
+            for k in range(loss.num_classes):
+                inside = (y == k).to(f)
+                mean = (inside * f).sum((1, 2)) / (inside.sum() + 1e-6)
+                means = torch.where(y == k, mean[:, None, None], means)
+            cosines.append(F.cosine_similarity(f, means, dim=0))
+        total = total + (cosines[0] - cosines[1]).square().mean()
+    return total / len(student)
+
+
+def naive_skd(loss: SKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    total = student.new_zeros(())
+    for s, t in zip(student, teacher, strict=True):
+        kernel = (2, 2) if loss.nodes == "2x2" else (max(1, s.shape[1] // 2), max(1, s.shape[2] // 2))
+        cosines = []
+        for features in (s, t):
+            nodes = F.max_pool2d(features, kernel, kernel, ceil_mode=True).flatten(1)
+            length = nodes.square().sum(0).sqrt().detach() + 1e-8
+            unit = nodes / length if loss.detach_norm else F.normalize(nodes, dim=0)
+            cosines.append(unit.T @ unit)
+        total = total + (cosines[0] - cosines[1]).square().mean()
+    return total / len(student)
+
+
+def naive_cirkd(loss: CIRKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    ours, theirs = (
+        F.normalize(F.avg_pool2d(maps, loss.pool, loss.pool, ceil_mode=True).flatten(2), dim=1)
+        for maps in (student, teacher)
+    )
+    total = student.new_zeros(())
+    for i in range(len(student)):
+        for j in range(len(student)):
+            logits, targets = (units[i].T @ units[j] / loss.tau for units in (ours, theirs))
+            divergences = F.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="batchmean")
+            total = total + divergences
+    return total / len(student) ** 2
