@@ -16,6 +16,7 @@ from rmrkd_cli.commands.data import data_app
 from rmrkd_cli.commands.doctor import doctor_command
 from rmrkd_cli.commands.evaluate import eval_command
 from rmrkd_cli.commands.export import export_command
+from rmrkd_cli.commands.methods import methods_command
 from rmrkd_cli.commands.plot import plot_command
 from rmrkd_cli.commands.predict import predict_command
 from rmrkd_cli.commands.presets import presets_command
@@ -43,6 +44,7 @@ app.command("plot")(plot_command)
 app.command("predict")(predict_command)
 app.command("export")(export_command)
 app.command("presets")(presets_command)
+app.command("methods")(methods_command)
 app.add_typer(data_app, name="data")
 app.command("doctor")(doctor_command)
 

@@ -96,6 +96,19 @@ def show_heading(text: str) -> None:
     out.print(heading, highlight=False, soft_wrap=True)
 
 
+def show_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
+    """What is to be said of a thing, a labelled line each, folded under itself; a label that repeats is shown once."""
+    show_heading(title)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    before = ""
+    for label, text in facts:
+        grid.add_row(_text(label if label != before else ""), _text(text))
+        before = label
+    out.print(grid, highlight=False)
+
+
 def show_check(status: str, name: str, found: str, expected: str, mend: str) -> None:
     """One line on stdout, folded under itself where it is long; a command to copy is left whole."""
     grid = Table.grid(padding=(0, 2, 0, 0))

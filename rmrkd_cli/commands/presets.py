@@ -12,9 +12,8 @@ def presets_command(
 ) -> None:
     """List the presets, or show one with every default filled in."""
     from rmrkd_cli import console
-    from rmrkd_cli.methods import load_method, method_names
+    from rmrkd_cli.methods import method_names
     from rmrkd_cli.presets import load_preset, preset_names, to_yaml
-    from rmrkd_cli.schema import OWN_METHOD
 
     if name is not None:
         preset = load_preset(name)
@@ -27,8 +26,5 @@ def presets_command(
         figures = [f"{paper.baseline:.2f}", f"{paper.distilled:.2f}"] if paper else ["–", "–"]
         rows.append([known, preset.title, preset.dataset, *figures])
     notes = ["baseline and distilled: mIoU in the paper (Zheng et al., Pattern Recognition 161, 2025)", ""]
-    notes += ["methods for --method:"] + [
-        f"  {method:8} " + ("the preset's own losses" if method == OWN_METHOD else load_method(method).title)
-        for method in method_names()
-    ]
+    notes += [f"methods for --method (rmrkd methods tells more): {', '.join(method_names())}"]
     console.show_table("Presets", ["name", "pair", "data set", "baseline", "distilled"], rows, notes)

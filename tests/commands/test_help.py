@@ -15,7 +15,7 @@ from rmrkd_cli.methods import method_names
 from rmrkd_cli.presets import preset_names
 from tests.page import made
 
-COMMANDS = ("train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "data", "doctor")
+COMMANDS = ("train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor")
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
@@ -54,12 +54,17 @@ def ask(folder: Path, *commands: list[str]) -> list[Answer]:
         (["--help"], COMMANDS),
         (["--version"], [f"rmrkd {__version__}"]),
         (["presets"], [*preset_names(), *method_names(), "69.37", "75.72"]),
+        (["methods"], [*method_names(), "stage 4", "logits, head"]),
+        (
+            ["methods", "cirkd-mini-batch"],
+            ["formula", "arXiv 2204.06986", "type cirkd on head", "1 on cityscapes", "auto: "],
+        ),
         (
             ["presets", "psp101-psp18-city"],
             ["# rmrkd train --preset psp101-psp18-city\n", "baseline: 69.37", "distilled: 75.72", "weight: 0.1"],
         ),
     ],
-    ids=["help", "version", "presets", "one preset"],
+    ids=["help", "version", "presets", "methods", "one method", "one preset"],
 )
 def test_answers_without_a_network_library(args: list[str], said: list[str], tmp_path: Path) -> None:
     [answer] = ask(tmp_path, args)
