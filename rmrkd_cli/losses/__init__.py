@@ -2,9 +2,12 @@
 
 from torch import nn
 
+from rmrkd_cli.losses.cwd import CWDLoss
+from rmrkd_cli.losses.dist import DISTLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
+from rmrkd_cli.losses.kd import KDLoss
 from rmrkd_cli.losses.mgd import MGDLoss
 from rmrkd_cli.losses.rmrkd import RMRKDLoss
 
@@ -14,6 +17,9 @@ LOSSES: dict[str, type[nn.Module]] = {
     "dkd": DKDLoss,
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
+    "cwd": CWDLoss,
+    "dist": DISTLoss,
+    "kd": KDLoss,
 }
 
-__all__ = ["LOSSES", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss"]
+__all__ = ["LOSSES", "CWDLoss", "DISTLoss", "DKDLoss", "IDDLoss", "IFVDLoss", "KDLoss", "MGDLoss", "RMRKDLoss"]
