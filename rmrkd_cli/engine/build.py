@@ -25,7 +25,7 @@ from rmrkd_cli.models import (
     shapes_of,
 )
 from rmrkd_cli.schema import Network, Preset
-from rmrkd_cli.values import AUTO
+from rmrkd_cli.values import AUTO, LOGITS
 
 Say = Callable[[str], None]
 
@@ -99,8 +99,8 @@ def build_losses(
 ) -> dict[str, nn.Module]:
     """The preset's losses, each for the channels met where it acts.
 
-    A loss takes of `student_channels`, `teacher_channels` and `num_classes` what its constructor names; channels are
-    tuples where it acts on several maps.
+    A loss takes of `student_channels`, `teacher_channels`, `num_classes` and `on_logits` (whether the map is one of
+    logits) what its constructor names; channels are tuples where it acts on several maps.
     """
     built: dict[str, nn.Module] = {}
     for name, spec in preset.losses.items():
@@ -113,6 +113,7 @@ def build_losses(
             "student_channels": _channels(student, where),
             "teacher_channels": _channels(teacher, where),
             "num_classes": num_classes,
+            "on_logits": where in LOGITS,
         }
         built[name] = _own(spec, given, code) if isinstance(spec, CodeSpec) else _known(spec, given)
     return built

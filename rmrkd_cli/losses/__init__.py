@@ -3,9 +3,12 @@
 from torch import nn
 
 from rmrkd_cli.losses.cirkd import CIRKDLoss
+from rmrkd_cli.losses.cwd import CWDLoss
+from rmrkd_cli.losses.dist import DISTLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
+from rmrkd_cli.losses.kd import KDLoss
 from rmrkd_cli.losses.mgd import MGDLoss
 from rmrkd_cli.losses.rmrkd import RMRKDLoss
 from rmrkd_cli.losses.skd import SKDLoss
@@ -17,7 +20,22 @@ LOSSES: dict[str, type[nn.Module]] = {
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
     "cirkd": CIRKDLoss,
+    "cwd": CWDLoss,
+    "dist": DISTLoss,
+    "kd": KDLoss,
     "skd": SKDLoss,
 }
 
-__all__ = ["LOSSES", "CIRKDLoss", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss", "SKDLoss"]
+__all__ = [
+    "LOSSES",
+    "CIRKDLoss",
+    "CWDLoss",
+    "DISTLoss",
+    "DKDLoss",
+    "IDDLoss",
+    "IFVDLoss",
+    "KDLoss",
+    "MGDLoss",
+    "RMRKDLoss",
+    "SKDLoss",
+]

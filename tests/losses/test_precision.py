@@ -9,7 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.losses import CIRKDLoss, DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, SKDLoss, _winograd, rmrkd
+from rmrkd_cli.losses import (
+    CIRKDLoss,
+    CWDLoss,
+    DISTLoss,
+    DKDLoss,
+    IDDLoss,
+    IFVDLoss,
+    KDLoss,
+    MGDLoss,
+    RMRKDLoss,
+    SKDLoss,
+    _winograd,
+    rmrkd,
+)
 from rmrkd_cli.losses._functional import kl_divergence
 from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 from tests.losses.common import K, error, sample, value_and_grad
@@ -33,8 +46,12 @@ LOSSES: dict[str, Make] = {
     "mgd": lambda s, t, k: _FixedMask(s, t),
     "skd": lambda s, t, k: SKDLoss(s, t),
     "cirkd": lambda s, t, k: CIRKDLoss(s, t),
+    "kd": lambda s, t, k: KDLoss(s),
+    "cwd": lambda s, t, k: CWDLoss(s, t),
+    "cwd on features": lambda s, t, k: CWDLoss(s, t, on_logits=False),
+    "dist": lambda s, t, k: DISTLoss(s),
 }
-NEEDS_EQUAL_CHANNELS = "dkd"
+NEEDS_EQUAL_CHANNELS = ("dkd", "kd", "cwd", "dist")
 each_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -47,7 +64,7 @@ def exact(loss: nn.Module, *inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def channels_of(name: str) -> tuple[int, int]:
-    return (K, K) if name == NEEDS_EQUAL_CHANNELS else (3, 5)
+    return (K, K) if name in NEEDS_EQUAL_CHANNELS else (3, 5)
 
 
 @each_loss
@@ -65,11 +82,13 @@ def test_features_of_extreme_size(name: str, scale: float) -> None:
     student, teacher, labels = sample(3)  # equal channels: beside the bias of an align layer, small features vanish
     inputs = scale * student, scale * teacher, labels
     loss = LOSSES[name](K, K, K)
-    # near-uniform distributions: what is left of DKD is below float32's rounding of a logarithm
-    rounding = 1e-5 if (name, scale) == ("dkd", 1e-4) else 0.0
+    # near-uniform distributions: what is left of a divergence is below float32's rounding of a logarithm, and what is
+    # left of a probability's variation, which DIST divides by, is 500 times its rounding
+    rounding = 1e-5 if scale == 1e-4 and name in ("dkd", "kd", "cwd", "cwd on features") else 0.0
+    relative = 2e-3 if (name, scale) == ("dist", 1e-4) else 1e-4
     for got, want in zip(value_and_grad(loss, *inputs), exact(loss, *inputs), strict=True):
         assert got.isfinite().all()
-        assert (got - want).norm() <= 1e-4 * want.norm() + rounding
+        assert (got - want).norm() <= relative * want.norm() + rounding
 
 
 @each_loss
@@ -124,13 +143,13 @@ def test_everything_ignored_stays_finite(name: str) -> None:
 
 @each_loss
 def test_a_single_class(name: str) -> None:
-    channels = (1, 1) if name == NEEDS_EQUAL_CHANNELS else (3, 5)
+    channels = (1, 1) if name in NEEDS_EQUAL_CHANNELS else (3, 5)
     student, teacher, labels = sample(6, channels)
     loss = LOSSES[name](*channels, 1)
     inputs = student, teacher, labels.clamp_max(0)
     got, want = value_and_grad(loss, *inputs), exact(loss, *inputs)
     assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(got, want, strict=True))
-    assert got[0] > 0 or name == "idd"  # one class has no pairs
+    assert got[0] > 0 or name in ("idd", "kd")  # one class has no pairs, and probability 1
 
 
 @each_loss
@@ -141,7 +160,7 @@ def test_a_feature_that_is_zero_everywhere(name: str) -> None:
     assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd", "skd", "cirkd"])
+@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd", "skd", "cirkd", "kd", "cwd", "cwd on features", "dist"])
 def test_gradients_are_right_numerically(name: str) -> None:
     student, teacher, labels = sample(8, channels_of(name), (2, 3))
     loss = LOSSES[name](*channels_of(name), K).double()
