@@ -3,6 +3,7 @@
 from torch import nn
 
 from rmrkd_cli.losses.cirkd import CIRKDLoss
+from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
@@ -17,7 +18,18 @@ LOSSES: dict[str, type[nn.Module]] = {
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
     "cirkd": CIRKDLoss,
+    "cirkd_memory": CIRKDMemoryLoss,
     "skd": SKDLoss,
 }
 
-__all__ = ["LOSSES", "CIRKDLoss", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss", "SKDLoss"]
+__all__ = [
+    "LOSSES",
+    "CIRKDLoss",
+    "CIRKDMemoryLoss",
+    "DKDLoss",
+    "IDDLoss",
+    "IFVDLoss",
+    "MGDLoss",
+    "RMRKDLoss",
+    "SKDLoss",
+]
