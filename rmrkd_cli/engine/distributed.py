@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli.errors import RmrkdError
 
@@ -77,6 +78,21 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self.talk)
         made: T = box[0]
         return made
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over all workers.
+
+        Buffers that a module lists in `not_broadcast` are the same on every worker by themselves, and are not sent
+        before each forward pass as the others are: a loss's memory has hundreds of megabytes.
+        """
+        if self.size == 1:
+            return model
+        alike = [
+            f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "not_broadcast", ())
+        ]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alike)  # type: ignore[no-untyped-call]
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every worker the first one's batch-norm statistics."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli.atomic import write_text
 from rmrkd_cli.checkpoint import RUN_KIND, STUDENT_KIND
@@ -86,10 +85,7 @@ class Training:
         if self.preset.deterministic:
             make_deterministic(self.built.distiller.student, job.device)
         self.model = self.built.distiller.place(here.device, inference_network)
-        self.wrapped: nn.Module = self.model
-        if here.size > 1:
-            ids = [here.device.index] if here.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(self.model, device_ids=ids)
+        self.wrapped = here.wrap(self.model)
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
         self.state = RunState(self.files, self.model, self.step, self.schedule, here, self.built.sources)
         self.progress = self.state.restore(shown.say, force=job.force)

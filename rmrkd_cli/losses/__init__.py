@@ -3,6 +3,7 @@
 from torch import nn
 
 from rmrkd_cli.losses.cirkd import CIRKDLoss
+from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
 from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.losses.dist import DISTLoss
 from rmrkd_cli.losses.dkd import DKDLoss
@@ -20,6 +21,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
     "cirkd": CIRKDLoss,
+    "cirkd_memory": CIRKDMemoryLoss,
     "cwd": CWDLoss,
     "dist": DISTLoss,
     "kd": KDLoss,
@@ -29,6 +31,7 @@ LOSSES: dict[str, type[nn.Module]] = {
 __all__ = [
     "LOSSES",
     "CIRKDLoss",
+    "CIRKDMemoryLoss",
     "CWDLoss",
     "DISTLoss",
     "DKDLoss",

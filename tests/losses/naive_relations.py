@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmrkd_cli.losses import CIRKDLoss, IFVDLoss, SKDLoss
+from rmrkd_cli.losses import CIRKDLoss, CIRKDMemoryLoss, IFVDLoss, SKDLoss
+from rmrkd_cli.losses._functional import resize_labels
+from rmrkd_cli.losses._memory_bank import MemoryQueue
 
 
 def naive_ifvd(loss: IFVDLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -51,3 +53,42 @@ def naive_cirkd(loss: CIRKDLoss, student: Tensor, teacher: Tensor, labels: Tenso
             divergences = F.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="batchmean")
             total = total + divergences
     return total / len(student) ** 2
+
+
+def naive_cirkd_memory(loss: CIRKDMemoryLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """In training mode the loss's own memory is filled, an image and class after the other."""
+    classes = resize_labels(labels, student, "nearest")
+    ours, theirs = F.normalize(loss.projector(student), dim=1), F.normalize(teacher, dim=1)
+    if loss.training:
+        loss.bank.passes += 1
+        for features, marked in zip(theirs, classes, strict=True):
+            naive_push(loss, features.flatten(1).T, marked.flatten())
+    held = (classes >= 0) & (classes < loss.num_classes)
+    if not held.any():
+        return 0 * ours.sum()
+    total = student.new_zeros(())
+    for vectors, factor in zip(loss.bank.sample(), loss.factors, strict=True):
+        logits, targets = (maps.movedim(1, -1)[held] @ vectors.T / loss.tau for maps in (ours, theirs))
+        total = total + factor * F.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="batchmean")
+    return total
+
+
+def naive_push(loss: CIRKDMemoryLoss, units: Tensor, classes: Tensor) -> None:
+    """One image: (P, C) and (P,)."""
+    for k in range(loss.num_classes):
+        inside = (classes == k).nonzero().flatten()
+        if len(inside):
+            drawn = torch.randperm(len(inside))[: loss.bank.pushed]
+            positions = drawn if loss.bank.released else inside[drawn]
+            naive_enqueue(loss.bank.regions, k, F.normalize(units[inside].mean(0, keepdim=True)))
+            naive_enqueue(loss.bank.pixels, k, units[positions])
+
+
+def naive_enqueue(queue: MemoryQueue, k: int, vectors: Tensor) -> None:
+    size, first, count = queue.vectors.shape[1], int(queue.next_slot[k]), len(vectors)
+    if first + count >= size:
+        queue.vectors[k, size - count :] = vectors
+        queue.next_slot[k] = 0
+    else:
+        queue.vectors[k, first : first + count] = vectors
+        queue.next_slot[k] += count

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.losses import (
     CIRKDLoss,
+    CIRKDMemoryLoss,
     CWDLoss,
     DISTLoss,
     DKDLoss,
@@ -50,6 +51,7 @@ LOSSES: dict[str, Make] = {
     "cwd": lambda s, t, k: CWDLoss(s, t),
     "cwd on features": lambda s, t, k: CWDLoss(s, t, on_logits=False),
     "dist": lambda s, t, k: DISTLoss(s),
+    "cirkd_memory": lambda s, t, k: CIRKDMemoryLoss(s, t, k, pixel_queue=30, region_queue=5).eval(),
 }
 NEEDS_EQUAL_CHANNELS = ("dkd", "kd", "cwd", "dist")
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -116,7 +118,7 @@ def test_other_precisions_give_the_value_of_the_rounded_numbers(name: str, dtype
     assert (grad.dtype, bool(grad.isfinite().all())) == (dtype, True)
 
 
-@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd"])
+@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd", "cirkd_memory"])
 def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_winograd, "_CHANNELS", 1)
     monkeypatch.setattr(_winograd, "_MOST_PADDING", 1e9)
@@ -136,7 +138,7 @@ def test_everything_ignored_stays_finite(name: str) -> None:
     value, grad = value_and_grad(LOSSES[name](*channels_of(name), K), student, teacher, 0 * labels + 255)
     assert value.isfinite()
     assert grad.isfinite().all()
-    if name in ("rmrkd", "idd", "ifvd"):
+    if name in ("rmrkd", "idd", "ifvd", "cirkd_memory"):
         assert not value.any()
         assert not grad.any()
 
@@ -160,7 +162,9 @@ def test_a_feature_that_is_zero_everywhere(name: str) -> None:
     assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["idd", "ifvd", "dkd", "mgd", "skd", "cirkd", "kd", "cwd", "cwd on features", "dist"])
+@pytest.mark.parametrize(
+    "name", ["idd", "ifvd", "dkd", "mgd", "skd", "cirkd", "kd", "cwd", "cwd on features", "dist", "cirkd_memory"]
+)
 def test_gradients_are_right_numerically(name: str) -> None:
     student, teacher, labels = sample(8, channels_of(name), (2, 3))
     loss = LOSSES[name](*channels_of(name), K).double()

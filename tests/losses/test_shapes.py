@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses import CIRKDLoss, DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, SKDLoss
+from rmrkd_cli.losses import CIRKDLoss, CIRKDMemoryLoss, DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss, SKDLoss
 
 LABELLED: list[Callable[[], nn.Module]] = [
     lambda: RMRKDLoss(4, 4, 4),
     lambda: IDDLoss(4, 4, 4),
     lambda: IFVDLoss(4, 4, 4),
     lambda: DKDLoss(4),
+    lambda: CIRKDMemoryLoss(4, 4, 4, pixel_queue=30, region_queue=5),
 ]
 UNLABELLED: list[Callable[[], nn.Module]] = [
     lambda: MGDLoss(4, 4),

@@ -1,0 +1,63 @@
+"""What two processes remember together; `test_memory_ranks.py` runs it in each, with a folder and the rank."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.losses import CIRKDMemoryLoss
+
+K, STEPS = 5, 3
+OPTIONS = {"pixel_queue": 50, "region_queue": 7, "pixel_samples": 100, "region_samples": 20, "pixels_pushed": 4}
+
+
+def make() -> CIRKDMemoryLoss:
+    torch.manual_seed(0)
+    return CIRKDMemoryLoss(3, 4, K, **OPTIONS)
+
+
+def batch(step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Two images: one more class at each step in the first process; all in the second, and none at its second step."""
+    draw = torch.Generator().manual_seed(10 * step + rank)
+    student, teacher = (torch.randn(2, channels, 4, 5, generator=draw) for channels in (3, 4))
+    labels = torch.randint(0, step + 1 if rank == 0 else K, (2, 1, 4, 5), generator=draw)
+    return student, teacher, labels.fill_(255) if (step, rank) == (1, 1) else labels
+
+
+def steps(here: World, loss: CIRKDMemoryLoss, numbers: range) -> list[Tensor]:
+    """Values, under DDP; the processes' own random numbers differ."""
+    wrapped = here.wrap(loss)
+    values = []
+    for step in numbers:
+        torch.manual_seed(100 * here.rank + step)
+        value = wrapped(*batch(step, here.rank))
+        value.backward()
+        values.append(value.detach())
+    return values
+
+
+def main(folder: Path, rank: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    here, loss = World(rank, 2, torch.device("cpu")), make()
+    told: dict[str, Any] = {"values": steps(here, loss, range(STEPS)), "before": copy.deepcopy(loss.state_dict())}
+    told["values"] += steps(here, loss, range(STEPS, STEPS + 1))
+    resumed = make()
+    torch.nn.init.zeros_(resumed.bank.pixels.vectors)
+    resumed.load_state_dict(told["before"])
+    told["again"] = steps(here, resumed, range(STEPS, STEPS + 1))
+    told |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
+    told["gradients"] = [parameter.grad for parameter in loss.parameters()]
+    torch.save(told, folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

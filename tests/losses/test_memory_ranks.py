@@ -1,0 +1,78 @@
+"""The memory of `cirkd_memory` in two processes over gloo."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rmrkd_cli.engine.distributed import World
+from tests.losses import bank_ranks
+from tests.losses.common import error
+
+ROOT = Path(__file__).parents[2]
+Told = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[Told]:
+    """What each process has to tell."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.losses.bank_ranks", str(folder)]
+    both = [subprocess.Popen([*command, str(rank)], cwd=ROOT) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_both_processes_hold_the_same_memory_after_other_classes_in_each(told: list[Told]) -> None:
+    one, two = (each["before"] for each in told)
+    names = [name for name in one if name.startswith("bank.")]
+    assert len(names) == 5
+    for name in names:
+        assert torch.equal(one[name], two[name]), name
+    assert int(one["bank.passes"]) == bank_ranks.STEPS
+
+
+def test_it_is_what_one_process_with_all_images_remembers(told: list[Told]) -> None:
+    alone = bank_ranks.make()
+    for step in range(bank_ranks.STEPS):
+        alone(*(torch.cat(parts) for parts in zip(*(bank_ranks.batch(step, rank) for rank in (0, 1)), strict=True)))
+    want, got = alone.bank, told[0]["before"]
+    assert error(got["bank.regions.vectors"], want.regions.vectors) <= 1e-6
+    for name, queue in (("pixels", want.pixels), ("regions", want.regions)):
+        assert torch.equal(got[f"bank.{name}.next_slot"], queue.next_slot)
+    changed = got["bank.pixels.vectors"] != bank_ranks.make().bank.pixels.vectors
+    assert torch.equal(changed.any(2).sum(1), want.pixels.next_slot)
+
+
+def test_a_resumed_run_goes_on_alike(told: list[Told]) -> None:
+    for each in told:
+        assert torch.equal(each["again"][0], each["values"][-1])
+        for name, value in each["end"].items():
+            assert torch.equal(value, each["resumed"][name]), name
+
+
+def test_every_parameter_learns_also_beside_a_process_that_sees_no_class(told: list[Told]) -> None:
+    assert told[1]["values"][1] == 0 < told[0]["values"][1]
+    for one, two in zip(told[0]["gradients"], told[1]["gradients"], strict=True):
+        assert torch.equal(one, two)
+        assert one.any()
+
+
+def test_the_memory_is_not_sent_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleDict({"student": nn.BatchNorm2d(2), "losses": nn.ModuleDict({"memory": bank_ranks.make()})})
+    met: list[nn.Module] = []
+    monkeypatch.setattr(
+        "rmrkd_cli.engine.distributed.DistributedDataParallel.__init__", lambda self, module, **_: met.append(module)
+    )
+    World(0, 2, torch.device("cpu")).wrap(model)
+    ignored = set(met[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]
+    sent = {name for name, _ in model.named_buffers()} - ignored
+    assert ignored <= {name for name, _ in model.named_buffers()}
+    norms = ("student", "losses.memory.projector.1")
+    assert sent == {f"{x}.{y}" for x in norms for y in ("running_mean", "running_var", "num_batches_tracked")}
