@@ -1,7 +1,11 @@
-"""Distillation losses: `loss(student, teacher, labels) -> scalar`, by name in `LOSSES`."""
+"""Distillation losses: `loss(student, teacher, labels) -> scalar`, by name in `LOSSES`.
+
+A loss that trains a network of its own too returns a mapping, as `Distiller` says.
+"""
 
 from torch import nn
 
+from rmrkd_cli.losses.adversarial import AdversarialLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
@@ -14,6 +18,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "dkd": DKDLoss,
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
+    "adversarial": AdversarialLoss,
 }
 
-__all__ = ["LOSSES", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss"]
+__all__ = ["LOSSES", "AdversarialLoss", "DKDLoss", "IDDLoss", "IFVDLoss", "MGDLoss", "RMRKDLoss"]
