@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
 
 SMALLEST = 64  # positions a side: halved four times they are the 4 that the last convolution needs
@@ -61,7 +63,10 @@ class SelfAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
         query, key, value = (_rows(layer(maps)) for layer in (self.query, self.key, self.value))
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        # under torch's switch as `--deterministic` sets it, the fused kernel only warns that its backward pass is not
+        whole = torch.are_deterministic_algorithms_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if whole else nullcontext():
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return maps + self.gamma * attended.squeeze(1).mT.reshape(maps.shape)
 
 
