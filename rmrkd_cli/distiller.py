@@ -49,7 +49,10 @@ class Distiller(nn.Module):
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
             own: Mapping[str, float] = getattr(loss, "own_weights", {})
-            self.weights |= {f"{name}_{part}": weight for part, weight in own.items()}
+            named = {f"{name}_{part}": weight for part, weight in own.items()}
+            if taken := [key for key in named if key in self.losses]:
+                raise RmrkdError(f"`{taken[0]}` is the name of a part of the loss `{name}`", "name the other otherwise")
+            self.weights |= named
         used = [place for where in self.stages.values() for place in _places(where)]
         self._needs_auxiliary = "aux" in used
         self._teacher: tuple[nn.Module, ...] = ()

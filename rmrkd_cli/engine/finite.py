@@ -21,19 +21,18 @@ MOST_OVERFLOWS = 25  # the same for fp16, whose scale of gradients is halved unt
 _SHOWN = 8
 
 
-def not_finite(named: Mapping[str, Tensor], norm: Tensor | None) -> dict[str, float]:
-    """The losses that are not finite, and `gradient` where only its norm is not; one copy from the device.
+def not_finite(named: Mapping[str, Tensor], *norms: Tensor | None) -> dict[str, float]:
+    """The losses that are not finite, and `gradient` where only a norm is not; one copy from the device.
 
     Args:
         named: Scalars.
-        norm: Of all gradients together; none where a gradient scaler takes care of them.
+        norms: Of all gradients together, and of opponents'; none where a gradient scaler takes care of them.
     """
-    values = [value.detach().float() for value in named.values()]
-    numbers = torch.stack(values if norm is None else [*values, norm.float()]).tolist()
+    values = [value.detach().float() for value in (*named.values(), *norms) if value is not None]
+    numbers = torch.stack(values).tolist()
     wrong = {name: value for name, value in zip(named, numbers, strict=False) if not math.isfinite(value)}
-    if not wrong and norm is not None and not math.isfinite(numbers[-1]):
-        wrong[GRADIENT] = numbers[-1]
-    return wrong
+    spoilt = [value for value in numbers[len(named) :] if not math.isfinite(value)]
+    return {GRADIENT: spoilt[0]} if spoilt and not wrong else wrong
 
 
 def keep_for_replay(

@@ -55,7 +55,7 @@ class Updates:
             The signal that any worker met, 0 for none: all of them stop after the same step.
         """
         self.norm = self.step.gradient_norm()
-        wrong = not_finite(named, self.norm)
+        wrong = not_finite(named, self.norm, self.step.opponent_norm)
         left_out = [message for batch in batches for message in batch.left_out]
         failed, stopped, lost, clock = self.here.largest(
             bool(wrong), stop.signum, len(left_out), self.pace.told(self.here.is_first)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from rmrkd_cli.losses.adversarial import AdversarialLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
 from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
 from rmrkd_cli.losses.cwd import CWDLoss
@@ -20,6 +21,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "dkd": DKDLoss,
     "idd": IDDLoss,
     "ifvd": IFVDLoss,
+    "adversarial": AdversarialLoss,
     "cirkd": CIRKDLoss,
     "cirkd_memory": CIRKDMemoryLoss,
     "cwd": CWDLoss,
@@ -30,6 +32,7 @@ LOSSES: dict[str, type[nn.Module]] = {
 
 __all__ = [
     "LOSSES",
+    "AdversarialLoss",
     "CIRKDLoss",
     "CIRKDMemoryLoss",
     "CWDLoss",

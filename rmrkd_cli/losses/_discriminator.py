@@ -1,0 +1,75 @@
+"""The network that tells a teacher's logits from a student's."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import spectral_norm
+
+SMALLEST = 64  # positions a side: halved four times they are the 4 that the last convolution needs
+_WIDTHS = (64, 128, 256, 512)
+_ATTENDED = (256, 512)
+
+
+class Discriminator(nn.Module):
+    """Scores for maps of logits: the higher, the more they look like the teacher's.
+
+    Source: CIRKD (winycg/CIRKD at dab64db), `utils/sagan.py`: batch norm of the logits, four convolutions under
+    spectral norm that halve the map, self-attention (Zhang et al., "Self-Attention Generative Adversarial Networks",
+    ICML 2019) behind the last two of them, and one without padding that scores. Nothing is normalised by softmax, and
+    the image is not seen.
+
+    Spectral norm is torch's: its vectors take one power iteration at every call in training mode as there, but start
+    from fifteen at construction, not from random ones.
+
+    Args:
+        channels: Of the logits, K.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        stages: list[nn.Module] = []
+        for before, after in pairwise((channels, *_WIDTHS)):
+            stages += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.1, inplace=True)]
+            stages += [SelfAttention(after)] if after in _ATTENDED else []
+        self.stages = nn.Sequential(*stages)
+        self.score = nn.Conv2d(_WIDTHS[-1], 1, 4)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, K, H, W), H and W at least `SMALLEST`, to (B, 1, H', W'), H' = H // 16 - 3."""
+        scores: Tensor = self.score(self.stages(self.norm(logits)))
+        return scores
+
+
+class SelfAttention(nn.Module):
+    """Every position adds a mean of all positions' values, at first with the factor 0.
+
+    Unlike a transformer's, the products of queries and keys are not divided by the root of their width.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        query, key, value = (_rows(layer(maps)) for layer in (self.query, self.key, self.value))
+        # under torch's switch as `--deterministic` sets it, the fused kernel only warns that its backward pass is not
+        whole = torch.are_deterministic_algorithms_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if whole else nullcontext():
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return maps + self.gamma * attended.squeeze(1).mT.reshape(maps.shape)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, 1, P, C): one head."""
+    return maps.flatten(2).mT.unsqueeze(1)
