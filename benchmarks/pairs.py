@@ -48,7 +48,7 @@ def timed_pairs(
     for number in range(1, setting.pairs + 1):
         for side, call in zip(times, (plain, ours), strict=True):
             settle()
-            side.append(_seconds(call, setting))
+            side.append(seconds_of_call(call, setting))
         setting.say(f"  pair {number}/{setting.pairs}: {times[0][-1]:.4g} s and {times[1][-1]:.4g} s")
     return times
 
@@ -76,7 +76,8 @@ def agree(tolerance: float) -> Callable[[Mapping[str, Tensor], Mapping[str, Tens
     return check
 
 
-def _seconds(call: Callable[[], object], setting: Setting) -> float:
+def seconds_of_call(call: Callable[[], object], setting: Setting) -> float:
+    """Repeated for as long as the setting asks; the mean counts."""
     runs, passed = 0, 0.0
     synchronize(setting.device)
     began = time.perf_counter()

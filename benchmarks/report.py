@@ -51,27 +51,28 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _cells(result: Result, row: Row, sign: str) -> tuple[str, ...]:
-    plain, ours = (_amount(statistics.median(side), row.unit) for side in (row.plain, row.ours))
+    plain, ours = (amount(statistics.median(side), row.unit) for side in (row.plain, row.ours))
     goal = "–" if row.goal is None else f"{sign} {row.goal:g}"
     met = {None: "–", True: "yes", False: "**no**"}[row.met]
-    return f"{result.name}: {row.label}", plain, ours, _ratio(row.ratios), goal, met
+    return f"{result.name}: {row.label}", plain, ours, ratio_range(row.ratios), goal, met
 
 
-def _ratio(ratios: Sequence[float]) -> str:
-    middle = _figure(statistics.median(ratios))
+def ratio_range(ratios: Sequence[float]) -> str:
+    """The median, and the lowest and highest in brackets."""
+    middle = figure(statistics.median(ratios))
     if len(ratios) == 1:
         return middle
-    return f"{middle} ({_figure(min(ratios))} – {_figure(max(ratios))})"
+    return f"{middle} ({figure(min(ratios))} – {figure(max(ratios))})"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
     if unit == "B":
         return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
-    return f"{_figure(value)} s" if value >= 1 else f"{_figure(1e3 * value)} ms"
+    return f"{figure(value)} s" if value >= 1 else f"{figure(1e3 * value)} ms"
 
 
 def _paragraph(result: Result) -> str:

@@ -1,0 +1,89 @@
+"""All measures of the methods one after the other; the report is written anew after each."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.methods import losses, steps
+from benchmarks.methods.page import Page
+from benchmarks.methods.runs import BASELINE, Conditions, Outcome, Start, Training, at_equal_iterations, at_equal_time
+from benchmarks.methods.runs import outcome as outcome_of
+from benchmarks.result import Setting
+from benchmarks.store import Store
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.methods import load_method
+from rmrkd_cli.presets import load_preset
+from rmrkd_cli.schema import OWN_METHOD
+
+
+@dataclass
+class Bench:
+    """Attributes: `taken` is date and commit; `command` the command line."""
+
+    conditions: Conditions
+    setting: Setting
+    store: Store
+    output: Path
+    command: str
+    taken: str
+    equal_iterations: dict[str, Outcome] = field(default_factory=dict)
+    equal_time: dict[str, Outcome] = field(default_factory=dict)
+
+    def run(self, start: Start) -> list[str]:
+        """Does what is not done yet; returns what failed, and goes on with the rest."""
+        failed = []
+        steps.measure(self.conditions, self.setting, self.store, self.taken)
+        for training in at_equal_iterations(self.conditions):
+            failed += self._train("equal iterations", [training], self.equal_iterations, start)
+        for name in (BASELINE, *self.conditions.methods):
+            count = steps.iterations(name, self.store, self.conditions.time)
+            if count is not None:
+                trainings = at_equal_time(self.conditions, name, count)
+                failed += self._train(f"equal time, {count} iterations", trainings, self.equal_time, start)
+        for wrong in losses.measure(self._kinds(), self.setting, self.store, self.taken):
+            failed.append(wrong)
+        self._write()
+        return failed
+
+    def costs(self) -> dict[str, float]:
+        """Of a step, relative to the baseline's, of each method that was measured."""
+        found = {name: self.store.results.get(steps.key(name)) for name in self.conditions.methods}
+        return {name: statistics.median(one.rows[0].ratios) for name, one in found.items() if one is not None}
+
+    def _train(self, what: str, trainings: list[Training], into: dict[str, Outcome], start: Start) -> list[str]:
+        for training in trainings:
+            name = f"{training.name}, {what}, seed {', '.join(map(str, training.seeds))}"
+            said = self.conditions.folder / "said" / f"{name.replace(', ', '-').replace(' ', '-')}.txt"
+            try:
+                if training.finished:
+                    continue
+            except RmrkdError as error:
+                self.setting.say(f"{name}: {error.message}")
+                return [name]
+            self.setting.say(name)
+            status = start(training.arguments(), said)
+            if status:
+                self.setting.say(f"  ended with {status}, see {said}")
+                return [name]
+        found = outcome_of(trainings)
+        if found is not None:
+            into[found.name] = found
+        self._write()
+        return []
+
+    def _write(self) -> None:
+        conditions = self.conditions
+        title = load_preset(conditions.preset).title
+        page = Page(
+            conditions.preset, title, self.command, self.taken, conditions.seeds, conditions.time, self.store,
+            self.equal_iterations, self.equal_time,
+        )  # fmt: skip
+        self.output.write_text(page.text(), encoding="utf-8")
+
+    def _kinds(self) -> list[str]:
+        """Types of the losses of all chosen methods."""
+        own = load_preset(self.conditions.preset).losses
+        of_methods = (own if name == OWN_METHOD else load_method(name).losses for name in self.conditions.methods)
+        return sorted({loss.type for each in of_methods for loss in each.values()})

@@ -1,0 +1,38 @@
+"""The cost of a step that each recipe tells, as it was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rmrkd_cli.atomic import write_text
+from rmrkd_cli.methods import preset_dir
+
+_COST = re.compile(r"^  cost:.*\n", re.MULTILINE)
+_BEFORE = re.compile(r"^  source:", re.MULTILINE)
+
+
+def as_told(ratio: float) -> str:
+    """In the report and in recipes alike."""
+    return f"{ratio:.2f}"
+
+
+def write_costs(ratios: Mapping[str, float], folder: Path | None = None) -> list[Path]:
+    """Puts the ratio to the baseline's step into each method's recipe; returns the files that changed.
+
+    Raises:
+        ValueError: For a recipe without a line for its source, before which the cost stands.
+    """
+    changed = []
+    for name, ratio in ratios.items():
+        path = (folder or preset_dir() / "methods") / f"{name}.yaml"
+        before = path.read_text(encoding="utf-8")
+        bare = _COST.sub("", before)
+        if len(_BEFORE.findall(bare)) != 1:
+            raise ValueError(f"{path} has not one line `source:`")
+        after = _BEFORE.sub(f"  cost: {as_told(ratio)}\n  source:", bare)
+        if after != before:
+            write_text(after, path)
+            changed.append(path)
+    return changed

@@ -1,0 +1,190 @@
+"""METHODS.md: what the methods reached, and what they cost."""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.methods import losses, steps
+from benchmarks.methods.costs import as_told
+from benchmarks.methods.runs import BASELINE, TEACHER, Outcome
+from benchmarks.report import amount, ratio_range, table
+from benchmarks.result import Row
+from benchmarks.store import Store
+
+_WIDTH = 116
+_UNKNOWN = "–"
+Cells = list[str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page is made of; whatever is not measured yet is left out.
+
+    Attributes:
+        title: Of the preset.
+        command: That writes it.
+        taken: Date and commit.
+        equal_iterations, equal_time: By role or method.
+    """
+
+    preset: str
+    title: str
+    command: str
+    taken: str
+    seeds: Sequence[int]
+    time: float
+    store: Store
+    equal_iterations: Mapping[str, Outcome]
+    equal_time: Mapping[str, Outcome]
+
+    def text(self) -> str:
+        parts = ["# Methods under the same conditions", *self._introduction()]
+        for title, told, rows in self._tables():
+            if len(rows) > 1:
+                parts += [f"## {title}", _folded(told), table(rows[0], rows[1:])]
+        return "\n\n".join(parts) + "\n"
+
+    def _introduction(self) -> Iterator[str]:
+        yield f"Written by `{self.command}`, {self.taken}."
+        yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
+        yield _folded(
+            f"Preset `{self.preset}` ({self.title}), seeds {', '.join(map(str, self.seeds))}. Every student of a seed "
+            "starts from the same weights and sees the same images in the same order; teacher, schedule and evaluation "
+            "are the same, the losses differ. **How to read it**: networks this small, trained this short and from "
+            f"random weights, {len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables "
+            "show what each method does here and what it costs, and where differences are no larger than the spread "
+            "over seeds they show nothing. They say nothing about Cityscapes or any other data."
+        )
+
+    def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
+        teacher = self.equal_iterations.get(TEACHER)
+        taught = f" The teachers of the seeds have {_list(teacher.miou)}." if teacher else ""
+        yield "Equal iterations", self._told_of_iterations() + taught, self._reached(self.equal_iterations)
+        told = (
+            f"As many iterations as fit into {self.time:g} s of computing by the seconds of a step below, with the "
+            "schedule of that length and the teachers of the first table. The budget is computed, not waited for, so "
+            "that what else the machine does decides nothing."
+        )
+        yield "Equal time", told, self._reached(self.equal_time, with_iterations=True)
+        yield "Seconds of a step", self._told_of_steps(), self._steps()
+        told = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
+        yield "Weights", told, self._weights()
+        yield "Losses against the plain form of their formulas", self._told_of_losses(), self._losses()
+
+    def _told_of_iterations(self) -> str:
+        count = {one.iterations for name, one in self.equal_iterations.items() if name != TEACHER}
+        return (
+            f"mIoU in percent after {' or '.join(map(str, sorted(count)))} iterations, best mean first; sd is the "
+            "standard deviation over the seeds, each difference is to the baseline of the same seed. Seconds of a step "
+            "and their ratio to the baseline's are those of the table below. Memory is the most that the training's "
+            "whole process ever held, libraries, images and evaluation included (on a GPU: what torch allocated)."
+        )
+
+    def _reached(self, found: Mapping[str, Outcome], *, with_iterations: bool = False) -> list[Cells]:
+        base = found.get(BASELINE)
+        ranked = sorted((one for name, one in found.items() if name != TEACHER), key=lambda one: -_middle(one.miou))
+        cost = ["iterations"] if with_iterations else ["s/step", "ratio", "memory"]
+        rows = [["method", "mean", "sd", "- baseline", "by seed", *cost, "mIoU by seed"]]
+        for one in ranked:
+            apart = _apart(one, base) if base is not None and one is not base else []
+            difference = [f"{_middle(apart):+.2f}", _list(apart, "+.2f")] if apart else [_UNKNOWN] * 2
+            cells = [f"`{one.name}`", _mean(one.miou), _spread(one.miou), *difference]
+            rows.append([*cells, *([str(one.iterations)] if with_iterations else self._cost(one)), _list(one.miou)])
+        return rows
+
+    def _cost(self, one: Outcome) -> Cells:
+        seconds, row = steps.seconds(one.name, self.store), self._row(steps.key(one.name))
+        memory = amount(one.peak_memory, "B") if one.peak_memory is not None else _UNKNOWN
+        if seconds is None or row is None:
+            return [_UNKNOWN, _UNKNOWN, memory]
+        return [f"{seconds:.3f}", as_told(statistics.median(row.ratios)), memory]
+
+    def _told_of_steps(self) -> str:
+        row = self._row(steps.key(BASELINE))
+        base = f", {amount(statistics.median(row.ours), 's')}" if row is not None else ""
+        return (
+            "A whole training step on random images, with the preset's networks, batch and crop, beside the "
+            f"baseline's{base}: all methods take their turn in one process before the next round; the ratio is the "
+            f"median over {len(row.ours) if row is not None else 0} round(s), of a method's time to the baseline's in "
+            "the same round. `rmrkd methods` tells these ratios."
+        )
+
+    def _steps(self) -> list[Cells]:
+        names = [one.removeprefix(steps.key("")) for one in self.store.results if one.startswith(steps.key(""))]
+        found = {name: row for name in names if name != BASELINE and (row := self._row(steps.key(name))) is not None}
+        rows = [["step", "ratio", "lowest", "highest", "time"]]
+        for name, row in sorted(found.items(), key=lambda item: statistics.median(item[1].ratios)):
+            ratios = [as_told(pick(row.ratios)) for pick in (statistics.median, min, max)]
+            rows.append([f"cost of `{name}`", *ratios, amount(steps.seconds(name, self.store) or 0.0, "s")])
+        return rows
+
+    def _weights(self) -> list[Cells]:
+        rows = [["method", "loss", "equal iterations", "equal time", "where it comes from"]]
+        for name, one in self.equal_iterations.items():
+            later = self.equal_time.get(name)
+            for loss, weights in one.weights.items():
+                then = _range(later.weights.get(loss, ())) if later is not None else _UNKNOWN
+                rows.append([f"`{name}`", loss, _range(weights), then, one.origins[loss]])
+        return rows
+
+    def _told_of_losses(self) -> str:
+        row = next((row for one in self.store.results if one.startswith("loss ") and (row := self._row(one))), None)
+        return (
+            f"Forward and backward of a loss alone, batch 2, maps of {losses.SIDE}x{losses.SIDE} with "
+            f"{losses.CHANNELS} channels (logits: {losses.CLASSES}) in both networks, labels of that size, default "
+            "options, against a plain one that is written straight from the formula and leaves all of it to autograd. "
+            "Value and gradients of both, of the maps and of all that learns, agree to a relative "
+            f"{losses.TOLERANCE:g} before they are timed in turns in one process; ratios are the median of "
+            f"{len(row.ours) if row is not None else 0} pair(s). Memory is what a pass adds to what was held, each "
+            "side in a process of its own."
+        )
+
+    def _losses(self) -> list[Cells]:
+        rows = [["loss", "plain", "rmrkd", "plain : rmrkd", "plain, memory", "rmrkd, memory", "plain : rmrkd, memory"]]
+        for name, result in sorted(self.store.results.items()):
+            if not name.startswith(losses.key("")):
+                continue
+            cells = [f"`{name.removeprefix(losses.key(''))}`"]
+            for row in result.rows:
+                cells += [amount(statistics.median(side), row.unit) for side in (row.plain, row.ours)]
+                cells.append(ratio_range(row.ratios))
+            rows.append(cells + [_UNKNOWN] * (len(rows[0]) - len(cells)))
+        return rows
+
+    def _row(self, name: str) -> Row | None:
+        found = self.store.results.get(name)
+        return found.rows[0] if found is not None else None
+
+
+def _apart(one: Outcome, base: Outcome) -> list[float]:
+    return [ours - theirs for ours, theirs in zip(one.miou, base.miou, strict=True)]
+
+
+def _middle(values: Sequence[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{_middle(values):.2f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.stdev(values):.2f}" if len(values) > 1 else _UNKNOWN
+
+
+def _list(values: Sequence[float], form: str = ".2f") -> str:
+    return ", ".join(format(value, form) for value in values)
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return _UNKNOWN
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} – {high:g}"
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,180 @@
+"""The trainings that are compared, each a command of its own, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmrkd_cli.curves import LOG
+from rmrkd_cli.engine.plan import Run, plan_of
+from rmrkd_cli.methods import weight_origin
+from rmrkd_cli.presets import load_preset
+from rmrkd_cli.record import read_record
+from rmrkd_cli.schema import OWN_METHOD
+
+ROOT = Path(__file__).parents[2]
+BASELINE, TEACHER = "baseline", "teacher"  # roles, which stand beside the methods
+Start = Callable[[list[str], Path], int]  # arguments of `rmrkd`, a file for what it says; its exit status
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all trainings have in common.
+
+    Attributes:
+        preset: A name or a file.
+        settings: `KEY.PATH=VALUE`, as `--set` takes them.
+        time: Seconds of computing that methods get at equal time.
+        folder: Where everything is kept.
+    """
+
+    preset: str
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    time: float
+    folder: Path
+    device: str
+
+    @property
+    def equal_time_folder(self) -> Path:
+        return self.folder / f"equal-time-{self.time:g}s"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One role or method for some seeds: a command of its own, so that its memory is its own too.
+
+    Attributes:
+        name: "teacher", "baseline", or a method.
+        settings: Beside the common ones.
+    """
+
+    name: str
+    conditions: Conditions
+    folder: Path
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+
+    @property
+    def role(self) -> str:
+        return self.name if self.name in (BASELINE, TEACHER) else "distill"
+
+    @property
+    def _method(self) -> str | None:
+        return self.name if self.role == "distill" and self.name != OWN_METHOD else None
+
+    def runs(self) -> list[Run]:
+        """One for each seed, as the command plans them."""
+        settings = [*self.conditions.settings, *self.settings, f"role={self.role}", f"seed={self.seeds[0]}"]
+        preset = load_preset(self.conditions.preset, method=self._method, overrides=settings)
+        return [run for plan in plan_of(preset, self.folder, self.seeds) for run in plan]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every seed is.
+
+        Raises:
+            RmrkdError: When the folder holds runs of other settings.
+        """
+        runs = self.runs()
+        for run in runs:
+            run.files.check(run.preset, resume=True, fresh=False)
+        return all(run.files.finished for run in runs)
+
+    def arguments(self) -> list[str]:
+        """Of `rmrkd`; what is there already is gone on with."""
+        method = ["--method", self._method] if self._method is not None else []
+        settings = [part for text in (*self.conditions.settings, *self.settings) for part in ("--set", text)]
+        return [
+            "train", "--preset", self.conditions.preset, "--role", self.role, *method,
+            "--seeds", ",".join(map(str, self.seeds)), "--work-dir", str(self.folder),
+            "--device", self.conditions.device, "--resume", *settings,
+        ]  # fmt: skip
+
+
+def at_equal_iterations(conditions: Conditions) -> list[Training]:
+    """Teachers first, where the preset trains its own, then the baseline and the methods."""
+    folder, seeds = conditions.folder / "equal-iterations", conditions.seeds
+    teacher = [TEACHER] if load_preset(conditions.preset).teacher.checkpoint is None else []
+    return [Training(name, conditions, folder, seeds) for name in (*teacher, BASELINE, *conditions.methods)]
+
+
+def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Training]:
+    """One for each seed, taught by the teacher of `at_equal_iterations`."""
+    trainings = at_equal_iterations(conditions)
+    teachers = trainings[0].runs() if trainings[0].name == TEACHER else [None] * len(conditions.seeds)
+    made = []
+    for seed, teacher in zip(conditions.seeds, teachers, strict=True):
+        settings = [f"schedule.iters={iterations}"]
+        if teacher is not None:
+            settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.files.student))}}}")
+        made.append(Training(name, conditions, conditions.equal_time_folder, (seed,), tuple(settings)))
+    return made
+
+
+def start(arguments: list[str], said: Path) -> int:
+    """A process of its own; what it says goes into a file."""
+    said.parent.mkdir(parents=True, exist_ok=True)
+    with said.open("ab") as stream:
+        command = forgetting([sys.executable, "-m", "rmrkd_cli", *arguments])
+        return subprocess.call(command, cwd=ROOT, stdout=stream, stderr=stream)
+
+
+def forgetting(command: Sequence[str]) -> list[str]:
+    """The command as a shell's child.
+
+    Linux lets a process begin with the peak of memory of the one that started it, and this one holds torch.
+    """
+    return ["sh", "-c", '"$@"; exit $?', "sh", *command]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the trainings of one role or method gave, in the order of the seeds.
+
+    Attributes:
+        miou: Percent.
+        peak_memory: Bytes, the most of all seeds; none where no log tells it.
+        weights: Of each distillation loss.
+        origins: In words, of each weight.
+    """
+
+    name: str
+    miou: tuple[float, ...]
+    iterations: int
+    peak_memory: float | None
+    weights: Mapping[str, tuple[float, ...]]
+    origins: Mapping[str, str]
+
+
+def outcome(trainings: Sequence[Training]) -> Outcome | None:
+    """Of trainings of the same name; none until all seeds are finished."""
+    runs = [run for training in trainings for run in training.runs()]
+    if not runs or not all(run.files.finished for run in runs):
+        return None
+    records = [read_record(run.files.result) for run in runs]
+    told: list[dict[str, Any]] = [record.get("training") or {} for record in records]
+    weights = [facts.get("weights") or {} for facts in told]
+    peaks = [peak for run in runs if (peak := _peak_memory(run.files.path / LOG)) is not None]
+    preset = load_preset(str(runs[0].files.config))
+    return Outcome(
+        trainings[0].name,
+        tuple(100 * (record["metrics"]["miou"] or 0.0) for record in records),
+        preset.schedule_for(runs[0].role).iters,
+        max(peaks, default=None),
+        {name: tuple(each[name] for each in weights) for name in weights[0]},
+        {name: weight_origin(preset, name) for name in weights[0]},
+    )
+
+
+def _peak_memory(log: Path) -> float | None:
+    """Of the process, in its last logged step."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    told = [line["peak_memory"] for line in lines if line.get("peak_memory") is not None]
+    return float(told[-1]) if told else None

@@ -1,0 +1,90 @@
+"""Seconds of a training step under every method, beside the baseline's, in turns in one process."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+
+from benchmarks.methods.runs import BASELINE, Conditions
+from benchmarks.networks import random_batch
+from benchmarks.pairs import seconds_of_call
+from benchmarks.result import Result, Row, Setting
+from benchmarks.store import Store
+from rmrkd_cli.data.catalog import dataset_info
+from rmrkd_cli.engine.build import build_distiller
+from rmrkd_cli.engine.inference import inference_network
+from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.engine.weighting import open_weights
+from rmrkd_cli.presets import load_preset
+from rmrkd_cli.schema import OWN_METHOD
+
+Step = Callable[[], object]
+_WARM = 3
+_STILL = ("schedule.lr=1e-9", "schedule.min_lr=0")  # the weights of losses are not training's, and nothing may diverge
+
+
+def key(name: str) -> str:
+    """Under which a method's step is stored."""
+    return f"step {name}"
+
+
+def measure(conditions: Conditions, setting: Setting, store: Store, taken: str) -> None:
+    """Times what the store does not hold yet, with the baseline in every round."""
+    missing = [name for name in (BASELINE, *conditions.methods) if key(name) not in store.results]
+    if not missing:
+        return
+    names = list(dict.fromkeys((BASELINE, *missing)))
+    setting.say(f"seconds a step: {', '.join(names)}")
+    times = rounds([_step(name, conditions, setting) for name in names], setting)
+    for name, own in zip(names, times, strict=True):
+        if name in missing:
+            row = Row("time", "s", times[0], own, bound=True)
+            store.put(Result(key(name), f"a step of {name}", "nothing to compare", [row], taken=taken))
+
+
+def rounds(steps: Sequence[Step], setting: Setting) -> list[list[float]]:
+    """Seconds of each step in every round; all of them take their turn before the next round."""
+    times: list[list[float]] = [[] for _ in steps]
+    for step in steps:
+        for _ in range(1 if setting.quick else _WARM):
+            step()
+    for number in range(1, setting.pairs + 1):
+        for own, step in zip(times, steps, strict=True):
+            own.append(seconds_of_call(step, setting))
+        setting.say(f"  round {number}/{setting.pairs}")
+    return times
+
+
+def seconds(name: str, store: Store) -> float | None:
+    """A step's, as its ratio to the baseline's in the same rounds; none until it was measured.
+
+    The baseline's own seconds are those of its first measurement, so that methods added later fit in.
+    """
+    found, base = (store.results.get(key(each)) for each in (name, BASELINE))
+    if found is None or base is None:
+        return None
+    return statistics.median(found.rows[0].ratios) * statistics.median(base.rows[0].ours)
+
+
+def iterations(name: str, store: Store, time: float) -> int | None:
+    """How many steps fit into so many seconds."""
+    step = seconds(name, store)
+    return None if step is None else max(1, round(time / step))
+
+
+def _step(name: str, conditions: Conditions, setting: Setting) -> Step:
+    """As training sets it up, with random weights; weights of losses that are left to the rule are 1."""
+    role, method = (BASELINE, None) if name == BASELINE else ("distill", None if name == OWN_METHOD else name)
+    preset = load_preset(conditions.preset, method=method, overrides=[*conditions.settings, *_STILL])
+    classes, device = dataset_info(preset).num_classes, torch.device(setting.device)
+    built = build_distiller(preset, role, classes, device=device.type, say=lambda _: None, with_weights=False)
+    model = built.distiller.place(device, inference_network)
+    if role == "distill":
+        model.weights |= dict.fromkeys(open_weights(preset), 1.0)
+    model.train()
+    step = TrainStep(model, model, preset.schedule_for(role), device)
+    batch = random_batch(preset)
+    batch.labels.remainder_(classes)
+    return lambda: step([batch], 0)
