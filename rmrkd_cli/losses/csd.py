@@ -17,7 +17,9 @@ class CSDLoss(nn.Module):
 
     Source: Y. Feng, X. Sun, W. Diao, J. Li, X. Gao, "Double Similarity Distillation for Semantic Image Segmentation",
     IEEE TIP 30, 2021, in the form of CIRKD (`losses/dsd.py` at dab64db). The products are of the order of 1 over the
-    positions, so the value is tiny (about 1e-6) and its weight of 10 does next to nothing. Ignored pixels count.
+    positions, so the value is tiny (about 1e-6) and its weight of 10 does next to nothing. Its gradient is in
+    proportion to how far the student's distributions are from uniform, hence almost none at first: a weight that is
+    computed from the first steps is far too large. Ignored pixels count.
 
     Args:
         num_classes: K, equal to the logits' channels.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import CSDLoss, PSDLoss
+from rmrkd_cli.methods import load_method
 from tests.losses.common import K, error, sample, value_and_grad
 from tests.losses.naive import error_of, naive_csd, naive_psd
 
@@ -191,3 +192,12 @@ def test_csd_in_bfloat16_and_autocast_is_the_float32_value_of_the_rounded_number
     with torch.autocast("cpu", torch.bfloat16):
         value = CSDLoss(K)(student, teacher, labels)
     assert (value.dtype, value) == (torch.float32, CSDLoss(K)(student.float(), teacher.float(), labels))
+
+
+def test_csd_has_hardly_any_gradient_on_a_student_that_is_near_uniform() -> None:
+    """As a new student is; so its recipe gives a weight for every data set, and leaves none to the rule."""
+    student, teacher, labels = sample()
+    _, later = value_and_grad(CSDLoss(K), student, teacher, labels)
+    _, first = value_and_grad(CSDLoss(K), 1e-3 * student, teacher, labels)
+    assert first.norm() <= 1e-2 * later.norm()
+    assert load_method("dsd").losses["csd"].weight == 10
