@@ -12,6 +12,7 @@ from rmrkd_cli.loss_schema import CodeSpec, LossSpec
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.methods import load_method, method_names, weight_origin
 from rmrkd_cli.presets import load_preset
+from tests.cli import rmrkd
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "METHODS.md"
 every_method = pytest.mark.parametrize("name", method_names())
@@ -88,3 +89,32 @@ def test_the_origin_of_a_weight_is_told(preset: str, method: str, loss: str, tol
 def test_the_name_of_before_still_works() -> None:
     old, new = (load_preset("demo", method=name) for name in ("dkd", "dkd-region"))
     assert (old, old.method) == (new, "dkd-region")
+
+
+def test_all_of_a_recipe_is_told() -> None:
+    told, about = " ".join(rmrkd("methods", "dkd").stdout.split()), load_method("dkd-region").about
+    assert about is not None
+    for text in (about.matches, about.formula, about.source, *(f"- {trap}" for trap in about.traps)):
+        assert " ".join(text.split()) in told
+    assert "--method dkd-region" in told
+    assert "type dkd on logits; tau: 4.0, target_weight: 4.0, non_target_weight: 4.0" in told
+
+
+def test_a_recipe_that_tells_nothing_of_itself_is_listed_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "plain.yaml").write_text("losses: {a: {type: kd, weight: 3}, b: {type: cwd, stage: head}}")
+    (tmp_path / "methods" / "rmrkd.yaml").write_text("losses: {mgd: {type: mgd}}")
+    monkeypatch.setattr("rmrkd_cli.methods.preset_dir", lambda: tmp_path)
+    listed, shown = rmrkd("methods").stdout, rmrkd("methods", "plain").stdout
+    assert re.search(r"plain +logits, head +–", listed)
+    assert "3 on every data set" in shown
+    assert "type cwd on head" in shown
+    assert "auto: the weight that gives the loss" in " ".join(shown.split())
+
+
+def test_lines_to_copy_fit_a_narrow_terminal() -> None:
+    commands = [line for line in rmrkd("methods").stdout.splitlines() if line.startswith("rmrkd ")]
+    assert len(commands) == 3
+    assert all(len(line.rstrip()) <= 80 for line in commands)

@@ -30,7 +30,8 @@ def methods_command(
     notes = [
         "step: seconds of a training step relative to the baseline's, on demo's networks on a CPU", "",
         "rmrkd methods NAME tells all about one",
-        "rmrkd train --preset PRESET --method NAME trains with one, --method FILE.py:CLASS with a class of yours",
+        "rmrkd train --preset PRESET --method NAME trains with one",
+        "rmrkd train --preset PRESET --method FILE.py:CLASS with a class of yours",
     ]  # fmt: skip
     console.show_table("Methods", ["name", "method", "acts on", "step"], rows, notes)
 
@@ -69,7 +70,10 @@ def _weights(recipe: MethodRecipe, name: str) -> str:
     known, fixed = recipe.weights.get(name), recipe.losses[name]
     if "weight" in fixed.model_fields_set and fixed.weight != AUTO:
         return f"{fixed.weight:g} on every data set"
-    rule = f"{AUTO}: the gradient norm of cross-entropy on the student's last stage at the start (--dry-run shows it)"
+    rule = (
+        f"{AUTO}: the weight that gives the loss the gradient norm of cross-entropy on the student's last stage at the "
+        "start; --dry-run shows it"
+    )
     if known is None:
         return rule
     by_weight: dict[float, list[str]] = {}

@@ -136,6 +136,7 @@ CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp1
 CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must hold
     "train --preset psp101-psp18-cty": ("psp101-psp18-cty", "did you mean `psp101-psp18-city`?"),
     "presets nothing-like-it": ("nothing-like-it", "demo"),
+    "methods cirdk": ("`cirdk`", "did you mean `cirkd`?"), "methods ../mgd": ("../mgd", "did you mean `mgd`?"),
     "train --preset no/such.yaml": ("no/such.yaml", "does not exist"),
     "presets list.yaml": ("list.yaml", "must be a mapping"), "presets cut.yaml": ("cut.yaml", "is not YAML"),
     f"{CITY} --role studnet": ("role", "studnet", "distill"),
@@ -270,7 +271,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     f"{CITY} --gpus 0": ("`--gpus 0`", "greater than or equal to 1"), f"{CITY} --gpus x": ("`--gpus x`", "integer"),
     f"{CITY} --gpus {10**30}": ("--gpus", "1024"), f"{CITY} --seed {2**40}": ("seed", str(2**40)),
     f"{CITY} --nodes 2 --rdzv-endpoint h:99999": ("`h:99999`", "HOST:PORT"), "transfer a": ("`OUT` is missing",),
-    "transfer a b c": ("(c)", "rmrkd transfer --help"), "presets a b": ("(b)",),
+    "transfer a b c": ("(c)", "rmrkd transfer --help"), "presets a b": ("(b)",), "methods a b": ("(b)",),
     "eval --max-images=0": ("--max-images 0",),
     "-x": ("`-x`",), "eval plain.pth --scales 1e999": ("1e999", "0.05 to 8"), "eval plain.pth --scales nan": ("nan",),
     f"eval plain.pth --scales {','.join('1' * 99)}": ("1 to 32 numbers",),
