@@ -83,6 +83,11 @@ def _source_weight(recipe: MethodRecipe, name: str, dataset: object) -> float | 
     return known.values.get(dataset) if known is not None else None  # type: ignore[call-overload]
 
 
+def _is_fixed(recipe: MethodRecipe, name: str) -> bool:
+    """Whether a recipe gives a loss one weight for all data sets."""
+    return "weight" in recipe.losses[name].model_fields_set
+
+
 def weight_origin(preset: Preset, name: str) -> str:
     """Where the weight of one of a preset's losses comes from, in words."""
     weight = preset.losses[name].weight
@@ -90,6 +95,8 @@ def weight_origin(preset: Preset, name: str) -> str:
         return "by the rule of equal gradients"
     if preset.method in method_names() and preset.method != OWN_METHOD:
         recipe = load_method(preset.method)
+        if name in recipe.losses and _is_fixed(recipe, name) and recipe.losses[name].weight == weight:
+            return "the recipe's on every data set"
         if name in recipe.weights and _source_weight(recipe, name, preset.dataset) == weight:
             return f"its source's for {preset.dataset}: {recipe.weights[name].source}"
     return "as the preset says"

@@ -76,6 +76,7 @@ def test_the_parts_of_rmrkd_stay_as_they_are_in_a_released_preset() -> None:
         ("psp101-psp18-city", "cross-similarity", "rmrkd", "as the preset says"),
         ("psp101-psp18-city", "rmrkd", "mgd", "as the preset says"),
         ("demo", "mgd", "mgd", "by the rule of equal gradients"),
+        ("demo", "dsd", "csd", "the recipe's on every data set"),
         ("psp101-psp18-city", "idd", "idd", "by the rule of equal gradients"),
     ],
 )

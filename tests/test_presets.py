@@ -119,8 +119,10 @@ def test_redundant_keys_would_be_seen() -> None:
     assert sorted(redundant(preset)) == ["losses.mgd.stage", "schedule.power", "seed"]
 
 
-@pytest.mark.parametrize("method", method_names())
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [*((name, "rmrkd") for name in preset_names()), *(("demo", method) for method in method_names())],
+)
 def test_a_resolved_preset_reads_back_equal(name: str, method: str, tmp_path: Path) -> None:
     preset = load_preset(name, method=method, overrides=["schedule.lr=3.0e-05", "student.overrides.norm_cfg.eps=null"])
     file = write(to_yaml(preset, "rmrkd train"), tmp_path / "config.yaml")

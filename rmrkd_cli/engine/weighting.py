@@ -48,6 +48,8 @@ def balanced_weights(
     Raises:
         RunError: When a loss has no gradient, or one that is not finite.
     """
+    if not names:
+        return {}
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=here.device)
     mixed = schedule.amp == "bf16"  # fp16 would need its gradients scaled
     with _restored(model):

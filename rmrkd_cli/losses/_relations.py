@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 Compared = tuple[Tensor, Tensor | None]  # a value and its gradient
 SHORTEST = 1e-12  # F.normalize's lower bound of a length
-_BLOCK = 1 << 21  # values of a matrix of pairs that are made at once: 8 MiB
+_CPU_BLOCK = 1 << 20  # values of a matrix of pairs that are made at once: near a core's cache,
+_GPU_BLOCK = 1 << 22  # and worth a kernel's launch
 
 
 def rows_of(maps: Tensor) -> Tensor:
@@ -38,9 +39,9 @@ def through_lengths(gradient: Tensor, units: Tensor, lengths: Tensor) -> Tensor:
     return gradient.div_(lengths.clamp_min(SHORTEST)).masked_fill_(lengths <= SHORTEST, 0)
 
 
-def blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+def blocks(rows: int, columns: int, device: torch.device) -> Iterator[tuple[int, int]]:
     """First and last row (exclusive) of blocks that cover a matrix."""
-    step = max(1, _BLOCK // columns)
+    step = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // columns)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 

@@ -87,9 +87,14 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inverse_lengths(features: Tensor) -> Tensor:
     """(B, C, P) to (B, 1, P)."""
+    return lengths_of(features).clamp_min_(_SHORTEST).reciprocal_()
+
+
+def lengths_of(features: Tensor) -> Tensor:
+    """Euclidean length of each position's vector: (B, C, P) to (B, 1, P)."""
     if features.device.type != "cpu" or features.stride(1) == 1:
         lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     else:  # on CPUs torch's norm over a strided dimension is ten times slower than reading it
         blocks = torch.split(features, _BLOCK, dim=1)
         lengths = torch.stack([(block * block).sum(1, keepdim=True) for block in blocks]).sum(0).sqrt_()
-    return lengths.clamp_min_(_SHORTEST).reciprocal_()
+    return lengths

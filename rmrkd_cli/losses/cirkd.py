@@ -57,7 +57,7 @@ class CIRKDLoss(nn.Module):
         count = images * positions
         gradient = torch.zeros_like(ours) if wanted else None
         total = ours.new_zeros(())
-        for start, stop in blocks(count, count):
+        for start, stop in blocks(count, count, ours.device):
             shape = (stop - start, images, positions)
             logits, targets = (
                 (units[start:stop] / self.tau @ units.mT).view(shape) for units in (ours, theirs)

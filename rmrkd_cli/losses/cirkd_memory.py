@@ -113,7 +113,7 @@ class CIRKDMemoryLoss(nn.Module):
         gradient = torch.zeros_like(student) if wanted else None
         total = student.new_zeros(())
         scale = 1 / max(1, len(held))
-        for start, stop in blocks(len(held), sum(len(vectors) for vectors, _ in kinds)):
+        for start, stop in blocks(len(held), sum(len(vectors) for vectors, _ in kinds), student.device):
             anchors = held[start:stop]
             (ours, lengths), theirs = unit_rows(student[anchors]), teacher[anchors]
             slopes = torch.zeros_like(ours)

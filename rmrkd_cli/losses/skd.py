@@ -75,7 +75,7 @@ class SKDLoss(nn.Module):
         images, nodes, _ = ours.shape
         gradient = torch.zeros_like(ours) if wanted else None
         total = ours.new_zeros(())
-        for start, stop in blocks(nodes, images * nodes):
+        for start, stop in blocks(nodes, images * nodes, ours.device):
             rows, rest = ours[:, start:stop], ours[:, start:]
             apart = rows @ rest.mT
             apart.baddbmm_(theirs[:, start:stop], theirs[:, start:].mT, alpha=-1)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.losses import CWDLoss, DISTLoss, KDLoss
+from rmrkd_cli.losses import ATLoss, CSDLoss, CWDLoss, DISTLoss, FitNetLoss, KDLoss, PKDLoss, PSDLoss
 from tests.losses.common import error
 
 Naive = Callable[..., Tensor]
+Maps = Tensor | tuple[Tensor, ...]
 
 
 def naive_kd(loss: KDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -51,14 +52,70 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
 
 
-def error_of(loss: nn.Module, naive: Naive, *inputs: Tensor) -> float:
-    """The largest relative error of value and gradients, of the student's map and of what learns, against float64."""
-    student, teacher, *labels = inputs
+def naive_at(loss: ATLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    total = student.new_zeros(())
+    for s, t in zip(student, teacher, strict=True):
+        total = total + (_attention(s) - _attention(t)).square().mean()
+    return total / len(student)
+
+
+def _attention(features: Tensor) -> Tensor:
+    """(C, H, W) to (P,)."""
+    return F.normalize(features.pow(2).mean(0).flatten(), dim=0)
+
+
+def naive_fitnet(loss: FitNetLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    aligned = torch.einsum("dc,bchw->bdhw", loss.align.weight[:, :, 0, 0], student)
+    return (aligned - teacher).pow(2).mean()
+
+
+def naive_pkd(loss: PKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Every channel in its turn."""
+    total = student.new_zeros(())
+    for s, t in zip(loss.align(student).transpose(0, 1), teacher.transpose(0, 1), strict=True):
+        ours, theirs = ((x - x.mean()) / (x.std() + 1e-6) for x in (s, t))
+        total = total + 0.5 * (ours - theirs).pow(2).mean()
+    return total / teacher.shape[1]
+
+
+def naive_psd(
+    loss: PSDLoss, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], labels: Tensor | None = None
+) -> Tensor:
+    """Every image and pair of maps of one size in its turn."""
+    total, images, count = student[0].new_zeros(()), len(student[0]), len(student)
+    for b in range(images):
+        for n in range(count):
+            for m in range(n + 1, count):
+                ours, theirs = (
+                    F.normalize(_attention(maps[m][b]) - _attention(maps[n][b]), dim=0) for maps in (student, teacher)
+                )
+                total = total + (ours - theirs).pow(2).mean()
+    return total / (images * count * (count - 1) / 2)
+
+
+def naive_csd(loss: CSDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    total = student.new_zeros(())
+    for s, t in zip(student, teacher, strict=True):
+        products = []
+        for logits in (s, t):
+            rows = F.avg_pool2d(logits[None], 2, ceil_mode=True)[0].flatten(1)
+            q = F.softmax(rows / loss.tau, 1)
+            products.append(torch.stack([(q[i] * q[j]).sum() for i in range(len(q)) for j in range(len(q))]))
+        total = total + (products[0] - products[1]).pow(2).mean()
+    return total / len(student)
+
+
+def error_of(loss: nn.Module, naive: Naive, student: Maps, teacher: Maps, *labels: Tensor) -> float:
+    """The largest relative error of value and gradients, of the student's maps and of what learns, against float64."""
     results = []
     for compute, dtype in ((loss, torch.float32), (lambda *maps: naive(loss, *maps), torch.float64)):
         loss.to(dtype)
-        leaf = student.to(dtype).requires_grad_()
-        value = compute(leaf, teacher.to(dtype), *labels)
-        results.append([value.detach(), *torch.autograd.grad(value, (leaf, *loss.parameters()))])
+        ours, theirs = (
+            [x.to(dtype) for x in (maps if isinstance(maps, tuple) else [maps])] for maps in (student, teacher)
+        )
+        leaves = [x.clone().requires_grad_() for x in ours]
+        several = isinstance(student, tuple)
+        value = compute(*((tuple(x) if several else x[0]) for x in (leaves, theirs)), *labels)
+        results.append([value.detach(), *torch.autograd.grad(value, [*leaves, *loss.parameters()])])
     loss.float()
     return max(error(got, want) for got, want in zip(*results, strict=True))

@@ -28,7 +28,7 @@ def test_equals_the_loop_over_pairs(
     tau: float, pool: int, channels: tuple[int, int], size: tuple[int, int], batch: int, block: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(_relations, "_BLOCK", block)
+    monkeypatch.setattr(_relations, "_CPU_BLOCK", block)
     student, teacher, _ = (torch.cat([x, -x])[:batch] for x in sample(1, channels, size))
     loss = CIRKDLoss(*channels, tau=tau, pool=pool)
     leaf = student.double().requires_grad_()

@@ -52,7 +52,7 @@ def test_equals_the_whole_matrices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """While training too: where all of the memory is met, the order in which pixels came does not matter."""
-    monkeypatch.setattr(_relations, "_BLOCK", block)
+    monkeypatch.setattr(_relations, "_CPU_BLOCK", block)
     student, teacher, labels = sample(1, channels, size)
     loss = make(channels, **(WHOLE if training else {}), **options).train(training)
     plain = copy.deepcopy(loss).double()

@@ -37,7 +37,7 @@ def test_equals_the_whole_matrices(
     options: dict[str, Any], channels: tuple[int, int], size: tuple[int, int], block: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(_relations, "_BLOCK", block)
+    monkeypatch.setattr(_relations, "_CPU_BLOCK", block)
     student, teacher, labels = sample(1, channels, size)
     loss = SKDLoss(*channels, **options)
     value, grad = value_and_grad(loss, student, teacher, labels)
