@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="the report (default: benchmarks/METHODS.md; in the work directory where the preset is another or changed)",
+        help="the report (default: benchmarks/METHODS.md; for another preset or settings in the work directory)",
     )
     parser.add_argument("--write-costs", action="store_true", help="put the cost of a step into each method's recipe")
     parser.add_argument("--quick", action="store_true", help="two methods, one seed, two steps: shows that it runs")
