@@ -28,8 +28,8 @@ def student(preset: Preset) -> nn.Module:
 
 def test_shapes_are_those_of_the_stages(student: nn.Module) -> None:
     shapes = shapes_of(student)
-    assert shapes.channels == {1: 8, 2: 16, 3: 32, 4: 64, "logits": 11}
-    assert shapes.strides == {1: 4, 2: 8, 3: 8, 4: 8, "logits": 8}
+    assert shapes.channels == {1: 8, 2: 16, 3: 32, 4: 64, "head": 8, "logits": 11, "aux": 11}
+    assert shapes.strides == {1: 4, 2: 8, 3: 8, 4: 8, "head": 8, "logits": 8, "aux": 8}
 
 
 def test_unknown_configs_and_wrong_overrides_are_named() -> None:
@@ -163,10 +163,11 @@ def test_teacher_logits_of_another_size_are_resized(student: nn.Module) -> None:
     from rmrkd_cli.distiller import _resize_like
 
     logits, like = torch.randn(2, 11, 12, 12), torch.zeros(2, 11, 6, 6)
-    assert _resize_like(logits, like).shape == like.shape
-    assert _resize_like(logits, logits) is logits
+    assert _resize_like(logits, like, "logits").shape == like.shape
+    assert _resize_like(logits, like, 4) is logits  # backbones agree by themselves
+    assert _resize_like(logits, logits, "logits") is logits
     assert torch.allclose(
-        _resize_like(torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 2, 2, 2)), torch.full((1, 2, 2, 2), 3.0)
+        _resize_like(torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 2, 2, 2), "head"), torch.full((1, 2, 2, 2), 3.0)
     )
 
 
