@@ -43,7 +43,7 @@ class Guarded:
         built = build_distiller(preset, role, _CLASSES, device=device.type, say=lambda _: None, with_weights=False)
         self.model = built.distiller.place(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
-        self.state = RunState(RunDir(folder), self.model, self.step, self.schedule, self.here)
+        self.state = RunState(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
         self.batch = random_batch(preset)
         self.batch.labels.remainder_(_CLASSES)
         self.progress = Progress()

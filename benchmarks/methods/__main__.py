@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _bench(given, methods, folder.absolute(), arguments)
     except RmrkdError as error:
         parser.error(error.message)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on")
+        return 130
 
 
 def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, arguments: Sequence[str]) -> int:
@@ -56,7 +59,9 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     setting = Setting(1 if given.quick else given.rounds, given.quick, device, _say)
     output = given.output or (REPORT if preset == PRESET and not settings else folder / REPORT.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
-    bench = Bench(conditions, setting, Store(folder / "measured.json", describe(device)), output, command, moment())
+    what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
+    store = Store(folder / "measured.json", {**describe(device), "networks": what})
+    bench = Bench(conditions, setting, store, output, command, moment())
     failed = bench.run(start)
     if given.write_costs:
         write_costs(bench.costs())
@@ -97,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="the report (default: benchmarks/METHODS.md; for another preset or settings in the work directory)",
+        help="the report (default: benchmarks/METHODS.md; of another or changed preset, in the work directory)",
     )
     parser.add_argument("--write-costs", action="store_true", help="put the cost of a step into each method's recipe")
     parser.add_argument("--quick", action="store_true", help="two methods, one seed, two steps: shows that it runs")

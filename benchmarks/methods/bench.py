@@ -75,9 +75,8 @@ class Bench:
 
     def _write(self) -> None:
         conditions = self.conditions
-        title = load_preset(conditions.preset).title
         page = Page(
-            conditions.preset, title, self.command, self.taken, conditions.seeds, conditions.time, self.store,
+            load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
             self.equal_iterations, self.equal_time,
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")

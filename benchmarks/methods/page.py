@@ -13,6 +13,7 @@ from benchmarks.methods.runs import BASELINE, TEACHER, Outcome
 from benchmarks.report import amount, ratio_range, table
 from benchmarks.result import Row
 from benchmarks.store import Store
+from rmrkd_cli.schema import Preset
 
 _WIDTH = 116
 _UNKNOWN = "–"
@@ -24,14 +25,12 @@ class Page:
     """What the page is made of; whatever is not measured yet is left out.
 
     Attributes:
-        title: Of the preset.
         command: That writes it.
         taken: Date and commit.
         equal_iterations, equal_time: By role or method.
     """
 
-    preset: str
-    title: str
+    preset: Preset
     command: str
     taken: str
     seeds: Sequence[int]
@@ -50,13 +49,14 @@ class Page:
     def _introduction(self) -> Iterator[str]:
         yield f"Written by `{self.command}`, {self.taken}."
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
+        seeds = ", ".join(map(str, self.seeds))
         yield _folded(
-            f"Preset `{self.preset}` ({self.title}), seeds {', '.join(map(str, self.seeds))}. Every student of a seed "
-            "starts from the same weights and sees the same images in the same order; teacher, schedule and evaluation "
-            "are the same, the losses differ. **How to read it**: networks this small, trained this short and from "
-            f"random weights, {len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables "
-            "show what each method does here and what it costs, and where differences are no larger than the spread "
-            "over seeds they show nothing. They say nothing about Cityscapes or any other data."
+            f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Students of a seed start from the "
+            "same weights and see the same images in the same order; teacher, schedule and evaluation are the same, "
+            "the losses differ. **How to read it**: networks this small, trained this short and from random weights, "
+            f"{len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables show what each "
+            "method does here and what it costs, and where differences are no larger than the spread over seeds they "
+            "show nothing. They say nothing about Cityscapes or any other data."
         )
 
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
