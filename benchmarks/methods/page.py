@@ -51,8 +51,8 @@ class Page:
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
         seeds = ", ".join(map(str, self.seeds))
         yield _folded(
-            f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Every student of a seed starts from the "
-            "same weights and sees the same images in the same order; teacher, schedule and evaluation are the same, "
+            f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Students of a seed start from the "
+            "same weights and see the same images in the same order; teacher, schedule and evaluation are the same, "
             "the losses differ. **How to read it**: networks this small, trained this short and from random weights, "
             f"{len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables show what each "
             "method does here and what it costs, and where differences are no larger than the spread over seeds they "
