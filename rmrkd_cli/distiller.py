@@ -120,7 +120,7 @@ class Distiller(nn.Module):
         if self._teacher:
             theirs = self._teacher_maps(images)
             for name, loss in self.losses.items():
-                named |= _named(name, loss(*self._pair(ours, theirs, self.stages[name]), labels))
+                named |= self._named(name, loss(*self._pair(ours, theirs, self.stages[name]), labels))
         return named, ours
 
     def total(self, named: Mapping[str, Tensor]) -> Tensor:
@@ -136,6 +136,23 @@ class Distiller(nn.Module):
             maps["aux"] = auxiliary_heads(teacher)[-1](features)
         return maps
 
+    def _named(self, name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A loss's scalars, by the names they are logged under."""
+        parts = value if isinstance(value, Mapping) else {"": value}
+        for part in parts.values():
+            if not isinstance(part, Tensor) or part.dim() != 0:
+                is_tensor = isinstance(part, Tensor)
+                shown = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
+                raise RmrkdError(f"loss `{name}` gave {shown}, it must give a scalar tensor")
+        named = {f"{name}_{part}" if part else name: each for part, each in parts.items()}
+        expected = {name, *(f"{name}_{part}" for part in getattr(self.losses[name], "own_weights", {}))}
+        if set(named) != expected:
+            given = ", ".join(f"`{part}`" for part in parts)
+            raise RmrkdError(
+                f'loss `{name}` gave {given or "nothing"}, it must give "" and what its `own_weights` name'
+            )
+        return named
+
     @staticmethod
     def _pair(ours: Mapping[Place, Tensor], theirs: Mapping[Place, Tensor], where: Where) -> tuple[Any, Any]:
         """The student's map and the teacher's, or tuples of them."""
@@ -146,18 +163,6 @@ class Distiller(nn.Module):
 
 def _places(where: Where) -> tuple[Place, ...]:
     return where if isinstance(where, tuple) else (where,)
-
-
-def _named(name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A loss's scalars, by the names they are logged under."""
-    parts = value.values() if isinstance(value, Mapping) else [value]
-    wrong = next((part for part in parts if not isinstance(part, Tensor) or part.dim() != 0), None)
-    if wrong is not None:
-        shown = f"a tensor of shape {tuple(wrong.shape)}" if isinstance(wrong, Tensor) else f"a {type(wrong).__name__}"
-        raise RmrkdError(f"loss `{name}` gave {shown}, it must give a scalar tensor")
-    if isinstance(value, Tensor):
-        return {name: value}
-    return {f"{name}_{part}" if part else name: each for part, each in value.items()}
 
 
 def _head_loss(head: Any, logits: Tensor, labels: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
         got = value.get("type") if kind == "union_tag_invalid" and isinstance(value, dict) else value
         got = cut(str(got))
         return f"{dotted}: `{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
+    if kind == "union_tag_not_found":
+        return f"{dotted}: {_untyped(value)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = re.sub(r"\b10{12,}\b", lambda found: f"{float(found[0]):g}", message.replace("Input should", "must"))
     message = f"{dotted}: {message[0].lower()}{message[1:]}"
@@ -81,6 +83,14 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
         return message
     quote = " (put it in quotes where it is meant as text)" if kind == "string_type" and _is_scalar(value) else ""
     return f"{message}, got {shown(value)}{quote}"
+
+
+def _untyped(loss: object) -> str:
+    if not isinstance(loss, dict):
+        return f"must be a mapping with a `type`, got {shown(loss)}"
+    return (
+        f"its `type` must be a name, got {shown(loss['type'])}" if "type" in loss else "`type` is required, not given"
+    )
 
 
 def _is_scalar(value: object) -> bool:

@@ -47,9 +47,15 @@ def _own_home(value: str) -> str:
 
 
 def _one_of(value: object, allowed: tuple[int | str, ...]) -> Any:
-    if isinstance(value, bool) or value not in allowed:
+    if not isinstance(value, (int, str)) or isinstance(value, bool) or value not in allowed:
         raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
     return value
+
+
+def _maps(values: list[Any]) -> list[Any]:
+    if repeated := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise ValueError(f"must name each map once, not `{repeated[0]}` twice")
+    return values
 
 
 def _map_or_maps(value: object) -> Any:
@@ -57,7 +63,7 @@ def _map_or_maps(value: object) -> Any:
         return _one_of(value, MAPS)
     if not 2 <= len(value) <= len(MAPS):
         raise ValueError(f"must be one map, or a list of 2 to {len(MAPS)}")
-    return [_one_of(part, MAPS) for part in value]
+    return _maps([_one_of(part, MAPS) for part in value])
 
 
 def _loss_weight(value: object) -> Any:
@@ -122,7 +128,7 @@ LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
 MAPS = (*STAGES, "head", *LOGITS)  # `head`: what the decode head's classifier takes
 Map = Annotated[int | str, PlainValidator(lambda value: _one_of(value, MAPS))]
 LogitsMap = Annotated[str, PlainValidator(lambda value: _one_of(value, LOGITS))]
-Maps = Annotated[list[Map], Field(min_length=2, max_length=len(MAPS))]
+Maps = Annotated[list[Map], Field(min_length=2, max_length=len(MAPS)), AfterValidator(_maps)]
 MapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_map_or_maps)]
 Choice2 = Annotated[int, PlainValidator(lambda value: _one_of(value, (1, 2)))]
 CodeName = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text), AfterValidator(_code_name)]

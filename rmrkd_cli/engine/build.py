@@ -103,8 +103,9 @@ def build_losses(
     logits) what its constructor names; channels are tuples where it acts on several maps.
     """
     built: dict[str, nn.Module] = {}
+    taken = nn.ModuleDict()
     for name, spec in preset.losses.items():
-        if hasattr(nn.ModuleDict, name):
+        if hasattr(taken, name):
             raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
         where = where_of(spec)
         for place in where if isinstance(where, tuple) else (where,):
@@ -129,7 +130,8 @@ def _own(spec: CodeSpec, given: dict[str, Any], code: Sequence[str]) -> nn.Modul
     file = spec.type.rpartition(":")[0]
     try:
         made = cls(**_taken(cls, given), **spec.options)
-    except Exception as error:
+        made.state_dict()  # fails where `super().__init__()` was left out
+    except (Exception, SystemExit) as error:
         options = ", ".join(f"`{key}`" for key in spec.options) or "no options"
         told = own_code.told(error, file)
         raise RmrkdError(f"`{spec.type}` cannot be made with {options}: {told}") from error

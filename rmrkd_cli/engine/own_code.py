@@ -72,7 +72,7 @@ def _run(file: str) -> types.ModuleType:
     sys.modules[name] = module  # where pickles and dataclasses look
     try:
         exec(compile(text, path, "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise RmrkdError(f"`{file}` cannot be run: {told(error, file)}") from error
     return module
@@ -83,15 +83,25 @@ def guarded(loss: nn.Module, file: str) -> nn.Module:
     forward = loss.forward
 
     def run(*inputs: Any) -> Any:
+        before = _versions(inputs)
         try:
-            return forward(*inputs)
+            value = forward(*inputs)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(f"`{file}` failed: {told(error, file)}", f"mend it, or leave it out: {_SHAPES}") from error
+        if _versions(inputs) != before:
+            raise RunError(f"`{file}` changes its inputs in place, which the networks and other losses need", _SHAPES)
+        return value
 
     loss.forward = run
     return loss
+
+
+def _versions(inputs: Sequence[Any]) -> list[int]:
+    """How often each tensor was written to."""
+    tensors = [part for each in inputs for part in (each if isinstance(each, tuple) else (each,))]
+    return [tensor._version for tensor in tensors]
 
 
 def told(error: BaseException, file: str) -> str:

@@ -68,7 +68,7 @@ def balanced_weights(
 def _norms(loss: Tensor, plain: Tensor, maps: Mapping[Place, Tensor]) -> Tensor:
     """Of the gradients of a loss and of cross-entropy on the deepest stage that the loss reaches."""
     for stage in reversed(STAGES):
-        if stage in maps:
+        if stage in maps and loss.requires_grad:
             ours, theirs = (
                 torch.autograd.grad(value, maps[stage], retain_graph=True, allow_unused=True)[0]
                 for value in (loss, plain)

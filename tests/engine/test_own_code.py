@@ -49,6 +49,46 @@ class Vector(nn.Module):
         return student.mean((1, 2, 3))
 
 
+class Constant(nn.Module):
+    def forward(self, student, teacher, labels):
+        return teacher.mean()
+
+
+class Parts(nn.Module):
+    def forward(self, student, teacher, labels):
+        return {"": student.mean(), "other": student.mean()}
+
+
+class Unready(nn.Module):
+    def __init__(self):
+        pass
+
+
+class Leaves(nn.Module):
+    def __init__(self):
+        raise SystemExit(0)
+
+
+class LeavesLater(nn.Module):
+    def forward(self, student, teacher, labels):
+        raise SystemExit(0)
+
+
+class InPlace(nn.Module):
+    def forward(self, student, teacher, labels):
+        return student.mul_(0.5).mean()
+
+
+class Labels(nn.Module):
+    def forward(self, student, teacher, labels):
+        labels.fill_(255)
+        return student.mean()
+
+
+class training(nn.Module):
+    pass
+
+
 def function():
     pass
 """
@@ -100,6 +140,14 @@ def test_it_may_take_several_maps(tiny: Path, file: Path) -> None:
         ("function", "must be a class derived from `torch.nn.Module`"),
         ("Fails", "ValueError: no such map (line 26)"),
         ("Vector", "gave a tensor of shape (2,), it must give a scalar tensor"),
+        ("Constant", "no weight can be computed for loss `Constant`: its gradient at the start has the norm 0"),
+        ("Parts", 'gave ``, `other`, it must give "" and what its `own_weights` name'),
+        ("Unready", "cannot be made with no options: AttributeError"),
+        ("Leaves", "cannot be made with no options: SystemExit: 0"),
+        ("LeavesLater", "failed: SystemExit: 0"),
+        ("InPlace", "changes its inputs in place"),
+        ("Labels", "changes its inputs in place"),
+        ("training", "a loss cannot be called `training`"),
     ],
 )
 def test_what_is_wrong_with_it_is_told(tiny: Path, file: Path, name: str, told: str) -> None:
@@ -107,7 +155,13 @@ def test_what_is_wrong_with_it_is_told(tiny: Path, file: Path, name: str, told: 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("import nothing_of_the_kind", "(line 1)"), ("a = (", "SyntaxError"), ("\0", "")]
+    ("text", "told"),
+    [
+        ("import nothing_of_the_kind", "(line 1)"),
+        ("a = (", "SyntaxError"),
+        ("\0", ""),
+        ("import sys\nsys.exit(3)", "SystemExit: 3 (line 2)"),
+    ],
 )
 def test_a_file_that_cannot_run_is_told(tiny: Path, tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "broken.py"
