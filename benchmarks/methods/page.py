@@ -137,7 +137,8 @@ class Page:
             f"{losses.CHANNELS} channels (logits: {losses.CLASSES}) in both networks, labels of that size, default "
             "options, against a plain one that is written straight from the formula and leaves all of it to autograd. "
             "Value and gradients of both, of the maps and of all that learns, agree to a relative "
-            f"{losses.TOLERANCE:g} (mgd: {losses.ACROSS_KINKS['mgd']:g}, for its ReLU) before they are timed in turns in one process; ratios are the median of "
+            f"{losses.TOLERANCE:g} (mgd, with a ReLU within: {losses.ACROSS_KINKS['mgd']:g}) before they are timed in "
+            "turns in one process; ratios are the median of "
             f"{len(row.ours) if row is not None else 0} pair(s). Memory is what a pass adds to what was held, each "
             "side in a process of its own."
         )
