@@ -79,11 +79,14 @@ class World:
         made: T = box[0]
         return made
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, *, unused: bool = False) -> nn.Module:
         """The model with its gradients averaged over all workers.
 
         Buffers that a module lists in `not_broadcast` are the same on every worker by themselves, and are not sent
         before each forward pass as the others are: a loss's memory has hundreds of megabytes.
+
+        Args:
+            unused: Look in every step for parameters that had no part in it, which DDP takes for an error otherwise.
         """
         if self.size == 1:
             return model
@@ -92,7 +95,7 @@ class World:
         ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alike)  # type: ignore[no-untyped-call]
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids)
+        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every worker the first one's batch-norm statistics."""

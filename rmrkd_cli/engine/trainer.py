@@ -85,7 +85,7 @@ class Training:
         if self.preset.deterministic:
             make_deterministic(self.built.distiller.student, job.device)
         self.model = self.built.distiller.place(here.device, inference_network)
-        self.wrapped = here.wrap(self.model)
+        self.wrapped = here.wrap(self.model, unused="code" in self.built.sources)  # whose layers may idle
         self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
         self.state = RunState(self.files, self.model, self.step, self.schedule, here, self.built.sources)
         self.progress = self.state.restore(shown.say, force=job.force)

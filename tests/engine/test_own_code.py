@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from rmrkd_cli.checkpoint import read_checkpoint
 from rmrkd_cli.commands.train import train
 from rmrkd_cli.engine.cluster import Cluster
+from rmrkd_cli.engine.distributed import World
 from rmrkd_cli.engine.own_code import load_class
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets import load_preset
@@ -195,3 +198,17 @@ def test_it_trains_and_is_the_same_when_resumed(tiny: Path, file: Path, tmp_path
         train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)
     file.write_text(CODE)
     assert train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)[0]["metrics"] == record["metrics"]
+
+
+def test_ddp_lets_a_layer_have_no_part_in_the_loss(tmp_path: Path) -> None:
+    """Of a group of one process: DDP looks at parameters alike, and refused the second step."""
+    layers = nn.ModuleDict({"used": nn.Linear(2, 1), "idle": nn.Linear(2, 1)})
+    layers.forward = lambda x: layers["used"](x).sum()  # type: ignore[method-assign]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        wrapped = World(0, 2, torch.device("cpu")).wrap(layers, unused=True)
+        for _ in range(2):
+            wrapped(torch.ones(1, 2)).backward()
+    finally:
+        dist.destroy_process_group()
+    assert [float(layers["used"].bias.grad), layers["idle"].bias.grad] == [2.0, None]
