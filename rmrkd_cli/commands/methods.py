@@ -28,7 +28,7 @@ def methods_command(
     recipes = {known: load_method(known) for known in method_names()}
     rows = [[known, recipe.title, _places(recipe), _cost(recipe)] for known, recipe in recipes.items()]
     notes = [
-        "step: seconds of a training step relative to the baseline's, on demo's networks on a CPU", "",
+        "step: seconds relative to the baseline's, on demo's networks on a CPU", "",
         "rmrkd methods NAME tells all about one",
         "rmrkd train --preset PRESET --method NAME trains with one",
         "rmrkd train --preset PRESET --method FILE.py:CLASS with a class of yours",
