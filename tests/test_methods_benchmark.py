@@ -68,6 +68,7 @@ def test_all_of_it_runs_and_goes_on_where_it_ended(
     assert command.main([*given, "--output", str(page)]) == 0
     assert not started
     assert page.read_text() == second
+    assert "Tiny sizes" in second
     check_page(second, folder)
 
 

@@ -77,7 +77,7 @@ class Bench:
         conditions = self.conditions
         page = Page(
             load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
-            self.equal_iterations, self.equal_time,
+            self.equal_iterations, self.equal_time, self.setting.quick,
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")
 

@@ -38,6 +38,7 @@ class Page:
     store: Store
     equal_iterations: Mapping[str, Outcome]
     equal_time: Mapping[str, Outcome]
+    quick: bool = False
 
     def text(self) -> str:
         parts = ["# Methods under the same conditions", *self._introduction()]
@@ -48,6 +49,8 @@ class Page:
 
     def _introduction(self) -> Iterator[str]:
         yield f"Written by `{self.command}`, {self.taken}."
+        if self.quick:
+            yield "**Tiny sizes: this shows that all of it runs, and nothing else.**"
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
         seeds = ", ".join(map(str, self.seeds))
         yield _folded(
