@@ -117,7 +117,7 @@ def train(
 
     plans = plan_of(preset, work_dir, seeds)
     runs = [run for plan in plans for run in plan]
-    left = _left(plans, cluster, resume=resume, fresh=fresh, force=force)
+    left = _left(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
     with _checked(preset, left, device, cluster) or nullcontext() as kept, ExitStack() as held:
         if cluster.is_first:
             for run in left:
@@ -137,12 +137,16 @@ def train(
     return [read_record(run.files.result) for run in runs] if cluster.is_first else []
 
 
-def _left(plans: list[list[Run]], cluster: Cluster, *, resume: bool, fresh: bool, force: bool) -> list[Run]:
+def _left(
+    plans: list[list[Run]], cluster: Cluster, *, code: Sequence[str], resume: bool, fresh: bool, force: bool
+) -> list[Run]:
     """The runs that are still to be trained.
 
     Raises:
         RmrkdError: When any of them cannot be.
     """
+    from rmrkd_cli.checkpoint import read_checkpoint
+    from rmrkd_cli.engine.own_code import check_same_code, hashes
     from rmrkd_cli.engine.plan import check_comparable
 
     if cluster.is_first:
@@ -150,6 +154,9 @@ def _left(plans: list[list[Run]], cluster: Cluster, *, resume: bool, fresh: bool
             run.files.check(run.preset, resume=resume, fresh=fresh, force=force)
             if resume and not run.files.finished:
                 run.files.checkpoints.probe()
+            if resume and run.files.finished and run.role == "distill":
+                written = read_checkpoint(run.files.student, lazy=True)
+                check_same_code(written.meta, hashes(run.preset, code), run.files.path)
     left = [[run for run in plan if not (resume and run.files.finished)] for plan in plans]
     if cluster.is_first:
         for plan, unfinished in zip(plans, left, strict=True):

@@ -19,7 +19,7 @@ Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 RESAMPLES = 4000
-FEWEST_IMAGES = 10  # that hold a class, or all together: below, resamples hardly differ and an interval would be a lie
+FEWEST_IMAGES = 10  # that hold a class, and on which networks differ: of fewer, many resamples draw hardly any
 _SMALLEST_ERROR = 1e-7  # of a ratio: below, networks are the same and what is left is rounding
 _BLOCK = 1 << 24  # numbers of one block of resamples
 
@@ -53,7 +53,8 @@ def paired_intervals(
         level: How often it shall hold the truth.
 
     Returns:
-        (classes + 1, 2): low and high, -1..1; NaN where too few images hold the class, or none differs.
+        (classes + 1, 2): low and high, -1..1; NaN where fewer than `FEWEST_IMAGES` hold the class, or tell the
+        networks apart: a resample that misses all of those has no standard error to be measured in.
     """
     images, _, classes = base[0].shape
     networks = _Networks.of(base, to)
@@ -70,7 +71,14 @@ def paired_intervals(
     away[~np.isfinite(away)] = np.nan  # the class is not in the resample
     interval = np.full((classes + 1, 2), np.nan)
     holding = np.append((base[0][:, 1] > 0).sum(0), images)
-    known = (holding >= FEWEST_IMAGES) & np.isfinite(value) & (error > _SMALLEST_ERROR) & (~np.isnan(away)).any(0)
+    telling = networks.telling()
+    known = (
+        (holding >= FEWEST_IMAGES)
+        & (telling >= FEWEST_IMAGES)
+        & np.isfinite(value)
+        & (error > _SMALLEST_ERROR)
+        & (~np.isnan(away)).any(0)
+    )
     if known.any():
         high, low = np.nanquantile(away[:, known], [(1 + level) / 2, (1 - level) / 2], axis=0)
         interval[known, 0] = value[known] - high * error[known]
@@ -105,6 +113,11 @@ class _Networks(NamedTuple):
         scale = np.maximum(union.sum(1).max(0), 1.0)
         signs = np.array([-1 / len(base)] * len(base) + [1 / len(to)] * len(to))
         return cls(hit / scale, union / scale, signs)
+
+    def telling(self) -> NDArray[np.int64]:
+        """On how many images networks differ, (classes + 1,): in each class, and in any."""
+        differ = ((self.hit != self.hit[:1]) | (self.union != self.union[:1])).any(0)
+        return np.append(differ.sum(0), differ.any(1).sum())
 
     def difference(self, times: Values) -> _Drawn:
         """Of resamples that hold each image so many times, (resamples, images)."""

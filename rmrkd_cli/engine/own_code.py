@@ -6,7 +6,7 @@ import hashlib
 import sys
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,28 @@ def hashes(preset: Preset, allowed: Sequence[str]) -> dict[str, str]:
     check_named(preset, allowed)
     files = {spec.type.rpartition(":")[0] for spec in preset.losses.values() if is_code(spec.type)}
     return {file: hashlib.sha256(_text(file)).hexdigest() for file in sorted(files)}
+
+
+def check_same_code(meta: Mapping[str, Any], now: Mapping[str, str], run: Path) -> None:
+    """Raises RmrkdError where a run was trained with other code than its losses are made of now.
+
+    Args:
+        meta: Of one of its checkpoints.
+        now: As from `hashes`.
+    """
+    sources = meta.get("sources")
+    before = sources.get("code") if isinstance(sources, dict) else None
+    if (before or {}) != dict(now):
+        raise RmrkdError(
+            f"`{run}` was trained with other code: {_told_code(before)} there, {_told_code(now)} now",
+            "give the same file, or --fresh to start again",
+        )
+
+
+def _told_code(files: object) -> str:
+    if not isinstance(files, Mapping) or not files:
+        return "none"
+    return ", ".join(f"`{file}` {str(digest)[:12]}…" for file, digest in files.items())
 
 
 def load_class(kind: str, allowed: Sequence[str]) -> type[nn.Module]:

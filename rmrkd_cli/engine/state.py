@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from rmrkd_cli.checkpoint import Checkpoint, load_into, read_checkpoint
 from rmrkd_cli.distiller import Distiller
 from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.engine.own_code import check_same_code
 from rmrkd_cli.engine.progress import Progress
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.step import TrainStep
@@ -76,7 +77,7 @@ class RunState:
                 )
             saved = read_checkpoint(found, verified=True)
             self._check_teacher(saved)
-            self._check_code(saved)
+            check_same_code(saved.meta, self.code, self.files.path)
             changed = self._changed(saved, force=force)
             progress = _progress(saved, self.schedule)
             load_into(self.model, saved.state, str(found))
@@ -140,17 +141,6 @@ class RunState:
                 "give the same file with --teacher-checkpoint, or --fresh to start again",
             )
 
-    def _check_code(self, saved: Checkpoint) -> None:
-        """Losses of one's own must be what they were."""
-        sources = saved.meta.get("sources")
-        before = sources.get("code") if isinstance(sources, dict) else None
-        if (before or {}) != self.code:
-            raise RmrkdError(
-                f"`{self.files.path}` was trained with other code: {_told_code(before)} there, "
-                f"{_told_code(self.code)} now",
-                "give the same file, or --fresh to start again",
-            )
-
     def _changed(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
         """What differs, as name → (before, now); refused unless forced."""
         now = self.batches()
@@ -179,12 +169,6 @@ def _progress(saved: Checkpoint, schedule: Schedule) -> Progress:
     if not (0 <= progress.seconds < math.inf and 0 <= progress.evaluated_at <= schedule.iters):
         raise _unusable(saved.path, f"it says that it was trained for {progress.seconds} seconds")
     return progress
-
-
-def _told_code(files: Any) -> str:
-    if not isinstance(files, dict) or not files:
-        return "none"
-    return ", ".join(f"`{file}` {str(digest)[:12]}…" for file, digest in files.items())
 
 
 def _unusable(path: Path, why: str) -> RmrkdError:

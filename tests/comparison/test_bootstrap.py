@@ -95,6 +95,20 @@ def test_exchanged_sides_mirror_the_interval_and_copies_change_nothing() -> None
     np.testing.assert_allclose(forth, paired_intervals([base] * 3, [to] * 2, resamples=300), atol=1e-9)
 
 
+def test_there_is_no_interval_where_few_images_tell_the_networks_apart() -> None:
+    """Many resamples would draw none of them, and have no standard error to be measured in."""
+    base = drawn_pair(np.random.default_rng(3), 80, 3)[0]
+    for changed, known in ((4, False), (FEWEST_IMAGES, True)):
+        to = base.copy()
+        to[:changed, 0, 0] = (to[:changed, 0, 0] * 0.9).astype(np.int64)
+        interval = paired_intervals([base], [to])
+        assert np.isfinite(interval[[0, -1]]).all() == known
+        assert np.isnan(interval[1:-1]).all()
+        if known:
+            assert (interval[0] > -1).all()
+            assert (interval[0] < 0.05).all()
+
+
 def test_there_is_no_interval_where_nothing_differs_or_few_images_hold_the_class() -> None:
     base, to = drawn_pair(np.random.default_rng(5), 120, 4)
     assert np.isnan(paired_intervals([base], [base.copy()])).all()

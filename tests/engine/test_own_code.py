@@ -192,8 +192,10 @@ def test_it_trains_and_is_the_same_when_resumed(tiny: Path, file: Path, tmp_path
     assert list(read_checkpoint(place / "last.pth").meta["sources"]["code"]) == [str(file)]
     assert "losses.Difference.layer.weight" in torch.load(place / "last.pth", weights_only=True)["state_dict"]
     assert not [key for key in torch.load(place / "student.pth", weights_only=True)["state_dict"] if "layer" in key[:9]]
-    (place / "result.json").unlink()
     file.write_text(CODE.replace("square", "abs"))
+    with pytest.raises(RmrkdError, match="was trained with other code"):  # finished: its result is not this code's
+        train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)
+    (place / "result.json").unlink()
     with pytest.raises(RmrkdError, match="was trained with other code"):
         train(preset, work_dir, "cpu", Cluster(), code=code, resume=True)
     file.write_text(CODE)
