@@ -79,20 +79,21 @@ def _losses(
     model: Distiller, preset: Preset, info: DatasetInfo, kind: str, batches: list[Batch], code: Sequence[str]
 ) -> Iterator[str]:
     """A line a loss; gives the model the weights that are left to the rule."""
-    names, note = open_weights(preset), ""
+    names, note, missing = open_weights(preset), "", ""
     if names:
         missing = missing_here(preset)
         model.weights |= (
             _computed(model, batches, names, preset, kind) if missing else _trained(preset, info, names, kind, code)
         )
-        told = f"here on random images and networks, for want of {missing}: training computes its own"
+        told = f"training computes its own, which may be many times another: {missing} would be needed here"
         note = f"  rule: {RULE}; " + (told if missing else "as training computes it")
     for name, loss in model.losses.items():
         count = sum(parameter.numel() for parameter in loss.parameters())
         spec = preset.losses[name]
         where = ", ".join(map(str, spec.stage)) if isinstance(spec.stage, list) else str(spec.stage)
         where = f"stage {where}" if where.isdigit() else where
-        origin = f"weight {model.weights[name]:g} ({weight_origin(preset, name)})"
+        guess = "on random images and networks, " if missing and name in names else ""
+        origin = f"weight {model.weights[name]:g} ({guess}{weight_origin(preset, name)})"
         yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, {where}, {origin}"
     if note:
         yield note
