@@ -187,6 +187,11 @@ def is_code(kind: str) -> bool:
     return ".py:" in kind
 
 
+def code_file(kind: str) -> str:
+    """The file of such a type."""
+    return kind.rpartition(":")[0]
+
+
 LossSpec = Annotated[
     Annotated[RMRKDSpec, Tag("rmrkd")]
     | Annotated[MGDSpec, Tag("mgd")]

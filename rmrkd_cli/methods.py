@@ -83,9 +83,10 @@ def _source_weight(recipe: MethodRecipe, name: str, dataset: object) -> float | 
     return known.values.get(dataset) if known is not None else None  # type: ignore[call-overload]
 
 
-def _is_fixed(recipe: MethodRecipe, name: str) -> bool:
+def is_fixed(recipe: MethodRecipe, name: str) -> bool:
     """Whether a recipe gives a loss one weight for all data sets."""
-    return "weight" in recipe.losses[name].model_fields_set
+    loss = recipe.losses[name]
+    return "weight" in loss.model_fields_set and loss.weight != AUTO
 
 
 def weight_origin(preset: Preset, name: str) -> str:
@@ -95,7 +96,7 @@ def weight_origin(preset: Preset, name: str) -> str:
         return "by the rule of equal gradients"
     if preset.method in method_names() and preset.method != OWN_METHOD:
         recipe = load_method(preset.method)
-        if name in recipe.losses and _is_fixed(recipe, name) and recipe.losses[name].weight == weight:
+        if name in recipe.losses and is_fixed(recipe, name) and recipe.losses[name].weight == weight:
             return "the recipe's on every data set"
         if name in recipe.weights and _source_weight(recipe, name, preset.dataset) == weight:
             return f"its source's for {preset.dataset}: {recipe.weights[name].source}"

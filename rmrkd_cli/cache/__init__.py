@@ -37,8 +37,12 @@ def sha256_of(path: Path) -> str:
 
 def cached(url: str) -> Path | None:
     """The file of an address, where it was fetched before."""
-    target = cache_dir() / "checkpoints" / file_name(url)
+    target = _place_of(url)
     return target if target.is_file() else None
+
+
+def _place_of(url: str) -> Path:
+    return cache_dir() / "checkpoints" / file_name(url)
 
 
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
@@ -57,7 +61,7 @@ def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str 
         RmrkdError: When there is no network (with the address, and where the file may be put), or on a wrong hash.
         RunError: When the cache cannot be written, or the disk has no room.
     """
-    target = cache_dir() / "checkpoints" / file_name(url)
+    target = _place_of(url)
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
         raise RmrkdError(f"`{sha256}` is not a SHA-256: 64 hexadecimal digits, or the first 8 or more of them")
     try:

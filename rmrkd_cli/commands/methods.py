@@ -65,11 +65,12 @@ def _described(loss: LossSpec) -> str:
 
 
 def _weights(recipe: MethodRecipe, name: str) -> str:
+    from rmrkd_cli.methods import is_fixed
     from rmrkd_cli.values import AUTO
 
-    known, fixed = recipe.weights.get(name), recipe.losses[name]
-    if "weight" in fixed.model_fields_set and fixed.weight != AUTO:
-        return f"{fixed.weight:g} on every data set"
+    known = recipe.weights.get(name)
+    if is_fixed(recipe, name):
+        return f"{recipe.losses[name].weight:g} on every data set"
     rule = (
         f"{AUTO}: the weight that gives the loss the gradient norm of cross-entropy on the student's last stage at the "
         "start; --dry-run shows it"

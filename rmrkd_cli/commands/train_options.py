@@ -224,9 +224,9 @@ def other_teacher(preset: str, file: str | None) -> list[str]:
 
 def code_of(method: str | None, files: list[str] | None) -> tuple[str, ...]:
     """The Python files that the command line names."""
-    from rmrkd_cli.loss_schema import is_code
+    from rmrkd_cli.loss_schema import code_file, is_code
 
-    own = [method.rpartition(":")[0]] if method is not None and is_code(method) else []
+    own = [code_file(method)] if method is not None and is_code(method) else []
     return (*own, *(files or []))
 
 

@@ -14,7 +14,7 @@ from rmrkd_cli.distiller import Distiller, Where
 from rmrkd_cli.engine import own_code
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.feature_maps import Place
-from rmrkd_cli.loss_schema import CodeSpec, LossSpec
+from rmrkd_cli.loss_schema import CodeSpec, LossSpec, code_file
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.models import (
     Shapes,
@@ -127,7 +127,7 @@ def _known(spec: LossSpec, given: dict[str, Any]) -> nn.Module:
 
 def _own(spec: CodeSpec, given: dict[str, Any], code: Sequence[str]) -> nn.Module:
     cls = own_code.load_class(spec.type, code)
-    file = spec.type.rpartition(":")[0]
+    file = code_file(spec.type)
     try:
         made = cls(**_taken(cls, given), **spec.options)
         made.state_dict()  # fails where `super().__init__()` was left out

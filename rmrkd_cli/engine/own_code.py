@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
-from rmrkd_cli.loss_schema import is_code
+from rmrkd_cli.loss_schema import code_file, is_code
 from rmrkd_cli.schema import Preset
 
 _MOST_BYTES = 1 << 20
@@ -26,7 +26,7 @@ def check_named(preset: Preset, allowed: Sequence[str]) -> None:
     """Raises RmrkdError for a loss whose file the command line does not name, without looking into the file."""
     for name, spec in preset.losses.items():
         if is_code(spec.type) and not _is_named(spec.type, allowed):
-            file = spec.type.rpartition(":")[0]
+            file = code_file(spec.type)
             raise RmrkdError(
                 f"loss `{name}` is code in `{file}`, which runs only where the command names that file",
                 f"read it, and add --code {file}",
@@ -36,7 +36,7 @@ def check_named(preset: Preset, allowed: Sequence[str]) -> None:
 def hashes(preset: Preset, allowed: Sequence[str]) -> dict[str, str]:
     """File → SHA-256 of the code a preset's losses are made of."""
     check_named(preset, allowed)
-    files = {spec.type.rpartition(":")[0] for spec in preset.losses.values() if is_code(spec.type)}
+    files = {code_file(spec.type) for spec in preset.losses.values() if is_code(spec.type)}
     return {file: hashlib.sha256(_text(file)).hexdigest() for file in sorted(files)}
 
 
@@ -148,7 +148,7 @@ def _text(file: str) -> bytes:
 
 
 def _is_named(kind: str, allowed: Sequence[str]) -> bool:
-    file = Path(kind.rpartition(":")[0]).resolve()
+    file = Path(code_file(kind)).resolve()
     return any(Path(named).resolve() == file for named in allowed)
 
 
