@@ -23,12 +23,25 @@ def main() -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except ModuleNotFoundError as error:
+        code = _explain(error)
     ignore_stops()
     end_children()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # a pipe that nobody reads any more
             stream.flush()
     os._exit(code)
+
+
+def _explain(error: ModuleNotFoundError) -> int:
+    """Print what is not installed, and return the exit code; the package that prints errors may be missing too."""
+    from rmrkd_cli.installation.requirements import explain_missing_module
+
+    explained = explain_missing_module(error)
+    if explained is None:
+        raise error
+    print(f"error: {explained.message}\n\nhint: {explained.hint}", file=sys.stderr)
+    return explained.exit_code
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rmrkd_cli.commands.methods import methods_command
 from rmrkd_cli.commands.plot import plot_command
 from rmrkd_cli.commands.predict import predict_command
 from rmrkd_cli.commands.presets import presets_command
+from rmrkd_cli.commands.setup import setup_command
 from rmrkd_cli.commands.train import train_command
 from rmrkd_cli.commands.transfer import transfer_command
 from rmrkd_cli.commands.usage import check_arguments, cut, explain, is_usage_error
@@ -47,6 +48,7 @@ app.command("presets")(presets_command)
 app.command("methods")(methods_command)
 app.add_typer(data_app, name="data")
 app.command("doctor")(doctor_command)
+app.command("setup")(setup_command)
 
 
 def _version(wanted: bool) -> None:

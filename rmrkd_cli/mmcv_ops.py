@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rmrkd_cli.installation.mmseg import require_mmseg
+
 # Said at every start, and nothing a user could act on.
 _NOISE = (
     "On January 1, 2023, MMCV will release",
@@ -27,7 +29,12 @@ _NOISE = (
 
 
 def make_mmseg_importable() -> None:
-    """Registers the stand-in, unless the compiled ops are there. Call it before the first import of mmseg."""
+    """Register the stand-in, unless the compiled ops are there. Call it before the first import of mmseg.
+
+    Raises:
+        RmrkdError: When mmsegmentation or mmcv-full is not installed, or in a version that does not work here.
+    """
+    require_mmseg()
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # says on every CPU that CUDA is missing

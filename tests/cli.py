@@ -8,10 +8,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from unittest.mock import patch
 
+import typer
 from typer.testing import CliRunner
 
 from rmrkd_cli.app import app, main
 from rmrkd_cli.errors import RmrkdError
+
+# Typer would build all commands anew for every call.
+COMMAND = typer.main.get_command(app)
 
 
 @dataclass
@@ -37,7 +41,12 @@ def run_main(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
     """What a user meets: exit code, stdout and stderr of `rmrkd …`; any exception that escapes is raised."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="") for _ in range(2)]
     code: object = 0
-    with patch.object(sys, "argv", ["rmrkd", *arguments]), redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+    with (
+        patch.object(sys, "argv", ["rmrkd", *arguments]),
+        patch("rmrkd_cli.app.app", COMMAND),
+        redirect_stdout(streams[0]),
+        redirect_stderr(streams[1]),
+    ):
         try:
             main()
         except SystemExit as end:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import HOW_TO_INSTALL, may_be_left_out
 
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
@@ -44,6 +47,26 @@ schedule:
 """
 
 
+NO_BROWSER = "no Chromium on PATH"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests in a browser where there is none, unless one is required."""
+    if may_be_left_out():
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=NO_BROWSER))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests did not run for want of a browser, and how to get one."""
+    left_out = [report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)]
+    if left_out:
+        terminalreporter.write_line(
+            f"{len(left_out)} tests of the HTML report did not run: {NO_BROWSER}. To run them: {HOW_TO_INSTALL}"
+        )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RMRKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
@@ -63,6 +86,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
     path.write_text(TINY.format(root=camvid))
     return path
+
+
+@pytest.fixture
+def forked_workers() -> Iterator[None]:
+    """Jobs of several workers fork them from a process that has torch and mmsegmentation imported."""
+    from tests.forked import launched_by_forking
+
+    with launched_by_forking():
+        yield
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 import zipfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 from rmrkd_cli.checkpoint import read_checkpoint, save_torch
 from rmrkd_cli.digest import damage
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
+from tests.forked import server
 
 CONTENTS = {"meta": {"a": 1}, "state_dict": {"weight": torch.arange(300.0), "bias": torch.ones(3)}}
 
@@ -81,19 +81,25 @@ def test_the_same_contents_are_the_same_bytes(sealed: Path, tmp_path: Path) -> N
     assert (tmp_path / "other name.pth").read_bytes() == sealed.read_bytes()
 
 
+def fail_to_save(path: Path, told: Connection) -> None:
+    """In a process of its own, which keeps the limit."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    try:
+        save_torch({"state_dict": {"a": torch.zeros(1_000_000)}}, path)
+    except RunError as error:
+        told.send(f"{error.message} {error.hint}")
+
+
 def test_a_file_that_cannot_be_written_to_its_end_leaves_the_one_before(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write fails halfway with the system's own error."""
     path = tmp_path / "last.pth"
     save_torch(CONTENTS, path)
     before = path.read_bytes()
-    code = (
-        "import resource, sys, torch; from pathlib import Path; from rmrkd_cli.checkpoint import save_torch\n"
-        "from rmrkd_cli.errors import RunError\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, {resource.RLIM_INFINITY}))\n"
-        "try: save_torch({'state_dict': {'a': torch.zeros(1_000_000)}}, Path(sys.argv[1]))\n"
-        "except RunError as error: print(error.message, error.hint)"
-    )
-    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True).stdout
+    ours, theirs = server().Pipe()
+    process = server().Process(target=fail_to_save, args=(path, theirs))
+    process.start()
+    told = ours.recv()
+    process.join()
     assert f"cannot write `{path}`: File too large" in told
     assert "MB are free there" in told
     assert path.read_bytes() == before

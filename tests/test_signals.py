@@ -72,8 +72,8 @@ def test_a_patient_worker_takes_a_second_signal_for_the_first() -> None:
 def test_outside_of_a_run_a_signal_ends_the_command_without_a_traceback(signum: signal.Signals, code: int) -> None:
     program = "import time, rmrkd_cli.signals as s; s.exit_on_stops(); print(1, flush=True); time.sleep(60)"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_default
+    )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signum)

@@ -35,6 +35,7 @@ from rmrkd_cli.commands.protocols import (
     shown_as,
 )
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import require_mmseg
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
@@ -150,6 +151,7 @@ def evaluate_files(
         if not file.is_file():
             why = "is a folder" if file.is_dir() else "does not exist"
             raise RmrkdError(f"checkpoint `{file}` {why}", "name a .pth or .safetensors file")
+    require_mmseg()
     folders = _prediction_folders(files, save_predictions)
     records = []
     for file in files:

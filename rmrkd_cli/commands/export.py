@@ -18,6 +18,7 @@ from rmrkd_cli.commands.options import (
     write_json,
 )  # fmt: skip
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import require_mmseg
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.export.run import Exported
@@ -76,6 +77,7 @@ def export_command(
     check_json_out(json_out)
     check_inputs([check_images] if check_images is not None else [])
     own = load_preset(preset) if preset is not None else None
+    require_mmseg()
     from rmrkd_cli.engine.export.run import ExportJob, run_export
 
     job = ExportJob(

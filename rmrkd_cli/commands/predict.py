@@ -11,6 +11,7 @@ import typer
 from rmrkd_cli.commands.options import Device, DeviceOption, check_free_folder, check_inputs, dataset_name, image_scale
 from rmrkd_cli.commands.protocols import parsed_scales
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.mmseg import require_mmseg
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.predict.run import Results
@@ -58,6 +59,7 @@ def predict_command(
         why = "is a folder" if checkpoint.is_dir() else "does not exist"
         raise RmrkdError(f"checkpoint `{checkpoint}` {why}", "name a .pth or .safetensors file")
     own = load_preset(preset) if preset is not None else None
+    require_mmseg()
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.engine.predict.run import PredictJob, run_predictions
 

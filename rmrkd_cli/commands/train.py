@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.commands import train_options as given
 from rmrkd_cli.commands.options import DataRoot, Device, DeviceOption, Gpus, check_recordable
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import require_mmseg
 
 if TYPE_CHECKING:
     from rmrkd_cli.engine.cluster import Cluster
@@ -61,6 +62,7 @@ def train_command(
     if print_config:
         console.write(to_yaml(resolved))
         return
+    require_mmseg()
     from rmrkd_cli.engine.cluster import cluster_of, slurm_step
     from rmrkd_cli.engine.distributed import choose_device
     from rmrkd_cli.engine.own_code import check_named

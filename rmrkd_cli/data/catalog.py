@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rmrkd_cli.cache import cache_dir
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.schema import Data, Folder, Preset
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -97,9 +98,10 @@ def _labels(classes: tuple[str, ...], palette: Palette) -> Labels:
 
 def _mmseg_labels(file: str) -> Labels:
     """From the text of mmsegmentation's data set, which takes seconds to import."""
+    require_mmseg()
     package = find_spec("mmseg")
-    if package is None or package.origin is None:
-        raise RmrkdError("mmsegmentation is not installed", "install rmrkd again")
+    assert package is not None
+    assert package.origin is not None
     tree = ast.parse((Path(package.origin).parent / "datasets" / file).read_text(encoding="utf-8"))
     values = {
         target.id: ast.literal_eval(node.value)

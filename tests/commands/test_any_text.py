@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -18,7 +20,7 @@ from rmrkd_cli.engine.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.visible import HIDDEN
 from tests.cli import run_main
-from tests.commands.test_bad_input import contents, fill
+from tests.commands.test_bad_input import Stamps, contents, fill
 
 CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--work-dir", "work"]
 BASE = {  # what makes each command go as far as it can
@@ -97,10 +99,12 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rmrkd_cli.page.write_figures", lambda *args: [])
     monkeypatch.setattr("rmrkd_cli.figures.draw_curves", lambda *args, **options: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("rmrkd_cli.engine.setup.find_installer", lambda **_: nullcontext(Mock()))
+    monkeypatch.setattr("rmrkd_cli.engine.setup.build_demo_student", lambda: 1)
     return filled
 
 
-def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before: dict[str, bytes | None]) -> None:
+def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before: Stamps) -> None:
     code, out, err = run_main(*line(path, parameter, value))
     assert code in (0, 2), err
     assert "Traceback" not in err

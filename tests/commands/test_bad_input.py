@@ -329,8 +329,24 @@ def run(*args: str) -> tuple[int, str]:
     return code, out + err
 
 
-def contents(folder: Path) -> dict[str, bytes | None]:
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+Stamps = dict[str, tuple[int, int, int, int] | None]
+
+
+def contents(folder: Path) -> Stamps:
+    """Every path below a folder; of files their size, times of change and inode, which a rewrite alters.
+
+    The bytes are not read: some of the inputs are 65 MiB large, and this is asked thousands of times.
+    """
+    found: Stamps = {}
+    for root, folders, files in os.walk(folder):
+        found |= {os.path.relpath(os.path.join(root, name), folder): None for name in folders}
+        for name in files:
+            path = os.path.join(root, name)
+            status = os.stat(path, follow_symlinks=False)
+            found[os.path.relpath(path, folder)] = (
+                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+            )  # fmt: skip
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,10 @@ from rmrkd_cli.methods import method_names
 from rmrkd_cli.presets import preset_names
 from tests.page import made
 
-COMMANDS = ("train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor")
+COMMANDS = (
+    "train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor",
+    "setup",
+)  # fmt: skip
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
@@ -74,19 +77,21 @@ def test_answers_without_a_network_library(args: list[str], said: list[str], tmp
 
 
 def test_transfer_needs_torch_alone(tmp_path: Path) -> None:
-    """Asked for twice in the same process as its help, which needs nothing."""
+    """In the same process as its help before, which needs nothing."""
     import torch
 
     torch.save({"meta": {}, "state_dict": {"student.decode_head.w": torch.ones(3)}}, tmp_path / "in.pth")
-    for suffix in ("pth", "safetensors"):
-        helped, done = ask(tmp_path, ["transfer", "--help"], ["transfer", "in.pth", f"out.{suffix}"])
-        assert (helped.heavy, done.code, done.heavy) == ([], 0, ["torch"])
+    helped, *done = ask(
+        tmp_path, ["transfer", "--help"], *(["transfer", "in.pth", f"out.{form}"] for form in ("pth", "safetensors"))
+    )
+    assert helped.heavy == []
+    assert [(answer.code, answer.heavy) for answer in done] == [(0, ["torch"])] * 2
 
 
 def test_a_data_set_is_checked_without_torch(tmp_path: Path) -> None:
     """Where `cityscapes` takes its class names from mmsegmentation's text."""
-    for command in (["data", "check", "cityscapes", "--data-root", "none"], ["data", "prepare", "city"]):
-        [answer] = ask(tmp_path, command)
+    commands = ["data", "check", "cityscapes", "--data-root", "none"], ["data", "prepare", "city"]
+    for answer in ask(tmp_path, *commands):
         assert answer.code == 1
         assert "RmrkdError" in answer.exception
         assert not {"torch", "mmcv", "mmseg"} & set(answer.heavy)

@@ -19,6 +19,7 @@ from rmrkd_cli.data.intact import read_labels
 from rmrkd_cli.data.prepare import cityscapes, work
 from rmrkd_cli.data.prepare.place import PARTIAL
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.installation.requirements import install_command
 from tests.cli import Outcome, rmrkd
 
 NAMES = ("road", "sidewalk", "building", "sky", "car", "cargroup", "persongroup", "license plate", "static", "train")
@@ -266,5 +267,5 @@ def test_without_its_source_or_library_it_says_what_to_do(
     assert "gtFine_trainvaltest.zip" in outcome.hint
     monkeypatch.setitem(sys.modules, "cityscapesscripts.helpers.labels", None)
     cityscapes.train_ids.cache_clear()
-    assert prepare(root).hint == "pip install 'rmrkd[data]'"
+    assert prepare(root).hint == install_command("cityscapesscripts>=2.2", "scipy>=1.11")
     assert not targets(root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import os
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -45,5 +45,10 @@ def main(preset_file: str, target: str) -> None:
         assert all(others == moved for others in here.gather(moved))
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+def rank_of_two(preset_file: str, target: str, port: int, rank: int) -> None:
+    """`main` in one of two processes, under the variables that torch's launcher sets."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    main(preset_file, target)

@@ -82,6 +82,7 @@ def test_an_interrupted_run_leaves_out_the_same(
     assert [len(rest["left_out_files"]) for rest in told] == [1, 1]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_workers_agree_on_what_was_left_out(tiny: Path, harmed: Path, tmp_path: Path) -> None:
     preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={harmed}", SKIP])
     (record,) = train(preset, tmp_path / "work", "cpu", Cluster(workers=2))

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,15 @@ from rmrkd_cli.presets import load_preset
 from tests import trees
 from tests.cli import rmrkd
 from tests.engine import gradients
-
-ROOT = Path(__file__).parents[2]
+from tests.forked import run_ranks
 
 
 def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
     gradients.main(str(tiny), str(tmp_path / "one.pt"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
-        [*launcher, "-m", "tests.engine.gradients", str(tiny), str(tmp_path / "two.pt")],
-        check=True, cwd=ROOT, capture_output=True,
-    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run_ranks(gradients.rank_of_two, str(tiny), str(tmp_path / "two.pt"), port)
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one.keys() == two.keys()
     for name in one:
@@ -37,6 +34,7 @@ def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Pat
         assert difference < 1e-5, name
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> None:
     """Five images of two sizes: shared unevenly, and in other batches than by one worker alone."""
     images = trees.camvid(tmp_path / "images", images=5)
@@ -62,7 +60,7 @@ def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> N
     assert "--force" in refused.value.hint
 
 
-@pytest.mark.usefixtures("begun")
+@pytest.mark.usefixtures("begun", "forked_workers")
 @pytest.mark.parametrize("loaders", [0, 1])
 def test_an_error_on_one_worker_is_told_once_in_its_own_words(
     tiny: Path, camvid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], loaders: int

@@ -42,6 +42,7 @@ def workers_of(launcher: int) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+@pytest.mark.slow
 def test_three_workers_end_alike_though_one_was_killed(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +108,7 @@ class TwoMachines:
         return [node.communicate(timeout=timeout) for node in self.nodes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [0, 1])
 def test_a_signal_to_one_machine_stops_both(tiny: Path, tmp_path: Path, signalled: int) -> None:
     both = TwoMachines(tiny, tmp_path, "--max-iters", "9999", "--set", "schedule.eval_interval=9999")
@@ -118,6 +120,7 @@ def test_a_signal_to_one_machine_stops_both(tiny: Path, tmp_path: Path, signalle
     assert (tmp_path / "baseline" / "last.pth").is_file()
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_directory_that_the_first_claims(tiny: Path, tmp_path: Path) -> None:
     both = TwoMachines(tiny, tmp_path, "--max-iters", "2")
     told = both.told(timeout=300)
@@ -127,6 +130,7 @@ def test_two_machines_share_a_directory_that_the_first_claims(tiny: Path, tmp_pa
     assert json.loads((tmp_path / "baseline" / "result.json").read_text())["training"]["workers"] == 2
 
 
+@pytest.mark.slow
 def test_a_machine_that_was_killed_and_comes_back_at_once_goes_on_with_the_other(tiny: Path, tmp_path: Path) -> None:
     """Before the first one has noticed, so that its place at the meeting is still taken."""
     both = TwoMachines(tiny, tmp_path, "--max-iters", "40", "--set", "schedule.checkpoint_interval=3")
@@ -144,6 +148,7 @@ def test_a_machine_that_was_killed_and_comes_back_at_once_goes_on_with_the_other
     assert [line["iter"] for line in lines if "losses" in line] == list(range(1, 41))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_meeting_that_was_left_without_a_result_is_met_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ runpy.run_path(str(Path(mmseg.__file__).parent / ".mim/tools/test.py"), run_name
 """
 
 
-@pytest.mark.parametrize("dataset", ["camvid", "voc12aug"])
+@pytest.mark.parametrize("dataset", ["camvid", pytest.param("voc12aug", marks=pytest.mark.slow)])
 def test_mmsegs_own_tool_measures_the_same(dataset: str, tiny: Path, tmp_path: Path) -> None:
     """CamVid ignores id 11, VOC 255 and reads a list of names: both through the config inside the student's file."""
     overrides = ["role=baseline", "schedule.iters=3"]

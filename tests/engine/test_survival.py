@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import pty
+import select
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,41 @@ from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distiller import Distiller
 from rmrkd_cli.engine import trainer
 from rmrkd_cli.engine.cluster import Cluster
+from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.engine.step import TrainStep
 from rmrkd_cli.errors import Interrupted, LostError, RmrkdError
 from rmrkd_cli.models import build_network, network_config
 from rmrkd_cli.presets import load_preset
 from rmrkd_cli.schema import Schedule
+from tests.forked import server, start_in_terminal
 
 SCHEDULE = ("role=baseline", "schedule.iters=4", "schedule.eval_interval=2", "schedule.checkpoint_interval=1")
+
+
+LEAST = """
+dataset: camvid
+data: {{root: {root}, train_scale: [48, 32], eval_scale: [48, 32]}}
+teacher: &network
+  config: fcn/fcn_r18-d8_512x1024_80k_cityscapes.py
+  init: scratch
+  overrides:
+    backbone: {{base_channels: 4, stem_channels: 4, num_stages: 1, strides: [1], dilations: [1], out_indices: [0]}}
+    decode_head: {{in_channels: 4, in_index: 0, channels: 4, num_convs: 0, concat_input: false}}
+    auxiliary_head: null
+student: *network
+losses:
+  dkd: {{type: dkd}}
+schedule:
+  {{iters: 4, batch_size: 2, crop: [32, 32], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
+    """A preset of networks with one stage, in place of the shared one: more than fifty runs are made of it."""
+    path = tmp_path_factory.mktemp("preset") / "least.yaml"
+    path.write_text(LEAST.format(root=camvid))
+    return path
 
 
 class Killed(BaseException):
@@ -137,7 +165,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(
 ) -> None:
     shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "baseline"
-    for name in ("student.pth", "result.json", "last.pth"):
+    for name in ("student.pth", "result.json", "last.pth", "best.pth"):
         (folder / name).unlink()
     os.truncate(folder / "iter_4.pth", 1000)
     run(tiny, tmp_path, resume=True)
@@ -172,7 +200,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_step_for_replay(
     assert read_checkpoint(tmp_path / "baseline" / "last.pth").rest["iteration"] == 2
     kept = torch.load(tmp_path / "baseline" / "nonfinite" / "iter_3-rank0.pth", weights_only=True)
     assert kept["images"][0].isnan().sum() == 1
-    assert kept["labels"][0].shape == (2, 1, 48, 48)
+    assert kept["labels"][0].shape == (2, 1, 32, 32)
     assert len(kept["files"]) == 2
     assert all(Path(file).is_file() for file in kept["files"])
     assert "student.backbone.layer1.0.conv1.weight" in kept["state_dict"]
@@ -321,8 +349,9 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
         return backward(self, batches, step)
 
     monkeypatch.setattr(TrainStep, "backward", killing)
+    long = [f"schedule.{name}=40" for name in ("iters", "eval_interval", "checkpoint_interval")]
     with pytest.raises(LostError, match="a process that reads images is gone") as failure:
-        run(tiny, tmp_path, "schedule.workers=1", "schedule.iters=40", "schedule.eval_interval=40")
+        run(tiny, tmp_path, "schedule.workers=1", *long)
     assert failure.value.exit_code == 1
     assert "--workers" in failure.value.hint
 
@@ -330,33 +359,41 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
 def test_a_terminal_that_goes_away_ends_the_run_with_its_state_saved(tiny: Path, tmp_path: Path) -> None:
     """Its SIGHUP is a request as any other, and that nothing can be printed any more is no error."""
     overrides = [part for text in (*SCHEDULE[:1], "schedule.iters=4000") for part in ("--set", text)]
-    command = [sys.executable, "-m", "rmrkd_cli", "train", "--preset", str(tiny), "--device", "cpu", *overrides]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*command, "--set", "schedule.eval_interval=4000", "--work-dir", str(tmp_path)])
+    command = ["train", "--preset", str(tiny), "--device", "cpu", *overrides]
+    command += ["--set", "schedule.eval_interval=4000", "--work-dir", str(tmp_path)]
+    terminal, inner = os.openpty()
+    process = start_in_terminal(command, os.ttyname(inner))
     log = tmp_path / "baseline" / "log.jsonl"
     while not (log.is_file() and len(log.read_bytes().splitlines()) > 2):
-        os.read(terminal, 4096)
+        assert process.is_alive()
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 4096)
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    process.join(60)
+    os.close(inner)
+    assert process.exitcode == 128 + signal.SIGHUP
     assert read_checkpoint(tmp_path / "baseline" / "last.pth").rest["iteration"] > 2
 
 
 def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) -> None:
     """A lock of another process; a run that was killed holds none."""
-    code = (
-        "import sys; from pathlib import Path; from rmrkd_cli.engine.run_dir import RunDir\n"
-        "with RunDir(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "baseline")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(RmrkdError, match=f"is in use by process {other.pid} on"):
-            run(tiny, tmp_path)
-        other.kill()
+    context = server()
+    held = context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "baseline", held))
+    other.start()
+    assert held.wait(60)
+    with pytest.raises(RmrkdError, match=f"is in use by process {other.pid} on"):
+        run(tiny, tmp_path)
+    other.kill()
+    other.join()
     run(tiny, tmp_path)
+
+
+def hold(folder: Path, held: Event) -> None:
+    """Keep a run's folder locked until this process is killed."""
+    with RunDir(folder).held():
+        held.set()
+        time.sleep(600)
 
 
 def test_what_is_left_is_trained_as_the_finished_baseline_was(

@@ -84,6 +84,7 @@ def test_a_run_that_was_stopped_has_the_same_time_in_all(
     assert len(evaluated) == 2
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_workers_agree_on_the_end(tiny: Path, tmp_path: Path) -> None:
     record = run(tiny, tmp_path, workers=2)
     assert record["training"]["workers"] == 2

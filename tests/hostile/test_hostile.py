@@ -9,8 +9,8 @@ import pytest
 
 from rmrkd_cli.engine.run_dir import RunDir
 from rmrkd_cli.presets import load_preset
+from tests.forked import run, server
 from tests.hostile.files import FILES
-from tests.hostile.processes import run, server
 from tests.hostile.seal import seal
 
 SECONDS, MEGABYTES = 10.0, 2000.0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +9,10 @@ import torch
 from torch import nn
 
 from rmrkd_cli.engine.distributed import World
+from tests.forked import run_ranks
 from tests.losses import bank_ranks
 from tests.losses.common import error
 
-ROOT = Path(__file__).parents[2]
 Told = dict[str, Any]
 
 
@@ -23,9 +20,7 @@ Told = dict[str, Any]
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[Told]:
     """What each process has to tell."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.losses.bank_ranks", str(folder)]
-    both = [subprocess.Popen([*command, str(rank)], cwd=ROOT) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    run_ranks(bank_ranks.main, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

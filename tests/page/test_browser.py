@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +13,10 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 from rmrkd_cli.comparison import Comparison
 from rmrkd_cli.curves import find_log, read_curves
 from rmrkd_cli.page.document import page as make_page
+from tests.browser import HOW_TO_INSTALL, NAMES, find_browser
 from tests.page import made
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+pytestmark = pytest.mark.browser
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e" + "long" * 30
 CLASSES = ["<b>sky</b>", "x" * 300, "שלום", *(f"class {n}" for n in range(5))]
 
@@ -49,8 +49,8 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found, f"none of {', '.join(BROWSERS)} is on PATH: apt-get install chromium"
+    found = find_browser()
+    assert found, f"none of {', '.join(NAMES)} is on PATH: {HOW_TO_INSTALL}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser

@@ -18,6 +18,7 @@ from rmrkd_cli.data.prepare.place import clear_partials, linked
 from rmrkd_cli.data.prepare.polygons import read_polygons
 from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.requirements import install_extra_command
 
 IGNORED = 255
 _IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
@@ -75,7 +76,7 @@ def train_ids() -> tuple[int, ...]:
     try:
         from cityscapesscripts.helpers.labels import labels
     except ImportError as error:
-        raise RmrkdError(f"cityscapesscripts is not there: {error}", "pip install 'rmrkd[data]'") from error
+        raise RmrkdError(f"cityscapesscripts is not installed: {error}", install_extra_command("data")) from error
     table = [-1] * 256
     for label in labels:
         if label.id >= 0:

@@ -15,6 +15,7 @@ from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
 from rmrkd_cli.data.regular import read_regular, why
 from rmrkd_cli.data.samples import read_lines
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.requirements import install_extra_command
 
 FULL = 10_582  # training images of the merged set
 _LISTS = Path("ImageSets/Segmentation")
@@ -116,7 +117,7 @@ def _need_scipy() -> None:
     try:
         import scipy.io  # noqa: F401
     except ImportError as error:
-        raise RmrkdError(f"scipy is not there: {error}", "pip install 'rmrkd[data]'") from error
+        raise RmrkdError(f"scipy is not installed: {error}", install_extra_command("data")) from error
 
 
 def _names(path: Path) -> set[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rmrkd_cli.engine.doctor.check import Check, first_line, install_missing, install_rmrkd
+from rmrkd_cli.engine.doctor.check import Check, first_line, install_missing
 from rmrkd_cli.engine.doctor.folders import folder_checks
 from rmrkd_cli.engine.doctor.machine import gpu_checks, machine_checks
 from rmrkd_cli.engine.doctor.packages import import_checks, package_checks
 from rmrkd_cli.engine.doctor.training import preset_checks, step_checks
+from rmrkd_cli.installation.requirements import reinstall_command
 
 _PARTS: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
     ("packages", package_checks),
@@ -47,5 +48,5 @@ def _all_of(part: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]
     try:
         yield from checks()
     except Exception as error:
-        mend = install_missing(error) or install_rmrkd()
+        mend = install_missing(error) or reinstall_command()
         yield Check(part, "wrong", f"could not be looked at: {first_line(error)}", mend=mend)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.data.room import allowed_cores, available_memory
-from rmrkd_cli.engine.doctor.check import Check, first_line, install
+from rmrkd_cli.engine.doctor.check import Check, first_line
+from rmrkd_cli.installation.requirements import install_command
 
 _LITTLE_MEMORY = 4 << 30  # bytes
 _LITTLE_SHARED = 1 << 30
@@ -131,7 +132,7 @@ def _gpu(torch: Any, index: int) -> Check:
     found += ", bf16" if bf16 else ", no bf16 (--amp fp16 or off)"
     built = torch.cuda.get_arch_list()
     if built and not _runs_on(facts.major, facts.minor, built):
-        mend = f"{install('torch', 'torchvision')} of a build for it (pytorch.org/get-started), or --device cpu"
+        mend = f"{install_command('torch', 'torchvision')} of a build for it (pytorch.org/get-started), or --device cpu"
         return Check(name, "wrong", found, f"one of those torch was built for: {' '.join(built)}", mend)
     return Check(name, "ok", found)
 
@@ -159,7 +160,7 @@ def _no_gpu(torch: Any) -> Check:
         return Check("GPU", "note", "none found: everything runs on the CPU, at its speed")
     expected = "torch uses the GPU that is here"
     if torch.version.cuda is None:
-        mend = f"{install('torch', 'torchvision', options='--force-reinstall')} (pytorch.org/get-started)"
+        mend = f"{install_command('torch', 'torchvision', options='--force-reinstall')} (pytorch.org/get-started)"
         return Check("GPU", "wrong", f"torch {torch.__version__} is built for CPUs alone", expected, mend)
     driver = f"; {_DRIVER.read_text(errors='replace').splitlines()[0]}" if _DRIVER.is_file() else ""
     mend = f"nvidia-smi; a driver for CUDA {torch.version.cuda}, or a build of torch for an older one; or --device cpu"
@@ -182,6 +183,6 @@ def _processes(torch: Any) -> Check:
         ways += ["gloo"] * torch.distributed.is_gloo_available()
     needed = ["gloo"] + ["NCCL"] * torch.cuda.is_available()
     if len(ways) < len(needed):
-        expected, mend = " and ".join(needed), install("torch", options="--force-reinstall")
+        expected, mend = " and ".join(needed), install_command("torch", options="--force-reinstall")
         return Check("several workers", "wrong", ", ".join(ways) or "no way to talk", expected, mend)
     return Check("several workers", "ok", ", ".join(ways))

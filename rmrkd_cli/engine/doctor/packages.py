@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmrkd_cli import __version__
-from rmrkd_cli.engine.doctor.check import (
-    Check,
-    first_line,
-    install,
-    install_missing,
-    install_rmrkd,
-    uninstall,
+from rmrkd_cli.engine.doctor.check import Check, first_line, install_missing
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import EXTRA, SETUP_COMMAND, VERSIONS, check_python
+from rmrkd_cli.installation.requirements import (
+    DISTRIBUTION,
+    declared_requirements,
+    install_command,
+    reinstall_command,
+    uninstall_command,
     version_of,
 )
 
@@ -28,13 +30,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 # With these a release is tested; the ranges are wider. A test holds torch's to those in pyproject.toml.
-TESTED = {
-    "torch": "2.15.0",
-    "torchvision": "0.29.2",
-    "mmcv-full": "1.7.2",
-    "mmsegmentation": "0.30.0",
-    "mmcls": "0.25.0",
-}
+TESTED = {"torch": "2.15.0", "torchvision": "0.29.2", **VERSIONS}
 _WHY = {"torch": "in older ones a checkpoint can run code in spite of weights_only=True"}
 _MMCV = "they write into the same folder `mmcv` as mmcv-full"
 _BACKPORTS = {"typing": "typing", "dataclasses": "dataclasses", "enum34": "enum", "pathlib": "pathlib"}
@@ -59,12 +55,12 @@ def package_checks() -> Iterator[Check]:
 
 def _own() -> Iterator[Check]:
     """The installed distribution, and the command that a shell finds."""
-    version = version_of("rmrkd")
+    version = version_of(DISTRIBUTION)
     if version is None:
-        yield Check("rmrkd", "wrong", f"{__version__}, not installed", "an installed package", install_rmrkd())
+        yield Check("rmrkd", "wrong", f"{__version__}, not installed", "an installed package", reinstall_command())
     elif version != __version__:
         expected = "the same version"
-        yield Check("rmrkd", "wrong", f"code {__version__}, installed as {version}", expected, install_rmrkd())
+        yield Check("rmrkd", "wrong", f"code {__version__}, installed as {version}", expected, reinstall_command())
     else:
         yield Check("rmrkd", "ok", version)
     command, own = shutil.which("rmrkd"), Path(sysconfig.get_path("scripts"))
@@ -78,12 +74,10 @@ def _own() -> Iterator[Check]:
 
 
 def _versions() -> Iterator[Check]:
-    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     try:
-        metadata = importlib.metadata.metadata("rmrkd")
-        declared = importlib.metadata.requires("rmrkd") or []
+        metadata = importlib.metadata.metadata(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return  # said already
     python, wanted = platform.python_version(), metadata["Requires-Python"] or ""
@@ -91,9 +85,20 @@ def _versions() -> Iterator[Check]:
         yield Check("Python", "ok", python)
     else:
         yield Check("Python", "wrong", python, wanted, "uv venv --python 3.12, and install rmrkd in it")
-    for requirement in sorted(map(Requirement, declared), key=lambda one: one.name):
-        if requirement.marker is None or requirement.marker.evaluate():
-            yield _package(requirement)
+    for requirement in sorted(declared_requirements(), key=lambda one: one.name):
+        yield _package(requirement)
+    yield from _mmseg()
+
+
+def _mmseg() -> Iterator[Check]:
+    """The extra that builds networks; `rmrkd setup` installs it, or explains why it cannot."""
+    try:
+        check_python()
+    except RmrkdError as error:
+        yield Check("mmsegmentation", "wrong", error.message, "Python 3.10, 3.11 or 3.12", error.hint)
+        return
+    for requirement in declared_requirements(EXTRA):
+        yield _package(requirement)
 
 
 def _package(requirement: Requirement) -> Check:
@@ -115,32 +120,27 @@ def _package(requirement: Requirement) -> Check:
 
 
 def _mend(name: str, requirement: str) -> str:
-    if name != "mmcv-full":
-        return install(requirement)
-    # it asks for pkg_resources while it is built, which setuptools 81 removed
-    limit = "echo 'setuptools<81' > limits.txt && "
-    if "uv pip" in install():
-        return limit + install(requirement, options="--build-constraints limits.txt")
-    return limit + "PIP_CONSTRAINT=limits.txt PIP_BUILD_CONSTRAINT=limits.txt " + install(requirement)
+    return SETUP_COMMAND if name in VERSIONS else install_command(requirement)
 
 
 def _conflicts() -> Iterator[Check]:
     found = []
     strangers = [name for name in ("mmcv", "mmcv-lite") if version_of(name)]
     if strangers:
-        again = install(f"mmcv-full=={TESTED['mmcv-full']}", options="--force-reinstall --no-deps")
-        found.append(Check("conflicts", "wrong", _named(strangers), _MMCV, f"{uninstall(*strangers)} && {again}"))
+        # Removing them also removes files of mmcv-full, which is then installed again.
+        mend = f"{uninstall_command(*strangers, 'mmcv-full')} && {SETUP_COMMAND}"
+        found.append(Check("conflicts", "wrong", _named(strangers), _MMCV, mend))
     if version_of("mmengine"):
         why = "mmsegmentation 1.x needs it, 0.30 does not"
-        found.append(Check("conflicts", "note", _named(["mmengine"]), why, uninstall("mmengine")))
+        found.append(Check("conflicts", "note", _named(["mmengine"]), why, uninstall_command("mmengine")))
     backports = [name for name in _BACKPORTS if version_of(name) and _hides(name)]
     if backports:
         why = "Python's own modules, which these hide"
-        found.append(Check("conflicts", "wrong", _named(backports), why, uninstall(*backports)))
+        found.append(Check("conflicts", "wrong", _named(backports), why, uninstall_command(*backports)))
     versions = {name: version for name in ("opencv-python", *_CV2) if (version := version_of(name))}
     if len(versions) > 1:
-        again = install("opencv-python", options="--force-reinstall --no-deps")
-        mend = f"{uninstall(*(name for name in versions if name != 'opencv-python'))} && {again}"
+        again = install_command("opencv-python", options="--force-reinstall --no-deps")
+        mend = f"{uninstall_command(*(name for name in versions if name != 'opencv-python'))} && {again}"
         status = "wrong" if len(set(versions.values())) > 1 else "note"
         why = "one of them: all write into the folder `cv2`"
         found.append(Check("conflicts", status, _named(list(versions)), why, mend))  # type: ignore[arg-type]
@@ -161,7 +161,8 @@ def import_checks() -> Iterator[Check]:
         if check is not None and check.found not in {before.found for before in failed}:  # else for the same reason
             failed.append(check)
     yield from failed or [Check("imports", "ok", ", ".join(_IMPORTS))]
-    yield _compiled_ops()
+    if version_of("mmcv-full"):
+        yield _compiled_ops()
 
 
 def _import(name: str) -> Check | None:
@@ -171,11 +172,13 @@ def _import(name: str) -> Check | None:
 
             make_mmseg_importable()
         importlib.import_module(name)
+    except RmrkdError as error:  # mmsegmentation is missing, or of a version that does not work
+        return Check(f"import {name}", "wrong", error.message, "an import without errors", error.hint)
     except Exception as error:
         said = first_line(error)
         missing = [package for library, package in _LIBRARIES.items() if library in said]
         package = _INSTALLED_AS.get(name, name)
-        again = install(package, options="--force-reinstall --no-deps")
+        again = install_command(package, options="--force-reinstall --no-deps")
         mend = f"apt-get install {missing[0]}" if missing else install_missing(error)
         if not mend or not version_of(package):
             mend = again if version_of(package) else _mend(package, package)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rmrkd_cli.engine.doctor.check import Check, first_line, install, install_rmrkd
+from rmrkd_cli.engine.doctor.check import Check, first_line
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.requirements import install_command, reinstall_command
 
 SECONDS = 2.0
 _WARM_UP = 2  # steps
@@ -23,7 +24,7 @@ def preset_checks() -> Iterator[Check]:
     from rmrkd_cli.schema import OWN_METHOD
 
     presets, methods = preset_names(), [name for name in method_names() if name != OWN_METHOD]
-    again = install_rmrkd()
+    again = reinstall_command()
     bad = []
     for names, load in ((presets, load_preset), (methods, load_method)):
         for name in names:
@@ -48,7 +49,7 @@ def step_checks() -> Iterator[Check]:
 
 
 def _rehearsed(name: str, device: str) -> Check:
-    again = install("torch", "torchvision", options="--force-reinstall")
+    again = install_command("torch", "torchvision", options="--force-reinstall")
     try:
         rate, losses = _train(device)
     except Exception as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.engine.export.exportable import SMALLEST_SIDE, Exportable, example
 from rmrkd_cli.errors import RmrkdError, RunError, first_line
+from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.mmcv_ops import sizes_left_open
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def check_installed() -> None:
     if missing:
         raise RmrkdError(
             f"ONNX files need {', '.join(missing)}, not installed here",
-            "pip install 'rmrkd[export]', or write TorchScript, which needs nothing more: OUT.pt",
+            f"{install_extra_command('export')}; or write TorchScript, which needs nothing more: OUT.pt",
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,28 @@ from rmrkd_cli.data.check import report as checks
 from rmrkd_cli.data.check.facts import Facts, look
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
 from rmrkd_cli.data.check.known import Known
+from rmrkd_cli.data.processes import Map, processes
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.schema import Preset
 from tests import trees
 from tests.cli import rmrkd
 from tests.data import faults
+
+
+@pytest.fixture(autouse=True)
+def _one_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one process is asked for, read in this one: to start another takes longer than most of these tests."""
+
+    @contextmanager
+    def processes_or_none(count: int, begin: Callable[[], None]) -> Iterator[Map]:
+        if count == 1:
+            yield map
+        else:
+            with processes(count, begin) as run:
+                yield run
+
+    monkeypatch.setattr("rmrkd_cli.data.check.survey.processes", processes_or_none)
 
 
 def info_of(dataset: str, root: Path, **data: object) -> DatasetInfo:

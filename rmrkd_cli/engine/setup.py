@@ -1,0 +1,168 @@
+"""Installation of mmsegmentation into the environment that runs rmrkd, and a check that it works."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import site
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.installers import find_installer
+from rmrkd_cli.installation.mmseg import (
+    SUPPORT_VERSIONS,
+    VERSIONS,
+    check_python,
+    conflicting_packages,
+    packages_to_install,
+)
+from rmrkd_cli.installation.requirements import uninstall_command, version_of
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SetupResult:
+    """What `set_up` did.
+
+    Attributes:
+        installed: Name and version of each package that was installed; empty when all were there.
+        parameters: Of the network that was built as a check.
+    """
+
+    installed: dict[str, str]
+    parameters: int
+
+
+def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False) -> SetupResult | None:
+    """Install the missing packages of the extra `mmseg` here, then build a network with them.
+
+    Every package is pinned and installed without its dependencies, so torch, numpy and all others stay as they are.
+
+    Args:
+        say: Receives what will be installed, a line a package, before it is.
+        source: Folder with the files, for machines without a network; None to ask the package index.
+        dry_run: Say what would be installed, and install nothing.
+
+    Returns:
+        None for a dry run.
+
+    Raises:
+        RmrkdError: When it cannot work here: Python too new, a conflicting package, an environment that is not
+            writable or belongs to the system.
+        RunError: When the installer failed, or no network can be built afterwards.
+    """
+    check_python()
+    _check_conflicts()
+    packages = packages_to_install()
+    if packages:
+        folder = _check_writable()
+        with find_installer() as installer:
+            verb = "would install" if dry_run else "installs"
+            say(f"{verb} into {folder} with {installer.name}, nothing else changes:")
+            for name, version in packages.items():
+                say(f"  {name} {version}{_note(name)}")
+            if dry_run:
+                return None
+            try:
+                installer.install(_pinned(packages), find_links=source)
+            except RunError as error:
+                raise RunError(error.message, _without_network(source)) from error
+        importlib.invalidate_caches()
+    else:
+        say(f"already installed: {', '.join(f'{name} {version}' for name, version in VERSIONS.items())}")
+        if dry_run:
+            return None
+    return SetupResult(packages, build_demo_student())
+
+
+def download(folder: Path, say: Say) -> list[Path]:
+    """Write a wheel of every package that `set_up` could need into a folder, for a machine without a network.
+
+    Returns:
+        The files; mmcv-full is built here, so that the other machine builds nothing.
+
+    Raises:
+        RmrkdError: On a Python on which mmcv-full cannot be built.
+        RunError: When pip failed.
+    """
+    check_python()
+    packages = {**SUPPORT_VERSIONS, **VERSIONS}
+    with find_installer(pip_only=True) as installer:
+        say(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
+        installer.build_wheels(_pinned(packages), folder)
+    return sorted(folder.glob("*.whl"))
+
+
+def build_demo_student() -> int:
+    """Build the student of the preset `demo` and return its number of parameters.
+
+    Raises:
+        RunError: With the first line of what went wrong.
+    """
+    from rmrkd_cli.data.catalog import dataset_info
+    from rmrkd_cli.errors import first_line
+    from rmrkd_cli.models import build_network, network_config
+    from rmrkd_cli.presets import load_preset
+
+    preset = load_preset("demo")
+    try:
+        config = network_config(preset.student, dataset_info(preset).num_classes)
+        network = build_network(config, device="cpu")
+    except (RmrkdError, ImportError, OSError) as error:
+        raise RunError(
+            f"mmsegmentation is installed and cannot build a network: {first_line(error)}", "rmrkd doctor"
+        ) from error
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _pinned(packages: dict[str, str]) -> list[str]:
+    return [f"{name}=={version}" for name, version in packages.items()]
+
+
+def _note(name: str) -> str:
+    before = version_of(name)
+    replaced = f", replaces {before}" if before else ""
+    return replaced + (", built from source without compiled operators" if name == "mmcv-full" else "")
+
+
+def _check_conflicts() -> None:
+    found = conflicting_packages()
+    if found:
+        names = [name.split()[0] for name in found]
+        raise RmrkdError(
+            f"{', '.join(found)} is installed here and writes into the same folder `mmcv` as mmcv-full",
+            f"use an environment of its own for rmrkd, or {uninstall_command(*names)}",
+        )
+
+
+def _check_writable() -> Path:
+    """Return the folder that packages are installed into.
+
+    Raises:
+        RmrkdError: When the system manages this Python, or the folder cannot be written.
+    """
+    own_environment = sys.prefix != sys.base_prefix
+    marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
+    new_environment = "python3 -m venv ENV && ENV/bin/python -m pip install RMRKD-WHEEL && ENV/bin/rmrkd setup"
+    if not own_environment and marker.is_file():
+        raise RmrkdError(f"{sys.prefix} is managed by the system, and packages cannot be added to it", new_environment)
+    folder = Path(sysconfig.get_path("purelib"))
+    if not os.access(folder, os.W_OK):
+        own = Path(site.getusersitepackages())
+        if own_environment or not site.ENABLE_USER_SITE or not os.access(own, os.W_OK):
+            raise RmrkdError(f"`{folder}` cannot be written, so nothing can be installed into it", new_environment)
+        return own
+    return folder
+
+
+def _without_network(source: Path | None) -> str:
+    if source is not None:
+        return f"`{source}` must hold what `rmrkd setup --download DIR` writes"
+    names = " ".join(map(shlex.quote, _pinned({**SUPPORT_VERSIONS, **VERSIONS})))
+    return f"without a network: bring a folder from `rmrkd setup --download DIR` ({names}), then rmrkd setup --from DIR"

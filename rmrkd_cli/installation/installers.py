@@ -1,0 +1,147 @@
+"""The pip of this environment, uv, or a pip in a temporary environment, with the build constraint of mmcv-full."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.mmseg import BUILD_CONSTRAINT
+from rmrkd_cli.installation.requirements import version_of
+
+# From this version on PIP_CONSTRAINT does not reach builds, and --build-constraint does.
+_PIP_WITH_BUILD_CONSTRAINT = (25, 3)
+# Settings that would build mmcv-full beside torch (which compiles its operators for minutes) or install elsewhere.
+_DROPPED = (
+    *("PIP_NO_BUILD_ISOLATION", "PIP_NO_BINARY", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT"),
+    *("UV_NO_BUILD_ISOLATION", "UV_NO_BUILD", "UV_NO_BINARY", "UV_BUILD_CONSTRAINT", "UV_SYSTEM_PYTHON"),
+    *("UV_TARGET", "UV_PREFIX", "UV_OFFLINE", "PYTHONPATH", "MMCV_WITH_OPS", "MMCV_WITH_TRT", "FORCE_CUDA"),
+)
+
+_QUIET = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off",
+          "PIP_ROOT_USER_ACTION": "ignore"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Installer:
+    """A program that installs packages into the environment of this process.
+
+    Attributes:
+        name: For messages: `pip 26.3`.
+        command: Its first words, up to `install` or `wheel`.
+        kind: "pip" or "uv".
+        pip_version: Major and minor version; (0, 0) for uv.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    kind: str
+    pip_version: tuple[int, int] = (0, 0)
+
+    def install(self, requirements: Sequence[str], *, find_links: Path | None = None) -> None:
+        """Install exactly these requirements, without their dependencies.
+
+        Args:
+            requirements: Such as `mmcv-full==1.7.2`.
+            find_links: Folder with the files; no package index is asked then.
+
+        Raises:
+            RunError: With the last lines that the installer printed.
+        """
+        target = ["--python", sys.executable] if self.kind == "uv" else []
+        links = ["--no-index", "--find-links", str(find_links.resolve())] if find_links is not None else []
+        self._run(["install", *target, *links, *requirements])
+
+    def build_wheels(self, requirements: Sequence[str], folder: Path) -> None:
+        """Download or build a wheel of each requirement into a folder; pip only.
+
+        Raises:
+            RunError: With the last lines that pip printed.
+        """
+        self._run(["wheel", "--wheel-dir", str(folder.resolve()), *requirements])
+
+    def _run(self, arguments: Sequence[str]) -> None:
+        environment = {key: value for key, value in os.environ.items() if key not in _DROPPED}
+        # In a folder of its own: uv would read the settings of a project in the working directory.
+        with TemporaryDirectory(prefix="rmrkd-") as folder:
+            constraint = Path(folder) / "build-constraint.txt"
+            constraint.write_text(f"{BUILD_CONSTRAINT}\n", encoding="utf-8")
+            verb, *rest = arguments
+            command = [*self.command, verb, "--no-deps", *self._options(constraint, environment), *rest]
+            done = subprocess.run(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors="replace",
+            )  # fmt: skip
+        if done.returncode:
+            lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+            raise RunError(f"{self.name} failed:\n" + "\n".join(f"  {line}" for line in lines[-8:]))
+
+    def _options(self, constraint: Path, environment: dict[str, str]) -> list[str]:
+        if self.kind == "uv":
+            return ["--build-constraints", str(constraint)]
+        environment.update(_QUIET)
+        if self.pip_version >= _PIP_WITH_BUILD_CONSTRAINT:
+            return ["--build-constraint", str(constraint)]
+        environment["PIP_CONSTRAINT"] = " ".join(filter(None, [environment.get("PIP_CONSTRAINT"), str(constraint)]))
+        # Without it an old pip runs setup.py in this environment, where torch is, if it finds setuptools and wheel.
+        return ["--use-pep517"]
+
+
+@contextmanager
+def find_installer(*, pip_only: bool = False) -> Iterator[Installer]:
+    """Yield the installer to use here: pip of this environment, else uv, else pip in a temporary environment.
+
+    Args:
+        pip_only: Leave uv out, which cannot write wheels.
+
+    Raises:
+        RmrkdError: When there is none.
+    """
+    version = version_of("pip")
+    if version is not None:
+        yield _pip(version, (sys.executable, "-m", "pip"))
+        return
+    uv = _uv_command()
+    if uv is not None and not pip_only:
+        yield Installer("uv", (*uv, "pip"), "uv")
+        return
+    with TemporaryDirectory(prefix="rmrkd-pip-") as folder:
+        yield _temporary_pip(Path(folder))
+
+
+def _pip(version: str, command: tuple[str, ...]) -> Installer:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return Installer(f"pip {version}", command, "pip", (major, minor))
+
+
+def _uv_command() -> tuple[str, ...] | None:
+    """`uv run` names itself in UV; otherwise uv is on PATH, beside this Python, or a module of it."""
+    beside = Path(sys.executable).parent / "uv"
+    for candidate in (os.environ.get("UV"), shutil.which("uv"), str(beside)):
+        if candidate and os.access(candidate, os.X_OK):
+            return (candidate,)
+    return (sys.executable, "-m", "uv") if importlib.util.find_spec("uv") is not None else None
+
+
+def _temporary_pip(folder: Path) -> Installer:
+    """A pip that this Python brings along, in a new environment; it installs into the environment of this process."""
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", str(folder / "env")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    python = str(folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    if made.returncode:
+        raise RmrkdError(f"neither pip nor uv is available for {sys.executable}", "python3 -m pip install uv")
+    asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=True)
+    installer = _pip(asked.stdout.split()[1], (python, "-m", "pip"))
+    return Installer(
+        f"{installer.name} of a temporary environment", (*installer.command, "--python", sys.executable), "pip",
+        installer.pip_version,
+    )  # fmt: skip

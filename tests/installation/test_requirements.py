@@ -1,0 +1,202 @@
+"""What is missing, and the messages that say so: without an environment of its own where none is needed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from rmrkd_cli.installation import mmseg
+from rmrkd_cli.installation.installers import Installer, find_installer
+from rmrkd_cli.installation.requirements import declared_requirements, install_extra_command
+from tests.cli import Outcome, rmrkd, run_main
+from tests.installation.environments import Environment, build_wheel
+from tests.page import made
+
+NEEDED = "this command needs mmcv-full, mmsegmentation and mmcls, which are not installed"
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def without_mmseg(monkeypatch: Patch) -> None:
+    """As in an environment into which only the wheel was installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in mmseg.VERSIONS:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(mmseg, "find_spec", lambda name: None)
+
+
+def refused(*words: object) -> Outcome:
+    outcome = rmrkd(*words)
+    assert (outcome.exit_code, outcome.message, outcome.hint) == (2, NEEDED, "rmrkd setup"), words
+    return outcome
+
+
+@pytest.mark.usefixtures("without_mmseg")
+def test_a_command_that_needs_mmsegmentation_names_the_command_that_installs_it(tmp_path: Path, tiny: Path) -> None:
+    student = tmp_path / "student.pth"
+    student.touch()
+    refused("train", "--preset", "demo")
+    refused("train", "--preset", "demo", "--dry-run")
+    refused("eval", student, "--dataset", "demo")
+    refused("compare", student, student)
+    refused("predict", student, tmp_path, "--out", tmp_path / "out")
+    refused("export", student, tmp_path / "out.onnx")
+    refused("data", "check", "cityscapes", "--data-root", tmp_path)
+    assert run_main("eval", str(student)) == (2, "", f"error: {NEEDED}\n\nhint: rmrkd setup\n")
+
+
+@pytest.mark.usefixtures("without_mmseg")
+def test_the_other_commands_work_without_it(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made.log(tmp_path / "run")
+    for words in (["presets"], ["presets", "psp101-psp18-city"], ["methods"], ["methods", "mgd"], ["plot", "run"]):
+        assert rmrkd(*words).exit_code == 0, words
+    assert rmrkd("train", "--preset", "demo", "--print-config").exit_code == 0
+
+
+@pytest.mark.usefixtures("without_mmseg")
+def test_doctor_reports_it_with_the_same_command() -> None:
+    outcome = rmrkd("doctor", "--no-step")
+    assert outcome.exit_code == 1
+    for name in mmseg.VERSIONS:
+        assert re.search(rf"wrong +{name} +not installed.*\n +mend: rmrkd setup\n", outcome.stdout), outcome.stdout
+    assert "compiled ops" not in outcome.stdout
+
+
+@pytest.mark.parametrize("name", mmseg.VERSIONS)
+def test_a_version_that_does_not_work_is_named(name: str, monkeypatch: Patch) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: "1.99.9" if asked == name else real(asked))
+    outcome = rmrkd("train", "--preset", "demo")
+    assert outcome.exit_code == 2
+    assert outcome.message.startswith(f"{name} 1.99.9 is installed, and rmrkd needs ")
+    assert outcome.hint == "rmrkd setup"
+
+
+def test_every_requirement_of_the_extra_is_rmrkds_own_or_installed_by_setup() -> None:
+    """`rmrkd setup` installs without dependencies, so its list must be complete."""
+    own = {requirement.name.lower() for requirement in declared_requirements()}
+    for name in {**mmseg.VERSIONS, **mmseg.SUPPORT_VERSIONS}:
+        if name == "tomli" and sys.version_info >= (3, 11):
+            continue
+        for requirement in map(Requirement, importlib.metadata.requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                known = {*own, *mmseg.VERSIONS, *mmseg.SUPPORT_VERSIONS}
+                assert requirement.name.lower() in known, f"{name} needs {requirement}"
+
+
+def test_the_pinned_versions_are_within_the_extras_ranges() -> None:
+    ranges = {requirement.name: requirement.specifier for requirement in declared_requirements(mmseg.EXTRA)}
+    assert ranges.keys() == mmseg.VERSIONS.keys()
+    assert all(ranges[name].contains(version) for name, version in mmseg.VERSIONS.items())
+
+
+def test_an_extra_is_installed_by_its_packages_names() -> None:
+    assert install_extra_command("export").endswith("'onnx>=1.17' 'onnxruntime>=1.20' 'onnxscript>=0.5'")
+
+
+def test_setup_explains_a_python_that_mmcv_cannot_be_built_on(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(mmseg.sys, "version_info", (3, 13, 1, "final", 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(mmseg.platform, "python_version", lambda: "3.13.1")  # type: ignore[attr-defined]
+    outcome = rmrkd("setup")
+    assert outcome.exit_code == 2
+    assert outcome.message == "mmcv-full 1.7.2 cannot be built on Python 3.13.1, only on 3.10, 3.11 and 3.12"
+    assert "--python 3.12" in outcome.hint
+
+
+def test_setup_refuses_beside_another_mmcv(monkeypatch: Patch) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0" if name == "mmcv" else real(name))
+    outcome = rmrkd("setup")
+    assert outcome.exit_code == 2
+    assert outcome.message.startswith("mmcv 2.1.0 is installed here and writes into the same folder `mmcv`")
+    assert "uninstall" in outcome.hint
+
+
+@pytest.mark.usefixtures("without_mmseg")
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"os.access": lambda path, mode: False}, "cannot be written"),
+        ({"pathlib.Path.is_file": lambda path: True, "sys.prefix": sys.base_prefix}, "is managed by the system"),
+    ],
+    ids=["read-only", "externally managed"],
+)
+def test_setup_explains_an_environment_it_cannot_add_to(
+    changed: dict[str, object], said: str, monkeypatch: Patch
+) -> None:
+    for name, value in changed.items():
+        monkeypatch.setattr(name, value)
+    outcome = rmrkd("setup")
+    assert outcome.exit_code == 2
+    assert said in outcome.message
+    assert "python3 -m venv ENV" in outcome.hint
+
+
+@pytest.mark.usefixtures("without_mmseg")
+def test_setup_says_what_it_would_install() -> None:
+    code, out, told = run_main("setup", "--dry-run")
+    assert (code, out) == (0, "")
+    for name, version in mmseg.VERSIONS.items():
+        assert f"  {name} {version}" in told
+    assert "would install into" in told
+    assert "torch" not in told
+
+
+def test_setup_can_be_repeated() -> None:
+    code, out, told = run_main("setup")
+    assert (code, out.startswith("mmsegmentation works: ")) == (0, True)
+    assert told == "already installed: mmcv-full 1.7.2, mmsegmentation 0.30.0, mmcls 0.25.0\n"
+
+
+def test_setup_takes_a_folder_or_makes_one(tmp_path: Path) -> None:
+    assert rmrkd("setup", "--from", tmp_path / "none").message.endswith("is not a folder")
+    assert rmrkd("setup", "--from", tmp_path, "--download", tmp_path / "new").exit_code == 2
+    (tmp_path / "file").touch()
+    assert "not empty" in rmrkd("setup", "--download", tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("version", "option", "variable"),
+    [("23.2.1", "--use-pep517", True), ("25.2", "--use-pep517", True), ("25.3", "--build-constraint", False)],
+)
+def test_the_build_constraint_reaches_builds_of_every_pip(version: str, option: str, variable: bool) -> None:
+    """Since 25.3 a build sees the option alone, before only the variable."""
+    major, minor = map(int, version.split(".")[:2])
+    environment = {"PIP_CONSTRAINT": "mine.txt"}
+    options = Installer("pip", ("pip",), "pip", (major, minor))._options(Path("limit.txt"), environment)
+    assert options[0] == option
+    assert (environment["PIP_CONSTRAINT"] == "mine.txt limit.txt") is variable
+
+
+def test_without_pip_and_uv_a_pip_of_a_temporary_environment_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr("rmrkd_cli.installation.installers.version_of", lambda name: None)
+    monkeypatch.setattr("rmrkd_cli.installation.installers._uv_command", lambda: None)
+    with find_installer() as installer:
+        assert installer.command[-2:] == ("--python", sys.executable)
+        assert Path(installer.command[0]).is_file()
+        assert installer.pip_version >= (22, 3)
+    assert not Path(installer.command[0]).exists()
+
+
+def test_an_installation_without_its_requirements_is_explained(tmp_path: Path) -> None:
+    """As `pip install --no-deps` leaves it."""
+    environment = Environment(tmp_path / "env", pip=False)
+    environment.unpack(build_wheel(tmp_path))
+    for words in ([], ["--version"], ["train", "--preset", "demo"]):
+        done = environment.run(environment.python, "-m", "rmrkd_cli", *words, cwd=tmp_path)
+        error, _, hint = done.stderr.partition("\n\n")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(r"error: \d+ packages that rmrkd needs are not installed: .*typer.*", error)
+        assert re.fullmatch(r"hint: uv pip install .*'typer>=0\.15'.*\n", hint)
+        assert "mmcv" not in done.stderr
