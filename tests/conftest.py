@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,16 @@ from tests.browser import HOW_TO_INSTALL, may_be_left_out
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and two test processes share the cores
+
+if sys.dont_write_bytecode:
+    # As many containers set it, and uv installs no bytecode: each of some thirty interpreters would compile torch anew,
+    # ten seconds long. They share a folder of this session.
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="rmrkd-bytecode-")
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    BYTECODE: str | None = sys.pycache_prefix
+else:
+    BYTECODE = None
 
 TINY = """
 dataset: camvid
@@ -48,6 +61,12 @@ schedule:
 
 
 NO_BROWSER = "no Chromium on PATH"
+
+
+def pytest_unconfigure() -> None:
+    """Remove the bytecode of this session, in the process that made the folder."""
+    if BYTECODE is not None:
+        shutil.rmtree(BYTECODE, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

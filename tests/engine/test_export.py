@@ -92,7 +92,10 @@ def test_means_of_bins_are_those_of_adaptive_pooling(inner: Any) -> None:
         assert torch.allclose(means(maps.float()), pool(maps.float()), rtol=0, atol=1e-6)
 
 
-@pytest.fixture(scope="module", params=NARROW)
+FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "deeplabv3plus")) for name in NARROW]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A family's files, named for their formats."""
     folder = tmp_path_factory.mktemp(request.param)
