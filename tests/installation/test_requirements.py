@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from rmrkd_cli.installation import mmseg
 from rmrkd_cli.installation.installers import Installer, find_installer
 from rmrkd_cli.installation.requirements import declared_requirements, install_extra_command
 from tests.cli import Outcome, rmrkd, run_main
+from tests.commands.test_escaping import record
 from tests.installation.environments import Environment, build_wheel
 from tests.page import made
 
@@ -62,6 +64,10 @@ def test_the_other_commands_work_without_it(tmp_path: Path, monkeypatch: Patch) 
     for words in (["presets"], ["presets", "psp101-psp18-city"], ["methods"], ["methods", "mgd"], ["plot", "run"]):
         assert rmrkd(*words).exit_code == 0, words
     assert rmrkd("train", "--preset", "demo", "--print-config").exit_code == 0
+    for name, seed in (("a", 0), ("b", 1)):
+        Path(f"{name}.json").write_text(json.dumps({**record(5), "role": name, "seed": seed}))
+    assert rmrkd("compare", "a.json", "b.json", "--report", "report").exit_code == 0
+    assert Path("report/index.html").is_file()
 
 
 @pytest.mark.usefixtures("without_mmseg")
