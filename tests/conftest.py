@@ -15,6 +15,10 @@ from tests.browser import HOW_TO_INSTALL, may_be_left_out
 
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
+# A step of a tiny network allocates and frees the same memory again and again: a fifth of the time is the system's, to
+# map it and clear its pages. It is kept; processes that start after this heed it.
+for setting in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+    os.environ.setdefault(setting, str(1 << 30))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are tiny, and two test processes share the cores
 
 if sys.dont_write_bytecode:

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli import COMMAND
+
 
 @dataclass(frozen=True)
 class End:
@@ -151,11 +153,12 @@ def _command(arguments: list[str], folder: str, told: str) -> None:
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
     sys.argv = ["rmrkd", *arguments]
-    from rmrkd_cli.app import main
+    from rmrkd_cli import app
 
+    app.app = COMMAND  # type: ignore[assignment]
     code = 0
     try:
-        main()
+        app.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -48,7 +48,12 @@ def in_this_process(*command: Any) -> str:
     return ""
 
 
-@pytest.mark.parametrize("name", load_measures())
+SLOW = ("transfer", "rmrkd-19x2048")  # which start interpreters
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in load_measures()]
+)
 def test_every_measure_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that import torch are most of what this takes: only memory is measured in some, of one measure."""
     monkeypatch.setattr(transfer, "output", in_this_process)

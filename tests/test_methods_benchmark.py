@@ -47,6 +47,7 @@ def rows_of(page: str, title: str) -> dict[str, list[str]]:
     return {cells[0].strip("`"): cells[1:] for cells in lines[2:]}
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_and_goes_on_where_it_ended(
     tiny: Path, tmp_path: Path, started: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 from rmrkd_cli.models import build_network, network_config
@@ -14,6 +16,7 @@ print(len(checkpoint.get_torchvision_models()) > 50, "torchvision" in sys.module
 """
 
 
+@pytest.mark.slow
 def test_networks_are_built_without_torchvision_and_mmcv_still_finds_it() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "True True"]

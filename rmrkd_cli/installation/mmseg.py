@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib.util import find_spec
 
 from rmrkd_cli.errors import RmrkdError
@@ -25,10 +26,11 @@ FIRST_PYTHON, FIRST_UNSUPPORTED_PYTHON = (3, 10), (3, 13)
 _SAME_FOLDER = ("mmcv", "mmcv-lite")  # distributions that write into the same folder `mmcv` as mmcv-full
 
 
+@cache
 def require_mmseg() -> None:
     """Stop unless mmcv-full, mmsegmentation and mmcls are installed in versions that rmrkd works with.
 
-    It reads metadata and imports nothing, so a command can call it first.
+    It reads metadata and imports nothing, so a command can call it first. What was found is remembered.
 
     Raises:
         RmrkdError: Names what is missing or of another version; the hint is `rmrkd setup`.

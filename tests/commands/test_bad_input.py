@@ -338,14 +338,16 @@ def contents(folder: Path) -> Stamps:
     The bytes are not read: some of the inputs are 65 MiB large, and this is asked thousands of times.
     """
     found: Stamps = {}
-    for root, folders, files in os.walk(folder):
-        found |= {os.path.relpath(os.path.join(root, name), folder): None for name in folders}
-        for name in files:
-            path = os.path.join(root, name)
-            status = os.stat(path, follow_symlinks=False)
-            found[os.path.relpath(path, folder)] = (
-                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-            )  # fmt: skip
+    folders = [str(folder)]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            stamp = None
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            else:
+                status = entry.stat(follow_symlinks=False)
+                stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+            found[entry.path[len(str(folder)) + 1 :]] = stamp
     return found
 
 

@@ -18,6 +18,7 @@ import pytest
 from rmrkd_cli import console
 from rmrkd_cli.engine.doctor import machine, packages, training
 from rmrkd_cli.engine.doctor.check import Check
+from rmrkd_cli.installation import mmseg
 from rmrkd_cli.installation.requirements import reinstall_command
 from tests.cli import rmrkd
 
@@ -57,6 +58,7 @@ def versions(monkeypatch: Patch, **changed: str | None) -> None:
             raise importlib.metadata.PackageNotFoundError(name)
         return found
 
+    mmseg.require_mmseg.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 

@@ -92,7 +92,8 @@ def test_means_of_bins_are_those_of_adaptive_pooling(inner: Any) -> None:
         assert torch.allclose(means(maps.float()), pool(maps.float()), rtol=0, atol=1e-6)
 
 
-FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "deeplabv3plus")) for name in NARROW]
+# torch's exporter takes ten seconds a network.
+FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] * ("onnx" in WRITTEN[name])) for name in NARROW]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -155,6 +156,7 @@ def test_a_head_of_one_channel_decides_by_its_threshold(tmp_path: Path) -> None:
     assert json.loads(extra[EXTRA_FILE])["decision"] == "class 1 where the sigmoid of the logit exceeds 0.3"
 
 
+@pytest.mark.slow
 def test_the_file_says_what_it_is(student: Path, exported: Path) -> None:
     model = onnx.load(exported)
     held = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
@@ -171,6 +173,7 @@ def test_the_file_says_what_it_is(student: Path, exported: Path) -> None:
     assert inputs == [["batch", 3, "height", "width"]]
 
 
+@pytest.mark.slow
 def test_whoever_ships_it_gets_what_predict_gives(exported: Path, student: Path, camvid: Path, tmp_path: Path) -> None:
     """With onnxruntime, numpy and Pillow, and nothing known but what the file says."""
     assert rmrkd("predict", student, camvid / "val", "--out", tmp_path / "out", "--workers", 0).exit_code == 0

@@ -45,8 +45,10 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
+# `compare` measures a checkpoint through the function that `eval` calls.
+SLOW = {"compare": pytest.mark.slow}
 PAIRS = [
-    (name, command)
+    pytest.param(name, command, marks=[SLOW[command]] if command in SLOW else [])
     for name in FILES
     for command in COMMANDS
     if command != "resume" or not name.startswith("safetensors")  # a run's directory holds none

@@ -33,6 +33,7 @@ def without_mmseg(monkeypatch: Patch) -> None:
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
+    mmseg.require_mmseg.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setattr(mmseg, "find_spec", lambda name: None)
 
@@ -82,6 +83,7 @@ def test_doctor_reports_it_with_the_same_command() -> None:
 @pytest.mark.parametrize("name", mmseg.VERSIONS)
 def test_a_version_that_does_not_work_is_named(name: str, monkeypatch: Patch) -> None:
     real = importlib.metadata.version
+    mmseg.require_mmseg.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", lambda asked: "1.99.9" if asked == name else real(asked))
     outcome = rmrkd("train", "--preset", "demo")
     assert outcome.exit_code == 2
@@ -185,6 +187,7 @@ def test_the_build_constraint_reaches_builds_of_every_pip(version: str, option: 
     assert (environment["PIP_CONSTRAINT"] == "mine.txt limit.txt") is variable
 
 
+@pytest.mark.slow
 def test_without_pip_and_uv_a_pip_of_a_temporary_environment_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr("rmrkd_cli.installation.installers.version_of", lambda name: None)
     monkeypatch.setattr("rmrkd_cli.installation.installers._uv_command", lambda: None)
