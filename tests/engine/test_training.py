@@ -190,7 +190,7 @@ def stop_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer.Training, "finish", stopped)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", [stop_in_step, stop_in_evaluation, stop_at_the_end])
 def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
     finished: Path,
