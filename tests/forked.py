@@ -85,7 +85,7 @@ def launched_by_forking() -> Iterator[None]:
 
 def start_in_terminal(arguments: list[str], terminal: str) -> multiprocessing.process.BaseProcess:
     """Start `rmrkd ARGUMENTS` in a session of its own, which the terminal of that name controls."""
-    process = server().Process(target=_in_terminal, args=(arguments, terminal))
+    process = server().Process(target=_in_terminal, args=(arguments, terminal), daemon=True)
     process.start()
     return process
 
@@ -93,12 +93,15 @@ def start_in_terminal(arguments: list[str], terminal: str) -> multiprocessing.pr
 def run_ranks(function: Callable[..., None], *arguments: object, ranks: int = 2, seconds: float = 120) -> None:
     """Call `function(*arguments, rank)` in a process for each rank, all at once; each must succeed in time."""
     context = server()
-    processes = [context.Process(target=function, args=(*arguments, rank)) for rank in range(ranks)]
+    processes = [context.Process(target=function, args=(*arguments, rank), daemon=True) for rank in range(ranks)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(seconds)
-    assert [process.exitcode for process in processes] == [0] * ranks
+    codes = [process.exitcode for process in processes]  # None for one that hangs
+    for process in processes:
+        process.kill()
+    assert codes == [0] * ranks
 
 
 def _in_terminal(arguments: list[str], terminal: str) -> None:

@@ -96,8 +96,9 @@ def test_a_file_that_cannot_be_written_to_its_end_leaves_the_one_before(tmp_path
     save_torch(CONTENTS, path)
     before = path.read_bytes()
     ours, theirs = server().Pipe()
-    process = server().Process(target=fail_to_save, args=(path, theirs))
+    process = server().Process(target=fail_to_save, args=(path, theirs), daemon=True)
     process.start()
+    theirs.close()
     told = ours.recv()
     process.join()
     assert f"cannot write `{path}`: File too large" in told

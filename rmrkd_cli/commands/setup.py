@@ -24,6 +24,10 @@ def setup_command(
             metavar="DIR", help="Install nothing; write the files into a new folder, for a machine without a network."
         ),
     ] = None,
+    reinstall: Annotated[
+        bool,
+        typer.Option("--reinstall", help="Install mmcv-full, mmsegmentation and mmcls again."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be installed, and install nothing.")
     ] = False,
@@ -39,7 +43,7 @@ def setup_command(
     from rmrkd_cli.engine.setup import set_up
 
     if download is not None:
-        if source is not None or dry_run:
+        if source is not None or dry_run or reinstall:
             raise RmrkdError("--download installs nothing and goes with no other option", "rmrkd setup --download DIR")
         check_free_folder(download)
         for file in write_wheels(download, console.say):
@@ -49,6 +53,6 @@ def setup_command(
         raise RmrkdError(
             f"`--from {source}` is not a folder", "rmrkd setup --download DIR makes one, where there is a network"
         )
-    result = set_up(console.say, source=source, dry_run=dry_run)
+    result = set_up(console.say, source=source, dry_run=dry_run, reinstall=reinstall)
     if result is not None:
         console.write_line(f"mmsegmentation works: built the demo's student, {result.parameters:,} parameters")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
+import re
 import site
 import sys
 import sysconfig
@@ -15,15 +15,19 @@ from pathlib import Path
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.installers import find_installer
 from rmrkd_cli.installation.mmseg import (
+    PYTHON_310_VERSIONS,
+    SETUP_COMMAND,
     SUPPORT_VERSIONS,
     VERSIONS,
+    check_conflicts,
     check_python,
-    conflicting_packages,
     packages_to_install,
 )
-from rmrkd_cli.installation.requirements import uninstall_command, version_of
+from rmrkd_cli.installation.requirements import version_of
 
 Say = Callable[[str], None]
+# What pip and uv say where they reach no package index.
+_NO_NETWORK = re.compile(r"connect|resol|dns|network|timed? ?out|retries|no matching distribution|offline", re.I)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class SetupResult:
     parameters: int
 
 
-def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False) -> SetupResult | None:
+def set_up(
+    say: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False
+) -> SetupResult | None:
     """Install the missing packages of the extra `mmseg` here, then build a network with them.
 
     Every package is pinned and installed without its dependencies, so torch, numpy and all others stay as they are.
@@ -48,6 +54,7 @@ def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False) -> Se
         say: Receives what will be installed, a line a package, before it is.
         source: Folder with the files, for machines without a network; None to ask the package index.
         dry_run: Say what would be installed, and install nothing.
+        reinstall: Install mmcv-full, mmsegmentation and mmcls again, for files that are damaged.
 
     Returns:
         None for a dry run.
@@ -58,8 +65,8 @@ def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False) -> Se
         RunError: When the installer failed, or no network can be built afterwards.
     """
     check_python()
-    _check_conflicts()
-    packages = packages_to_install()
+    check_conflicts()
+    packages = {**packages_to_install(), **(VERSIONS if reinstall else {})}
     if packages:
         folder = _check_writable()
         with find_installer() as installer:
@@ -70,9 +77,9 @@ def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False) -> Se
             if dry_run:
                 return None
             try:
-                installer.install(_pinned(packages), find_links=source)
+                installer.install(_pinned(packages), find_links=source, reinstall=reinstall)
             except RunError as error:
-                raise RunError(error.message, _without_network(source)) from error
+                raise RunError(error.message, _after_failure(error.message, packages, source)) from error
         importlib.invalidate_caches()
     else:
         say(f"already installed: {', '.join(f'{name} {version}' for name, version in VERSIONS.items())}")
@@ -92,7 +99,7 @@ def download(folder: Path, say: Say) -> list[Path]:
         RunError: When pip failed.
     """
     check_python()
-    packages = {**SUPPORT_VERSIONS, **VERSIONS}
+    packages = {**SUPPORT_VERSIONS, **PYTHON_310_VERSIONS, **VERSIONS}
     with find_installer(pip_only=True) as installer:
         say(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
         installer.build_wheels(_pinned(packages), folder)
@@ -114,10 +121,9 @@ def build_demo_student() -> int:
     try:
         config = network_config(preset.student, dataset_info(preset).num_classes)
         network = build_network(config, device="cpu")
-    except (RmrkdError, ImportError, OSError) as error:
-        raise RunError(
-            f"mmsegmentation is installed and cannot build a network: {first_line(error)}", "rmrkd doctor"
-        ) from error
+    except Exception as error:  # mmsegmentation checks versions with `assert`, and a library can fail in any way
+        message = f"mmsegmentation is installed and cannot build a network: {first_line(error)}"
+        raise RunError(message, f"{SETUP_COMMAND} --reinstall; rmrkd doctor names the cause") from error
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -129,16 +135,6 @@ def _note(name: str) -> str:
     before = version_of(name)
     replaced = f", replaces {before}" if before else ""
     return replaced + (", built from source without compiled operators" if name == "mmcv-full" else "")
-
-
-def _check_conflicts() -> None:
-    found = conflicting_packages()
-    if found:
-        names = [name.split()[0] for name in found]
-        raise RmrkdError(
-            f"{', '.join(found)} is installed here and writes into the same folder `mmcv` as mmcv-full",
-            f"use an environment of its own for rmrkd, or {uninstall_command(*names)}",
-        )
 
 
 def _check_writable() -> Path:
@@ -161,8 +157,11 @@ def _check_writable() -> Path:
     return folder
 
 
-def _without_network(source: Path | None) -> str:
+def _after_failure(message: str, packages: dict[str, str], source: Path | None) -> str:
+    """Return the hint for an installer that failed: which files to bring where there is no network."""
+    files = ", ".join(f"{name.replace('-', '_')}-{version}-*.whl" for name, version in packages.items())
     if source is not None:
-        return f"`{source}` must hold what `rmrkd setup --download DIR` writes"
-    names = " ".join(map(shlex.quote, _pinned({**SUPPORT_VERSIONS, **VERSIONS})))
-    return f"without a network: bring a folder from `rmrkd setup --download DIR` ({names}), then rmrkd setup --from DIR"
+        return f"`{source}` must hold what `rmrkd setup --download DIR` writes: {files}"
+    if not _NO_NETWORK.search(message):
+        return "rmrkd doctor"
+    return f"bring {files} in a folder that `rmrkd setup --download DIR` wrote elsewhere, then rmrkd setup --from DIR"

@@ -17,17 +17,27 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.mmseg import BUILD_CONSTRAINT
 from rmrkd_cli.installation.requirements import version_of
 
-# From this version on PIP_CONSTRAINT does not reach builds, and --build-constraint does.
+# The first that knows --build-constraint; later ones stop applying PIP_CONSTRAINT to builds.
 _PIP_WITH_BUILD_CONSTRAINT = (25, 3)
-# Settings that would build mmcv-full beside torch (which compiles its operators for minutes) or install elsewhere.
+_PIP_WITH_PYTHON = (22, 3)  # the first that knows --python
+# Settings that would build mmcv-full beside torch (which compiles its operators for minutes), install elsewhere, or
+# refuse what has to be built.
 _DROPPED = (
-    *("PIP_NO_BUILD_ISOLATION", "PIP_NO_BINARY", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT"),
+    *("PIP_NO_BUILD_ISOLATION", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"),
+    *("PIP_USER", "PIP_PYTHON", "PIP_REQUIREMENT", "PIP_REQUIRE_HASHES", "PIP_DRY_RUN", "PIP_IGNORE_INSTALLED"),
     *("UV_NO_BUILD_ISOLATION", "UV_NO_BUILD", "UV_NO_BINARY", "UV_BUILD_CONSTRAINT", "UV_SYSTEM_PYTHON"),
-    *("UV_TARGET", "UV_PREFIX", "UV_OFFLINE", "PYTHONPATH", "MMCV_WITH_OPS", "MMCV_WITH_TRT", "FORCE_CUDA"),
+    *("UV_TARGET", "UV_PREFIX", "UV_REQUIRE_HASHES", "PYTHONPATH", "MMCV_WITH_OPS", "MMCV_WITH_TRT", "FORCE_CUDA"),
 )
 
-_QUIET = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_PROGRESS_BAR": "off",
-          "PIP_ROOT_USER_ACTION": "ignore"}  # fmt: skip
+_PIP_SETTINGS = {
+    "PIP_NO_INPUT": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_PROGRESS_BAR": "off",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "PIP_NO_CACHE_DIR": "1",  # which may hold an mmcv-full that was built beside another torch
+}
+
+_GET_INSTALLER = "install uv (docs.astral.sh/uv), or pip into this environment; on Debian: apt-get install python3-venv"
 
 
 @dataclass(frozen=True)
@@ -46,19 +56,21 @@ class Installer:
     kind: str
     pip_version: tuple[int, int] = (0, 0)
 
-    def install(self, requirements: Sequence[str], *, find_links: Path | None = None) -> None:
+    def install(self, requirements: Sequence[str], *, find_links: Path | None = None, reinstall: bool = False) -> None:
         """Install exactly these requirements, without their dependencies.
 
         Args:
             requirements: Such as `mmcv-full==1.7.2`.
             find_links: Folder with the files; no package index is asked then.
+            reinstall: Install again what is installed in that version.
 
         Raises:
             RunError: With the last lines that the installer printed.
         """
         target = ["--python", sys.executable] if self.kind == "uv" else []
         links = ["--no-index", "--find-links", str(find_links.resolve())] if find_links is not None else []
-        self._run(["install", *target, *links, *requirements])
+        again = ["--reinstall" if self.kind == "uv" else "--force-reinstall"] if reinstall else []
+        self._run(["install", *target, *links, *again, *requirements])
 
     def build_wheels(self, requirements: Sequence[str], folder: Path) -> None:
         """Download or build a wheel of each requirement into a folder; pip only.
@@ -70,14 +82,16 @@ class Installer:
 
     def _run(self, arguments: Sequence[str]) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in _DROPPED}
-        # In a folder of its own: uv would read the settings of a project in the working directory.
         with TemporaryDirectory(prefix="rmrkd-") as folder:
             constraint = Path(folder) / "build-constraint.txt"
             constraint.write_text(f"{BUILD_CONSTRAINT}\n", encoding="utf-8")
             verb, *rest = arguments
             command = [*self.command, verb, "--no-deps", *self._options(constraint, environment), *rest]
             done = subprocess.run(
-                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                command,
+                # uv would read the settings of a project in the working directory.
+                cwd=folder if self.kind == "uv" else None,
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors="replace",
             )  # fmt: skip
         if done.returncode:
@@ -86,11 +100,11 @@ class Installer:
 
     def _options(self, constraint: Path, environment: dict[str, str]) -> list[str]:
         if self.kind == "uv":
-            return ["--build-constraints", str(constraint)]
-        environment.update(_QUIET)
+            return ["--build-constraint", str(constraint)]
+        environment.update(_PIP_SETTINGS)
         if self.pip_version >= _PIP_WITH_BUILD_CONSTRAINT:
             return ["--build-constraint", str(constraint)]
-        environment["PIP_CONSTRAINT"] = " ".join(filter(None, [environment.get("PIP_CONSTRAINT"), str(constraint)]))
+        environment["PIP_CONSTRAINT"] = " ".join(filter(None, [environment.get("PIP_CONSTRAINT"), constraint.as_uri()]))
         # Without it an old pip runs setup.py in this environment, where torch is, if it finds setuptools and wheel.
         return ["--use-pep517"]
 
@@ -118,8 +132,10 @@ def find_installer(*, pip_only: bool = False) -> Iterator[Installer]:
 
 
 def _pip(version: str, command: tuple[str, ...]) -> Installer:
-    major, minor = (int(part) for part in version.split(".")[:2])
-    return Installer(f"pip {version}", command, "pip", (major, minor))
+    from packaging.version import Version
+
+    parsed = Version(version)
+    return Installer(f"pip {version}", command, "pip", (parsed.major, parsed.minor))
 
 
 def _uv_command() -> tuple[str, ...] | None:
@@ -138,9 +154,11 @@ def _temporary_pip(folder: Path) -> Installer:
     )
     python = str(folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     if made.returncode:
-        raise RmrkdError(f"neither pip nor uv is available for {sys.executable}", "python3 -m pip install uv")
+        raise RmrkdError(f"neither pip nor uv is available for {sys.executable}", _GET_INSTALLER)
     asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=True)
     installer = _pip(asked.stdout.split()[1], (python, "-m", "pip"))
+    if installer.pip_version < _PIP_WITH_PYTHON:
+        raise RmrkdError(f"{installer.name}, which this Python brings along, is too old", _GET_INSTALLER)
     return Installer(
         f"{installer.name} of a temporary environment", (*installer.command, "--python", sys.executable), "pip",
         installer.pip_version,

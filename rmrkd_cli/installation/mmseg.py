@@ -8,7 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.installation.requirements import version_of
+from rmrkd_cli.installation.requirements import uninstall_command, version_of
 
 EXTRA = "mmseg"
 SETUP_COMMAND = "rmrkd setup"
@@ -17,8 +17,9 @@ VERSIONS = {"mmcv-full": "1.7.2", "mmsegmentation": "0.30.0", "mmcls": "0.25.0"}
 MODULES = {"mmcv-full": "mmcv", "mmsegmentation": "mmseg", "mmcls": "mmcls"}
 # What they need beyond rmrkd's own requirements. Any installed version of these is kept.
 SUPPORT_VERSIONS = {"addict": "2.4.0", "yapf": "0.43.0", "prettytable": "3.18.0", "wcwidth": "0.9.4"}
+PYTHON_310_VERSIONS = {"tomli": "2.0.2"}  # of yapf, before Python 3.11
 if sys.version_info < (3, 11):
-    SUPPORT_VERSIONS["tomli"] = "2.0.2"  # of yapf; the last release in pure Python
+    SUPPORT_VERSIONS |= PYTHON_310_VERSIONS
 # mmcv-full 1.7.2 is published as a source archive only, and its setup.py imports pkg_resources.
 BUILD_CONSTRAINT = "setuptools<81"
 # Later Pythons: setup.py reads `locals()` after `exec`, which Python 3.13 changed (PEP 667).
@@ -35,7 +36,8 @@ def require_mmseg() -> None:
     Raises:
         RmrkdError: Names what is missing or of another version; the hint is `rmrkd setup`.
     """
-    missing = [name for name in VERSIONS if version_of(name) is None and find_spec(MODULES[name]) is None]
+    names = {**MODULES, **dict.fromkeys(SUPPORT_VERSIONS, "")}
+    missing = [name for name in names if version_of(name) is None and find_spec(names[name] or name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise RmrkdError(f"this command needs {_listed(missing)}, which {verb} not installed", SETUP_COMMAND)
@@ -46,6 +48,7 @@ def require_mmseg() -> None:
                 f"{name} {version} is installed, and rmrkd needs {_series(tested)}.x (tested with {tested})",
                 SETUP_COMMAND,
             )
+    check_conflicts()
 
 
 def check_python() -> None:
@@ -62,9 +65,19 @@ def check_python() -> None:
         )
 
 
-def conflicting_packages() -> list[str]:
-    """Return installed distributions, with their versions, that overwrite files of mmcv-full."""
-    return [f"{name} {version}" for name in _SAME_FOLDER if (version := version_of(name))]
+def check_conflicts() -> None:
+    """Stop where a distribution is installed that overwrites files of mmcv-full.
+
+    Raises:
+        RmrkdError: With the commands that remove it; mmcv-full goes with it, since they share files.
+    """
+    found = [f"{name} {version}" for name in _SAME_FOLDER if (version := version_of(name))]
+    if found:
+        names = [name.split()[0] for name in found] + ["mmcv-full"] * (version_of("mmcv-full") is not None)
+        raise RmrkdError(
+            f"{', '.join(found)} is installed here and writes into the same folder `mmcv` as mmcv-full",
+            f"use an environment of its own for rmrkd, or {uninstall_command(*names)} && {SETUP_COMMAND}",
+        )
 
 
 def packages_to_install() -> dict[str, str]:

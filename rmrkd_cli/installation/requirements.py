@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import shlex
+import shutil
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -55,12 +57,12 @@ def declared_requirements(extra: str = "") -> list[Requirement]:
 def install_command(*requirements: str, options: str = "") -> str:
     """Return the command that installs packages into this environment, quoted for a shell."""
     quoted = (shlex.quote(name) for name in requirements)
-    return " ".join([f"{_pip()} install", *([options] if options else []), *quoted])
+    return " ".join([*_pip("install"), *([options] if options else []), *quoted])
 
 
 def uninstall_command(*names: str) -> str:
     """Return the command that removes packages from this environment."""
-    return " ".join([f"{_pip()} uninstall", *(["-y"] if "python" in _pip() else []), *names])
+    return " ".join([*_pip("uninstall"), *(["-y"] if version_of("pip") else []), *names])
 
 
 def install_extra_command(extra: str) -> str:
@@ -117,6 +119,15 @@ def explain_missing_module(error: ModuleNotFoundError) -> RmrkdError | None:
     )
 
 
-def _pip() -> str:
+def _pip(verb: str) -> list[str]:
     # Asked of the metadata: importing pip would change what setuptools does in this process.
-    return "python -m pip" if version_of("pip") else "uv pip"
+    if version_of("pip"):
+        return [_python(), "-m", "pip", verb]
+    return ["uv", "pip", verb, *([] if _python() == "python" else ["--python", _python()])]
+
+
+def _python() -> str:
+    """`python` where a shell finds this one by that name; else its path, as for tools in environments of their own."""
+    found = shutil.which("python")
+    same = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
+    return "python" if same else shlex.quote(sys.executable)

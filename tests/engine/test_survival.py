@@ -379,7 +379,7 @@ def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) 
     """A lock of another process; a run that was killed holds none."""
     context = server()
     held = context.Event()
-    other = context.Process(target=hold, args=(tmp_path / "baseline", held))
+    other = context.Process(target=hold, args=(tmp_path / "baseline", held), daemon=True)
     other.start()
     assert held.wait(60)
     with pytest.raises(RmrkdError, match=f"is in use by process {other.pid} on"):

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,6 @@ def test_every_requirement_of_the_extra_is_rmrkds_own_or_installed_by_setup() ->
     """`rmrkd setup` installs without dependencies, so its list must be complete."""
     own = {requirement.name.lower() for requirement in declared_requirements()}
     for name in {**mmseg.VERSIONS, **mmseg.SUPPORT_VERSIONS}:
-        if name == "tomli" and sys.version_info >= (3, 11):
-            continue
         for requirement in map(Requirement, importlib.metadata.requires(name) or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 known = {*own, *mmseg.VERSIONS, *mmseg.SUPPORT_VERSIONS}
@@ -128,7 +127,24 @@ def test_setup_refuses_beside_another_mmcv(monkeypatch: Patch) -> None:
     outcome = rmrkd("setup")
     assert outcome.exit_code == 2
     assert outcome.message.startswith("mmcv 2.1.0 is installed here and writes into the same folder `mmcv`")
-    assert "uninstall" in outcome.hint
+    assert re.search(r"uninstall .*mmcv mmcv-full && rmrkd setup$", outcome.hint)
+    mmseg.require_mmseg.cache_clear()
+    assert rmrkd("train", "--preset", "demo").message == outcome.message
+
+
+def test_a_package_that_mmcv_needs_is_named(monkeypatch: Patch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "addict":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    mmseg.require_mmseg.cache_clear()
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(mmseg, "find_spec", lambda name: None)
+    outcome = rmrkd("train", "--preset", "demo")
+    assert (outcome.message, outcome.hint) == ("this command needs addict, which is not installed", "rmrkd setup")
 
 
 @pytest.mark.usefixtures("without_mmseg")
@@ -136,13 +152,16 @@ def test_setup_refuses_beside_another_mmcv(monkeypatch: Patch) -> None:
     ("changed", "said"),
     [
         ({"os.access": lambda path, mode: False}, "cannot be written"),
-        ({"pathlib.Path.is_file": lambda path: True, "sys.prefix": sys.base_prefix}, "is managed by the system"),
+        ({"sys.prefix": sys.base_prefix}, "is managed by the system"),
     ],
     ids=["read-only", "externally managed"],
 )
 def test_setup_explains_an_environment_it_cannot_add_to(
-    changed: dict[str, object], said: str, monkeypatch: Patch
+    changed: dict[str, object], said: str, monkeypatch: Patch, tmp_path: Path
 ) -> None:
+    if "sys.prefix" in changed:
+        (tmp_path / "EXTERNALLY-MANAGED").touch()
+        monkeypatch.setattr("rmrkd_cli.engine.setup.sysconfig.get_path", {"stdlib": str(tmp_path)}.__getitem__)
     for name, value in changed.items():
         monkeypatch.setattr(name, value)
     outcome = rmrkd("setup")
@@ -182,9 +201,46 @@ def test_the_build_constraint_reaches_builds_of_every_pip(version: str, option: 
     """Since 25.3 a build sees the option alone, before only the variable."""
     major, minor = map(int, version.split(".")[:2])
     environment = {"PIP_CONSTRAINT": "mine.txt"}
-    options = Installer("pip", ("pip",), "pip", (major, minor))._options(Path("limit.txt"), environment)
-    assert options[0] == option
-    assert (environment["PIP_CONSTRAINT"] == "mine.txt limit.txt") is variable
+    options = Installer("pip", ("pip",), "pip", (major, minor))._options(Path("/a b/limit.txt"), environment)
+    assert options == ([option] if variable else [option, "/a b/limit.txt"])
+    assert environment["PIP_CONSTRAINT"] == ("mine.txt file:///a%20b/limit.txt" if variable else "mine.txt")
+
+
+def test_uv_takes_the_build_constraint_by_the_name_that_all_its_versions_know() -> None:
+    options = Installer("uv", ("uv", "pip"), "uv")._options(Path("limit.txt"), {})
+    assert options == ["--build-constraint", "limit.txt"]
+
+
+def test_a_network_that_cannot_be_built_after_setup_is_explained(monkeypatch: Patch) -> None:
+    """mmsegmentation checks the version of mmcv with `assert`."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("MMCV==9 is used but incompatible\nand more")
+
+    monkeypatch.setattr("rmrkd_cli.models.build_network", fail)
+    outcome = rmrkd("setup")
+    assert outcome.exit_code == 1
+    assert outcome.message == "mmsegmentation is installed and cannot build a network: MMCV==9 is used but incompatible"
+    assert outcome.hint.startswith("rmrkd setup --reinstall")
+
+
+@pytest.mark.parametrize(
+    ("printed", "hint"),
+    [
+        ("ERROR: No matching distribution found for mmcls==0.25.0", "bring .*mmcv_full-1.7.2-.*whl.*setup --from DIR"),
+        ("error: client error (Connect): dns error", "bring .*mmcls-0.25.0-.*whl.*setup --from DIR"),
+        ("OSError: No space left on device", "^rmrkd doctor$"),
+    ],
+)
+@pytest.mark.usefixtures("without_mmseg")
+def test_an_installer_that_fails_is_quoted_with_the_next_step(printed: str, hint: str, monkeypatch: Patch) -> None:
+    command = (sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)")
+    monkeypatch.setattr(
+        "rmrkd_cli.engine.setup.find_installer", lambda: nullcontext(Installer("pip 26.3", command, "pip", (26, 3)))
+    )
+    outcome = rmrkd("setup")
+    assert (outcome.exit_code, outcome.message) == (1, f"pip 26.3 failed:\n  {printed}")
+    assert re.search(hint, outcome.hint)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rmrkd_cli import __version__
 from rmrkd_cli.engine.doctor.check import Check, first_line, install_missing
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.installation.mmseg import EXTRA, SETUP_COMMAND, VERSIONS, check_python
+from rmrkd_cli.installation.mmseg import EXTRA, FIRST_UNSUPPORTED_PYTHON, SETUP_COMMAND, VERSIONS, check_python
 from rmrkd_cli.installation.requirements import (
     DISTRIBUTION,
     declared_requirements,
@@ -156,11 +156,13 @@ def _hides(name: str) -> bool:
 def import_checks() -> Iterator[Check]:
     """Imports what networks and images need; a module that cannot be imported says so itself."""
     failed: list[Check] = []
-    for name in _IMPORTS:
+    supported = sys.version_info[:2] < FIRST_UNSUPPORTED_PYTHON
+    imports = [name for name in _IMPORTS if supported or _INSTALLED_AS.get(name) not in VERSIONS]
+    for name in imports:
         check = _import(name)
         if check is not None and check.found not in {before.found for before in failed}:  # else for the same reason
             failed.append(check)
-    yield from failed or [Check("imports", "ok", ", ".join(_IMPORTS))]
+    yield from failed or [Check("imports", "ok", ", ".join(imports))]
     if version_of("mmcv-full"):
         yield _compiled_ops()
 
@@ -179,6 +181,8 @@ def _import(name: str) -> Check | None:
         missing = [package for library, package in _LIBRARIES.items() if library in said]
         package = _INSTALLED_AS.get(name, name)
         again = install_command(package, options="--force-reinstall --no-deps")
+        if package in VERSIONS:
+            again = f"{SETUP_COMMAND} --reinstall"
         mend = f"apt-get install {missing[0]}" if missing else install_missing(error)
         if not mend or not version_of(package):
             mend = again if version_of(package) else _mend(package, package)
