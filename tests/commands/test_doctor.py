@@ -157,7 +157,11 @@ def test_imports_that_fail(monkeypatch: Patch, module: str, error: Exception, me
     assert (code, check["status"]) == (1, "wrong")
     assert check["found"] == f"{type(error).__name__}: {str(error).splitlines()[0]}"
     assert mend in check["mend"]
-    assert (checks["training"][0]["status"], checks["GPUs"][0]["status"]) == ("note", "note")  # not looked at
+    assert checks["training"][0]["status"] == "note"  # not looked at
+    if module == "mmseg.models":  # which GPUs are looked at without
+        assert "GPUs" not in checks
+    else:
+        assert checks["GPUs"][0]["status"] == "note"
 
 
 @pytest.mark.parametrize("origin", [None, "/somewhere/_ext.so"])
