@@ -36,8 +36,7 @@ def require_mmseg() -> None:
     Raises:
         RmrkdError: Names what is missing or of another version; the hint is `rmrkd setup`.
     """
-    names = {**MODULES, **dict.fromkeys(SUPPORT_VERSIONS, "")}
-    missing = [name for name in names if version_of(name) is None and find_spec(names[name] or name) is None]
+    missing = _missing(MODULES) or _missing({name: name for name in SUPPORT_VERSIONS})
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise RmrkdError(f"this command needs {_listed(missing)}, which {verb} not installed", SETUP_COMMAND)
@@ -85,6 +84,11 @@ def packages_to_install() -> dict[str, str]:
     support = {name: version for name, version in SUPPORT_VERSIONS.items() if version_of(name) is None}
     main = {name: version for name, version in VERSIONS.items() if version_of(name) != version}
     return {**support, **main}
+
+
+def _missing(modules: dict[str, str]) -> list[str]:
+    """Return the distributions of which neither metadata nor the module can be found."""
+    return [name for name, module in modules.items() if version_of(name) is None and find_spec(module) is None]
 
 
 def _series(version: str) -> str:
