@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from benchmarks.pairs import timed_pairs
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
-from rmrkd_cli.data.catalog import dataset_info
-from rmrkd_cli.data.decoded import DecodedImages, create
-from rmrkd_cli.data.files import SampleFiles
+from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.data.image_cache import DecodedImages, create
 from rmrkd_cli.data.resize_crop import ResizedCrop
+from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import NORMALIZE, TrainSet
-from rmrkd_cli.mmcv_ops import make_mmseg_importable
-from rmrkd_cli.presets import load_preset
+from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.presets.loader import load_preset
 
 GOALS = {"off": 1.1, "ram": 6.0, "disk": 6.0}
 IMAGES, SAMPLES = 4, 24  # files, and samples taken of them a timing

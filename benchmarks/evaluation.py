@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from benchmarks.networks import CLASSES, build, preset
 from benchmarks.pairs import timed_pairs
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
-from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
-from rmrkd_cli.data.files import IGNORE
+from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
+from rmrkd_cli.data.sample_reader import IGNORE
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import NORMALIZE, EvalSet
-from rmrkd_cli.engine.distributed import World
-from rmrkd_cli.engine.evaluate import evaluate
-from rmrkd_cli.mmcv_ops import make_mmseg_importable
-from rmrkd_cli.presets import load_preset
+from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.evaluation.evaluator import evaluate
+from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.presets.loader import load_preset
 
 GOAL = 1.3
 _ALLOWED = 1e-3  # share of pixels: where two classes are within rounding of each other, either may win

@@ -16,16 +16,16 @@ from benchmarks.pairs import synchronize
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.transforms import seed_draws
-from rmrkd_cli.engine.build import build_distiller
-from rmrkd_cli.engine.determinism import seed_step
-from rmrkd_cli.engine.distributed import World
-from rmrkd_cli.engine.finite import not_finite
-from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.engine.progress import Progress
-from rmrkd_cli.engine.run_dir import RunDir
-from rmrkd_cli.engine.state import RunState
-from rmrkd_cli.engine.step import TrainStep
-from rmrkd_cli.presets import load_preset
+from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.training.determinism import seed_step
+from rmrkd_cli.training.nonfinite import not_finite
+from rmrkd_cli.training.optimizer_step import TrainStep
+from rmrkd_cli.training.progress import Progress
+from rmrkd_cli.training.resume import RunState
+from rmrkd_cli.training.run_directory import RunDir
 
 GOAL = 1.02
 _CLASSES = 8  # of the demo

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.engine.build import Built, build_distiller
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.schema import Preset
+from rmrkd_cli.distillation.factory import Built, build_distiller
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.schema import Preset
 
 CLASSES = 19
 _LOUDER = 30.0

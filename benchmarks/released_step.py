@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks import plain
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.distiller import Distiller
+from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.losses import DKDLoss, MGDLoss, RMRKDLoss
-from rmrkd_cli.schema import Schedule
+from rmrkd_cli.presets.schema import Schedule
 
 _EMBEDDED = 512
 

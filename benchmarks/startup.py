@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.pairs import checked_pairs
 from benchmarks.processes import output, rmrkd
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
-from rmrkd_cli.presets import preset_names
+from rmrkd_cli.presets.loader import preset_names
 
 _EMPTY = '''
 import typer

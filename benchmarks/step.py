@@ -14,10 +14,10 @@ from benchmarks.pairs import agree, timed_pairs
 from benchmarks.released_step import ReleasedStep
 from benchmarks.result import Measure, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.distiller import Distiller
-from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.losses import MGDLoss
+from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.training.optimizer_step import TrainStep
 
 FASTER, LESS_MEMORY = 2.8, 2.0
 LOSSES_MAY_DIFFER = 1e-3

@@ -13,10 +13,10 @@ from benchmarks.pairs import timed_pairs
 from benchmarks.result import Measure, Result, Row, Setting
 from benchmarks.step import mgd_of, our_step, random_mask
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.distiller import Distiller
-from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.losses._masked_conv import convolve_kept
-from rmrkd_cli.losses._winograd import convolve, is_worth_it
+from rmrkd_cli.networks.winograd import convolve, is_worth_it
+from rmrkd_cli.training.optimizer_step import TrainStep
 
 TIMES_THE_PARTS = 1.1
 

@@ -15,8 +15,8 @@ from benchmarks.networks import build, preset
 from benchmarks.pairs import checked_pairs
 from benchmarks.processes import output, rmrkd, seconds_of
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
-from rmrkd_cli.checkpoint import RUN_KIND, save_torch
-from rmrkd_cli.engine.step import TrainStep
+from rmrkd_cli.checkpoints.reader import RUN_KIND, save_torch
+from rmrkd_cli.training.optimizer_step import TrainStep
 
 _COPY = """
 import sys, torch

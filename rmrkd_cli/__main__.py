@@ -17,7 +17,7 @@ def main() -> None:
     """
     exit_on_stops()
     try:
-        from rmrkd_cli.app import main as run
+        from rmrkd_cli.cli.app import main as run
 
         run()
         code = 0

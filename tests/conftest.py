@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import HOW_TO_INSTALL, may_be_left_out
+from tests.helpers.browser import HOW_TO_INSTALL, may_be_left_out
 
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
@@ -98,7 +98,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CamVid tree of four 96x64 images a split."""
-    from tests import trees
+    from tests.helpers import trees
 
     return trees.camvid(tmp_path_factory.mktemp("camvid"))
 
@@ -114,7 +114,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
 @pytest.fixture
 def forked_workers() -> Iterator[None]:
     """Jobs of several workers fork them from a process that has torch and mmsegmentation imported."""
-    from tests.forked import launched_by_forking
+    from tests.helpers.forked import launched_by_forking
 
     with launched_by_forking():
         yield
@@ -123,4 +123,4 @@ def forked_workers() -> Iterator[None]:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every file had been right when the run began."""
-    monkeypatch.setattr("rmrkd_cli.engine.preflight.quick_check", lambda *_, **__: None)
+    monkeypatch.setattr("rmrkd_cli.training.preflight.quick_check", lambda *_, **__: None)

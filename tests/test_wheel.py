@@ -6,8 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from rmrkd_cli.methods import method_names
-from rmrkd_cli.presets import preset_names
+from rmrkd_cli.presets.loader import preset_names
+from rmrkd_cli.presets.methods import method_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +18,7 @@ def test_a_wheel_installed_elsewhere_finds_its_presets_from_any_directory(tmp_pa
     wheel = next((tmp_path / "dist").glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")  # what installing a pure wheel does
-    code = "import rmrkd_cli, rmrkd_cli.presets as p, rmrkd_cli.methods as m\n"
+    code = "import rmrkd_cli, rmrkd_cli.presets.loader as p, rmrkd_cli.presets.methods as m\n"
     code += "print(rmrkd_cli.__file__, p.preset_names(), m.method_names())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     told = subprocess.run(
@@ -27,4 +27,4 @@ def test_a_wheel_installed_elsewhere_finds_its_presets_from_any_directory(tmp_pa
     assert str(tmp_path / "site") in told
     assert str(preset_names()) in told
     assert str(method_names()) in told
-    assert all((tmp_path / "site/rmrkd_cli/page" / name).is_file() for name in ("style.css", "page.js"))
+    assert all((tmp_path / "site/rmrkd_cli/report/html" / name).is_file() for name in ("style.css", "page.js"))

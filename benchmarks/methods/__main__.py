@@ -17,7 +17,7 @@ from benchmarks.methods.runs import Conditions, start
 from benchmarks.result import Setting
 from benchmarks.store import Store
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.methods import ALIASES, load_method, method_names
+from rmrkd_cli.presets.methods import ALIASES, load_method, method_names
 
 HERE = Path(__file__).parents[1]
 REPORT, PRESET = HERE / "METHODS.md", "demo"

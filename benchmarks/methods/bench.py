@@ -13,9 +13,9 @@ from benchmarks.methods.runs import outcome as outcome_of
 from benchmarks.result import Setting
 from benchmarks.store import Store
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.methods import load_method
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.schema import OWN_METHOD
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.methods import load_method
+from rmrkd_cli.presets.schema import OWN_METHOD
 
 
 @dataclass

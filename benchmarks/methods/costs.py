@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rmrkd_cli.atomic import write_text
-from rmrkd_cli.methods import preset_dir
+from rmrkd_cli.presets.methods import preset_dir
+from rmrkd_cli.storage.atomic import write_text
 
 _COST = re.compile(r"^  cost:.*\n", re.MULTILINE)
 _BEFORE = re.compile(r"^  source:", re.MULTILINE)

@@ -15,11 +15,11 @@ from benchmarks.memory import SIDES, memory_rows
 from benchmarks.pairs import Times, agree, timed_pairs
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
-from rmrkd_cli.engine.build import build_losses, where_of
-from rmrkd_cli.loss_schema import LossSpec
-from rmrkd_cli.models import Shapes
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.values import LOGITS, MAPS
+from rmrkd_cli.distillation.factory import build_losses, where_of
+from rmrkd_cli.networks.mmseg import Shapes
+from rmrkd_cli.presets.fields import LOGITS, MAPS
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.loss_schema import LossSpec
 
 CLASSES, CHANNELS, SIDE = 19, 512, 64
 TOLERANCE = 1e-3  # of float32; the tests compare both in float64

@@ -13,7 +13,7 @@ from benchmarks.methods.runs import BASELINE, TEACHER, Outcome
 from benchmarks.report import amount, ratio_range, table
 from benchmarks.result import Row
 from benchmarks.store import Store
-from rmrkd_cli.schema import Preset
+from rmrkd_cli.presets.schema import Preset
 
 _WIDTH = 116
 _UNKNOWN = "–"

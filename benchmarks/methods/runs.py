@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.curves import LOG
-from rmrkd_cli.engine.plan import Run, plan_of
-from rmrkd_cli.methods import weight_origin
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.record import read_record
-from rmrkd_cli.schema import OWN_METHOD
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.methods import weight_origin
+from rmrkd_cli.presets.schema import OWN_METHOD
+from rmrkd_cli.results.record import read_record
+from rmrkd_cli.results.training_log import LOG
+from rmrkd_cli.training.plan import Run, plan_of
 
 ROOT = Path(__file__).parents[2]
 BASELINE, TEACHER = "baseline", "teacher"  # roles, which stand beside the methods

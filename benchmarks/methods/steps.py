@@ -12,13 +12,13 @@ from benchmarks.networks import random_batch
 from benchmarks.pairs import seconds_of_call
 from benchmarks.result import Result, Row, Setting
 from benchmarks.store import Store
-from rmrkd_cli.data.catalog import dataset_info
-from rmrkd_cli.engine.build import build_distiller
-from rmrkd_cli.engine.inference import inference_network
-from rmrkd_cli.engine.step import TrainStep
-from rmrkd_cli.engine.weighting import open_weights
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.schema import OWN_METHOD
+from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.schema import OWN_METHOD
+from rmrkd_cli.training.loss_weights import open_weights
+from rmrkd_cli.training.optimizer_step import TrainStep
 
 Step = Callable[[], object]
 _WARM = 3

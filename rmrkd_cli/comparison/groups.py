@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rmrkd_cli.comparison.parts import Group, Record
-from rmrkd_cli.schema import OWN_METHOD
+from rmrkd_cli.comparison.types import Group
+from rmrkd_cli.presets.schema import OWN_METHOD
+from rmrkd_cli.results.record import Record
 
 
 def name_teachers(records: Sequence[Record]) -> None:

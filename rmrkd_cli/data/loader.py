@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from rmrkd_cli.data.order import StepSampler
+from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
 from rmrkd_cli.errors import LostError, RmrkdError
 from rmrkd_cli.signals import ignore_stops

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rmrkd_cli.data.files import IGNORE, Pair, Picture
+from rmrkd_cli.data.image_io import Picture
+from rmrkd_cli.data.sample_reader import IGNORE, Pair
 
 _TRIES = 10
 _REACH = 2  # pixels beyond the window that bilinear interpolation may ask for

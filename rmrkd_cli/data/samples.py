@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from rmrkd_cli.data.catalog import DatasetInfo, Split
-from rmrkd_cli.data.regular import read_regular, why
+from rmrkd_cli.data.datasets import DatasetInfo, Split
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.storage.regular_file import read_regular, why
 
 MOST_LIST_BYTES = 1 << 26  # three million names
 

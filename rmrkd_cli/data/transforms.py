@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.decoded import DecodedImages
-from rmrkd_cli.data.files import IGNORE, Pair, Picture, SampleFiles
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.image_cache import DecodedImages
+from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.resize_crop import ResizedCrop
+from rmrkd_cli.data.sample_reader import IGNORE, Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import CorruptError
-from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
 NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.losses._functional import (
-    check_pair,
-    kl_divergence,
-    one_hot_masks,
-    resize_labels,
-    working_precision,
-)
+from rmrkd_cli.losses._functional import check_pair, kl_divergence, one_hot_masks, resize_labels, working_precision
 
 
 class DKDLoss(nn.Module):

@@ -10,7 +10,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._align import align_layer
 from rmrkd_cli.losses._functional import check_pair, working_precision
 from rmrkd_cli.losses._masked_conv import convolve_kept
-from rmrkd_cli.losses._winograd import convolve, is_worth_it
+from rmrkd_cli.networks.winograd import convolve, is_worth_it
 
 _WORTH_IT = 0.5  # the mask ratio from which leaving hidden positions out is faster than a dense convolution
 

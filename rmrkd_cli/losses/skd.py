@@ -7,15 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.losses._functional import check_choice, check_pair, working_precision
-from rmrkd_cli.losses._relations import (
-    SHORTEST,
-    Compared,
-    blocks,
-    rows_of,
-    through_lengths,
-    unit_rows,
-    with_gradient,
-)
+from rmrkd_cli.losses._relations import SHORTEST, Compared, blocks, rows_of, through_lengths, unit_rows, with_gradient
 
 NODES = ("2x2", "half")
 _ADDED = 1e-8  # to lengths, in the official code

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rmrkd_cli.comparison.bootstrap import FEWEST_IMAGES, Counts, counts_of, iou, paired_intervals
-from rmrkd_cli.metrics import ConfusionMatrix
+from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 
 PIXELS = 480 * 360
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rmrkd_cli.comparison import Record, as_document, compare, group, label, labels, name_teachers
 from rmrkd_cli.comparison.bootstrap import counts_of, iou, paired_intervals
+from rmrkd_cli.comparison.compare import as_document, compare
+from rmrkd_cli.comparison.groups import group, label, labels, name_teachers
+from rmrkd_cli.results.record import Record
 
 IMAGES, CLASSES = 40, ["sky", "road", "never"]
 

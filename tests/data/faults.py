@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests import trees
+from tests.helpers import trees
 
 Expected = tuple[str, str, str, str]  # kind, end of the file's path, a piece of the text, a piece of the mend
 

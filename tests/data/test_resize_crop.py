@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rmrkd_cli.data.files import Pair
 from rmrkd_cli.data.resize_crop import ResizedCrop
-from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.data.sample_reader import Pair
+from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
 Shape = tuple[int, int]
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from rmrkd_cli.data import demo
-from rmrkd_cli.data.catalog import dataset_info
-from rmrkd_cli.data.files import SampleFiles
+from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples, fingerprint
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.schema import Data, Preset
-from tests import trees
+from rmrkd_cli.presets.schema import Data, Preset
+from tests.helpers import trees
 
 
 def preset(dataset: str, root: Path, **data: object) -> Preset:

@@ -11,7 +11,7 @@ from tests.endurance.reference import PAIR, Reference
 from tests.endurance.trial import Trial
 from tests.endurance.watch import ITERS, Watch
 
-WORKER = "rmrkd_cli.engine.worker"  # an argument of every worker's command line
+WORKER = "rmrkd_cli.distributed.worker"  # an argument of every worker's command line
 RESTARTS = ("--max-restarts", "5")
 
 

@@ -15,10 +15,10 @@ from packaging.requirements import Requirement
 from rmrkd_cli.installation import mmseg
 from rmrkd_cli.installation.installers import Installer, find_installer
 from rmrkd_cli.installation.requirements import declared_requirements, install_extra_command
-from tests.cli import Outcome, rmrkd, run_main
-from tests.commands.test_escaping import record
+from tests.cli.test_escaping import record
+from tests.helpers.cli import Outcome, rmrkd, run_main
 from tests.installation.environments import Environment, build_wheel
-from tests.page import made
+from tests.report.html import made
 
 NEEDED = "this command needs mmcv-full, mmsegmentation and mmcls, which are not installed"
 Patch = pytest.MonkeyPatch
@@ -161,7 +161,7 @@ def test_setup_explains_an_environment_it_cannot_add_to(
 ) -> None:
     if "sys.prefix" in changed:
         (tmp_path / "EXTERNALLY-MANAGED").touch()
-        monkeypatch.setattr("rmrkd_cli.engine.setup.sysconfig.get_path", {"stdlib": str(tmp_path)}.__getitem__)
+        monkeypatch.setattr("rmrkd_cli.installation.setup.sysconfig.get_path", {"stdlib": str(tmp_path)}.__getitem__)
     for name, value in changed.items():
         monkeypatch.setattr(name, value)
     outcome = rmrkd("setup")
@@ -217,7 +217,7 @@ def test_a_network_that_cannot_be_built_after_setup_is_explained(monkeypatch: Pa
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("MMCV==9 is used but incompatible\nand more")
 
-    monkeypatch.setattr("rmrkd_cli.models.build_network", fail)
+    monkeypatch.setattr("rmrkd_cli.networks.mmseg.build_network", fail)
     outcome = rmrkd("setup")
     assert outcome.exit_code == 1
     assert outcome.message == "mmsegmentation is installed and cannot build a network: MMCV==9 is used but incompatible"
@@ -236,7 +236,8 @@ def test_a_network_that_cannot_be_built_after_setup_is_explained(monkeypatch: Pa
 def test_an_installer_that_fails_is_quoted_with_the_next_step(printed: str, hint: str, monkeypatch: Patch) -> None:
     command = (sys.executable, "-c", f"print({printed!r}); raise SystemExit(1)")
     monkeypatch.setattr(
-        "rmrkd_cli.engine.setup.find_installer", lambda: nullcontext(Installer("pip 26.3", command, "pip", (26, 3)))
+        "rmrkd_cli.installation.setup.find_installer",
+        lambda: nullcontext(Installer("pip 26.3", command, "pip", (26, 3))),
     )
     outcome = rmrkd("setup")
     assert (outcome.exit_code, outcome.message) == (1, f"pip 26.3 failed:\n  {printed}")

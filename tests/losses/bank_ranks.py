@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rmrkd_cli.engine.distributed import World
+from rmrkd_cli.distributed.process_group import World
 from rmrkd_cli.losses import CIRKDMemoryLoss
 
 K, STEPS = 5, 3

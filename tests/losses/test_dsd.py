@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import CSDLoss, PSDLoss
-from rmrkd_cli.methods import load_method
+from rmrkd_cli.presets.methods import load_method
 from tests.losses.common import K, error, sample, value_and_grad
 from tests.losses.naive import error_of, naive_csd, naive_psd
 

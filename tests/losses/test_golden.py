@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.losses import DKDLoss, IDDLoss, IFVDLoss, MGDLoss, RMRKDLoss
-from rmrkd_cli.metrics import ConfusionMatrix
 
 FILES = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
 LOSS_FILES = [path for path in FILES if path.stem != "miou"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.engine.distributed import World
-from tests.forked import run_ranks
+from rmrkd_cli.distributed.process_group import World
+from tests.helpers.forked import run_ranks
 from tests.losses import bank_ranks
 from tests.losses.common import error
 
@@ -63,7 +63,8 @@ def test_the_memory_is_not_sent_before_each_step(monkeypatch: pytest.MonkeyPatch
     model = nn.ModuleDict({"student": nn.BatchNorm2d(2), "losses": nn.ModuleDict({"memory": bank_ranks.make()})})
     met: list[nn.Module] = []
     monkeypatch.setattr(
-        "rmrkd_cli.engine.distributed.DistributedDataParallel.__init__", lambda self, module, **_: met.append(module)
+        "rmrkd_cli.distributed.process_group.DistributedDataParallel.__init__",
+        lambda self, module, **_: met.append(module),
     )
     World(0, 2, torch.device("cpu")).wrap(model)
     ignored = set(met[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]

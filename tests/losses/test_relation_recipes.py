@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rmrkd_cli.presets import load_preset
-from rmrkd_cli.values import AUTO
+from rmrkd_cli.presets.fields import AUTO
+from rmrkd_cli.presets.loader import load_preset
 
 CITY, VOC = "psp101-psp18-city", "psp101-psp18-voc12aug"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rmrkd_cli.data.catalog import DatasetInfo
-from rmrkd_cli.data.counts import value_counts
-from rmrkd_cli.data.intact import Picture, read_labels
-from rmrkd_cli.data.prepare.place import clear_partials, linked
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.image_io import Picture, read_labels
+from rmrkd_cli.data.label_histogram import value_counts
+from rmrkd_cli.data.prepare.pipeline import Outcome, Progress, Task, run
 from rmrkd_cli.data.prepare.polygons import read_polygons
-from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
+from rmrkd_cli.data.prepare.write_once import clear_partials, linked
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
 

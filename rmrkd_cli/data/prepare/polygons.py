@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.data.regular import read_regular, why
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.storage.regular_file import read_regular, why
 
 _MOST_BYTES = 1 << 24  # the largest published file has 0.4 MB
 _MOST_PIXELS = 1 << 25  # of an image; the published ones have 2^21

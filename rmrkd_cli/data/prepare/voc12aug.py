@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from rmrkd_cli.data.intact import Picture
+from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.prepare.mat5 import BadMat, measured
-from rmrkd_cli.data.prepare.place import clear_partials, linked, place_names
-from rmrkd_cli.data.prepare.work import Outcome, Progress, Task, run
-from rmrkd_cli.data.regular import read_regular, why
+from rmrkd_cli.data.prepare.pipeline import Outcome, Progress, Task, run
+from rmrkd_cli.data.prepare.write_once import clear_partials, linked, place_names
 from rmrkd_cli.data.samples import read_lines
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
+from rmrkd_cli.storage.regular_file import read_regular, why
 
 FULL = 10_582  # training images of the merged set
 _LISTS = Path("ImageSets/Segmentation")

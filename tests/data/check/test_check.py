@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.catalog import DatasetInfo, dataset_info
 from rmrkd_cli.data.check import check, quick_check
-from rmrkd_cli.data.check import report as checks
-from rmrkd_cli.data.check.facts import Facts, look
+from rmrkd_cli.data.check import check as checks
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
-from rmrkd_cli.data.check.known import Known
-from rmrkd_cli.data.processes import Map, processes
+from rmrkd_cli.data.check.pair_scan import Facts, look
+from rmrkd_cli.data.check.scan_cache import Known
+from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.worker_pool import Map, processes
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.schema import Preset
-from tests import trees
-from tests.cli import rmrkd
+from rmrkd_cli.presets.schema import Preset
 from tests.data import faults
+from tests.helpers import trees
+from tests.helpers.cli import rmrkd
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _one_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
             with processes(count, begin) as run:
                 yield run
 
-    monkeypatch.setattr("rmrkd_cli.data.check.survey.processes", processes_or_none)
+    monkeypatch.setattr("rmrkd_cli.data.check.parallel_scan.processes", processes_or_none)
 
 
 def info_of(dataset: str, root: Path, **data: object) -> DatasetInfo:
@@ -112,7 +112,7 @@ def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     first = check(info, workers=1)
     assert first.read == 8
     with monkeypatch.context() as patched:
-        patched.setattr("rmrkd_cli.data.check.survey.processes", lambda *_: pytest.fail("something is read"))
+        patched.setattr("rmrkd_cli.data.check.parallel_scan.processes", lambda *_: pytest.fail("something is read"))
         second = check(info, workers=1)
     assert (second.read, second.splits, second.findings) == (0, first.splits, first.findings)
     label = root / "trainannot" / "2.png"

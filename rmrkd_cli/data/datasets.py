@@ -1,0 +1,235 @@
+"""What is known of each data set: layout, classes, palette, scales."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.installation.mmseg import require_mmseg
+from rmrkd_cli.presets.schema import Data, Folder, Preset
+from rmrkd_cli.storage.cache import cache_dir
+
+Palette = tuple[tuple[int, int, int], ...]
+Labels = tuple[tuple[str, ...], Palette]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Folders of one split, relative to the data set's root; `parts` pairs a list of names with a label folder."""
+
+    images: str
+    parts: tuple[tuple[str | None, str], ...]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set, without its images.
+
+    Attributes:
+        labels: Gives the class names and their colours; mmsegmentation's are read from its text when needed.
+        scale: (width, height) that images are fitted into, in training before the random ratio.
+        ignore_labels: Values in the label files that become 255, the ignored label.
+        reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
+        make: Draws the data set into its root, where it is a generated one.
+        label_ids: What the data set's own test server calls each class, where that is not its index.
+    """
+
+    name: str
+    root: Path
+    splits: dict[str, Split]
+    labels: Callable[[], Labels]
+    scale: tuple[int, int]
+    eval_scale: tuple[int, int]
+    image_suffix: str
+    label_suffix: str
+    ignore_labels: tuple[int, ...] = (255,)
+    reduce_zero_label: bool = False
+    make: Callable[[Path], None] | None = None
+    label_ids: tuple[int, ...] | None = None
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels()[0]
+
+    @cached_property
+    def palette(self) -> Palette:
+        return self.labels()[1]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def _split(images: str, labels: str, names: str | None = None) -> Split:
+    return Split(images, ((names, labels),))
+
+
+_CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+_CAMVID_PALETTE: Palette = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+
+
+def dataset_info(preset: Preset) -> DatasetInfo:
+    """The data set of a preset, with the preset's own root, scales and (for `custom`) folders and classes."""
+    info = _BUILDERS[preset.dataset](preset)
+    data = preset.data
+    changes: dict[str, object] = {}
+    if data.root is not None:
+        changes["root"] = Path(data.root).expanduser()
+    if data.train_scale is not None:
+        changes["scale"] = data.train_scale
+    if data.eval_scale is not None:
+        changes["eval_scale"] = data.eval_scale
+    return replace(info, **changes)  # type: ignore[arg-type]
+
+
+def _labels(classes: tuple[str, ...], palette: Palette) -> Labels:
+    return classes, palette
+
+
+def _mmseg_labels(file: str) -> Labels:
+    """From the text of mmsegmentation's data set, which takes seconds to import."""
+    require_mmseg()
+    package = find_spec("mmseg")
+    assert package is not None
+    assert package.origin is not None
+    tree = ast.parse((Path(package.origin).parent / "datasets" / file).read_text(encoding="utf-8"))
+    values = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in ("CLASSES", "PALETTE")
+    }
+    return tuple(values["CLASSES"]), tuple((int(r), int(g), int(b)) for r, g, b in values["PALETTE"])
+
+
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+def _cityscapes(preset: Preset) -> DatasetInfo:
+    return DatasetInfo(
+        name="cityscapes",
+        root=Path("data/cityscapes"),
+        splits={part: _split(f"leftImg8bit/{part}", f"gtFine/{part}") for part in ("train", "val", "test")},
+        labels=partial(_mmseg_labels, "cityscapes.py"),
+        scale=(2048, 1024),
+        eval_scale=(2048, 1024),
+        image_suffix="_leftImg8bit.png",
+        label_suffix="_gtFine_labelTrainIds.png",
+        label_ids=_CITYSCAPES_IDS,
+    )
+
+
+def _voc12aug(preset: Preset) -> DatasetInfo:
+    lists, labels = "ImageSets/Segmentation", "SegmentationClass"
+    train = Split("JPEGImages", ((f"{lists}/train.txt", labels), (f"{lists}/aug.txt", "SegmentationClassAug")))
+    return DatasetInfo(
+        name="voc12aug",
+        root=Path("data/VOCdevkit/VOC2012"),
+        splits={"train": train, "val": _split("JPEGImages", labels, f"{lists}/val.txt")},
+        labels=partial(_mmseg_labels, "voc.py"),
+        scale=(2048, 512),
+        eval_scale=(2048, 512),
+        image_suffix=".jpg",
+        label_suffix=".png",
+    )
+
+
+def _ade20k(preset: Preset) -> DatasetInfo:
+    folders = {"train": "training", "val": "validation"}
+    return DatasetInfo(
+        name="ade20k",
+        root=Path("data/ade/ADEChallengeData2016"),
+        splits={part: _split(f"images/{name}", f"annotations/{name}") for part, name in folders.items()},
+        labels=partial(_mmseg_labels, "ade.py"),
+        scale=(2048, 512),
+        eval_scale=(2048, 512),
+        image_suffix=".jpg",
+        label_suffix=".png",
+        reduce_zero_label=True,
+        label_ids=tuple(range(1, 151)),
+    )
+
+
+def _camvid(preset: Preset) -> DatasetInfo:
+    return DatasetInfo(
+        name="camvid",
+        root=Path("data/camvid"),
+        splits={part: _split(part, f"{part}annot") for part in ("train", "val", "test")},
+        labels=partial(_labels, _CAMVID_CLASSES, _CAMVID_PALETTE),
+        scale=(480, 360),
+        eval_scale=(480, 360),
+        image_suffix=".png",
+        label_suffix=".png",
+        ignore_labels=(11, 255),
+    )
+
+
+def _demo(preset: Preset) -> DatasetInfo:
+    from rmrkd_cli.data import demo
+
+    return DatasetInfo(
+        name="demo",
+        root=cache_dir() / demo.FOLDER,
+        splits={part: _split(part, f"{part}annot") for part in demo.SPLITS},
+        labels=partial(_labels, demo.CLASSES, demo.PALETTE),
+        scale=demo.SIZE,
+        eval_scale=demo.SIZE,
+        image_suffix=".png",
+        label_suffix=".png",
+        make=demo.make_demo if preset.data.root is None else None,
+    )
+
+
+def _custom(preset: Preset) -> DatasetInfo:
+    data: Data = preset.data
+    classes = tuple(data.classes or ())
+    folders: dict[str, Folder | None] = {"train": data.train, "val": data.val, "test": data.test}
+    if data.root is None:
+        raise RmrkdError("dataset `custom` needs its folder", "--data-root DIR, or `data: {root: DIR}` in the preset")
+    scale = data.train_scale or data.eval_scale
+    if scale is None:
+        raise RmrkdError(
+            "dataset `custom` needs the size its images are fitted into",
+            "add `data: {train_scale: [WIDTH, HEIGHT]}` to the preset",
+        )
+    return DatasetInfo(
+        name="custom",
+        root=Path(data.root),
+        splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
+        labels=partial(_labels, classes, tuple(data.palette) if data.palette else generated_palette(len(classes))),
+        scale=scale,
+        eval_scale=data.eval_scale or scale,
+        image_suffix=data.image_suffix,
+        label_suffix=data.label_suffix,
+        ignore_labels=tuple(data.ignore_labels),
+    )
+
+
+def generated_palette(count: int) -> Palette:
+    """The colours of Pascal VOC, continued: the bits of the class index spread over red, green and blue."""
+
+    def channel(index: int, offset: int) -> int:
+        return sum(((index >> (3 * bit + offset)) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
+_BUILDERS = {
+    "cityscapes": _cityscapes,
+    "voc12aug": _voc12aug,
+    "ade20k": _ade20k,
+    "camvid": _camvid,
+    "demo": _demo,
+    "custom": _custom,
+}

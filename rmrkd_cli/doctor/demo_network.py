@@ -1,0 +1,29 @@
+"""The network of the preset `demo`, built as a check of the installation."""
+
+from __future__ import annotations
+
+from rmrkd_cli.errors import RunError
+from rmrkd_cli.installation.mmseg import (
+    SETUP_COMMAND,
+)
+
+
+def build_demo_student() -> int:
+    """Build the student of the preset `demo` and return its number of parameters.
+
+    Raises:
+        RunError: With the first line of what went wrong.
+    """
+    from rmrkd_cli.data.datasets import dataset_info
+    from rmrkd_cli.errors import first_line
+    from rmrkd_cli.networks.mmseg import build_network, network_config
+    from rmrkd_cli.presets.loader import load_preset
+
+    preset = load_preset("demo")
+    try:
+        config = network_config(preset.student, dataset_info(preset).num_classes)
+        network = build_network(config, device="cpu")
+    except Exception as error:  # mmsegmentation checks versions with `assert`, and a library can fail in any way
+        message = f"mmsegmentation is installed and cannot build a network: {first_line(error)}"
+        raise RunError(message, f"{SETUP_COMMAND} --reinstall; rmrkd doctor names the cause") from error
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,6 +1,0 @@
-"""The figures of a comparison as files, for papers and slides. matplotlib is imported when one is drawn."""
-
-from rmrkd_cli.figures.classes import draw_classes as draw_classes
-from rmrkd_cli.figures.confusion import draw_confusion as draw_confusion
-from rmrkd_cli.figures.curves import draw_curves as draw_curves
-from rmrkd_cli.figures.sheets import draw_sheet as draw_sheet

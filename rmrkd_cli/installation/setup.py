@@ -1,0 +1,127 @@
+"""Installation of mmsegmentation into the environment that runs rmrkd."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import site
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.installation.installers import find_installer
+from rmrkd_cli.installation.mmseg import (
+    PYTHON_310_VERSIONS,
+    SUPPORT_VERSIONS,
+    VERSIONS,
+    check_conflicts,
+    check_python,
+    packages_to_install,
+)
+from rmrkd_cli.installation.requirements import version_of
+
+Say = Callable[[str], None]
+# What pip and uv say where they reach no package index.
+_NO_NETWORK = re.compile(r"connect|resol|dns|network|timed? ?out|retries|no matching distribution|offline", re.I)
+
+
+def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
+    """Install the missing packages of the extra `mmseg` here.
+
+    Every package is pinned and installed without its dependencies, so torch, numpy and all others stay as they are.
+
+    Args:
+        say: Receives what will be installed, a line a package, before it is.
+        source: Folder with the files, for machines without a network; None to ask the package index.
+        dry_run: Say what would be installed, and install nothing.
+        reinstall: Install mmcv-full, mmsegmentation and mmcls again, for files that are damaged.
+
+    Returns:
+        Name and version of each package that was installed, or would be; empty when all were there.
+
+    Raises:
+        RmrkdError: When it cannot work here: Python too new, a conflicting package, an environment that is not
+            writable or belongs to the system.
+        RunError: When the installer failed.
+    """
+    check_python()
+    check_conflicts()
+    packages = {**packages_to_install(), **(VERSIONS if reinstall else {})}
+    if packages:
+        folder = _check_writable()
+        with find_installer() as installer:
+            verb = "would install" if dry_run else "installs"
+            say(f"{verb} into {folder} with {installer.name}, nothing else changes:")
+            for name, version in packages.items():
+                say(f"  {name} {version}{_note(name)}")
+            if dry_run:
+                return packages
+            try:
+                installer.install(_pinned(packages), find_links=source, reinstall=reinstall)
+            except RunError as error:
+                raise RunError(error.message, _after_failure(error.message, packages, source)) from error
+        importlib.invalidate_caches()
+    else:
+        say(f"already installed: {', '.join(f'{name} {version}' for name, version in VERSIONS.items())}")
+    return packages
+
+
+def download(folder: Path, say: Say) -> list[Path]:
+    """Write a wheel of every package that `set_up` could need into a folder, for a machine without a network.
+
+    Returns:
+        The files; mmcv-full is built here, so that the other machine builds nothing.
+
+    Raises:
+        RmrkdError: On a Python on which mmcv-full cannot be built.
+        RunError: When pip failed.
+    """
+    check_python()
+    packages = {**SUPPORT_VERSIONS, **PYTHON_310_VERSIONS, **VERSIONS}
+    with find_installer(pip_only=True) as installer:
+        say(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
+        installer.build_wheels(_pinned(packages), folder)
+    return sorted(folder.glob("*.whl"))
+
+
+def _pinned(packages: dict[str, str]) -> list[str]:
+    return [f"{name}=={version}" for name, version in packages.items()]
+
+
+def _note(name: str) -> str:
+    before = version_of(name)
+    replaced = f", replaces {before}" if before else ""
+    return replaced + (", built from source without compiled operators" if name == "mmcv-full" else "")
+
+
+def _check_writable() -> Path:
+    """Return the folder that packages are installed into.
+
+    Raises:
+        RmrkdError: When the system manages this Python, or the folder cannot be written.
+    """
+    own_environment = sys.prefix != sys.base_prefix
+    marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
+    new_environment = "python3 -m venv ENV && ENV/bin/python -m pip install RMRKD-WHEEL && ENV/bin/rmrkd setup"
+    if not own_environment and marker.is_file():
+        raise RmrkdError(f"{sys.prefix} is managed by the system, and packages cannot be added to it", new_environment)
+    folder = Path(sysconfig.get_path("purelib"))
+    if not os.access(folder, os.W_OK):
+        own = Path(site.getusersitepackages())
+        if own_environment or not site.ENABLE_USER_SITE or not os.access(own, os.W_OK):
+            raise RmrkdError(f"`{folder}` cannot be written, so nothing can be installed into it", new_environment)
+        return own
+    return folder
+
+
+def _after_failure(message: str, packages: dict[str, str], source: Path | None) -> str:
+    """Return the hint for an installer that failed: which files to bring where there is no network."""
+    files = ", ".join(f"{name.replace('-', '_')}-{version}-*.whl" for name, version in packages.items())
+    if source is not None:
+        return f"`{source}` must hold what `rmrkd setup --download DIR` writes: {files}"
+    if not _NO_NETWORK.search(message):
+        return "rmrkd doctor"
+    return f"bring {files} in a folder that `rmrkd setup --download DIR` wrote elsewhere, then rmrkd setup --from DIR"

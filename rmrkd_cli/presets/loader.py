@@ -1,0 +1,94 @@
+"""Presets: finding, reading, overriding and checking them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.presets.methods import choose_method, preset_dir
+from rmrkd_cli.presets.safe_yaml import parse_yaml
+from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
+from rmrkd_cli.presets.validation import cut, read_mapping, validate
+from rmrkd_cli.terminal.sanitize import HIDDEN, visible
+
+
+def preset_names() -> list[str]:
+    """Names of all shipped presets."""
+    return sorted(path.stem for path in preset_dir().glob("*.yaml"))
+
+
+def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str] = ()) -> Preset:
+    """Reads, overrides and checks a preset.
+
+    Args:
+        name: A shipped preset's name, or a YAML file (anything with a path separator or a YAML suffix).
+        method: A recipe whose losses replace the preset's own; none or `rmrkd` keeps them.
+        overrides: `key.path=value` texts, applied last; a value is read as YAML, and `null` removes a loss.
+
+    Raises:
+        RmrkdError: With every problem found, each with its dotted path.
+    """
+    path = _find(name)
+    raw = read_mapping(path)
+    raw.setdefault("name", re.sub(r"[^\w.+-]+", "-", path.stem).lstrip(".+-") or "preset")  # it names a folder
+    problems: list[RmrkdError] = []
+    with _noted(problems):
+        choose_method(raw, method, path)
+    for text in overrides:
+        with _noted(problems):
+            _override(raw, text)
+    if isinstance(raw.get("losses"), dict):
+        raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
+    return validate(Preset, raw, path, problems)
+
+
+@contextmanager
+def _noted(problems: list[RmrkdError]) -> Iterator[None]:
+    """A problem met here is told together with those still to be found."""
+    try:
+        yield
+    except RmrkdError as error:
+        problems.append(error)
+
+
+def to_yaml(preset: Preset, first_line: str = "") -> str:
+    """The resolved preset as YAML that `--preset FILE` reads back."""
+    contents = preset.model_dump(mode="json", exclude_none=True)
+    if preset.dataset != "custom":
+        contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
+    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
+    if HIDDEN.search(text.replace("\n", "")):
+        text = yaml.safe_dump(contents, sort_keys=False)  # with everything beyond ASCII as its escape
+    return (f"# {visible(first_line)}\n" if first_line else "") + text
+
+
+def _find(name: str) -> Path:
+    if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in preset_names():
+        raise RmrkdError(f"unknown preset `{name}`, {did_you_mean(name, preset_names())}", "rmrkd presets")
+    return preset_dir() / f"{name}.yaml"
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    dotted, equals, value = text.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise RmrkdError(f"`--set {cut(text)}` must have the form key.path=value", "--set schedule.lr=0.02")
+    if keys[:2] in (["teacher", "overrides"], ["student", "overrides"]) and len(keys) > 3:
+        keys = [*keys[:2], ".".join(keys[2:])]  # keys of `overrides` are dotted themselves
+    parsed = parse_yaml(value, f"`--set {cut(text)}`: the value")
+    node = raw
+    for depth, key in enumerate(keys[:-1], 1):
+        if node.get(key) is None:
+            node[key] = {}
+        if not isinstance(node[key], dict):
+            raise RmrkdError(f"`--set {cut(text)}`: `{'.'.join(keys[:depth])}` holds a value, not a group of keys")
+        node = node[key]
+    node[keys[-1]] = parsed

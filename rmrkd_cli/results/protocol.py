@@ -1,0 +1,23 @@
+"""One line that says how a result was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rmrkd_cli.terminal.text import plural, short
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """How the figures were measured, in one line; not escaped."""
+    scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+    width, height = protocol["scale"]
+    mode = f"{short(protocol['mode'])} image"
+    if protocol.get("window"):
+        window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
+        mode = f"window of {window} sliding by {stride} (height x width) over each image"
+    return (
+        f"{short(protocol['dataset'])} {short(protocol['split'])}, {plural(protocol['images'], 'image')} "
+        f"({short(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "
+        f"flip {'on' if protocol['flip'] else 'off'}"
+    )

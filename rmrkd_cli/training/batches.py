@@ -1,0 +1,38 @@
+"""The images of a run's steps, from where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.image_cache import DecodedImages
+from rmrkd_cli.data.loader import Batch, training_batches
+from rmrkd_cli.data.sample_reader import SampleFiles
+from rmrkd_cli.data.sampler import StepSampler
+from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.transforms import TrainSet
+from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.presets.schema import Preset, Schedule
+
+
+def run_batches(
+    preset: Preset, schedule: Schedule, info: DatasetInfo, samples: list[Sample], here: World, *, first_step: int,
+    last_step: int | None, decoded: Path | None,
+) -> Iterator[list[Batch]]:  # fmt: skip
+    """For each step, this worker's batches.
+
+    Args:
+        first_step, last_step: The last one not included; none where it is not known.
+        decoded: Where decoded images are kept, if anywhere.
+    """
+    files = SampleFiles(info, samples)
+    dataset = TrainSet(
+        files if decoded is None else DecodedImages(decoded, files), scale=info.scale, crop=schedule.crop,
+        ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt,
+    )  # fmt: skip
+    sampler = StepSampler(
+        len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=here.size, rank=here.rank,
+        accumulate=schedule.accumulate, first_step=first_step, last_step=last_step,
+    )  # fmt: skip
+    return training_batches(dataset, sampler, schedule.workers, pin=here.device.type == "cuda")

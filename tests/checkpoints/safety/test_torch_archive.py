@@ -1,0 +1,153 @@
+"""What torch.save writes passes; what asks for more than the file holds does not; and nothing raises otherwise."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmrkd_cli.checkpoints.reader import read_checkpoint
+from rmrkd_cli.checkpoints.safety import pickle_scan
+from rmrkd_cli.checkpoints.safety.pickle_scan import Malformed, Program, Refused
+from rmrkd_cli.checkpoints.safety.plain_data import MOST_DEPTH, why_not_plain
+from rmrkd_cli.checkpoints.safety.torch_archive import inspect
+from rmrkd_cli.errors import RmrkdError
+from tests.checkpoints.hostile import programs as p
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**100), 2**100) | st.floats() | st.text(max_size=300)
+    | st.sampled_from([kind(1) for kind in (np.float64, np.float32, np.float16, np.int64, np.int8, np.bool_, np.uint8)])
+)  # fmt: skip
+KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool)
+TENSORS = st.builds(
+    lambda shape, kind, reverse: torch.ones(shape).to(kind).permute(tuple(range(len(shape)))[:: 1 - 2 * reverse]),
+    st.lists(st.integers(0, 5), max_size=4).map(tuple), st.sampled_from(KINDS), st.booleans(),
+)  # fmt: skip
+CONTENTS = st.recursive(
+    SCALARS | TENSORS,
+    lambda inner: st.lists(inner, max_size=5) | st.lists(inner, max_size=4).map(tuple)
+    | st.dictionaries(st.text(max_size=9) | st.integers(), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def follow(program: bytes) -> Program:
+    return Program(io.BytesIO(program))
+
+
+@settings(max_examples=150, deadline=None)
+@given(contents=CONTENTS, new=st.booleans())
+def test_whatever_plain_data_torch_writes_is_let_in(contents: Any, new: bool, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.pth"
+    torch.save(
+        {"state_dict": {"x": torch.ones(1)}, "meta": {"any": contents}}, path, _use_new_zipfile_serialization=new
+    )
+    inspect(path)
+    assert "any" in read_checkpoint(path).meta
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_openmmlabs_files_hold_is_let_in(new: bool, tmp_path: Path) -> None:
+    """A state dict with `_metadata`, parameters, an optimizer with momentum, NumPy numbers in `meta`, tied weights."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.ones(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    state = network.state_dict()
+    state["tied"] = state["0.weight"]
+    contents = {
+        "meta": {"hook_msgs": {"best_score": np.float64(0.7), "last": np.int64(3)}, "CLASSES": ("a", "b"),
+                 "PALETTE": np.arange(6).reshape(2, 3)},
+        "state_dict": state, "optimizer": optimizer.state_dict(), "parameter": torch.nn.Parameter(torch.ones(2)),
+    }  # fmt: skip
+    torch.save(contents, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    read = read_checkpoint(tmp_path / "x.pth")
+    assert read.state.keys() == state.keys()
+    assert all(torch.equal(read.state[key], state[key]) for key in state)
+    assert read.meta["hook_msgs"] == {"best_score": 0.7, "last": 3}
+    assert read.meta["PALETTE"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert torch.equal(read.rest["optimizer"]["state"][0]["momentum_buffer"], network[0].weight.grad)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), new=st.booleans())
+def test_a_changed_file_is_read_or_refused(data: st.DataObject, new: bool, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "changed.pth"
+    torch.save(
+        {"state_dict": {"x": torch.ones(2, 3)}, "meta": {"n": 3, "t": "text"}}, path, _use_new_zipfile_serialization=new
+    )
+    whole = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        read_checkpoint(path)
+    except RmrkdError:
+        return
+
+
+@settings(max_examples=300, deadline=None)
+@given(program=st.binary(max_size=60))
+def test_any_bytes_are_a_program_or_not(program: bytes) -> None:
+    try:
+        follow(program)
+    except (Refused, Malformed):
+        return
+
+
+def test_storages_and_tensors_are_counted_in_bytes() -> None:
+    made = follow(
+        p.checkpoint(a=p.tensor(p.storage(6, "k"), (2, 3), (3, 1)), b=p.tensor(p.storage(6, "k"), (2,), (1,), 4))
+    )
+    assert made.storages == {"k": pickle_scan.Storage("k", 6, 4)}
+    assert [tensor.size for tensor in made.tensors] == [24, 8]
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (p.tensor(p.storage(6), (2, 3), (3, 1), 1), "lies on 6 elements"),
+        (p.tensor(p.storage(6), (7,), (0,)), "lies on 6 elements"),
+        (p.tensor(p.storage(6), (2, 3), (1,)), "without a shape"),
+        (p.tensor(p.storage(6), (-2,), (1,)), "without a shape"),
+        (p.tensor(b"N", (2,), (1,)), "without a storage"),
+        (p.tensor(p.storage(6, kind="UntypedStorage"), (2,), (1,)), "torch.UntypedStorage"),
+        (p.group(p.storage(6), p.storage(7)), "two sizes"),
+        (p.call(p.name("collections", "Counter"), p.text("abc")), "collections.Counter"),
+        (p.call(p.text("collections.OrderedDict")), "calls"),
+        (p.call(p.name("_codecs", "encode"), p.text("x" * (1 << 21)), p.text("latin1")), "NumPy numbers take"),
+        (p.call(p.name("numpy", "dtype"), p.text("O8"), b"\x89", b"\x88"), "NumPy type"),
+        (p.call(p.name("collections", "OrderedDict")) + p.mapping(items=b"N") + b"b", "sets the state"),
+        (b"N" + b"Na", "appends to a NoneType"), (b"}" + p.MARK + b"]Nu", "a list as key"),
+    ],
+)  # fmt: skip
+def test_what_no_checkpoint_needs_is_named(program: bytes, why: str) -> None:
+    with pytest.raises((Refused, Malformed), match=why):
+        follow(p.PROTO + program + p.STOP)
+
+
+def test_only_names_with_a_reason_are_let_in() -> None:
+    """Every name is one of torch's own harmless ones, or makes a NumPy number."""
+    from torch._weights_only_unpickler import _get_allowed_globals
+
+    numbers = {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
+    numbers |= {"numpy.dtype"}
+    assert {*pickle_scan._CALLS, *pickle_scan._STORAGES} - numbers <= set(_get_allowed_globals())
+    assert len(pickle_scan._CALLS) == 9
+
+
+def test_plain_data_is_bounded() -> None:
+    nested: Any = []
+    for _ in range(MOST_DEPTH + 1):
+        nested = [nested]
+    assert why_not_plain({"a": [1, "b", None, 2.5, (True,)], "t": torch.ones(1), "n": np.float64(1)}) == ""
+    assert "nested more than" in why_not_plain(nested)
+    assert "a set" in why_not_plain([{1}])
+    assert "bits" in why_not_plain({"n": 1 << 200})
+    assert "values" in why_not_plain([[0] * 2000] * 2000)

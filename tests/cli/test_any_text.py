@@ -1,0 +1,140 @@
+"""Any text as the value of any option of any command: exit code 0 or 2, never a traceback, nothing lost on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import typer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rmrkd_cli.cli.app import app
+from rmrkd_cli.distributed.job import EvalJob
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.terminal.sanitize import HIDDEN
+from rmrkd_cli.training import preflight
+from tests.cli.test_bad_input import Stamps, contents, fill
+from tests.helpers.cli import run_main
+
+CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--work-dir", "work"]
+BASE = {  # what makes each command go as far as it can
+    "train": CAMVID, "eval": ["plain.pth"], "transfer": ["released.pth", "out.pth"], "compare": ["a.json", "same.json"],
+    "doctor": ["--no-step"], "plot": ["runs/good"],
+    "predict": ["plain.pth", "camvid", "--out", "shown"], "export": ["plain.pth", "out.onnx"],
+    "data check": ["camvid", "--data-root", "camvid", "--workers", "1"],
+    "data prepare": ["voc12aug", "--data-root", "hollow", "--sbd", "hollow", "--workers", "1"],
+}  # fmt: skip
+HOSTILE = [
+    "", " ", "-", "--", "-x", "--help", ".", "..", "../..", "/", "~", "~nobody-of-this-name/x", "/dev/null",
+    "/dev/zero", "/proc/self/mem", "camvid", "no/such/folder/file", "plain.pth/below", "x" * 5000, "x/" * 3000, "a\0b",
+    "\ud800",
+    "\udcff", "a\nb", "a\r\x1b[2J\x1b]0;title\x07", "\x9b31m", "\u202eabc", "[red]x[/red]:bug:", "\\", "ünïcode 図",
+    "0", "-1",
+    "nan", "inf", "1e999", "9" * 400, "9" * 5000, "10000000000000000000000000000000", "0x10", "1_000", "true", "null",
+    "none", "{a: b}", "[[[[", "a=b", "title=x", "seed=" + "9" * 99, "schedule.iters=1e999", "teacher=&a [*a]",
+    "losses=" + "[" * 999,
+    "a.b.c.d=1", "=", "title={\"\ud800\": 1}", "schedule.crop=[99999999,99999999]", "auto", "cpu", "1,2",
+    ",".join("1" * 99), "host:99999", "host:29500", "all", "mgd", "cityscapes",
+]  # fmt: skip
+TEXT = st.sampled_from(HOSTILE) | st.text(max_size=30) | st.integers().map(str) | st.floats().map(str)
+
+
+def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command's own options and arguments, as Typer knows them."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from parameters(inner, (*path, name))
+    if path and not hasattr(command, "commands"):
+        yield from ((path, parameter) for parameter in command.params)
+
+
+PARAMETERS = list(parameters(typer.main.get_command(app)))
+
+
+def line(path: tuple[str, ...], parameter: Any, value: str) -> list[str]:
+    """A command line that is right but for one value."""
+    base = list(BASE.get(" ".join(path), []))
+    if parameter.param_type_name == "option":
+        name = max(parameter.opts, key=len)
+        return [*path, *base, name if getattr(parameter, "is_flag", False) else f"{name}={value}"]
+    arguments = [other for there, other in PARAMETERS if there == path and other.param_type_name == "argument"]
+    given = base or [value] * sum(other.required for other in arguments)
+    number = arguments.index(parameter)
+    return [*path, *given[:number], value, *given[number + 1 :]]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deep") / "below" / "inputs"
+    folder.mkdir(parents=True)
+    fill(folder)
+    (folder / "same.json").write_bytes((folder / "a.json").read_bytes())
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which nothing is trained or evaluated, though all before that is done."""
+    record = json.loads((filled / "a.json").read_text())
+    checked = preflight.check
+
+    def check(*args: Any, **options: Any) -> None:
+        checked(*args, **options)
+        raise RmrkdError("all was right until here")
+
+    def execute(job: EvalJob, cluster: object) -> None:
+        Path(job.output).write_text(json.dumps(record))
+
+    monkeypatch.chdir(filled)
+    monkeypatch.setenv("RMRKD_CACHE", str(filled.parent / "cache"))
+    monkeypatch.setattr("rmrkd_cli.training.preflight.check", check)
+    monkeypatch.setattr("rmrkd_cli.distributed.launcher.execute", execute)
+    monkeypatch.setattr("rmrkd_cli.doctor.examine", lambda step: iter(()))
+    monkeypatch.setattr("rmrkd_cli.training.dry_run.dry_run", lambda *args: ["rehearsed"])
+    monkeypatch.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])
+    monkeypatch.setattr("rmrkd_cli.report.figures.draw_curves", lambda *args, **options: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("rmrkd_cli.installation.setup.find_installer", lambda **_: nullcontext(Mock()))
+    monkeypatch.setattr("rmrkd_cli.doctor.demo_network.build_demo_student", lambda: 1)
+    return filled
+
+
+def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before: Stamps) -> None:
+    code, out, err = run_main(*line(path, parameter, value))
+    assert code in (0, 2), err
+    assert "Traceback" not in err
+    assert err.startswith("error: ") or code == 0, err
+    assert not HIDDEN.search((out + err).replace("\n", ""))
+    after = contents(here)
+    assert {name: after.get(name) for name in before} == before
+    if code == 2 and path != ("data", "check"):  # which leaves what it found where --json says
+        assert after == before
+    for name in sorted(set(after) - set(before), reverse=True):  # results, where they were asked for
+        file = here / name
+        file.rmdir() if file.is_dir() else file.unlink()
+
+
+@pytest.mark.parametrize(
+    "share", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["a quarter of the values", "all values"]
+)
+@pytest.mark.parametrize(("path", "parameter"), PARAMETERS, ids=lambda part: str(getattr(part, "name", part)))
+def test_hostile_values(path: tuple[str, ...], parameter: Any, share: int, here: Path) -> None:
+    """Each parameter meets one value in `share`, and its neighbours the others."""
+    before = contents(here)
+    for value in HOSTILE[PARAMETERS.index((path, parameter)) % share :: share]:
+        check(path, parameter, value, here, before)
+        if getattr(parameter, "is_flag", False):
+            break
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PARAMETERS), value=TEXT)
+def test_any_text(place: tuple[tuple[str, ...], Any], value: str, here: Path) -> None:
+    if "/" in value and value not in HOSTILE:
+        value = value.replace("/", "")  # no results outside of this folder
+    check(*place, value, here, contents(here))

@@ -1,0 +1,310 @@
+"""Damaged picture files: every kind is told by name, for images and labels, by the loader and by the check."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rmrkd_cli.data import image_io
+from rmrkd_cli.data.check import check, quick_check
+from rmrkd_cli.data.check.findings import NOTE, errors
+from rmrkd_cli.data.check.pair_scan import _counts, look_many, start_looking
+from rmrkd_cli.data.image_io import MOST_DECODED_PIXELS, header_size, read_image, read_labels, verify
+from rmrkd_cli.data.label_histogram import value_counts
+from rmrkd_cli.data.sample_reader import SampleFiles
+from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
+from tests.data.check.test_check import info_of
+from tests.helpers import trees
+
+
+def claims(width: int, height: int) -> bytes:
+    """A whole PNG of a few bytes whose header promises any size."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(bytes(99))) + part(b"IEND", b"")
+
+
+def flipped(data: bytes, place: int, bits: int = 0x10) -> bytes:
+    return data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "half": lambda data: data[: len(data) // 2],
+    "last two bytes": lambda data: data[:-2],
+    "last part": lambda data: data[:-12],
+    "first byte": lambda data: flipped(data, 0),
+    "header": lambda data: data[:20],
+    "nothing left": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "text": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "web page": lambda data: b"<!DOCTYPE html><html></html>",
+    "bomb": lambda data: claims(60_000, 60_000),
+    "too few pixels": lambda data: claims(500, 500),
+    "folder": lambda data: None,
+}
+PNG_ONLY: dict[str, Callable[[bytes], bytes | None]] = {
+    "a bit in the pixels": lambda data: flipped(data, len(data) // 2),
+    "a hole": lambda data: data[: len(data) // 2] + data[len(data) // 2 + 20 :],
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [(where, name) for where in ("train", "trainannot") for name in (*DAMAGES, *PNG_ONLY)]
+    + [("JPEGImages", name) for name in DAMAGES],
+)
+def test_every_damage_is_told_by_the_loader_and_the_check(
+    where: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "JPEGImages":
+        info = info_of("voc12aug", trees.voc12aug(tmp_path / "tree"))
+        path = info.root / "JPEGImages" / "2007_train001.jpg"
+    else:
+        info = info_of("camvid", trees.camvid(tmp_path / "tree"))
+        path = info.root / where / "1.png"
+    samples = find_samples(info, "train")
+    index = next(n for n, sample in enumerate(samples) if path in (sample.image, sample.label))
+    data = {**DAMAGES, **PNG_ONLY}[damage](path.read_bytes())
+    path.unlink()
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(CorruptError) as caught:
+        SampleFiles(info, samples).pair(index)
+    assert f"`{path}`" in caught.value.message
+    assert caught.value.path == str(path)
+    assert str(pickle.loads(pickle.dumps(caught.value)).path) == str(path)
+    _in_this_process(monkeypatch)
+    found = errors(check(info, ["train"], workers=1).findings)
+    assert len(found) == 1
+    assert found[0].kind in ("corrupt-label", "corrupt-image", *(("missing-image",) if data is None else ()))
+    assert str(path) in (found[0].file + found[0].text)
+    with pytest.raises(RmrkdError, match=path.name):
+        quick_check(info, {"train": samples})
+
+
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each of these would take half a second."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr("rmrkd_cli.data.check.parallel_scan.processes", lambda *_: nullcontext(map))
+
+
+def encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:
+    return bytes(cv2.imencode(suffix, picture, list(options))[1].tobytes())
+
+
+SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8), (0, 0), 2)
+LABELS = np.random.default_rng(0).integers(0, 19, (12, 16), dtype=np.uint8)
+PNG, LABEL_PNG = encoded(".png", SMOOTH), encoded(".png", LABELS)
+JPEGS = [encoded(".jpg", SMOOTH), encoded(".jpg", SMOOTH, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("picture") / "x"
+
+
+damaged_bytes = st.tuples(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+
+
+def _hurt(data: bytes, how: tuple[bool, float, int]) -> bytes:
+    cut, at, bits = how
+    spot = int(at * len(data))
+    return data[:spot] if cut else flipped(data, spot, bits)
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged_bytes)
+def test_a_png_gives_its_own_pixels_or_is_refused(place: Path, how: tuple[bool, float, int]) -> None:
+    for data, read, truth in ((PNG, read_image, SMOOTH), (LABEL_PNG, read_labels, LABELS)):
+        place.write_bytes(_hurt(data, how))
+        try:
+            picture = read(place)
+        except CorruptError as error:
+            assert str(place) in error.message  # noqa: PT017
+        else:
+            assert np.array_equal(picture, truth)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(JPEGS), damaged_bytes)
+def test_a_jpeg_that_was_cut_is_refused_and_one_that_was_changed_at_most_looks_different(
+    place: Path, data: bytes, how: tuple[bool, float, int]
+) -> None:
+    """A JPEG has no checksums: a changed byte may pass for other pixels, in every decoder there is. It never ends in
+    anything but pixels or `CorruptError`, and a file that was cut is always noticed."""
+    place.write_bytes(_hurt(data, how))
+    try:
+        picture = read_image(place)
+    except CorruptError as error:
+        assert str(place) in error.message  # noqa: PT017
+    else:
+        assert not how[0]
+        assert picture.ndim == 3
+
+
+def test_of_changed_jpegs_the_check_notes_what_the_decoder_complains_of(tmp_path: Path) -> None:
+    """In its own processes, where what libjpeg prints can be told to belong to a file."""
+    info = info_of("voc12aug", trees.voc12aug(tmp_path / "tree", images=2))
+    path = info.root / "JPEGImages" / "2007_val001.jpg"
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + data[middle + 200 :])
+    findings = check(info, ["val"], workers=1).findings
+    assert errors(findings) == []
+    [note] = [finding for finding in findings if finding.kind == "damaged-image"]
+    assert (note.severity, note.file) == (NOTE, str(path))
+    assert "premature end of data" in note.text
+    assert look_many.__module__ == start_looking.__module__
+
+
+def _exif(picture: Image.Image, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def test_whole_files_give_exactly_the_pixels_of_imread(tmp_path: Path) -> None:
+    picture = Image.fromarray(SMOOTH)
+    files = {f"{n}.jpg": _exif(picture, n) for n in range(1, 9)}
+    for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp"):
+        files[f"colour{suffix}"] = encoded(suffix, SMOOTH)
+        files[f"grey{suffix}"] = encoded(suffix, SMOOTH[..., 0])
+    files["progressive.jpg"] = JPEGS[1]
+    files["alpha.png"] = encoded(".png", np.dstack([SMOOTH, SMOOTH[..., :1]]))
+    files["deep.png"] = encoded(".png", SMOOTH.astype(np.uint16) * 257)
+    files["trailing.jpg"] = JPEGS[0] + b"\0" * 9
+    for mode in ("P", "1", "LA", "CMYK"):
+        stream = io.BytesIO()
+        picture.convert(mode).save(stream, "JPEG" if mode == "CMYK" else "PNG")
+        files[f"{mode}.x"] = stream.getvalue()
+    for name, data in files.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert np.array_equal(read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR)), name
+        with Image.open(path) as opened:
+            assert (verify(path).width, verify(path).height) == opened.size
+
+
+def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(LABELS).convert("P")
+    picture.putdata(LABELS.ravel().tolist())
+    picture.putpalette(np.random.default_rng(0).integers(0, 255, 768).tolist())
+    picture.save(tmp_path / "x.png")
+    assert np.array_equal(read_labels(tmp_path / "x.png"), LABELS)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".gif"])
+def test_a_header_that_claims_too_much_takes_no_memory(suffix: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("L", (64, 64)).save(stream, {".jpg": "JPEG", ".bmp": "BMP", ".gif": "GIF"}[suffix])
+    data = bytearray(stream.getvalue())
+    if suffix == ".jpg":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    elif suffix == ".bmp":
+        data[18:26] = struct.pack("<ii", 60_000, 60_000)
+    else:
+        data[6:10] = struct.pack("<HH", 60_000, 60_000)
+    (tmp_path / f"x{suffix}").write_bytes(bytes(data))
+    tracemalloc.start()
+    for read in (read_image, read_labels):
+        with pytest.raises(CorruptError, match=rf"60000x60000 pixels, at most {MOST_DECODED_PIXELS}"):
+            read(tmp_path / f"x{suffix}")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_labels_of_the_wrong_form_are_no_damage(tmp_path: Path) -> None:
+    for name, picture in {"deep": Image.fromarray(LABELS.astype(np.uint16)), "rgb": Image.fromarray(SMOOTH)}.items():
+        picture.save(tmp_path / f"{name}.png")
+        with pytest.raises(RunError, match="must hold one 8-bit value a pixel") as caught:
+            read_labels(tmp_path / f"{name}.png")
+        assert not isinstance(caught.value, CorruptError)
+
+
+def test_names_of_a_list_may_not_lead_out_of_the_data_set(tmp_path: Path) -> None:
+    info = info_of("voc12aug", trees.voc12aug(tmp_path / "tree"))
+    path = info.root / "ImageSets/Segmentation/val.txt"
+    for name in ("../x", "a/../../x", "/etc/x", "..", "a\\..\\x", "C:\\x", "\\x", "x\0y"):
+        path.write_text(f"2007_val000\n\n{name}\n")
+        with pytest.raises(RmrkdError, match=r"val\.txt` line 3: the name"):
+            find_samples(info, "val")
+        assert [f.kind for f in errors(check(info, ["val"], workers=1).findings)] == ["bad-name"]
+    path.write_text("2007_val000\r\n2007_val001\r\n\r\n")
+    assert len(find_samples(info, "val")) == 2
+    path.write_bytes(b"\xff\xfe2\x000\x00")
+    with pytest.raises(RmrkdError, match="not UTF-8"):
+        find_samples(info, "val")
+
+
+def test_no_program_is_started_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    started, program = tmp_path / "started", tmp_path / "bin/gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # looked for only once
+    path = tmp_path / "0.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as picture, suppress(OSError):
+        picture.load()
+    assert started.exists()  # so it would be found
+    started.unlink()
+    for read in (read_image, read_labels, verify, header_size):
+        with pytest.raises(CorruptError, match=r"0\.png` cannot be read as .*: it is no picture"):
+            read(path)
+    assert not started.exists()
+
+
+def test_every_format_of_the_list_is_one_of_pillows() -> None:
+    Image.init()
+    assert set(image_io._FORMATS) <= set(Image.OPEN)
+
+
+def test_pillow_opens_files_in_one_place_alone() -> None:
+    package = Path(image_io.__file__).parents[1]
+    assert [path.name for path in package.rglob("*.py") if "Image.open" in path.read_text()] == ["image_io.py"]
+
+
+def test_values_are_counted_exactly_and_without_copies() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 256, (300, 500), dtype=np.uint8)
+    assert np.array_equal(value_counts(labels), np.bincount(labels.ravel(), minlength=256))
+    large = np.zeros((1, (1 << 24) + 3), np.uint8)  # more than a float32 counts
+    large[0, -2:] = 255
+    tracemalloc.start()
+    counts = value_counts(large)
+    assert _counts(large) == {0: (1 << 24) + 1, 255: 2}
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert (counts[0], counts[255], counts.sum()) == ((1 << 24) + 1, 2, large.size)
+
+
+def test_colours_are_refused_as_labels_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (2000, 2000)).save(tmp_path / "x.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(RunError, match=r"uint8 of shape \(2000, 2000, 3\) \(mode RGB\)"):
+        read_labels(tmp_path / "x.png")

@@ -1,0 +1,54 @@
+"""A worker that leaves the gradients of given images, then takes two steps as all others do; run by test_ddp."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.distributed.process_group import world
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.training.determinism import seed_step
+from rmrkd_cli.training.optimizer_step import TrainStep
+
+ADVERSARIAL = [
+    f"losses.{name.replace('-', '_')}={{type: adversarial, weight: 1, objective: {name}}}"
+    for name in ("hinge", "wgan-gp")
+]
+
+
+def main(preset_file: str, target: str) -> None:
+    torch.set_num_threads(1)
+    overrides = [*ADVERSARIAL, "losses.mgd.mask_ratio=0", "student.overrides.decode_head.dropout_ratio=0"]
+    preset = load_preset(preset_file, overrides=[*overrides, "student.overrides.auxiliary_head.dropout_ratio=0"])
+    with world("cpu") as here:
+        model = build_distiller(preset, "distill", 11, device="cpu", say=lambda _: None, with_weights=False).distiller
+        model.eval()
+        own = slice(here.rank * 4 // here.size, (here.rank + 1) * 4 // here.size)
+        model.losses["wgan_gp"].draw_mix = lambda _: torch.linspace(0.1, 0.9, 4)[own].view(-1, 1, 1, 1)
+        wrapped = DistributedDataParallel(model) if here.size > 1 else model
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(4, 3, 48, 48, generator=generator)
+        labels = torch.randint(0, 11, (4, 1, 48, 48), generator=generator)
+        model.total(wrapped(images[own], labels[own])).backward()
+        if here.is_first:
+            torch.save({name: parameter.grad for name, parameter in model.named_parameters()}, target)
+        step = TrainStep(model.train(), wrapped, preset.schedule, here.device)
+        for number in range(2):
+            seed_step(0, number, here.rank, "cpu")
+            step([Batch(images[own], labels[own], [])], number)
+        moved = [hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters()]
+        assert all(others == moved for others in here.gather(moved))
+
+
+def rank_of_two(preset_file: str, target: str, port: int, rank: int) -> None:
+    """`main` in one of two processes, under the variables that torch's launcher sets."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    main(preset_file, target)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.training.run import train
+from tests.distributed import gradients
+from tests.helpers import trees
+from tests.helpers.cli import rmrkd
+from tests.helpers.forked import run_ranks
+
+
+def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
+    gradients.main(str(tiny), str(tmp_path / "one.pt"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run_ranks(gradients.rank_of_two, str(tiny), str(tmp_path / "two.pt"), port)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name] is not None, f"{name} is never used"
+        difference = (one[name].double() - two[name].double()).norm() / one[name].double().norm().clamp_min(1e-12)
+        assert difference < 1e-5, name
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> None:
+    """Five images of two sizes: shared unevenly, and in other batches than by one worker alone."""
+    images = trees.camvid(tmp_path / "images", images=5)
+    for number in (1, 4):
+        shown, marked = images / "val" / f"{number}.png", images / "valannot" / f"{number}.png"
+        trees.write_pair(shown, marked, np.random.default_rng(number), (80, 64), 11)
+    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=2", f"data.root={images}"])
+    record = train(preset, tmp_path, "cpu", Cluster(workers=2))[0]
+    assert record["training"]["workers"] == 2
+    student = tmp_path / "baseline" / "student.pth"
+    alone = json.loads(rmrkd("eval", student, "--device", "cpu", "--json", "-").stdout)
+    options = ("--gpus", 2, "--device", "cpu", "--batch-size", 3, "--workers", 1)
+    shared = json.loads(rmrkd("eval", student, "--json", "-", *options).stdout)
+    for other in (record, shared):  # the first counted one by one, by two workers
+        assert {key: other[key] for key in ("protocol", "matrix", "per_image")} == {
+            key: alone[key] for key in ("protocol", "matrix", "per_image")
+        }
+    assert alone["per_image"]["names"] == ["0", "1", "2", "3", "4"]
+    assert sum(map(sum, alone["matrix"])) == sum(sum(counts[2::4]) for counts in alone["per_image"]["counts"]) > 0
+    student.unlink()
+    with pytest.raises(RmrkdError, match=r"trained by 2 worker\(s\) of 2 images, and is resumed by 1 of 2") as refused:
+        train(preset, tmp_path, "cpu", Cluster(), resume=True)
+    assert "--force" in refused.value.hint
+
+
+@pytest.mark.usefixtures("begun", "forked_workers")
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_on_one_worker_is_told_once_in_its_own_words(
+    tiny: Path, camvid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], loaders: int
+) -> None:
+    """One label file is damaged, so one worker meets it while the other waits for it in the gradients' sum."""
+    broken = shutil.copytree(camvid, tmp_path / "broken")
+    (broken / "trainannot" / "2.png").write_bytes(b"no picture")
+    overrides = ["role=baseline", f"data.root={broken}", f"schedule.workers={loaders}"]
+    preset = load_preset(str(tiny), overrides=overrides)
+    with pytest.raises(RmrkdError, match=r"2\.png` cannot be read as a label map") as failure:
+        train(preset, tmp_path / "work", "cpu", Cluster(workers=2))
+    assert failure.value.exit_code == 1
+    assert "Traceback" not in failure.value.message
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("begun")
+def test_an_error_in_a_loader_process_keeps_its_words(tiny: Path, camvid: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(camvid, tmp_path / "broken")
+    Image.new("L", (96, 64), 77).save(broken / "valannot" / "1.png")
+    preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={broken}", "schedule.workers=1"])
+    with pytest.raises(RmrkdError, match=r"1\.png` holds the label 77") as failure:
+        train(preset, tmp_path / "work", "cpu", Cluster())
+    assert "ignore_labels" in failure.value.hint
+    assert "Traceback" not in failure.value.message

@@ -1,0 +1,43 @@
+"""Where a checkpoint's images are looked for, when it comes from elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from rmrkd_cli.checkpoints.reader import read_checkpoint
+from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.training.run import train
+from tests.helpers.cli import rmrkd
+
+
+def test_a_stranger_names_no_folder_of_this_machine(tiny: Path, camvid: Path, tmp_path: Path) -> None:
+    """A data set of one's own may lie anywhere, so its place is believed in the run's directory alone."""
+    names = [f"c{number}" for number in range(11)]
+    folders = {part: f"{{images: {part}, labels: {part}annot}}" for part in ("train", "val")}
+    overrides = ["role=baseline", "dataset=custom", f"data.classes={names}", "data.image_suffix=.png"]
+    overrides += [f"data.{part}={folder}" for part, folder in folders.items()]
+    overrides += ["data.ignore_labels=[11, 255]", "schedule.iters=1"]
+    train(load_preset(str(tiny), overrides=overrides), tmp_path, "cpu", Cluster())
+    student = tmp_path / "baseline" / "student.pth"
+    assert rmrkd("eval", student).exit_code == 0
+    moved = shutil.copy(student, tmp_path / "moved.pth")
+    outcome = rmrkd("eval", moved)
+    assert outcome.exit_code == 2
+    assert "--data-root" in outcome.hint
+    assert rmrkd("eval", moved, "--data-root", camvid).exit_code == 0
+
+
+def test_a_network_that_fits_its_weights_and_does_not_compute_is_told(tmp_path: Path, camvid: Path, tiny: Path) -> None:
+    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=1"])
+    train(preset, tmp_path, "cpu", Cluster())
+    whole = read_checkpoint(tmp_path / "baseline" / "student.pth")
+    harmed = whole.meta["config"].replace("'in_index': 3", "'in_index': 9")
+    assert harmed != whole.meta["config"]
+    torch.save({"meta": {**whole.meta, "config": harmed}, "state_dict": whole.state}, tmp_path / "x.pth")
+    outcome = rmrkd("eval", tmp_path / "x.pth", "--data-root", camvid)
+    assert outcome.exit_code == 2
+    assert "does not compute" in outcome.message

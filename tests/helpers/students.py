@@ -1,0 +1,35 @@
+"""Students' files as a run leaves them, with random weights and batch-norm statistics that matter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.export.verify import drawn, normalized
+from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.training.student_file import mmseg_config_text, write_student
+
+
+def random_student(path: Path, preset: str, overrides: list[str] | None = None) -> nn.Module:
+    """The student of a preset, written to `path`; its logits tell classes apart."""
+    resolved = load_preset(preset, overrides=overrides or [])
+    info = dataset_info(resolved)
+    torch.manual_seed(0)
+    config = network_config(resolved.student, info.num_classes)
+    network = build_network(config, device="cpu")
+    nn.init.normal_(network.decode_head.conv_seg.weight, std=0.3)
+    network.train()
+    with torch.no_grad():
+        for number in range(2):
+            network.encode_decode(torch.from_numpy(normalized(drawn((160 + 32 * number, 128), 2))), None)  # type: ignore[operator]
+    meta = {
+        "kind": "rmrkd-student", "CLASSES": tuple(info.classes), "PALETTE": [list(colour) for colour in info.palette],
+        "config": mmseg_config_text(config, info), "preset": resolved.model_dump(mode="json", exclude_none=True),
+        "dataset": info.name, "role": "distill", "method": "rmrkd", "seed": 3, "iterations": 7,
+    }  # fmt: skip
+    write_student(network, meta, path)
+    return network.eval()

@@ -1,0 +1,266 @@
+"""`rmrkd predict`, from a student's file that lies alone in an empty folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.evaluation.model_card import other_ways
+from rmrkd_cli.prediction import run as predictions
+from rmrkd_cli.prediction.inputs import find_inputs
+from rmrkd_cli.prediction.overlay import Overlay, borders
+from rmrkd_cli.prediction.video import new_video
+from tests.helpers.cli import Outcome, rmrkd, run_main
+from tests.helpers.students import random_student
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """Alone in its folder."""
+    made = tmp_path_factory.mktemp("run") / "student.pth"
+    random_student(made, str(tiny))
+    return Path(shutil.copy(made, tmp_path_factory.mktemp("alone") / "student.pth"))
+
+
+def predict(student: Path, *arguments: object) -> Outcome:
+    return rmrkd("predict", student, *arguments, "--workers", 0, "--device", "cpu")
+
+
+def picture(path: Path, size: tuple[int, int] = (96, 64), **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ys, xs = np.mgrid[0 : size[1], 0 : size[0]]
+    values = np.stack([xs * 255 // size[0], ys * 255 // size[1], (xs + ys) % 256], -1).astype(np.uint8)
+    Image.fromarray(values).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("how", [(), ("--flip", "--scales", "0.5,1.0")], ids=["plain", "averaged"])
+def test_the_class_maps_are_those_of_eval(how: tuple[str, ...], student: Path, camvid: Path, tmp_path: Path) -> None:
+    saved, made = tmp_path / "eval", tmp_path / "predict"
+    measured = rmrkd("eval", student, "--data-root", camvid, "--device", "cpu", "--save-predictions", saved, *how)
+    assert measured.exit_code == 0
+    assert predict(student, camvid / "val", "--out", made, *how).exit_code == 0
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["0.png", "1.png", "2.png", "3.png"]
+    kinds = set()
+    for name in names:
+        theirs, ours = Image.open(saved / name), Image.open(made / name)
+        assert np.array_equal(np.asarray(theirs), np.asarray(ours))
+        assert (ours.mode, ours.getpalette()) == ("P", theirs.getpalette())
+        kinds |= set(np.unique(ours).tolist())
+    assert len(kinds) > 1
+
+
+def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a" / "x.png", (120, 90))
+    picture(tmp_path / "in" / "b" / "x.jpg", (60, 200))
+    (tmp_path / "in" / "b" / "notes.txt").write_text("no image")
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out")
+    assert outcome.exit_code == 0
+    assert "2 of 2 inputs" in outcome.stdout
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    pictures = {"a/x.png", "a/x-overlay.png", "b/x.png", "b/x-overlay.png", "legend.png"}
+    assert written == pictures | {"predictions.json", "predictions.csv"}
+    held = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert held["dataset"] == "camvid"
+    assert held["scale"] == [96, 64]
+    for entry, row, size in zip(held["inputs"], rows, [(120, 90), (60, 200)], strict=True):
+        classes = np.asarray(Image.open(tmp_path / "out" / entry["index"]))
+        assert (entry["width"], entry["height"]) == size == classes.shape[::-1]
+        for number, name in enumerate(held["classes"]):
+            assert entry["shares"].get(name, 0.0) == pytest.approx(float((classes == number).mean()), abs=1e-6)
+            assert float(row[name]) == entry["shares"].get(name, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)", []),
+        ("img_norm_cfg = dict(mean=[72.4, 82.9, 73.2], std=[1, 1, 1], to_rgb=True)", ["mean 72.4, 82.9, 73.2"]),
+        ("data = dict(test=dict(pipeline=[dict(type='A', transforms=[dict(type='Normalize', mean=[123.675, 116.28, "
+         "103.53], std=[58.395, 57.12, 57.375], to_rgb=False)])]))", ["blue first"]),
+        ("data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, "
+         "57.375])\nmodel = dict(test_cfg=dict(mode='slide'))", ["blue first", "slides a window"]),
+        ("img_norm_cfg = dict(mean=[1, 2], std='x')\nmodel = 3", []),
+        ("import os", []),
+    ],
+)  # fmt: skip
+def test_a_file_that_wants_its_images_otherwise_is_said_to(config: str, told: list[str]) -> None:
+    found = other_ways(config)
+    assert len(found) == len(told)
+    assert all(part in line for part, line in zip(told, found, strict=True))
+
+
+def test_the_note_is_shown(student: Path, tmp_path: Path) -> None:
+    held = torch.load(student, weights_only=True)
+    held["meta"]["config"] = held["meta"]["config"].replace("123.675", "72.4")
+    torch.save(held, tmp_path / "s.pth")
+    picture(tmp_path / "x.png")
+    for arguments in (("predict", tmp_path / "x.png", "--out", tmp_path / "o"), ("export", tmp_path / "x.pt")):
+        code, out, err = run_main(arguments[0], str(tmp_path / "s.pth"), *map(str, arguments[1:]))
+        assert code == 0, err
+        assert "mean 72.4, 116.28, 103.53" in " ".join(err.split())
+        assert "72.4" not in out
+
+
+def test_an_image_that_lies_on_its_side_is_turned_as_in_training(student: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(tmp_path / "turned.jpg", (96, 64), exif=exif)
+    predict(student, tmp_path / "turned.jpg", "--out", tmp_path / "out", "--overlay", "jpg", "--no-legend")
+    assert Image.open(tmp_path / "out" / "turned.png").size == (64, 96)
+    assert Image.open(tmp_path / "out" / "turned-overlay.jpg").size == (64, 96)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(student: Path, tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "page.jpg").write_text("<html>")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-200])
+    (tmp_path / "none.mkv").touch()
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttps://example.org/x.ts\n")
+    (tmp_path / "false.avi").write_bytes(b"RIFF\0\0\0\0AVI LIST" + bytes(range(256)) * 8)
+    names = ["empty.png", "page.jpg", "cut.png", "none.mkv", "list.mp4", "false.avi"]
+    outcome = predict(student, *(tmp_path / name for name in names), good, "--out", tmp_path / "out")
+    assert outcome.exit_code == 1
+    assert [name for name in names if name not in outcome.message] == []
+    assert "1 of 7 inputs" in outcome.stdout
+    held = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["index"] for entry in held["inputs"]] == ["good.png"]
+    assert len(held["unread"]) == 6
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"good.png", "good-overlay.png", "legend.png", "predictions.json", "predictions.csv"}
+
+
+def test_names_of_any_bytes_and_images_of_any_shape(student: Path, tmp_path: Path) -> None:
+    """OpenCV ends the process at a name that is no UTF-8, and mmcv fails where a side is rounded to none."""
+    source = picture(tmp_path / "x.png")
+    (tmp_path / "in").mkdir()
+    for name in (b"\xff.png", b"=1+1.png", b"\xfe.jpg", b"\xfd.bmp"):
+        Image.open(source).save(tmp_path / "in" / "kept", {b"jpg": "JPEG", b"bmp": "BMP"}.get(name[-3:], "PNG"))
+        os.rename(tmp_path / "in" / "kept", os.fsencode(tmp_path / "in") + b"/" + name)
+    Image.new("RGB", (1000, 1)).save(tmp_path / "in" / "thin.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "in" / "one.png")
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out", "--overlay", "none")
+    assert outcome.exit_code == 1
+    assert "5 of 6 inputs" in outcome.stdout
+    assert "1000x1" in outcome.message
+    assert Image.open(tmp_path / "out" / "one.png").size == (1, 1)
+    assert (tmp_path / "out" / os.fsdecode(b"\xff.png")).is_file()
+    rows = list(csv.reader((tmp_path / "out" / "predictions.csv").open()))
+    assert len(rows) == 6
+    (tmp_path / os.fsdecode(b"\xff.avi")).write_bytes(b"RIFF\0\0\0\0AVI LIST")
+    outcome = predict(student, tmp_path / os.fsdecode(b"\xff.avi"), "--out", tmp_path / "video")
+    assert "UTF-8" in outcome.message
+
+
+@pytest.mark.parametrize("most", [20_000, 60_000])
+def test_a_video_that_does_not_reach_the_disk_is_no_video(most: int, tmp_path: Path) -> None:
+    """OpenCV says nothing of it."""
+    rng = np.random.default_rng(0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with new_video(tmp_path / "x.mp4", 10) as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+            for _ in range(40):
+                writer.add(rng.integers(0, 255, (64, 96, 3), np.uint8))
+
+    try:
+        with pytest.raises(RunError, match="reached the disk"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    for name in ("in/x.png", "in/X.jpg", "in/y.png", "other/y.png", "third/y-overlay.png", ".hid/z.png", "in/.z.png"):
+        picture(tmp_path / name)
+    assert {item.name for item in find_inputs([tmp_path / "in", tmp_path / "in" / "y.png"])} == {"x.png", "X.jpg", "y"}
+    whole = find_inputs([tmp_path])
+    assert {item.name for item in whole} == {"in/x.png", "in/X.jpg", "in/y", "other/y", "third/y-overlay"}
+    two = [tmp_path / "in" / "y.png", tmp_path / "other" / "y.png"]
+    for given in (two, [tmp_path / "in", tmp_path / "third"]):
+        with pytest.raises(RmrkdError) as caught:
+            find_inputs(given)
+        assert caught.value.exit_code == 2
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(RmrkdError, match="holds no image"):
+        find_inputs([tmp_path / "hollow"])
+
+
+def test_a_video_keeps_its_size_and_rate(student: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [cv2.resize(rng.integers(0, 255, (6, 9, 3), np.uint8), (96, 64)) for _ in range(5)]
+    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (96, 64))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    assert predict(student, tmp_path / "in.avi", "--out", tmp_path / "out", "--frames").exit_code == 0
+    made = cv2.VideoCapture(str(tmp_path / "out" / "in-overlay.mp4"), cv2.CAP_FFMPEG)
+    assert [made.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)] == [96, 64]
+    assert made.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    assert sum(made.read()[0] for _ in range(6)) == 5
+    indices = sorted((tmp_path / "out" / "in-frames").iterdir())
+    assert [path.name for path in indices] == [f"{number:06d}.png" for number in range(5)]
+    entry = json.loads((tmp_path / "out" / "predictions.json").read_text())["inputs"][0]
+    assert entry["frames"] == 5
+    mean = np.mean([(np.asarray(Image.open(path)) == 0).mean() for path in indices])
+    assert entry["shares"].get("sky", 0.0) == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_signal_leaves_whole_files_alone(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        picture(tmp_path / "in" / f"{number}.png")
+    write = predictions.write_class_map
+
+    def stopped(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(predictions, "write_class_map", stopped)
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out")
+    assert outcome.exit_code == 130
+    assert "1 of 4 inputs" in outcome.message
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"0.png", "0-overlay.png", "legend.png"}
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["inputs"]) == 1
+    assert list((tmp_path / "out").glob(".*")) == []
+
+
+def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
+    classes = np.zeros((300, 400), np.uint8)
+    classes[:, 200:] = 1
+    assert np.flatnonzero(borders(classes)[0]).tolist() == [199]
+    image = np.full((300, 400, 3), 100, np.uint8)
+    mixed = Overlay(["a", "b"], [[200, 0, 0], [0, 0, 200]], 0.25).blend(image, classes)
+    assert mixed[10, 10].tolist() == [125, 75, 75]
+    assert mixed[10, 390].tolist() == [75, 75, 125]
+    assert mixed[10, 199].tolist() == [255, 255, 255]
+    named = np.asarray(Overlay(["a", "b"], [[200, 0, 0], [0, 0, 200]], 0.25).draw(image, classes))
+    for half in (named[:, :190], named[:, 210:]):
+        assert (half > 220).all(-1).any()  # the name
+
+
+def test_a_legend_is_drawn_whole_at_any_size() -> None:
+    from rmrkd_cli.prediction.legend import with_legend
+
+    rows = [(f"a class of number {number}", (0, 255, 0), 0.05) for number in range(20)]
+    for size in ((8, 8), (96, 64), (64, 200), (2048, 1024), (700, 1500)):
+        whole = np.asarray(with_legend(Image.new("RGB", size, "red"), rows))
+        assert int((whole == (255, 0, 0)).all(-1).sum()) == size[0] * size[1]
+        fill = (whole == (0, 255, 0)).all(-1).astype(np.uint8)
+        assert cv2.connectedComponents(fill)[0] - 1 == 20

@@ -1,0 +1,120 @@
+"""Method recipes: complete, consistent with the losses there are, and weighted as their sources say."""
+
+from __future__ import annotations
+
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from rmrkd_cli.losses import LOSSES
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.loss_schema import CodeSpec, LossSpec
+from rmrkd_cli.presets.methods import load_method, method_names, weight_origin
+from tests.helpers.cli import rmrkd
+
+TABLE = Path(__file__).parents[2] / "benchmarks" / "METHODS.md"
+every_method = pytest.mark.parametrize("name", method_names())
+
+
+def spec_types() -> set[str]:
+    specs = [typing.get_args(tagged)[0] for tagged in typing.get_args(typing.get_args(LossSpec)[0])]
+    return {typing.get_args(spec.model_fields["type"].annotation)[0] for spec in specs if spec is not CodeSpec}
+
+
+def test_every_loss_has_a_schema_and_a_recipe() -> None:
+    assert spec_types() == set(LOSSES)
+    used = {loss.type for name in method_names() for loss in load_method(name).losses.values()}
+    assert used == set(LOSSES)
+
+
+@every_method
+def test_a_recipe_tells_all_of_its_method(name: str) -> None:
+    recipe = load_method(name)
+    about = recipe.about
+    assert recipe.title
+    assert about is not None
+    assert all([about.matches, about.formula, about.source, about.traps])
+    assert re.search(r"(19|20)\d\d", about.source)
+    assert recipe.weights.keys() <= recipe.losses.keys()
+
+
+@every_method
+def test_the_cost_told_is_the_cost_measured(name: str) -> None:
+    rows = [line.split("|") for line in TABLE.read_text().splitlines()] if TABLE.exists() else []
+    costs = [float(row[2]) for row in rows if len(row) > 4 and row[1].strip() == f"cost of `{name}`"]
+    about = load_method(name).about
+    assert about is not None
+    assert ([about.cost] if about.cost is not None else []) == costs
+
+
+@every_method
+@pytest.mark.parametrize("pair", ["dl101-dlmbv2-city", "psp101-dl18-voc12aug", "psp18w32-psp18w8-camvid", "demo"])
+def test_a_weight_is_its_sources_for_the_data_set_or_left_to_the_rule(name: str, pair: str) -> None:
+    preset, recipe = load_preset(pair, method=name), load_method(name)
+    if name == "rmrkd":
+        assert preset == load_preset(pair)
+        return
+    for loss, spec in preset.losses.items():
+        known = recipe.weights[loss].values.get(preset.dataset) if loss in recipe.weights else None
+        fixed = recipe.losses[loss].weight if "weight" in recipe.losses[loss].model_fields_set else None
+        assert spec.weight == (fixed if fixed is not None else known if known is not None else "auto")
+
+
+def test_the_parts_of_rmrkd_stay_as_they_are_in_a_released_preset() -> None:
+    for preset in ("psp101-psp18-city", "psp101-dl18-city", "psp101-psp18-voc12aug"):
+        own = load_preset(preset).losses
+        for method, loss in (("cross-similarity", "rmrkd"), ("mgd", "mgd"), ("dkd-region", "dkd")):
+            assert load_preset(preset, method=method).losses == {loss: own[loss]}
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "loss", "told"),
+    [
+        ("psp101-psp18-city", "mgd", "mgd", "its source's for cityscapes: released configurations of MGD and RMRKD"),
+        ("psp101-psp18-city", "cross-similarity", "rmrkd", "as the preset says"),
+        ("psp101-psp18-city", "rmrkd", "mgd", "as the preset says"),
+        ("demo", "mgd", "mgd", "by the rule of equal gradients"),
+        ("demo", "dsd", "csd", "the recipe's on every data set"),
+        ("psp101-psp18-city", "idd", "idd", "by the rule of equal gradients"),
+    ],
+)
+def test_the_origin_of_a_weight_is_told(preset: str, method: str, loss: str, told: str) -> None:
+    assert weight_origin(load_preset(preset, method=method), loss) == told
+    given = load_preset(preset, method=method, overrides=[f"losses.{loss}.weight=0.123"])
+    assert weight_origin(given, loss) == "as the preset says"
+
+
+def test_the_name_of_before_still_works() -> None:
+    old, new = (load_preset("demo", method=name) for name in ("dkd", "dkd-region"))
+    assert (old, old.method) == (new, "dkd-region")
+
+
+def test_all_of_a_recipe_is_told() -> None:
+    told, about = " ".join(rmrkd("methods", "dkd").stdout.split()), load_method("dkd-region").about
+    assert about is not None
+    for text in (about.matches, about.formula, about.source, *(f"- {trap}" for trap in about.traps)):
+        assert " ".join(text.split()) in told
+    assert "--method dkd-region" in told
+    assert "type dkd on logits; tau: 4.0, target_weight: 4.0, non_target_weight: 4.0" in told
+
+
+def test_a_recipe_that_tells_nothing_of_itself_is_listed_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "plain.yaml").write_text("losses: {a: {type: kd, weight: 3}, b: {type: cwd, stage: head}}")
+    (tmp_path / "methods" / "rmrkd.yaml").write_text("losses: {mgd: {type: mgd}}")
+    monkeypatch.setattr("rmrkd_cli.presets.methods.preset_dir", lambda: tmp_path)
+    listed, shown = rmrkd("methods").stdout, rmrkd("methods", "plain").stdout
+    assert re.search(r"plain +logits, head +–", listed)
+    assert "3 on every data set" in shown
+    assert "type cwd on head" in shown
+    assert "auto: the weight that gives the loss" in " ".join(shown.split())
+
+
+def test_lines_to_copy_fit_a_narrow_terminal() -> None:
+    commands = [line for line in rmrkd("methods").stdout.splitlines() if line.startswith("rmrkd ")]
+    assert len(commands) == 3
+    assert all(len(line.rstrip()) <= 80 for line in commands)

@@ -1,0 +1,86 @@
+"""Which images are shown: extremes of both directions from the counts, and others by a fixed seed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from rmrkd_cli.comparison.types import Comparison
+from rmrkd_cli.report.image_selection import choose, image_differences, main_difference, shown_records
+from tests.report.html import made
+
+
+def with_counts(base: list[list[int]], to: list[list[int]]) -> Comparison:
+    comparison = made.comparison()
+    for group, counts in zip(comparison.groups[1:], (base, to), strict=True):
+        record = group.records[0]
+        record["per_image"] = {"names": [str(n) for n in range(len(counts))], "counts": counts}
+        record["protocol"]["images"] = len(counts)
+    comparison.protocol["images"] = len(base)
+    return comparison
+
+
+def differences_of(comparison: Comparison) -> dict[int, float] | None:
+    return image_differences(comparison, shown_records(comparison))
+
+
+def test_differences_are_of_the_mean_iou_of_each_image() -> None:
+    base = [[0, 5, 10, 10], [0, 5, 10, 5, 1, 0, 0, 5], []]
+    to = [[0, 10, 10, 10], [0, 5, 10, 5], [0, 1, 1, 1]]
+    found = differences_of(with_counts(base, to))
+    assert found == {0: pytest.approx(1 - 5 / 15), 1: pytest.approx(0.5 - 0.25)}  # the last has none in one of them
+
+
+def test_extremes_of_both_directions_and_others_none_twice() -> None:
+    comparison = made.comparison()
+    differences = differences_of(comparison)
+    assert differences is not None
+    chosen = choose(comparison)
+    assert [choice.why for choice in chosen] == ["won"] * 3 + ["lost"] * 3 + ["random"] * 6
+    assert len({choice.index for choice in chosen}) == 12
+    order = sorted(differences, key=lambda index: differences[index])
+    assert [choice.index for choice in chosen[:3]] == order[:-4:-1]
+    assert [choice.index for choice in chosen[3:6]] == order[:3]
+    assert all(choice.difference == differences[choice.index] for choice in chosen)
+    assert choose(comparison) == chosen
+    assert choose(comparison, seed=1)[6:] != chosen[6:]
+
+
+def test_nothing_lost_is_not_called_lost() -> None:
+    same = [[0, 5, 10, 10]] * 4
+    assert {choice.why for choice in choose(with_counts(same, same))} == {"random"}
+    chosen = choose(with_counts(same, [[0, 6, 10, 10], *same[1:]]))
+    assert (chosen[0].index, chosen[0].why) == (0, "won")
+    assert len(chosen) == 4
+
+
+def test_without_counts_images_are_random() -> None:
+    comparison = made.comparison(per_image=False)
+    assert {choice.why for choice in choose(comparison)} == {"random"}
+    assert len(choose(comparison)) == 6
+
+
+def test_counts_of_another_number_of_images_are_not_used() -> None:
+    comparison = copy.deepcopy(made.comparison())
+    comparison.groups[1].records[0]["per_image"]["counts"].pop()
+    assert differences_of(comparison) is None
+
+
+def test_the_distilled_student_is_the_main_difference() -> None:
+    comparison = made.comparison(labels=("teacher", "baseline", "a", "b"))
+    main = main_difference(comparison)
+    assert main is not None
+    assert (main.base, main.to) == ("baseline", "a")
+
+
+def test_networks_of_one_seed_are_shown_and_chosen_by() -> None:
+    comparison = made.comparison(seeds=3)
+    label = comparison.groups[1].label
+    lost = comparison.groups[1].records[0]
+    shown = shown_records(comparison, lambda record: record is not lost)
+    assert {record["seed"] for record in shown.values()} == {1}
+    assert {record["seed"] for record in shown_records(comparison).values()} == {0}
+    nothing_left = shown_records(comparison, lambda record: record not in comparison.groups[1].records)
+    assert nothing_left[label] is lost
+    assert image_differences(comparison, shown) != differences_of(comparison)

@@ -1,0 +1,329 @@
+"""Downloads from servers that behave well and badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.storage import cache, partial_file
+from rmrkd_cli.storage import download as download
+from tests.helpers.https import CONTENT, DIGEST, HALF, OTHER, Server, proxy, serving
+
+TAG = DIGEST[:8]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server whose authority is trusted, an empty cache, and short times."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "cache"))
+    for name, value in {"ANSWER_SECONDS": 0.4, "SLOW_SECONDS": 0.3, "PAUSE_SECONDS": 0.01}.items():
+        monkeypatch.setattr(download, name, value)
+    with serving(tmp_path) as running:
+        yield running
+
+
+def folder() -> Path:
+    return cache.cache_dir() / "checkpoints"
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in folder().iterdir()) if folder().is_dir() else []
+
+
+def leave_partial(content: bytes, name: str = "a.pth") -> Path:
+    """As an earlier attempt would have left it."""
+    folder().mkdir(parents=True)
+    path = folder() / f".{name}.{TAG}.partial"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("manner", "ranges"),
+    [
+        ("good", [""]),
+        ("without-length", [""]),
+        ("cut", ["", f"bytes={HALF // 2}-", f"bytes={HALF // 2 * 2}-"]),
+        ("cut-without-ranges", ["", f"bytes={HALF}-"]),
+        ("busy-once", ["", f"bytes={HALF}-", f"bytes={HALF}-"]),
+        ("to-good", ["", ""]),
+    ],
+)
+def test_the_file_comes_whole(server: Server, manner: str, ranges: list[str]) -> None:
+    seen: list[tuple[int, int]] = []
+    path = cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST, lambda *now: seen.append(now))
+    assert path == folder() / "a.pth"
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), 0 if manner == "without-length" else len(CONTENT))
+    assert (server.ranges(), files()) == (ranges, ["a.pth"])
+
+
+@pytest.mark.parametrize(
+    ("manner", "left", "ranges"),
+    [
+        ("good", CONTENT[:1000], ["bytes=1000-"]),
+        ("without-ranges", CONTENT[:1000], ["bytes=1000-"]),
+        ("another-range", CONTENT[:1000], ["bytes=1000-", ""]),
+        ("unsatisfied", CONTENT[:1000], ["bytes=1000-", ""]),
+        ("good", CONTENT + b"more", [f"bytes={len(CONTENT) + 4}-", ""]),  # answered with 416
+        ("good", OTHER[:1000], ["bytes=1000-", ""]),  # of another version: found out by the hash
+        ("good", CONTENT, []),  # the process ended before the file got its name
+    ],
+)
+def test_an_earlier_attempt_is_gone_on_with(server: Server, manner: str, left: bytes, ranges: list[str]) -> None:
+    leave_partial(left)
+    assert cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST).read_bytes() == CONTENT
+    assert (server.ranges(), files()) == (ranges, ["a.pth"])
+
+
+@pytest.mark.parametrize(
+    ("manner", "message", "requests"),
+    [
+        ("missing", "HTTP 404 Not Found\\)", 1),
+        ("wrong", f"SHA-256 .*expected {DIGEST}", 1),
+        ("shorter-than-sent", "SHA-256", 1),
+        ("too-long", "announces 1099511627776 bytes", 1),
+        ("to-http", "redirected to `http://.*not an https", 1),
+        ("to-file", "HTTP 302", 1),
+        ("circle", "circle", 1),
+        ("chain", "more than 5 times", 6),
+        ("unasked-range", "HTTP 206", 1),
+        ("silent", "no answer for 0.4 s", 1),
+        ("drip-head", "no answer for 0.4 s", 1),
+    ],
+)
+def test_what_is_not_the_file_leaves_nothing(server: Server, manner: str, message: str, requests: int) -> None:
+    with pytest.raises(RmrkdError, match=message) as failure:
+        cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST)
+    assert "\x1b" not in failure.value.message
+    assert (len(server.asked), files()) == (requests, [])
+
+
+@pytest.mark.parametrize(
+    ("manner", "message", "requests", "kept"),
+    [
+        ("always-cut", "ended after 3000 of", 3, 3000),
+        ("stalled", "no answer for 0.4 s", 3, 3000),
+        ("drip", f"less than {download.SLOWEST} bytes a second", 1, None),
+    ],
+)
+def test_what_came_is_kept_and_said(server: Server, manner: str, message: str, requests: int, kept: int | None) -> None:
+    with pytest.raises(RmrkdError, match=message) as failure:
+        cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST, hint="give a file with --student-checkpoint FILE")
+    assert (len(server.asked), files()) == (requests, [f".a.pth.{TAG}.partial"])
+    size = (folder() / files()[0]).stat().st_size
+    assert size == (kept or size) > 0
+    for said in (str(folder() / "a.pth"), "--student-checkpoint FILE", f"the first {size} bytes"):
+        assert said in failure.value.hint
+
+
+def test_wrong_parts_are_replaced_once(server: Server) -> None:
+    leave_partial(CONTENT[:1000])
+    with pytest.raises(RmrkdError, match="SHA-256"):
+        cache.fetch(f"{server.address}/wrong/a.pth", DIGEST)
+    assert (server.ranges(), files()) == (["bytes=1000-", ""], [])
+
+
+def test_an_endless_answer_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "LARGEST", 3 << 20)
+    with pytest.raises(RmrkdError, match="more than 3145728 bytes"):
+        cache.fetch(f"{server.address}/endless/a.pth", DIGEST)
+    assert sum(path.stat().st_size for path in folder().iterdir()) <= 3 << 20
+
+
+def test_room_is_looked_for_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 100_000))
+    with pytest.raises(RunError, match=r"0\.1 MB free, and the file takes 0\.5 MB more") as failure:
+        cache.fetch(f"{server.address}/good/a.pth", DIGEST)
+    assert "RMRKD_CACHE=DIR" in failure.value.hint
+    assert files() == []
+
+
+def test_a_disk_that_fills_up_gets_its_room_back(server: Server) -> None:
+    """The limit of a file's size is what a test can set; a full disk is told in the same way."""
+    code = (
+        "import resource, signal, sys; from rmrkd_cli import cache; from rmrkd_cli.errors import RunError\n"
+        "from rmrkd_cli.storage.cache import partial; import errno; partial._FULL = (errno.EFBIG,)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: cache.fetch(*sys.argv[1:])\n"
+        "except RunError as error: print(error.message, error.hint)\n"
+    )
+    command = [sys.executable, "-c", code, f"{server.address}/good/a.pth", DIGEST]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "cannot write into the cache" in done.stdout, done.stderr
+    assert "RMRKD_CACHE=DIR" in done.stdout
+    assert files() == []
+
+
+def test_a_folder_without_permission(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="cannot write into the cache") as failure:
+        cache.fetch(f"{server.address}/good/a.pth", DIGEST)
+    assert "RMRKD_CACHE=DIR" in failure.value.hint
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://host/a.pth", "not an https address"),
+        ("file:///etc/passwd", "not an https address"),
+        ("https://user:secret@host/a.pth", "holds a user's name"),
+        ("https:///a.pth", "names no host"),
+        ("https://host:99999/a.pth", "names no host"),
+        ("https://" + "a" * 70 + "/a.pth", "names no host"),
+        ("https://host/a b.pth", "no address may hold"),
+        ("https://host/a.pth\r\nX: y", "no address may hold"),
+        ("https://host", "does not end with a file name"),
+        ("https://host/", "does not end with a file name"),
+        ("https://host/?file=/a.pth", "does not end with a file name"),
+        ("https://host/..", "does not end with a file name"),
+        ("https://host/.a.pth", "does not end with a file name"),
+        ("https://host/..%2f..%2fa.pth", "does not end with a file name"),
+        ("https://host/a%00.pth", "does not end with a file name"),
+        ("https://host/%ff.pth", "does not end with a file name"),
+        ("https://host/" + "a" * 250, "does not end with a file name"),
+    ],
+)
+def test_addresses_that_are_not_followed(
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RmrkdError, match=message):
+        cache.fetch(url, DIGEST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_is_of_the_path_alone(server: Server) -> None:
+    path = cache.fetch(f"{server.address}/good/v%31-2.pth?name=/../b.pth#/c.pth", DIGEST)
+    assert path.name == "v1-2.pth"
+
+
+@pytest.mark.parametrize("digest", ["", "1234567", "z" * 8, DIGEST + "0"])
+def test_a_hash_must_be_one(digest: str) -> None:
+    with pytest.raises(RmrkdError, match="not a SHA-256"):
+        cache.fetch("https://localhost:1/a.pth", digest)
+
+
+def test_through_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with proxy() as (address, asked):
+        monkeypatch.setenv("https_proxy", address)
+        assert cache.fetch(f"{server.address}/good/a.pth", DIGEST).read_bytes() == CONTENT
+    assert asked == [server.address.removeprefix("https://")]
+
+
+def test_a_proxy_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://localhost:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(RmrkdError, match="refused"):
+        cache.fetch(f"{server.address}/good/a.pth", DIGEST)
+    assert server.asked == []
+    monkeypatch.setenv("https_proxy", "http:///nothing")
+    with pytest.raises(RmrkdError, match="cannot download"):
+        cache.fetch(f"{server.address}/good/a.pth", DIGEST)
+
+
+def begin(server: Server, manner: str = "held") -> subprocess.Popen[str]:
+    """A process of its own that fetches, and prints where the file is."""
+    code = "import sys; from rmrkd_cli.storage.cache import fetch; print(fetch(*sys.argv[1:]))"
+    command = [sys.executable, "-c", code, f"{server.address}/{manner}/a.pth", DIGEST]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(ready: object, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not ready():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def half_there() -> bool:
+    path = folder() / f".a.pth.{TAG}.partial"
+    return path.is_file() and path.stat().st_size == HALF
+
+
+def test_of_two_processes_one_downloads(server: Server) -> None:
+    first = begin(server)
+    wait_for(half_there)
+    second = begin(server)
+    assert second.stderr is not None
+    said = second.stderr.readline()  # while the first still waits for the rest
+    server.go_on.set()
+    outs = [process.communicate(timeout=30) for process in (first, second)]
+    assert said == "another process is downloading a.pth; waiting for it\n"
+    assert [out for out, _ in outs] == [f"{folder() / 'a.pth'}\n"] * 2
+    assert (len(server.asked), files()) == (1, ["a.pth"])
+    assert (folder() / "a.pth").read_bytes() == CONTENT
+
+
+def test_when_the_first_is_killed_the_second_goes_on(server: Server) -> None:
+    first = begin(server)
+    wait_for(half_there)
+    second = begin(server)
+    assert second.stderr is not None
+    second.stderr.readline()
+    first.kill()
+    out, _ = second.communicate(timeout=30)
+    first.communicate(timeout=30)
+    assert out == f"{folder() / 'a.pth'}\n"
+    assert (server.ranges(), files()) == (["", f"bytes={HALF}-"], ["a.pth"])
+    assert (folder() / "a.pth").read_bytes() == CONTENT
+
+
+def test_many_at_once(server: Server) -> None:
+    running = [begin(server, "good") for _ in range(4)]
+    outs = [process.communicate(timeout=60)[0] for process in running]
+    assert outs == [f"{folder() / 'a.pth'}\n"] * 4
+    assert files() == ["a.pth"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_what_came(server: Server, signum: signal.Signals) -> None:
+    process = begin(server)
+    wait_for(half_there)
+    process.send_signal(signum)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert files() == [f".a.pth.{TAG}.partial"]
+    server.go_on.set()
+    assert cache.fetch(f"{server.address}/held/a.pth", DIGEST).read_bytes() == CONTENT
+    assert server.ranges()[-1] == f"bytes={HALF}-"
+
+
+@pytest.mark.parametrize("trouble", ["no locks", "another user's", "hung"])
+def test_without_a_lock_the_file_is_this_process_own(
+    server: Server, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    theirs = leave_partial(CONTENT[:1000])
+    held = os.open(theirs, os.O_RDWR)
+    if trouble == "no locks":
+        monkeypatch.setattr(partial_file.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+    elif trouble == "hung":
+        partial_file.fcntl.flock(held, partial_file.fcntl.LOCK_EX)
+        monkeypatch.setattr(partial_file, "HOLDER_SECONDS", 0.3)
+    else:
+        closed = os.open
+
+        def denied(path: object, flags: int, mode: int = 0o777) -> int:
+            if path == theirs:
+                raise PermissionError(13, "Permission denied", str(path))
+            return closed(path, flags, mode)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(partial_file.os, "open", denied)
+    assert cache.fetch(f"{server.address}/good/a.pth", DIGEST).read_bytes() == CONTENT
+    os.close(held)
+    assert (server.ranges(), files()) == ([""], [theirs.name, "a.pth"])
+    assert theirs.read_bytes() == CONTENT[:1000]

@@ -1,0 +1,141 @@
+"""The rule of equal gradients: what it computes, that it changes nothing, and that rehearsal and training agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.checkpoints.reader import read_checkpoint
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.distillation.distiller import Distiller
+from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.errors import RunError
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.training.loss_weights import balanced_weights
+from rmrkd_cli.training.run import train
+from tests.helpers.cli import rmrkd
+
+HERE = World(0, 1, torch.device("cpu"))
+CLASSES = 11
+
+
+class Scaled(nn.Module):
+    """Cross-entropy of the logits times a factor: its gradient is known."""
+
+    def __init__(self, head: nn.Module, factor: float) -> None:
+        super().__init__()
+        self._head, self.factor = (head,), factor
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return self.factor * self._head[0].losses(student, labels)["loss_ce"]
+
+
+def built(tiny: Path, *overrides: str) -> tuple[Preset, Distiller]:
+    preset = load_preset(str(tiny), overrides=overrides)
+    made = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
+    return preset, made.distiller.place("cpu")
+
+
+def batches(count: int = 2) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(2, 3, 48, 48, generator=generator) for _ in range(count)]
+    labels = [torch.randint(0, CLASSES, (2, 1, 48, 48), generator=generator) for _ in range(count)]
+    return [Batch(image, label, []) for image, label in zip(images, labels, strict=True)]
+
+
+def test_a_multiple_of_cross_entropy_gets_the_inverse(tiny: Path) -> None:
+    preset, model = built(tiny)
+    model.losses["quarter"] = Scaled(model.student.decode_head, 0.25)
+    model.stages["quarter"] = "logits"
+    assert balanced_weights(model, batches(), ["quarter"], preset.schedule, 0, HERE) == {"quarter": 4.0}
+
+
+def test_gradients_become_equal_at_the_deepest_stage_a_loss_reaches(tiny: Path) -> None:
+    """Dropout is off, so that the passes here see what the rule saw."""
+    places = {"rmrkd": 4, "early": 3, "mgd": 4, "dkd": 4}
+    preset, model = built(
+        tiny, "losses.early={type: idd, stage: 3}", *(f"losses.{name}.weight=auto" for name in places)
+    )
+    for head in (model.student.decode_head, model.student.auxiliary_head):
+        head.dropout = None
+    model.losses["mgd"].mask_ratio = 0.0
+    seen = batches(3)
+    weights = balanced_weights(model, seen, list(places), preset.schedule, 0, HERE)
+    model.train()
+    for name, stage in places.items():
+        norms = torch.zeros(2, dtype=torch.float64)
+        for batch in seen:
+            named, maps = model.losses_and_maps(batch.images, batch.labels)
+            plain = named["ce"] + named["aux_ce"]
+            grads = [torch.autograd.grad(value, maps[stage], retain_graph=True)[0] for value in (named[name], plain)]
+            norms += torch.stack([grad.double().norm() for grad in grads])
+        assert weights[name] == float(f"{norms[1] / norms[0]:.1e}")
+
+
+def test_nothing_of_the_model_changes(tiny: Path) -> None:
+    preset, model = built(tiny)
+    model.losses["counting"] = Scaled(model.student.decode_head, 1.0)
+    model.stages["counting"] = "logits"
+    model.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    balanced_weights(model, batches(), ["rmrkd", "counting"], preset.schedule, 0, HERE)
+    assert not model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan")])
+def test_a_loss_without_a_gradient_is_refused(tiny: Path, factor: float) -> None:
+    preset, model = built(tiny)
+    model.losses["dead"] = Scaled(model.student.decode_head, factor)
+    model.stages["dead"] = "logits"
+    with pytest.raises(RunError, match="no weight can be computed for loss `dead`") as caught:
+        balanced_weights(model, batches(1), ["dead"], preset.schedule, 0, HERE)
+    assert "--set losses.dead.weight" in caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher and a student whose weights are left to the rule."""
+    work_dir = tmp_path_factory.mktemp("auto")
+    preset = load_preset(str(tiny), method="idd", overrides=["role=teacher"])
+    train(preset, work_dir, "cpu", Cluster())
+    train(preset.model_copy(update={"role": "distill"}), work_dir, "cpu", Cluster())
+    return work_dir
+
+
+def test_rehearsal_shows_the_weight_that_training_uses(tiny: Path, trained: Path) -> None:
+    record = json.loads((trained / "distill-idd" / "result.json").read_text())
+    weight = record["training"]["weights"]["idd"]
+    assert weight > 0
+    options = ["train", "--preset", tiny, "--method", "idd", "--role", "distill", "--dry-run", "--device", "cpu"]
+    shown = rmrkd(*options, "--work-dir", trained).stdout
+    assert f"weight {weight:g} (by the rule of equal gradients)" in shown
+    assert "as training computes it" in shown
+    line = json.loads((trained / "distill-idd" / "log.jsonl").read_text().splitlines()[0])
+    assert line["weighted"]["idd"] == pytest.approx(weight * line["losses"]["idd"])
+    guessed = rmrkd(*options, "--work-dir", trained / "nowhere").stdout
+    assert "(on random images and networks, by the rule of equal gradients)" in guessed
+    assert "the teacher's weights would be needed here" in guessed
+
+
+def test_a_resumed_run_keeps_its_weights(tiny: Path, trained: Path, tmp_path: Path, begun: None) -> None:
+    """They are in the checkpoint: computed anew, on a student that has learned, they would be others."""
+    kept = read_checkpoint(trained / "distill-idd" / "iter_2.pth").rest["weights"]
+    assert kept == json.loads((trained / "distill-idd" / "result.json").read_text())["training"]["weights"]
+    record = json.loads((trained / "distill-idd" / "result.json").read_text())
+    for name in ("student.pth", "result.json", "last.pth", "iter_4.pth"):
+        (trained / "distill-idd" / name).unlink()
+    preset = load_preset(str(tiny), method="idd", overrides=["role=distill"])
+    again = train(preset, trained, "cpu", Cluster(), resume=True)[0]
+    assert again["training"]["weights"] == kept
+    assert again["metrics"] == record["metrics"]
