@@ -24,7 +24,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.sample_reader import IGNORE
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import NORMALIZE, EvalSet
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.evaluator import evaluate
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.presets.loader import load_preset
@@ -84,7 +84,7 @@ def by_us(
 ) -> Tensor:
     """The confusion matrix (K, K); predictions are added to `guesses`."""
     dataset = EvalSet(info, find_samples(info, "val"))
-    world = World(0, 1, torch.device(setting.device))
+    world = DistContext(0, 1, torch.device(setting.device))
     keep = None if guesses is None else lambda _, guess: guesses.append(guess.cpu())
     return evaluate(network, dataset, world, workers=workers, on_image=keep).matrix
 

@@ -17,7 +17,7 @@ from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.transforms import seed_draws
 from rmrkd_cli.distillation.factory import build_distiller
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.determinism import seed_step
@@ -39,7 +39,7 @@ class Guarded:
         self.schedule = preset.schedule_for(role)
         self.setting = setting
         device = torch.device(setting.device)
-        self.here = World(0, 1, device)
+        self.here = DistContext(0, 1, device)
         built = build_distiller(preset, role, _CLASSES, device=device.type, say=lambda _: None, with_weights=False)
         self.model = built.distiller.place(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
@@ -139,7 +139,7 @@ def check(guarded: Guarded) -> str:
     return f"all {len(theirs)} tensors are equal after a step, bit by bit"
 
 
-def _one(step: TrainStep, batch: Batch, here: World | None) -> None:
+def _one(step: TrainStep, batch: Batch, here: DistContext | None) -> None:
     seed_step(0, 0, 0, step.device.type)
     named = step.backward([batch], 0)
     if here is not None:

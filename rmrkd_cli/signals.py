@@ -26,7 +26,7 @@ def exit_code(signum: int) -> int:
     return 128 + (signal.SIGTERM if signum == signal.SIGUSR1 else signum)
 
 
-def heeded() -> list[signal.Signals]:
+def handled_signals() -> list[signal.Signals]:
     """All of `STOPS`, but not SIGHUP where `nohup` asked to ignore it."""
     return [s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
 
@@ -50,7 +50,7 @@ def exit_on_stops(*, at_once: bool = False) -> None:
     Args:
         at_once: Without unwinding; for worker processes, which own nothing that must be cleaned up.
     """
-    for signum in heeded():
+    for signum in handled_signals():
         signal.signal(signum, _leave_at_once if at_once else _leave)
 
 
@@ -74,8 +74,8 @@ def stop_requests(*, patient: bool = False) -> Iterator[StopRequest]:
             process at once; files are written whole or not at all, so that none is harmed.
     """
     request = StopRequest()
-    with restored(), nullcontext() if patient else _leaving_at_the_second():
-        for signum in heeded():
+    with restore_default_handlers(), nullcontext() if patient else _leaving_at_the_second():
+        for signum in handled_signals():
             signal.signal(signum, request)
         yield request
 
@@ -115,7 +115,7 @@ def _forget_in_children() -> None:
 
 
 @contextmanager
-def restored() -> Iterator[None]:
+def restore_default_handlers() -> Iterator[None]:
     """Puts the handlers back that were there before."""
     before = {signum: signal.getsignal(signum) for signum in STOPS}
     try:

@@ -101,13 +101,13 @@ def test_handlers_are_put_back_and_no_descriptor_is_left() -> None:
 
 
 def test_loader_processes_ignore_all_of_them() -> None:
-    with signals.restored():
+    with signals.restore_default_handlers():
         quiet_worker(0)
         assert {signal.getsignal(signum) for signum in signals.STOPS} == {signal.SIG_IGN}
 
 
 def test_nohup_is_respected() -> None:
-    with signals.restored():
+    with signals.restore_default_handlers():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with signals.stop_requests() as request:
             os.kill(os.getpid(), signal.SIGHUP)

@@ -55,7 +55,7 @@ def damage(path: Path, *, required: bool = False) -> str:
     return "" if found == told else f"its bytes have the digest {found[:12]}…, it was written with {told[:12]}…"
 
 
-def told_digest(comment: bytes) -> bool:
+def stored_digest(comment: bytes) -> bool:
     """Whether an archive's comment is such a digest."""
     return re.fullmatch(_LABEL + rb"[0-9a-f]{64}", comment) is not None
 

@@ -109,7 +109,7 @@ def save_torch(contents: Mapping[str, Any], path: Path) -> None:
     save_atomic(write, path, lambda partial: digest.damage(partial, required=True))
 
 
-def load_into(
+def load_state_dict_checked(
     network: nn.Module,
     state: Mapping[str, Tensor],
     source: str,
@@ -131,7 +131,7 @@ def load_into(
         RmrkdError: Naming missing, unexpected and differently shaped keys in groups.
     """
     own = network.state_dict()
-    told = misfit(own, state, source, ignore)
+    told = key_mismatch(own, state, source, ignore)
     fitting = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
     if told and (not partial or not fitting):
         raise RmrkdError(told, hint if fitting else "")
@@ -139,7 +139,9 @@ def load_into(
     return told
 
 
-def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()) -> str:
+def key_mismatch(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, ignore: tuple[str, ...] = ()
+) -> str:
     """In which keys weights differ from what a network has, in groups; empty where they cover it."""
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own and not key.startswith(ignore)]

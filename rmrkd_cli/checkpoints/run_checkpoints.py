@@ -20,7 +20,7 @@ _NAME = re.compile(r"iter_(\d+)\.pth")
 DAMAGED = ".damaged"  # is added to the name of a file that was set aside
 
 
-class Checkpoints:
+class RunCheckpoints:
     """`iter_N.pth`, `last.pth` and `best.pth` in a run's directory.
 
     `last.pth` and `best.pth` are second names of one of the others, or copies where there are no hard links.
@@ -52,7 +52,7 @@ class Checkpoints:
         for old in self.numbered()[keep:]:
             old.unlink()
 
-    def newest_good(self, say: Callable[[str], None]) -> Path | None:
+    def latest_valid(self, say: Callable[[str], None]) -> Path | None:
         """The file to resume from; none where nothing was saved yet.
 
         Damaged files that are newer are reported and set aside, so that they count neither as checkpoints to keep nor
@@ -63,7 +63,7 @@ class Checkpoints:
         """
         path, harmed = self._newest_whole()
         for bad, why in harmed:
-            say(f"`{bad}` is damaged ({why}): set aside as `{_set_aside(bad).name}`; going on from `{path}`")
+            say(f"`{bad}` is damaged ({why}): set aside as `{_quarantine(bad).name}`; going on from `{path}`")
         return path
 
     def probe(self) -> None:
@@ -110,7 +110,7 @@ class Checkpoints:
             link_or_copy(kept, self.best)
             return
         if self.best.exists() and digest.damage(self.best, required=True):
-            _set_aside(self.best)
+            _quarantine(self.best)
         say(f"`{self.best}` of iteration {best_iteration} is lost; its score is remembered")
 
     def room_needed(self, weights: Mapping[str, Tensor], keep: int) -> int:
@@ -164,7 +164,7 @@ def _told_iteration(path: Path) -> int | None:
     return told if isinstance(told, int) else None
 
 
-def _set_aside(path: Path) -> Path:
+def _quarantine(path: Path) -> Path:
     number, target = 1, path.with_name(path.name + DAMAGED)
     while target.exists():
         number += 1

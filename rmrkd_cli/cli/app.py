@@ -25,7 +25,7 @@ from rmrkd_cli.cli.train import train_command
 from rmrkd_cli.cli.transfer import transfer_command
 from rmrkd_cli.cli.usage_errors import check_arguments, cut, explain, is_usage_error
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.terminal.sanitize import guard_terminal, visible
+from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 
 _WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # what only the user's words can cause
 
@@ -68,7 +68,7 @@ def _global(
 
 def main() -> None:
     """Runs the command; whatever a user did wrong becomes a message, a hint and an exit code."""
-    guard_terminal()
+    install_output_guard()
     arguments = sys.argv[1:]
     try:
         code = app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
@@ -93,9 +93,9 @@ def _leave(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
 
     for text in arguments:  # a line break of theirs begins no line of ours
         for part in (text, text.partition("=")[2]):
-            if part and visible(part) != part:
-                error.message = error.message.replace(part, visible(part))
-                error.hint = error.hint.replace(part, visible(part))
+            if part and escape_control(part) != part:
+                error.message = error.message.replace(part, escape_control(part))
+                error.hint = error.hint.replace(part, escape_control(part))
     show_error(error)
     sys.exit(error.exit_code)
 

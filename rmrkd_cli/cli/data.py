@@ -9,7 +9,7 @@ import typer
 
 from rmrkd_cli.cli.options import DataRoot, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.check import Report, SplitReport
@@ -139,7 +139,7 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
         console.say(f"note: {notice}")
     next_step = f"rmrkd data check {info.name} --data-root {outcome.root}"
     if outcome.problems:
-        lines = [visible(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
+        lines = [escape_control(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
         lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []
         what = "1 problem" if len(outcome.problems) == 1 else f"{len(outcome.problems)} problems"
         raise RmrkdError(
@@ -197,9 +197,9 @@ def _show(report: Report) -> None:
         console.write("")
     root, groups = str(report.info.root), grouped(report.findings)
     if groups:
-        console.write(f"Below {visible(root)}:\n")
+        console.write(f"Below {escape_control(root)}:\n")
     for group in groups:
-        console.write("\n".join(visible(line) for line in _group_lines(group, root)) + "\n")
+        console.write("\n".join(escape_control(line) for line in _group_lines(group, root)) + "\n")
 
 
 def _group_lines(group: Group, root: str) -> list[str]:

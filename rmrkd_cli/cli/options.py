@@ -97,12 +97,12 @@ def check_inputs(paths: Iterable[Path]) -> None:
 
 def check_recordable(path: Path | str | None, option: str) -> None:
     """Raises RmrkdError for a path that a preset, where it will be written down, could not hold."""
-    from rmrkd_cli.terminal.sanitize import hidden_in
+    from rmrkd_cli.terminal.sanitize import first_control
 
     text = str(path or "")
     longest = max(len(os.fsencode(part)) for part in text.split("/"))
-    if hidden_in(text) is not None:
-        why = f"holds the character {hidden_in(text)}"
+    if first_control(text) is not None:
+        why = f"holds the character {first_control(text)}"
     elif len(text) > 3000:
         why = f"has {len(text)} characters, at most 3000 are possible"
     elif longest > 255:

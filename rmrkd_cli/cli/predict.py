@@ -74,7 +74,7 @@ def predict_command(
 
 def _show(results: Results, out: Path) -> None:
     from rmrkd_cli.prediction.legend import percent
-    from rmrkd_cli.prediction.run import mean_shares, unread_told
+    from rmrkd_cli.prediction.run import mean_shares
     from rmrkd_cli.terminal import console
 
     shares = mean_shares(results)
@@ -84,5 +84,7 @@ def _show(results: Results, out: Path) -> None:
         console.show_table("Mean share of pixels", ["class", "share"], rows, [more] if more else [])
     console.write_line(f"{out}: {len(results.entries)} of {len(results.entries) + len(results.unread)} inputs")
     if results.unread:
+        from rmrkd_cli.prediction.run import list_unread
+
         count = len(results.unread)
-        raise RunError(f"{count} input(s) could not be read whole, the rest is in `{out}`:\n{unread_told(results)}")
+        raise RunError(f"{count} input(s) could not be read whole, the rest is in `{out}`:\n{list_unread(results)}")

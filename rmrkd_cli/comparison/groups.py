@@ -30,8 +30,8 @@ def group(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]
         found.setdefault(_kind_of(record) if seeds else number, []).append(record)
     members = []
     for same in found.values():
-        told_apart = len({record.get("seed") for record in same}) == len(same)
-        members += [sorted(same, key=_seed)] if told_apart else [[record] for record in same]
+        abbreviate_labels = len({record.get("seed") for record in same}) == len(same)
+        members += [sorted(same, key=_seed)] if abbreviate_labels else [[record] for record in same]
     names = labels([of[0] for of in members], seeds=[len(of) > 1 for of in members])
     return tuple(_group(name, of) for name, of in zip(names, members, strict=True))
 

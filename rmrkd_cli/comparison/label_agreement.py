@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rmrkd_cli.results.record import Record
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 
 def truth_differs(first: Record, other: Record) -> str:
@@ -15,14 +15,15 @@ def truth_differs(first: Record, other: Record) -> str:
         sides = (zip(side["names"], side["counts"], strict=True) for side in (one, two))
         for number, ((name, counts), (named, others)) in enumerate(zip(*sides, strict=True), 1):
             if name != named:
-                return f"image {number} is `{visible(name)[:60]}` in one and `{visible(named)[:60]}` in the other"
+                one, other_name = escape_control(name)[:60], escape_control(named)[:60]
+                return f"image {number} is `{one}` in one and `{other_name}` in the other"
             if _truth(counts) != _truth(others):
-                return f"image `{visible(name)[:60]}` has other labels in one than in the other"
+                return f"image `{escape_control(name)[:60]}` has other labels in one than in the other"
     before, after = first.get("matrix"), other.get("matrix")
     if before is not None and after is not None:
         for name, row, counts in zip(first["protocol"]["classes"], before, after, strict=True):
             if sum(row) != sum(counts):
-                shown = visible(name)[:60]
+                shown = escape_control(name)[:60]
                 return f"`{shown}` has {sum(row)} pixels in the labels of one, {sum(counts)} in the other's"
     return ""
 

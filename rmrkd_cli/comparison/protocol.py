@@ -9,7 +9,7 @@ from rmrkd_cli.comparison.groups import label
 from rmrkd_cli.comparison.label_agreement import truth_differs
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.results.record import Record
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 if TYPE_CHECKING:
     pass
@@ -58,5 +58,5 @@ def _window_options(protocol: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = visible(value)
+    text = escape_control(value)
     return text if len(text) <= 60 else text[:57] + "…"

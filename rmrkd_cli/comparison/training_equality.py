@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmrkd_cli.terminal.durations import duration
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 SAME_TIME = 0.03  # relative difference of training seconds that counts as none
 
@@ -65,7 +65,7 @@ def _images(run: Training) -> str:
 
 def _machine(run: Training) -> str:
     """What the time was taken on: as much on eight GPUs is not the same time."""
-    return f"{run.get('workers') or '?'} x {visible(run.get('device') or 'unknown device')[:60]}"
+    return f"{run.get('workers') or '?'} x {escape_control(run.get('device') or 'unknown device')[:60]}"
 
 
 def _machines(machines: Mapping[str, Sequence[str]]) -> str:

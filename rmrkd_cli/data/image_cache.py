@@ -34,7 +34,7 @@ _WHAT = "the decoded training images"
 _EMPTY = bytes(16)
 
 
-class DecodedImages:
+class ImageCache:
     """Samples by index, as `SampleFiles.pair` gives them; the arrays are views into the cache and must not be changed.
 
     Args:

@@ -61,7 +61,7 @@ def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *,
         yield _or_raise(item)
 
 
-def pictures_ahead(dataset: Dataset[T], count: int, workers: int, *, pin: bool) -> Iterator[T | RmrkdError]:
+def prefetch_images(dataset: Dataset[T], count: int, workers: int, *, pin: bool) -> Iterator[T | RmrkdError]:
     """Items in order, and in the place of one that cannot be read what is wrong with it."""
     loader: DataLoader[Any] = DataLoader(
         _Told(dataset),
@@ -75,7 +75,7 @@ def pictures_ahead(dataset: Dataset[T], count: int, workers: int, *, pin: bool) 
 
 
 @contextmanager
-def lost_loaders_named() -> Iterator[None]:
+def report_lost_loaders() -> Iterator[None]:
     """Around all that reads with loader processes: torch raises where the main thread happens to be.
 
     Raises:

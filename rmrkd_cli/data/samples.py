@@ -49,7 +49,7 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
         raise RmrkdError(
             f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
             f"{expected_tree(info, [split])}",
-            mend_of_part(info, missing),
+            fix_for_part(info, missing),
         )
     samples = [sample for names, labels in layout.parts for sample in _pair(info, layout.images, names, labels)]
     if not samples:
@@ -152,7 +152,7 @@ def _check_files(samples: list[Sample], info: DatasetInfo, kinds: Iterable[str])
         lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
         if not lost:
             continue
-        mend = mend_of_missing(info) if kind == "label" else ""
+        mend = fix_for_missing(info) if kind == "label" else ""
         hint = f"{mend}; all: {check_command(info)}" if mend else f"all that is wrong: {check_command(info)}"
         raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)
 
@@ -163,15 +163,15 @@ def check_command(info: DatasetInfo) -> str:
     return f"rmrkd data check {info.name}{described} --data-root {info.root}"
 
 
-def mend_of_part(info: DatasetInfo, parts: Iterable[str]) -> str:
+def fix_for_part(info: DatasetInfo, parts: Iterable[str]) -> str:
     """What to do about folders and lists that are not there."""
     if info.name == "custom":
         return "name what is there under `data` of the preset, or give the root with --data-root DIR"
     made = all(Path(part).name in ("aug.txt", "SegmentationClassAug") for part in parts)
-    return mend_of_missing(info) if made else "give its place with --data-root DIR"
+    return fix_for_missing(info) if made else "give its place with --data-root DIR"
 
 
-def mend_of_missing(info: DatasetInfo) -> str:
+def fix_for_missing(info: DatasetInfo) -> str:
     """What makes labels that a data set does not come with."""
     if info.name == "cityscapes":
         return (

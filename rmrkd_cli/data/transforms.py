@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_cache import DecodedImages
+from rmrkd_cli.data.image_cache import ImageCache
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.sample_reader import IGNORE, Pair, SampleFiles
@@ -62,7 +62,7 @@ class TrainSet(Dataset[TrainItem]):
 
     def __init__(
         self,
-        source: SampleFiles | DecodedImages,
+        source: SampleFiles | ImageCache,
         *,
         scale: tuple[int, int],
         crop: tuple[int, int],

@@ -29,7 +29,7 @@ class Distiller(nn.Module):
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
             maps takes tuples of them. It returns a scalar, or, where it trains a network of its own too, a mapping:
             under "" what moves the student, under other names what moves that network alone. Then it has
-            `own_weights` (those names → factor) and `own_optimizer()`, which moves that network.
+            `extra_weights` (those names → factor) and `make_optimizer()`, which moves that network.
         stages: name → where the loss acts.
         weights: name → factor of the loss in the total.
     """
@@ -48,7 +48,7 @@ class Distiller(nn.Module):
         self.stages = dict(stages or {})
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
-            own: Mapping[str, float] = getattr(loss, "own_weights", {})
+            own: Mapping[str, float] = getattr(loss, "extra_weights", {})
             named = {f"{name}_{part}": weight for part, weight in own.items()}
             if taken := [key for key in named if key in self.losses]:
                 raise RmrkdError(f"`{taken[0]}` is the name of a part of the loss `{name}`", "name the other otherwise")
@@ -104,9 +104,9 @@ class Distiller(nn.Module):
             name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors), then the
             distillation losses.
         """
-        return self.losses_and_maps(images, labels)[0]
+        return self.forward_with_features(images, labels)[0]
 
-    def losses_and_maps(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
+    def forward_with_features(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
         """As `forward`, and the student's maps by their place."""
         features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
         ours = decode(self.student, features)
@@ -120,7 +120,7 @@ class Distiller(nn.Module):
         if self._teacher:
             theirs = self._teacher_maps(images)
             for name, loss in self.losses.items():
-                named |= self._named(name, loss(*self._pair(ours, theirs, self.stages[name]), labels))
+                named |= self._named(name, loss(*self._match_pair(ours, theirs, self.stages[name]), labels))
         return named, ours
 
     def total(self, named: Mapping[str, Tensor]) -> Tensor:
@@ -145,16 +145,16 @@ class Distiller(nn.Module):
                 shown = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
                 raise RmrkdError(f"loss `{name}` gave {shown}, it must give a scalar tensor")
         named = {f"{name}_{part}" if part else name: each for part, each in parts.items()}
-        expected = {name, *(f"{name}_{part}" for part in getattr(self.losses[name], "own_weights", {}))}
+        expected = {name, *(f"{name}_{part}" for part in getattr(self.losses[name], "extra_weights", {}))}
         if set(named) != expected:
             given = ", ".join(f"`{part}`" for part in parts)
             raise RmrkdError(
-                f'loss `{name}` gave {given or "nothing"}, it must give "" and what its `own_weights` name'
+                f'loss `{name}` gave {given or "nothing"}, it must give "" and what its `extra_weights` name'
             )
         return named
 
     @staticmethod
-    def _pair(ours: Mapping[Place, Tensor], theirs: Mapping[Place, Tensor], where: Where) -> tuple[Any, Any]:
+    def _match_pair(ours: Mapping[Place, Tensor], theirs: Mapping[Place, Tensor], where: Where) -> tuple[Any, Any]:
         """The student's map and the teacher's, or tuples of them."""
         pairs = [(ours[place], _resize_like(theirs[place], ours[place], place)) for place in _places(where)]
         student, teacher = zip(*pairs, strict=True)

@@ -13,8 +13,8 @@ _ENTRY = "own_optimizers"  # of a checkpoint; absent where there are none
 _Layout = list[dict[str, tuple[int, ...]]]  # what an optimizer remembers of each parameter, and its shape
 
 
-class Opponents:
-    """The optimizers of all losses that have `own_optimizer()`.
+class LossOptimizers:
+    """The optimizers of all losses that have `make_optimizer()`.
 
     They keep their learning rates. The gradients they follow are neither clipped nor counted with the student's.
 
@@ -24,9 +24,9 @@ class Opponents:
 
     def __init__(self, losses: Mapping[str, nn.Module]) -> None:
         self._optimizers: dict[str, torch.optim.Optimizer] = {
-            name: loss.own_optimizer()  # type: ignore[operator]
+            name: loss.make_optimizer()  # type: ignore[operator]
             for name, loss in losses.items()
-            if hasattr(loss, "own_optimizer")
+            if hasattr(loss, "make_optimizer")
         }
         groups = [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]

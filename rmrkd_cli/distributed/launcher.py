@@ -15,10 +15,10 @@ from typing import Any
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.job import Job, TrainJob, write_job
 from rmrkd_cli.distributed.network_interface import address_towards, interface_towards
-from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, Meeting, meeting
-from rmrkd_cli.distributed.worker_errors import ERRORS, LAUNCHER, Verdicts
+from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, LocalRendezvous, meeting
+from rmrkd_cli.distributed.worker_errors import ERRORS, LAUNCHER, WorkerErrors
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, first_line
-from rmrkd_cli.signals import heeded, restored
+from rmrkd_cli.signals import handled_signals, restore_default_handlers
 from rmrkd_cli.terminal.console import say
 
 _SHUTDOWN_SECONDS = 120  # a worker that is told to stop finishes its step and saves first
@@ -49,11 +49,15 @@ def _launch(job: Job, cluster: Cluster) -> None:
 
     name = job.name if isinstance(job, TrainJob) else "eval"
     try:
-        with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder, restored(), meeting(cluster, name) as place:
+        with (
+            tempfile.TemporaryDirectory(prefix="rmrkd-") as folder,
+            restore_default_handlers(),
+            meeting(cluster, name) as place,
+        ):
             job_file = Path(folder) / "job.json"
             write_job(job, job_file)
             shared = Path(job.run_dir) if cluster.nodes > 1 and isinstance(job, TrainJob) else None
-            verdicts = Verdicts(Path(folder), shared, place.token)
+            verdicts = WorkerErrors(Path(folder), shared, place.token)
             try:
                 _until_done(job_file, cluster, place, name, verdicts)
             except SignalException as error:
@@ -70,7 +74,7 @@ def _stopped(error: Any) -> Interrupted:
     )  # fmt: skip
 
 
-def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, verdicts: Verdicts) -> None:
+def _until_done(job_file: Path, cluster: Cluster, place: LocalRendezvous, name: str, verdicts: WorkerErrors) -> None:
     """Starts workers, again where some were lost, until the job is done.
 
     torch's launcher restarts nothing by itself: it does not know which errors are final, nor that another machine has
@@ -88,10 +92,10 @@ def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, ver
         started = False
         try:
             if lost:
-                place.reopen()
+                place.reconnect()
                 verdicts.token = place.token
             elif over >= 0:
-                place.move_on(over)
+                place.advance(over)
             attempt, over, lost, started = place.attempt(), -1, False, True
             with _worker_environment(verdicts, cluster):
                 _elastic(job_file, cluster, place.endpoint, f"rmrkd-{name}-{attempt}")
@@ -102,9 +106,9 @@ def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, ver
         except ChildFailedError as error:
             problem, over = _explained(error, verdicts), attempt
         except rendezvous.RendezvousTimeoutError:
-            raise _nobody_came(cluster) from None
+            raise _rendezvous_timeout(cluster) from None
         except (rendezvous.RendezvousError, DistError, ConnectionError) as error:
-            problem, lost = _place_lost(place, error), True
+            problem, lost = _rendezvous_lost(place, error), True
         if (started and not left) or _is_final(verdicts, cluster):
             raise (verdicts.error() if verdicts.final else None) or problem
         if started:
@@ -115,21 +119,21 @@ def _until_done(job_file: Path, cluster: Cluster, place: Meeting, name: str, ver
         verdicts.forget_passing()
 
 
-def _nobody_came(cluster: Cluster) -> RunError:
+def _rendezvous_timeout(cluster: Cluster) -> RunError:
     return RunError(
         f"waited {JOIN_SECONDS // 60} minutes at {cluster.rdzv_endpoint} for all of {cluster.nodes} machines",
         "the same command on each, with its own --node-rank; then --resume",
     )
 
 
-def _place_lost(place: Meeting, error: Exception) -> RunError:
+def _rendezvous_lost(place: LocalRendezvous, error: Exception) -> RunError:
     return RunError(
         f"the meeting place {place.endpoint} was lost: {first_line(error)}",
         "is the first machine (--node-rank 0) running?",
     )
 
 
-def _is_final(verdicts: Verdicts, cluster: Cluster) -> bool:
+def _is_final(verdicts: WorkerErrors, cluster: Cluster) -> bool:
     """Whether to try again is useless; a file of another machine can take a moment to be seen here."""
     until = time.monotonic() + (_NEWS_SECONDS if cluster.nodes > 1 else 0)
     while not verdicts.final and time.monotonic() < until:
@@ -159,7 +163,7 @@ def _elastic(job_file: Path, cluster: Cluster, endpoint: str, run_id: str) -> No
         max_restarts=0,
         start_method="spawn",
         local_addr=address_towards(*cluster.meeting_place) if several else "127.0.0.1",
-        signals_to_handle=",".join(signum.name for signum in heeded()),
+        signals_to_handle=",".join(signum.name for signum in handled_signals()),
         shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     try:
@@ -173,7 +177,7 @@ def _elastic(job_file: Path, cluster: Cluster, endpoint: str, run_id: str) -> No
 
 
 @contextmanager
-def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
+def _worker_environment(verdicts: WorkerErrors, cluster: Cluster) -> Iterator[None]:
     """What workers must know before they read their job."""
     from rmrkd_cli.distributed.process_group import NODE_RANK
 
@@ -199,7 +203,7 @@ def _worker_environment(verdicts: Verdicts, cluster: Cluster) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _explained(error: Any, verdicts: Verdicts) -> RmrkdError:
+def _explained(error: Any, verdicts: WorkerErrors) -> RmrkdError:
     """The first worker's own error; or, where one was killed, that it was."""
     told = verdicts.error()
     if told is not None and verdicts.final:

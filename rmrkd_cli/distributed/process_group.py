@@ -22,7 +22,7 @@ _MEETING = timedelta(minutes=5)  # for workers that were all started at the same
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """This worker's place among all of them.
 
     Attributes:
@@ -132,7 +132,7 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
 
 
 @contextmanager
-def world(device: str) -> Iterator[World]:
+def world(device: str) -> Iterator[DistContext]:
     """Joins the process group that torch's launcher describes in the environment; alone where it started nothing.
 
     After an error the group is left as it is: to take it down would wait for workers that wait for this one.
@@ -147,11 +147,11 @@ def world(device: str) -> Iterator[World]:
     elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_machine))
     if size == 1:
-        yield World(rank, size, place)
+        yield DistContext(rank, size, place)
         return
     _join(rank, size, "nccl" if device == "cuda" else "gloo")
     talk = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
-    yield World(rank, size, place, cast("dist.ProcessGroup", talk))
+    yield DistContext(rank, size, place, cast("dist.ProcessGroup", talk))
     dist.destroy_process_group()
 
 

@@ -18,7 +18,7 @@ JOIN_SECONDS = 1800  # how long machines wait for each other
 _ANSWER = timedelta(seconds=60)  # of a store that can be reached
 
 
-class Meeting:
+class LocalRendezvous:
     """One machine's alone: nobody else is asked.
 
     Attributes:
@@ -36,15 +36,15 @@ class Meeting:
         """The attempt that all machines are at, from 0; a machine that is started again joins the others there."""
         return self._attempt
 
-    def move_on(self, attempt: int) -> None:
+    def advance(self, attempt: int) -> None:
         """That attempt is over; whoever says so first, the next one is the same for all."""
         self._attempt = max(self._attempt, attempt + 1)
 
-    def reopen(self) -> None:
+    def reconnect(self) -> None:
         """Meets again after the place was lost."""
 
 
-class SharedMeeting(Meeting):
+class TcpRendezvous(LocalRendezvous):
     """At a store that the first machine's launcher holds as long as it lives."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -52,18 +52,18 @@ class SharedMeeting(Meeting):
         self.cluster, self.name = cluster, name
         self.endpoint = str(cluster.rdzv_endpoint)
         self._store: Any = None
-        self.reopen()
+        self.reconnect()
 
     def attempt(self) -> int:
         return int(self._store.add(f"{self.name}/attempt", 0))
 
-    def move_on(self, attempt: int) -> None:
+    def advance(self, attempt: int) -> None:
         if self._store.add(f"{self.name}/over/{attempt}", 1) == 1:
             self._store.add(f"{self.name}/attempt", 1)
         while self.attempt() == attempt:  # another machine was first, and is about to count
             time.sleep(0.01)
 
-    def reopen(self) -> None:
+    def reconnect(self) -> None:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         host, port = self.cluster.meeting_place
@@ -88,7 +88,7 @@ class SharedMeeting(Meeting):
 
 
 @contextmanager
-def meeting(cluster: Cluster, name: str) -> Iterator[Meeting]:
+def meeting(cluster: Cluster, name: str) -> Iterator[LocalRendezvous]:
     """Opens it, and says that the machines wait for each other.
 
     Args:
@@ -99,10 +99,10 @@ def meeting(cluster: Cluster, name: str) -> Iterator[Meeting]:
         RunError: When the first machine does not come in time.
     """
     if cluster.nodes == 1:
-        yield Meeting()
+        yield LocalRendezvous()
         return
     say(f"machine {cluster.node_rank} of 0..{cluster.nodes - 1} waits for the others at {cluster.rdzv_endpoint}")
-    yield SharedMeeting(cluster, name)
+    yield TcpRendezvous(cluster, name)
 
 
 def _wait_for(host: str, port: int) -> None:

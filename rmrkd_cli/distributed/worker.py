@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from rmrkd_cli.distributed.worker_errors import LAUNCHER, Verdicts
+from rmrkd_cli.distributed.worker_errors import LAUNCHER, WorkerErrors
 from rmrkd_cli.errors import LostError, RmrkdError, RunError
 from rmrkd_cli.signals import exit_on_stops
 
@@ -20,7 +20,7 @@ def main(job_file: str) -> int:
     """Runs the job; leaves the first error of all workers where the launching process reads it."""
     exit_on_stops(at_once=True)  # until the run itself catches them
     _die_with_the_launcher()
-    verdicts = Verdicts.of_this_process()
+    verdicts = WorkerErrors.of_this_process()
     from rmrkd_cli.distributed.job import read_job
     from rmrkd_cli.distributed.launcher import run_job
 

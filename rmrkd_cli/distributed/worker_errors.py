@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
-from rmrkd_cli.terminal.sanitize import visible_lines
+from rmrkd_cli.terminal.sanitize import escape_lines
 
 ERRORS = "RMRKD_ERRORS"  # the environment's name for the files they are left in
 LAUNCHER = "RMRKD_LAUNCHER"  # and for the process that launched them
 _SEPARATOR = os.pathsep
 
 
-class Verdicts:
+class WorkerErrors:
     """The first error of all workers.
 
     A final one was explained (a wrong input, a signal, a full disk) or is a defect: to try again would meet it again.
@@ -34,7 +34,7 @@ class Verdicts:
         self.own, self.shared, self.token = own, shared, token
 
     @classmethod
-    def of_this_process(cls) -> Verdicts:
+    def of_this_process(cls) -> WorkerErrors:
         own, shared, token = os.environ[ERRORS].split(_SEPARATOR)
         return cls(Path(own), Path(shared) if shared else None, token)
 
@@ -64,7 +64,7 @@ class Verdicts:
                 first = _leave(path, json.dumps(told)) and first
             except OSError as problem:  # the disk may be full, which may be what is to be told
                 print(
-                    f"{visible_lines(error.message)} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr
+                    f"{escape_lines(error.message)} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr
                 )
         return first
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.checkpoints.reader import Checkpoint, load_into, read_checkpoint
+from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
-from rmrkd_cli.data.samples import Sample, find_samples, have_labels, mend_of_missing
+from rmrkd_cli.data.samples import Sample, find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, first_line
-from rmrkd_cli.networks.memory_limit import bounded_memory
+from rmrkd_cli.networks.memory_limit import limit_memory
 from rmrkd_cli.networks.mmseg import build_network, network_config, shapes_of
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
@@ -26,13 +26,13 @@ _NAME_IT = "say which one it is: --preset NAME (see `rmrkd presets`)"
 
 
 @dataclass
-class Loaded:
+class CheckpointNetwork:
     """A network with its weights, and what its checkpoint says of it."""
 
     network: nn.Module
     checkpoint: Checkpoint
     preset: Preset | None
-    misfit: str = ""  # in which keys they differ, where that was allowed
+    key_mismatch: str = ""  # in which keys they differ, where that was allowed
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -45,11 +45,13 @@ class Loaded:
             "iterations": meta.get("iterations") if isinstance(meta.get("iterations"), int) else None,
             "checkpoint": str(self.checkpoint.path),
             **provenance(self.checkpoint.path, meta.get("sources")),
-            **({"partial": self.misfit} if self.misfit else {}),
+            **({"partial": self.key_mismatch} if self.key_mismatch else {}),
         }
 
 
-def load_checkpoint_network(path: str, given: Preset | None, device: str, *, allow_partial: bool = False) -> Loaded:
+def load_checkpoint_network(
+    path: str, given: Preset | None, device: str, *, allow_partial: bool = False
+) -> CheckpointNetwork:
     """Builds and fills the network of a checkpoint: a distiller's student, a plain one, or a teacher.
 
     Args:
@@ -75,18 +77,20 @@ def load_checkpoint_network(path: str, given: Preset | None, device: str, *, all
             raise RmrkdError(f"`{path}` does not describe its network", _NAME_IT)
         network = _fitting_network(given, state, classes, device)
     hint = "is it the network of another preset? " if given else ""
-    told = load_into(network, state, path, hint=f"{hint}--allow-partial loads what fits", partial=allow_partial)
+    told = load_state_dict_checked(
+        network, state, path, hint=f"{hint}--allow-partial loads what fits", partial=allow_partial
+    )
     try:
-        with bounded_memory():
+        with limit_memory():
             shapes_of(network)
     except Exception as error:  # a stranger's config can fit the weights and still not the network
         raise RmrkdError(
             f"the network that `{path}` describes does not compute: {first_line(error)}", _NAME_IT
         ) from error
-    return Loaded(network, checkpoint, preset, told)
+    return CheckpointNetwork(network, checkpoint, preset, told)
 
 
-def dataset_for(job: EvalJob, loaded: Loaded) -> DatasetInfo:
+def dataset_for(job: EvalJob, loaded: CheckpointNetwork) -> DatasetInfo:
     preset = loaded.preset
     if preset is None and job.dataset is None:
         raise RmrkdError(f"`{job.checkpoint}` does not say its data set", "--dataset NAME")
@@ -110,7 +114,7 @@ def samples_of(info: DatasetInfo, job: EvalJob) -> list[Sample]:
     if job.measured and not have_labels(samples):
         raise RmrkdError(
             f"no image of `{info.name}` {job.split} has labels in `{info.root}`, so --json would hold nothing",
-            f"leave --json out: --save-predictions writes what is predicted. {mend_of_missing(info)}".removesuffix(
+            f"leave --json out: --save-predictions writes what is predicted. {fix_for_missing(info)}".removesuffix(
                 ". "
             ),
         )

@@ -13,7 +13,7 @@ from rmrkd_cli.data.loader import evaluation_images
 from rmrkd_cli.data.sample_reader import IGNORE
 from rmrkd_cli.data.samples import Sample, fingerprint
 from rmrkd_cli.data.transforms import EvalSet
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.batching import EqualSizes, default_batch_size, stacked
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.inference_modes import Window, class_maps
@@ -54,7 +54,7 @@ def _lists(window: Window) -> dict[str, list[int]]:
 def evaluate(
     network: nn.Module,
     dataset: EvalSet,
-    world: World,
+    world: DistContext,
     *,
     workers: int = 0,
     batch_size: int | None = None,

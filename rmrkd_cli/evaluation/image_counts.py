@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmrkd_cli.data.samples import Sample
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 
 
@@ -28,7 +28,7 @@ class ImageCounts(ConfusionMatrix):
         self.matrix = self.matrix.to(counts.device) + counts
         self._images[index] = torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])
 
-    def gather(self, world: World) -> None:
+    def gather(self, world: DistContext) -> None:
         """Adds up the counts of all workers, who share the images, on every worker."""
         self.matrix = world.sum(self.matrix)
         held = [(index, sums.cpu()) for index, sums in self._images.items()]

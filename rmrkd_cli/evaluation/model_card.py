@@ -10,7 +10,7 @@ from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info, generated_palette
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.evaluation.checkpoint_network import Loaded
+from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork
 from rmrkd_cli.presets.schema import Preset
 
 _MOST_NAME = 200  # characters of a class name; files are strangers'
@@ -42,7 +42,7 @@ class ModelCard:
     notes: tuple[str, ...] = ()
 
 
-def model_card(loaded: Loaded, *, dataset: str | None = None, scale: Scale | None = None) -> ModelCard:
+def model_card(loaded: CheckpointNetwork, *, dataset: str | None = None, scale: Scale | None = None) -> ModelCard:
     """From the checkpoint; what the caller names comes first.
 
     Args:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.checkpoints.reader import Checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.loader import lost_loaders_named
+from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.data.samples import Sample, have_labels
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.distributed.process_group import world
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
-    Loaded,
+    CheckpointNetwork,
     check_classes,
     dataset_for,
     load_checkpoint_network,
@@ -48,21 +48,21 @@ MOST_SIDE = 16_384  # of a window
 def run_evaluation(job: EvalJob) -> None:
     """Evaluates on all workers; the first writes the record to `job.output`, unless there was nothing to measure."""
     given = Preset.model_validate(job.preset) if job.preset is not None else None
-    with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
+    with report_lost_loaders(), world(job.device) as dist_ctx, screen(quiet=not dist_ctx.is_first) as shown:
         loaded = load_checkpoint_network(job.checkpoint, given, job.device, allow_partial=job.allow_partial)
-        if loaded.misfit:
-            shown.say(f"only what fits is loaded, the rest is random: {loaded.misfit}")
+        if loaded.key_mismatch:
+            shown.say(f"only what fits is loaded, the rest is random: {loaded.key_mismatch}")
         info = dataset_for(job, loaded)
         samples = samples_of(info, job)
         labelled = job.save_predictions is None or have_labels(samples)
         check_classes(loaded.network, info, job.checkpoint)
         window = _window(job, loaded, shown.say)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip, labelled=labelled)
-        meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // here.size))
+        meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // dist_ctx.size))
         files = _prediction_files(job, info, samples)
-        network = loaded.network.to(here.device)
+        network = loaded.network.to(dist_ctx.device)
         counts = evaluate(
-            network, dataset, here, workers=job.workers, batch_size=job.batch_size, window=window, meter=meter,
+            network, dataset, dist_ctx, workers=job.workers, batch_size=job.batch_size, window=window, meter=meter,
             on_image=files.write if files is not None else None,
         )  # fmt: skip
         how = protocol(info, samples, job.split, job.scales, job.flip, window)
@@ -71,14 +71,14 @@ def run_evaluation(job: EvalJob) -> None:
         if not labelled:
             shown.say(f"no image of `{info.name}` {job.split} has labels: nothing could be measured")
             shown.say(protocol_line(how))
-        elif here.is_first:
+        elif dist_ctx.is_first:
             found = {**loaded.facts, **cost(network, info.eval_scale)}
             record = make_record(counts, how, per_image=counts.per_image(samples), **found)
             write_text(to_json(record), Path(job.output))
-        here.wait()
+        dist_ctx.wait()
 
 
-def _window(job: EvalJob, loaded: Loaded, say: Callable[[str], None]) -> Window | None:
+def _window(job: EvalJob, loaded: CheckpointNetwork, say: Callable[[str], None]) -> Window | None:
     """The window that slides: as asked for, else as the checkpoint's config has it, else the crop of its training.
 
     Raises:

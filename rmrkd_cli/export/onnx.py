@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.errors import RmrkdError, RunError, first_line
 from rmrkd_cli.export.exportable import SMALLEST_SIDE, Exportable, example
-from rmrkd_cli.installation.mmcv_ops import sizes_left_open
+from rmrkd_cli.installation.mmcv_ops import allow_any_size
 from rmrkd_cli.installation.requirements import install_extra_command
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _exported(graph: Exportable) -> onnx.ModelProto:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), sizes_left_open(), torch.no_grad():
+        with warnings.catch_warnings(), allow_any_size(), torch.no_grad():
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph,

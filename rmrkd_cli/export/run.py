@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rmrkd_cli import __version__
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.evaluation.checkpoint_network import Loaded, load_checkpoint_network
+from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.export import onnx, torchscript
 from rmrkd_cli.export.exportable import SMALLEST_SIDE, exportable, threshold_of
@@ -132,7 +132,7 @@ def run_export(job: ExportJob) -> Exported:
     return Exported(job, properties, parameters, job.target.stat().st_size, differences, found[-1], bounded(card.scale))
 
 
-def properties_of(job: ExportJob, loaded: Loaded, card: ModelCard) -> dict[str, Any]:
+def properties_of(job: ExportJob, loaded: CheckpointNetwork, card: ModelCard) -> dict[str, Any]:
     """What whoever runs the file has to know, and where it comes from."""
     facts, threshold = loaded.facts, threshold_of(loaded.network)
     return {
@@ -171,7 +171,7 @@ def _runner(job: ExportJob, path: Path) -> onnx.Run:
 
 
 def _checked(
-    job: ExportJob, loaded: Loaded, path: Path, batches: Iterator[tuple[str, NDArray[Any]]]
+    job: ExportJob, loaded: CheckpointNetwork, path: Path, batches: Iterator[tuple[str, NDArray[Any]]]
 ) -> list[Difference]:
     try:
         told = compare(loaded.network.eval(), _runner(job, path), batches, job.raw)
@@ -197,7 +197,7 @@ def _checked(
     return told
 
 
-def _latency(job: ExportJob, loaded: Loaded, path: Path, size: Scale) -> dict[str, float]:
+def _latency(job: ExportJob, loaded: CheckpointNetwork, path: Path, size: Scale) -> dict[str, float]:
     """Beside the network as `rmrkd predict` computes it, with as many threads."""
     image = drawn(size, 1)
     ready = inference_network(loaded.network, "cpu")

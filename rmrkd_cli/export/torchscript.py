@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rmrkd_cli.errors import RunError, first_line
 from rmrkd_cli.export.exportable import Exportable, example
 from rmrkd_cli.export.onnx import Run
-from rmrkd_cli.installation.mmcv_ops import sizes_left_open
+from rmrkd_cli.installation.mmcv_ops import allow_any_size
 
 EXTRA_FILE = "rmrkd.json"  # in the archive, for `torch.jit.load(path, _extra_files={EXTRA_FILE: ""})`
 
@@ -31,7 +31,7 @@ def write_torchscript(graph: Exportable, properties: Mapping[str, str], path: Pa
     """
     text = "{" + ", ".join(f'"{key}": {value}' for key, value in properties.items()) + "}"
     try:
-        with warnings.catch_warnings(), sizes_left_open(), torch.no_grad():
+        with warnings.catch_warnings(), allow_any_size(), torch.no_grad():
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(graph, example(graph), check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, str(path), _extra_files={EXTRA_FILE: text.encode()})

@@ -48,7 +48,7 @@ def make_mmseg_importable() -> None:
 
 
 @contextmanager
-def sizes_left_open() -> Iterator[None]:
+def allow_any_size() -> Iterator[None]:
     """mmseg's `resize` turns sizes into numbers for a warning, which would make them constants of a traced graph."""
     make_mmseg_importable()
     from mmseg.ops import resize

@@ -59,9 +59,9 @@ def _gradients(gradient: Tensor, rows: Tensor, weight: Tensor, padded: Tensor, s
     rows_gradient = torch.zeros_like(rows)
     kernel_gradient = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
     for offset, shift in enumerate(_shifts(stride)):
-        here = gradient[padded + shift]
-        rows_gradient.addmm_(here, kernel[:, offset])
-        kernel_gradient[:, offset] = here.t() @ rows
+        dist_ctx = gradient[padded + shift]
+        rows_gradient.addmm_(dist_ctx, kernel[:, offset])
+        kernel_gradient[:, offset] = dist_ctx.t() @ rows
     side = kernel_gradient.view(kernel.shape[0], 3, 3, kernel.shape[2])
     return rows_gradient, side.permute(0, 3, 1, 2)
 

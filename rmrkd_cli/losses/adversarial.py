@@ -40,7 +40,7 @@ class AdversarialLoss(nn.Module):
         discriminator_lr: Learning rate of its Adam, which stays the same through the run.
 
     Attributes:
-        own_weights: Factor of each output beside the student's.
+        extra_weights: Factor of each output beside the student's.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class AdversarialLoss(nn.Module):
         super().__init__()
         check_choice("objective", objective, OBJECTIVES)
         self.num_classes, self.objective, self.discriminator_lr = num_classes, objective, discriminator_lr
-        self.own_weights = {"discriminator": discriminator_weight}
+        self.extra_weights = {"discriminator": discriminator_weight}
         self.discriminator = Discriminator(num_classes)
 
-    def own_optimizer(self) -> torch.optim.Optimizer:
+    def make_optimizer(self) -> torch.optim.Optimizer:
         """A new optimizer that moves the discriminator."""
         return torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
 

@@ -78,7 +78,7 @@ def _drawn(init: Any) -> bool:
 
 
 @contextmanager
-def bounded_building(most_parameters: int = MOST_PARAMETERS, name: str = "network") -> Iterator[None]:
+def limit_building(most_parameters: int = MOST_PARAMETERS, name: str = "network") -> Iterator[None]:
     """While it is open, a network that is built may have no more elements and layers than this.
 
     Each is counted when it gets its name, before it is filled: memory that nothing was written to costs nothing.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bounded_memory(more: int = 1 << 30) -> Iterator[None]:
+def limit_memory(more: int = 1 << 30) -> Iterator[None]:
     """While it is open, the process may get `more` bytes of address space beyond what it has; Linux alone knows how.
 
     Beyond, torch raises RuntimeError and Python MemoryError.

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.checkpoints.reader import load_into, misfit, read_checkpoint
+from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean, first_line
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.networks.feature_maps import Place, auxiliary_heads, decode
-from rmrkd_cli.networks.limits import MOST_PARAMETERS, bounded_building, inert
+from rmrkd_cli.networks.limits import MOST_PARAMETERS, inert, limit_building
 from rmrkd_cli.presets.schema import CheckpointSource, Network
 from rmrkd_cli.storage.cache import fetch, sha256_of
 
@@ -107,7 +107,7 @@ def _assembled(config: Mapping[str, Any], name: str, most_parameters: int, hint:
     whole = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files keep these elsewhere
     plain = ConfigDict(json.loads(json.dumps({**inert(config, name), **whole})))
     try:
-        with bounded_building(most_parameters, name):
+        with limit_building(most_parameters, name):
             network: nn.Module = build_segmentor(plain)
     except Exception as error:  # mmsegmentation does not check a config, it stumbles over it
         raise _cannot_build(name, error, hint) from error
@@ -174,7 +174,9 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> 
     if _is_backbone(state, what):
         told = _load_backbone(network, state, str(path), partial=source.allow_partial)
     else:
-        told = load_into(network, state, str(path), hint=_give_another(what), partial=source.allow_partial)
+        told = load_state_dict_checked(
+            network, state, str(path), hint=_give_another(what), partial=source.allow_partial
+        )
     found = {"source": source.url or str(path), "sha256": sha256_of(path)}
     return {**found, "partial": told} if told else found
 
@@ -192,7 +194,7 @@ def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, what: 
     if _is_backbone(state, what):
         own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
         state, ignore = _without_prefix(state), _BEYOND_BACKBONE
-    told = misfit(own, state, str(path), ignore)
+    told = key_mismatch(own, state, str(path), ignore)
     fits = any(key in state and state[key].shape == own[key].shape for key in own)
     if told and not (source.allow_partial and fits):
         raise RmrkdError(told, _give_another(what) if fits else _nothing_fits(what, state))
@@ -246,7 +248,7 @@ def zoo_address(name: str) -> str:
 
 def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str, *, partial: bool = False) -> str:
     backbone: nn.Module = network.backbone  # type: ignore[assignment]
-    return load_into(backbone, _without_prefix(state), source, ignore=_BEYOND_BACKBONE, partial=partial)
+    return load_state_dict_checked(backbone, _without_prefix(state), source, ignore=_BEYOND_BACKBONE, partial=partial)
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

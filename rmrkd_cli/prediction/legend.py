@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 _SMALLEST_TEXT, _LARGEST_TEXT, _ALONE_TEXT = 11, 40, 16  # pixels
 _SIDES_PER_TEXT = 30  # shorter sides of the image to one line of text
@@ -65,7 +65,7 @@ def percent(share: float) -> str:
 
 def shown_name(name: str) -> str:
     """As it can be drawn: one line, not endless."""
-    text = visible(name)
+    text = escape_control(name)
     return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
 
 

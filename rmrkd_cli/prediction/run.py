@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rmrkd_cli.data.image_io import Picture
-from rmrkd_cli.data.loader import lost_loaders_named, pictures_ahead
+from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.distributed.process_group import World, world
+from rmrkd_cli.distributed.process_group import DistContext, world
 from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
 from rmrkd_cli.evaluation.inference_modes import class_map
@@ -92,11 +92,11 @@ def run_predictions(job: PredictJob) -> Results:
     if len(card.classes) > MOST_CLASSES:
         raise RmrkdError(f"`{job.checkpoint}` tells {len(card.classes)} classes apart, index PNGs hold {MOST_CLASSES}")
     inputs = find_inputs(job.inputs)
-    with lost_loaders_named(), world(job.device) as here, screen() as shown:
+    with report_lost_loaders(), world(job.device) as dist_ctx, screen() as shown:
         for note in card.notes:
             shown.say(f"{job.checkpoint}: {note}")
-        network = inference_network(loaded.network.to(here.device), here.device.type)
-        run = _Run(job, card, _Segmenter(network, here, EvalViews(card.scale, job.scales, job.flip)), shown)
+        network = inference_network(loaded.network.to(dist_ctx.device), dist_ctx.device.type)
+        run = _Run(job, card, _Segmenter(network, dist_ctx, EvalViews(card.scale, job.scales, job.flip)), shown)
         with stop_requests() as stop:
             run.images([item for item in inputs if not item.is_video], lambda: stop.signum)
             run.videos([item for item in inputs if item.is_video], lambda: stop.signum)
@@ -116,12 +116,12 @@ class _Segmenter:
     """The network with all that a prediction needs."""
 
     network: nn.Module
-    here: World
+    dist_ctx: DistContext
     views: EvalViews
 
     def of(self, views: list[View]) -> ClassMap:
         """(H, W) at the image's own size, from its views."""
-        classes: ClassMap = class_map(self.network, views, self.here.device).to("cpu", torch.uint8).numpy()
+        classes: ClassMap = class_map(self.network, views, self.dist_ctx.device).to("cpu", torch.uint8).numpy()
         return classes
 
     def too_large(self, image: Picture) -> str:
@@ -144,8 +144,8 @@ class _Run:
     def images(self, inputs: list[Input], stopped: Callable[[], int]) -> None:
         pictures = PictureSet(inputs, self.segmenter.views)
         meter = self.shown.meter("images", len(inputs)) if inputs else None
-        pin = self.segmenter.here.device.type == "cuda"
-        ahead = pictures_ahead(pictures, len(inputs), self.job.workers, pin=pin)
+        pin = self.segmenter.dist_ctx.device.type == "cuda"
+        ahead = prefetch_images(pictures, len(inputs), self.job.workers, pin=pin)
         for done, (item, found) in enumerate(zip(inputs, ahead, strict=True), 1):
             if stopped():
                 break
@@ -273,7 +273,7 @@ def mean_shares(results: Results) -> list[tuple[str, float]]:
     return [(name, share / len(results.entries)) for name, share in total.most_common()]
 
 
-def unread_told(results: Results) -> str:
+def list_unread(results: Results) -> str:
     """The inputs that could not be read, a line each, bounded."""
     lines = [f"  {message}" for message in results.unread[:_SHOWN]]
     more = len(results.unread) - _SHOWN

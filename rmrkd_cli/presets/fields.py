@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainValidator
 
 from rmrkd_cli.terminal.durations import parse_duration
-from rmrkd_cli.terminal.sanitize import hidden_in
+from rmrkd_cli.terminal.sanitize import first_control
 
 
 def _no_switch(value: object) -> object:
@@ -19,7 +19,7 @@ def _no_switch(value: object) -> object:
 
 
 def _plain_text(value: str) -> str:
-    hidden = hidden_in(value)
+    hidden = first_control(value)
     if hidden is not None:
         raise ValueError(f"must hold no control or invisible characters, there is {hidden}")
     return value
@@ -111,26 +111,28 @@ Positive = Annotated[float, Field(ge=1e-9, le=1e36), NUMBER]
 Share = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
 Percent = Annotated[float, Field(ge=0.0, le=100.0), NUMBER]
 Steps = Annotated[int, Field(ge=1, le=100_000_000), NUMBER]
-Images = Annotated[int, Field(ge=1, le=65_536), NUMBER]
+PositiveCount = Annotated[int, Field(ge=1, le=65_536), NUMBER]
 Duration = Annotated[float, Field(ge=1.0, le=31_536_000.0), BeforeValidator(_seconds), NUMBER]  # seconds, to a year
 Side = Annotated[int, Field(ge=1, le=16_384), NUMBER]  # pixels
 Ratio = Annotated[float, Field(ge=0.01, le=100.0), NUMBER]
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text)]
 Name = Annotated[str, Field(max_length=100), AfterValidator(_plain_name)]
-Inside = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text), AfterValidator(_inside)]
-AnyPath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
-Root = Annotated[AnyPath, AfterValidator(_own_home)]
+RelativePath = Annotated[
+    str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text), AfterValidator(_inside)
+]
+PathText = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
+Root = Annotated[PathText, AfterValidator(_own_home)]
 Suffix = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text), AfterValidator(_no_separator)]
 AUTO: Literal["auto"] = "auto"  # a weight that is computed at the start of a run, by the rule of `engine/weighting.py`
 LossWeight = Annotated[float | Literal["auto"], PlainValidator(_loss_weight)]
 STAGES = (1, 2, 3, 4)  # of a backbone
 LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
 MAPS = (*STAGES, "head", *LOGITS)  # `head`: what the decode head's classifier takes
-Map = Annotated[int | str, PlainValidator(lambda value: _one_of(value, MAPS))]
+FeatureMap = Annotated[int | str, PlainValidator(lambda value: _one_of(value, MAPS))]
 LogitsMap = Annotated[str, PlainValidator(lambda value: _one_of(value, LOGITS))]
-Maps = Annotated[list[Map], Field(min_length=2, max_length=len(MAPS)), AfterValidator(_maps)]
-MapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_map_or_maps)]
-Choice2 = Annotated[int, PlainValidator(lambda value: _one_of(value, (1, 2)))]
+FeatureMaps = Annotated[list[FeatureMap], Field(min_length=2, max_length=len(MAPS)), AfterValidator(_maps)]
+FeatureMapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_map_or_maps)]
+OneOrTwo = Annotated[int, PlainValidator(lambda value: _one_of(value, (1, 2)))]
 CodeName = Annotated[str, Field(max_length=1000), AfterValidator(_plain_text), AfterValidator(_code_name)]
 LabelResize = Literal["bilinear", "nearest"]
 Address = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
@@ -165,7 +167,7 @@ def _check_override(where: str, value: object) -> None:
     if not re.fullmatch(r"[\w./-]{1,1000}", where):
         raise ValueError(f"the key `{where[:100]}` must be letters, digits, `_` and `-` between dots")
     if isinstance(value, str):
-        hidden = hidden_in(value)
+        hidden = first_control(value)
         if len(value) > 1000 or hidden is not None:
             raise ValueError(f"`{where}` must be a text of at most 1000 characters, none of them a control character")
     elif isinstance(value, (int, float)) and abs(value) > 65_536:

@@ -15,7 +15,7 @@ from rmrkd_cli.presets.methods import choose_method, preset_dir
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import cut, read_mapping, validate
-from rmrkd_cli.terminal.sanitize import HIDDEN, visible
+from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
 
 
 def preset_names() -> list[str]:
@@ -63,9 +63,9 @@ def to_yaml(preset: Preset, first_line: str = "") -> str:
     if preset.dataset != "custom":
         contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
-    if HIDDEN.search(text.replace("\n", "")):
+    if CONTROL.search(text.replace("\n", "")):
         text = yaml.safe_dump(contents, sort_keys=False)  # with everything beyond ASCII as its escape
-    return (f"# {visible(first_line)}\n" if first_line else "") + text
+    return (f"# {escape_control(first_line)}\n" if first_line else "") + text
 
 
 def _find(name: str) -> Path:

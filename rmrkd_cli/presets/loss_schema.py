@@ -9,16 +9,16 @@ from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag
 from rmrkd_cli.presets.base import Strict
 from rmrkd_cli.presets.fields import (
     AUTO,
-    Choice2,
     CodeName,
-    Images,
+    FeatureMap,
+    FeatureMapOrMaps,
+    FeatureMaps,
     LabelResize,
     LogitsMap,
     LossWeight,
-    Map,
-    MapOrMaps,
-    Maps,
+    OneOrTwo,
     Positive,
+    PositiveCount,
     Share,
     Weight,
 )
@@ -26,7 +26,7 @@ from rmrkd_cli.presets.fields import (
 
 class RMRKDSpec(Strict):
     type: Literal["rmrkd"]
-    stage: Map = 4
+    stage: FeatureMap = 4
     weight: LossWeight = 1.0
     tau: Positive = 0.1
     label_resize: LabelResize = "bilinear"
@@ -35,7 +35,7 @@ class RMRKDSpec(Strict):
 
 class MGDSpec(Strict):
     type: Literal["mgd"]
-    stage: Map = 4
+    stage: FeatureMap = 4
     weight: LossWeight = 2e-5
     mask_ratio: Share = 0.75
 
@@ -51,7 +51,7 @@ class DKDSpec(Strict):
 
 class IDDSpec(Strict):
     type: Literal["idd"]
-    stage: Map = 4
+    stage: FeatureMap = 4
     weight: LossWeight = AUTO
     label_resize: LabelResize = "bilinear"
     present_only: bool = False
@@ -59,7 +59,7 @@ class IDDSpec(Strict):
 
 class IFVDSpec(Strict):
     type: Literal["ifvd"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
     label_resize: LabelResize = "nearest"
     align: bool = False
@@ -75,7 +75,7 @@ class KDSpec(Strict):
 
 class CWDSpec(Strict):
     type: Literal["cwd"]
-    stage: Map = "logits"
+    stage: FeatureMap = "logits"
     weight: LossWeight = AUTO
     tau: Positive = 4.0
     align: Literal["conv", "conv-bn-relu"] = "conv"  # of feature maps; logits have none
@@ -84,7 +84,7 @@ class CWDSpec(Strict):
 
 class SKDSpec(Strict):
     type: Literal["skd"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
     nodes: Literal["2x2", "half"] = "2x2"  # what is pooled into one
     detach_norm: bool = False
@@ -101,19 +101,19 @@ class AdversarialSpec(Strict):
 
 class ATSpec(Strict):
     type: Literal["at"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
 
 
 class FitNetSpec(Strict):
     type: Literal["fitnet"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
 
 
 class PSDSpec(Strict):
     type: Literal["psd"]
-    stage: Maps = ["aux", "head", "logits"]
+    stage: FeatureMaps = ["aux", "head", "logits"]
     weight: LossWeight = AUTO
 
 
@@ -136,28 +136,28 @@ class DISTSpec(Strict):
 
 class PKDSpec(Strict):
     type: Literal["pkd"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
 
 
 class CIRKDSpec(Strict):
     type: Literal["cirkd"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
     tau: Positive = 0.1
-    pool: Choice2 = 1  # positions a side that are averaged into one
+    pool: OneOrTwo = 1  # positions a side that are averaged into one
 
 
 class CIRKDMemorySpec(Strict):
     type: Literal["cirkd_memory"]
-    stage: Map = "head"
+    stage: FeatureMap = "head"
     weight: LossWeight = AUTO
     tau: Positive = 0.1
-    pixel_queue: Images = 20_000  # vectors a class
-    region_queue: Images = 2_000
-    pixels_pushed: Images = 16  # at most, an image and class
-    pixel_samples: Images = 4_096  # of all classes together
-    region_samples: Images = 1_024
+    pixel_queue: PositiveCount = 20_000  # vectors a class
+    region_queue: PositiveCount = 2_000
+    pixels_pushed: PositiveCount = 16  # at most, an image and class
+    pixel_samples: PositiveCount = 4_096  # of all classes together
+    region_samples: PositiveCount = 1_024
     pixel_weight: Weight = 1.0
     region_weight: Weight = 1.0
     enqueue: Literal["class", "released"] = "class"
@@ -170,7 +170,7 @@ class CodeSpec(Strict):
     """A loss of one's own: a class in a Python file, which runs only where the command line names the file."""
 
     type: CodeName
-    stage: MapOrMaps = 4
+    stage: FeatureMapOrMaps = 4
     weight: LossWeight = AUTO
     options: Annotated[dict[str, JsonValue], Field(max_length=50)] = {}
 

@@ -15,7 +15,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 MAX_BYTES = 128 << 10  # read in a quarter of a second
 MAX_DEPTH = 32
@@ -129,7 +129,7 @@ def _events(text: str, named: str) -> list[yaml.Event]:
             raise RmrkdError(f"{named}: {line}: a text of {len(event.value)} characters, at most {MAX_SCALAR} are read")
         tag = getattr(event, "tag", None)
         if tag is not None:
-            tag = visible(tag.replace(_TAG, "!!"))
+            tag = escape_control(tag.replace(_TAG, "!!"))
             raise RmrkdError(f"{named}: {line}: the tag `{tag}`, only plain values are read", "leave it out")
         events.append(event)
     return events
@@ -190,7 +190,7 @@ def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
 def _problems(node: yaml.Node) -> Iterator[str]:
     kind = node.tag.removeprefix(_TAG)
     if isinstance(node, yaml.ScalarNode):
-        shown = visible(node.value[:40])
+        shown = escape_control(node.value[:40])
         if kind not in _READ:
             word = {"timestamp": "a date", "value": "a default"}.get(kind, f"`{kind}`")
             yield f"{_line(node)}: YAML reads `{shown}` as {word}, put it in quotes where it is meant as text"
@@ -205,11 +205,12 @@ def _problems(node: yaml.Node) -> Iterator[str]:
             if not fine:
                 yield f"{_line(key)}: `<<` takes a mapping, or a list of them"
         elif key.tag != _TAG + "str":
-            shown = f"`{visible(key.value[:40])}`" if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+            shown = f"`{escape_control(key.value[:40])}`" if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
             yield f"{_line(key)}: the key {shown} is no name, put it in quotes where it is meant as one"
             continue
         if key.value in lines:
-            yield f"{_line(key)}: the key `{visible(key.value[:40])}` is given twice, first in {lines[key.value]}"
+            shown = escape_control(key.value[:40])
+            yield f"{_line(key)}: the key `{shown}` is given twice, first in {lines[key.value]}"
         lines.setdefault(key.value, _line(key))
 
 
@@ -221,5 +222,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.problem, error.context) if part)
-        return visible(f"line {mark.line + 1}: {said}" if mark else said)
-    return visible(" ".join(str(error).split())[:200])
+        return escape_control(f"line {mark.line + 1}: {said}" if mark else said)
+    return escape_control(" ".join(str(error).split())[:200])

@@ -14,18 +14,18 @@ from rmrkd_cli.presets.fields import (
     NUMBER,
     Address,
     Amp,
-    AnyPath,
     Cache,
     ClassName,
     Colour,
     Duration,
-    Images,
-    Inside,
     Name,
     Overrides,
+    PathText,
     Percent,
     Positive,
+    PositiveCount,
     Ratio,
+    RelativePath,
     Root,
     Side,
     Steps,
@@ -51,7 +51,7 @@ class CheckpointSource(Related):
 
     url: Address | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
-    path: AnyPath | None = None
+    path: PathText | None = None
     allow_partial: bool = False  # load what fits, where it does not cover the network
 
     @classmethod
@@ -67,8 +67,8 @@ class Schedule(Related):
 
     iters: Steps = 40000
     time_budget: Duration | None = None  # of training steps; `iters` is then only the whole that intervals are parts of
-    batch_size: Images = 2  # images a worker process a forward pass
-    accumulate: Images = 1  # forward passes an optimizer step
+    batch_size: PositiveCount = 2  # images a worker process a forward pass
+    accumulate: PositiveCount = 1  # forward passes an optimizer step
     crop: tuple[Side, Side] = (512, 512)  # height, width in pixels
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9
@@ -81,7 +81,7 @@ class Schedule(Related):
     log_interval: Steps = 50
     workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # loader processes a worker process
     amp: Amp = "off"
-    keep: Images = 2  # newest `iter_N.pth` files to keep
+    keep: PositiveCount = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
     skip_corrupt: bool = False  # put the next image in the place of a training image that cannot be read
 
@@ -109,7 +109,7 @@ PartialSchedule = create_model(  # type: ignore[call-overload]
 class Network(Strict):
     """A config shipped inside mmsegmentation, and what differs from it."""
 
-    config: Inside
+    config: RelativePath
     overrides: Overrides = {}
     checkpoint: CheckpointSource | None = None
     init: Literal["imagenet", "scratch"] = "imagenet"  # the backbone, where no checkpoint is named
@@ -126,9 +126,9 @@ class Teacher(Network):
 class Folder(Strict):
     """One split of a `custom` data set, relative to its root."""
 
-    images: Inside
-    labels: Inside
-    names: Inside | None = None  # a text file with one name a line, without suffix; none: every image
+    images: RelativePath
+    labels: RelativePath
+    names: RelativePath | None = None  # a text file with one name a line, without suffix; none: every image
 
 
 CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data` that other data sets do not read

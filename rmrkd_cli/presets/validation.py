@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.loss_schema import CODE
 from rmrkd_cli.presets.safe_yaml import read_yaml
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN = 30  # problems
@@ -50,10 +50,10 @@ def validate(model: type[Model], raw: dict[str, Any], path: Path, problems: Sequ
             raise problems[0]
         if not lines:
             return made
-    shown = [f"  {visible(line)}" for line in lines[:_SHOWN]]
+    shown = [f"  {escape_control(line)}" for line in lines[:_SHOWN]]
     more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     raise RmrkdError(
-        f"{len(lines)} problem(s) in preset `{visible(path)}`:\n" + "\n".join(shown + more),
+        f"{len(lines)} problem(s) in preset `{escape_control(path)}`:\n" + "\n".join(shown + more),
         next((error.hint for error in problems if error.hint), "") or "rmrkd presets NAME shows one with every key",
     )
 
@@ -110,10 +110,10 @@ def cut(text: str) -> str:
 
 def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """The keys that exist where an unknown one was met."""
-    here: Any = model
+    dist_ctx: Any = model
     for part in location[:-1]:
-        here = _step(here, part)
-    fields = getattr(here, "model_fields", None)
+        dist_ctx = _step(dist_ctx, part)
+    fields = getattr(dist_ctx, "model_fields", None)
     return list(fields) if fields else []
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rmrkd_cli.comparison.inputs import Compared
     from rmrkd_cli.comparison.types import Comparison, Group
     from rmrkd_cli.report.html import Provenance
-    from rmrkd_cli.report.image_selection import Pictures
+    from rmrkd_cli.report.image_selection import ReportImages
     from rmrkd_cli.results.training_log import Curves
 
 _OF_A_RUN = re.compile(r"student\.pth|result\.json|best\.pth|last\.pth|iter_\d+\.pth")
@@ -65,9 +65,9 @@ def _curves(comparison: Comparison, compared: Sequence[Compared]) -> tuple[dict[
     return found, lost
 
 
-def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> Pictures:
+def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> ReportImages:
     from rmrkd_cli.report.image_selection import choose, shown_records
-    from rmrkd_cli.report.predictions import Source, take_pictures
+    from rmrkd_cli.report.predictions import Source, predict_images
 
     files = {id(one.record): one for one in compared}
     shown = shown_records(comparison, lambda record: files[id(record)].checkpoint is not None)
@@ -75,7 +75,7 @@ def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[st
     for label, record in shown.items():
         one, seed = files[id(record)], record.get("seed")
         sources.append(Source(label, one.checkpoint, f"seed {seed}" if seed is not None else one.file.name))
-    return take_pictures(sources, choose(comparison, shown), comparison.protocol, **how)
+    return predict_images(sources, choose(comparison, shown), comparison.protocol, **how)
 
 
 def _provenance(comparison: Comparison, compared: Sequence[Compared], command: str) -> Provenance:

@@ -54,7 +54,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ReportImages:
     """What could be shown, and what could not.
 
     Attributes:

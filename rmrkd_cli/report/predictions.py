@@ -17,7 +17,7 @@ from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
-    Loaded,
+    CheckpointNetwork,
     check_classes,
     dataset_for,
     load_checkpoint_network,
@@ -26,7 +26,7 @@ from rmrkd_cli.evaluation.checkpoint_network import (
 from rmrkd_cli.evaluation.inference_modes import Window, class_map
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.report.image_selection import Choice, Image, Picture, Pictures
+from rmrkd_cli.report.image_selection import Choice, Image, Picture, ReportImages
 
 _WIDEST = 1280  # pixels that are kept: a report shows no more
 
@@ -56,7 +56,7 @@ class _Place:
     unread: list[str]
 
 
-def take_pictures(
+def predict_images(
     sources: Sequence[Source],
     choices: Sequence[Choice],
     protocol: Mapping[str, Any],
@@ -66,7 +66,7 @@ def take_pictures(
     data_root: str | None = None,
     device: str = "cpu",
     allow_partial: bool = False,
-) -> Pictures:
+) -> ReportImages:
     """Loads the chosen images and predicts each with every network, as the protocol says; nothing here fails a report.
 
     Args:
@@ -95,12 +95,12 @@ def take_pictures(
         except (RmrkdError, OSError) as error:
             missing.append(f"no predictions of {source.label}: {error}")
     if place is None:
-        return Pictures(missing=tuple(missing))
+        return ReportImages(missing=tuple(missing))
     told = {source.label: source.told for source in sources if source.label in predictions}
-    return Pictures(_shown(place, predictions), place.info.palette, told, tuple(missing))
+    return ReportImages(_shown(place, predictions), place.info.palette, told, tuple(missing))
 
 
-def _found(job: EvalJob, loaded: Loaded, protocol: Mapping[str, Any]) -> tuple[DatasetInfo, list[Sample]]:
+def _found(job: EvalJob, loaded: CheckpointNetwork, protocol: Mapping[str, Any]) -> tuple[DatasetInfo, list[Sample]]:
     """The images that were measured.
 
     Raises:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -23,7 +23,7 @@ def to_csv(table: Table) -> str:
 
 def _csv_cell(text: str) -> str:
     """A figure as it is; a name so that no spreadsheet runs it."""
-    shown = visible(text)
+    shown = escape_control(text)
     return f"'{shown}" if shown[:1] in _FORMULA and not _FIGURE.fullmatch(shown) else shown
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import HIDDEN, visible
+from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
 
 FORMAT = 1
 MAX_BYTES = 64 << 20  # a confusion matrix of 1000 classes, the counts of 20,000 images
@@ -146,7 +146,7 @@ def _checked(record: Any, where: str) -> dict[str, Any]:
         lines = [f"  {_described(problem)}" for problem in found[:_SHOWN]]
         more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise RmrkdError(
-            f"{len(found)} problem(s) in result file {visible(where)}:\n" + "\n".join(lines + more), _HINT
+            f"{len(found)} problem(s) in result file {escape_control(where)}:\n" + "\n".join(lines + more), _HINT
         ) from error
     classes = len(checked.protocol.classes)
     for key in ("iou", "accuracy", "dice"):
@@ -238,7 +238,7 @@ def _image_problem(flat: list[int], classes: int) -> str:
 
 
 def _described(problem: Any) -> str:
-    where = visible(".".join(str(part)[:100] for part in problem["loc"]))
+    where = escape_control(".".join(str(part)[:100] for part in problem["loc"]))
     if problem["type"] == "missing":
         return f"{where}: required, not given"
     value = ascii(problem["input"])
@@ -282,7 +282,7 @@ def _too_deep(contents: Any) -> bool:
 def to_json(contents: Any) -> str:
     """Strict JSON: no NaN, as escapes what a terminal would act on, and each list of numbers on a line of its own."""
     text = _lines(contents, "\n") + "\n"
-    return HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def _lines(value: Any, start: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 LOG = "log.jsonl"
 MOST_BYTES = 256 << 20
@@ -234,7 +234,7 @@ def _numbers(line: Mapping[str, Any], key: str) -> dict[str, float]:
 
 
 def _short(value: object) -> str:
-    text = visible(ascii(value))
+    text = escape_control(ascii(value))
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

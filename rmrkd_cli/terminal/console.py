@@ -26,8 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import HIDDEN, escape, guard_terminal, visible, visible_lines
-from rmrkd_cli.terminal.training_status import Course
+from rmrkd_cli.terminal.sanitize import CONTROL, escape, escape_control, escape_lines, install_output_guard
+from rmrkd_cli.terminal.training_status import TrainingStatus
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
 
@@ -39,7 +39,7 @@ _REFRESHES = 4  # a second; each takes the steps a millisecond
 _BAR = 30  # columns, at most
 _COURSE = 79  # the same; what a terminal that is made narrower folds stays behind as rubbish
 
-guard_terminal()
+install_output_guard()
 out = Console(width=None if sys.stdout.isatty() else _FOLDED_OUTPUT)
 err = Console(stderr=True)
 
@@ -47,16 +47,16 @@ err = Console(stderr=True)
 def say(text: str) -> None:
     """A message to the log; a terminal that is gone is no reason to end a run."""
     with suppress(OSError):
-        err.print(Text(visible_lines(text)), highlight=False, soft_wrap=True)
+        err.print(Text(escape_lines(text)), highlight=False, soft_wrap=True)
 
 
 def show_error(error: RmrkdError) -> None:
     """The message, and below it the hint."""
     with suppress(OSError):
-        message = Text.assemble(("error:", "bold red"), " ", visible_lines(error.message))
+        message = Text.assemble(("error:", "bold red"), " ", escape_lines(error.message))
         err.print(message, highlight=False, soft_wrap=True)
         if error.hint:
-            hint = Text.assemble(("hint:", "bold"), " ", visible_lines(error.hint))
+            hint = Text.assemble(("hint:", "bold"), " ", escape_lines(error.hint))
             err.print("", hint, sep="\n", highlight=False, soft_wrap=True)
 
 
@@ -125,17 +125,17 @@ def show_check(status: str, name: str, found: str, expected: str, mend: str) -> 
 
 def write(text: str) -> None:
     """A document on stdout; its own lines are kept, and YAML and JSON of ours have no other control characters."""
-    shown = HIDDEN.sub(lambda found: "\n" if found[0] == "\n" else escape(found[0]), text)
+    shown = CONTROL.sub(lambda found: "\n" if found[0] == "\n" else escape(found[0]), text)
     sys.stdout.write(shown if shown.endswith("\n") else shown + "\n")
 
 
 def write_line(text: str) -> None:
     """One line of results on stdout."""
-    sys.stdout.write(visible(text) + "\n")
+    sys.stdout.write(escape_control(text) + "\n")
 
 
 def _text(text: str) -> Text:
-    shown = visible(text)
+    shown = escape_control(text)
     if not out.encoding.startswith("utf"):
         shown = shown.replace("–", "-").replace("…", "...")
     return Text(shown)
@@ -162,10 +162,10 @@ class _Area(Progress):
         yield self.make_tasks_table([task for task in tasks if "course" not in task.fields])
 
 
-def _course_lines(course: Course, width: int) -> Iterator[RenderableType]:
+def _course_lines(course: TrainingStatus, width: int) -> Iterator[RenderableType]:
     """A line of its own each, none longer than the terminal is wide, so that none is folded."""
     left = f"left {course.time_left}" if course.time_left else ""
-    words = [visible(text) for text in (course.title, course.reached, left)]
+    words = [escape_control(text) for text in (course.title, course.reached, left)]
     bar = min(_BAR, width - sum(len(word) + 2 for word in words))
     line = Table.grid(padding=(0, 2, 0, 0))
     cells: list[RenderableType] = [Text(words[0], style="bold")]
@@ -187,13 +187,13 @@ class Meter:
         self.progress = progress
         self.task: TaskID | None = None
         if progress is not None:
-            self.task = progress.add_task(visible(title), total=total, completed=done, note="")
+            self.task = progress.add_task(escape_control(title), total=total, completed=done, note="")
         self._last = time.monotonic()
         self._note = ""
 
     def update(self, done: int, note: str = "") -> None:
         if self.progress is not None and self.task is not None:
-            fields = {"note": visible(note)} if note else {}
+            fields = {"note": escape_control(note)} if note else {}
             self.progress.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
         else:
             self._note = note or self._note
@@ -208,10 +208,10 @@ class Meter:
             say(f"{self.title} {self.total}/{self.total}  {self._note}")
 
 
-class CourseMeter:
+class TrainingProgress:
     """A training run's course: a live area on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, course: Course, progress: Progress | None) -> None:
+    def __init__(self, course: TrainingStatus, progress: Progress | None) -> None:
         self.course, self.progress = course, progress
         self.task = progress.add_task("", total=1.0, course=course, note="") if progress is not None else None
         self._last, self._told = time.monotonic(), ""
@@ -243,8 +243,8 @@ class Screen:
     def meter(self, title: str, total: int, done: int = 0) -> Meter | None:
         return None if self.quiet else Meter(title, total, self._progress, done)
 
-    def course(self, course: Course) -> CourseMeter | None:
-        return None if self.quiet else CourseMeter(course, self._progress)
+    def course(self, course: TrainingStatus) -> TrainingProgress | None:
+        return None if self.quiet else TrainingProgress(course, self._progress)
 
     def say(self, text: str) -> None:
         if not self.quiet:

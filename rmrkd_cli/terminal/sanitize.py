@@ -14,25 +14,25 @@ _RANGES = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f"
 )
-HIDDEN = re.compile(f"[{_RANGES}]")
+CONTROL = re.compile(f"[{_RANGES}]")
 _JOINERS = "\u200c\u200d"  # which Persian and Hindi are written with
 
 
-def visible(text: object) -> str:
+def escape_control(text: object) -> str:
     """One line: every control, direction and invisible character as its escape, line breaks too."""
-    return HIDDEN.sub(lambda found: escape(found[0]), str(text))
+    return CONTROL.sub(lambda found: escape(found[0]), str(text))
 
 
-def visible_lines(text: object) -> str:
+def escape_lines(text: object) -> str:
     """A message of ours: one line, or several of which the first announces the others, and those are indented.
 
     Any other line break is of a name in the message, as is one between backticks.
     """
     first, *others = str(text).split("\n")
-    shown, announced, quoted = visible(first), first.endswith((":", " as", ", expected")), first.count("`") % 2
+    shown, announced, quoted = escape_control(first), first.endswith((":", " as", ", expected")), first.count("`") % 2
     for line in others:
         meant = announced and line.startswith("  ") and not quoted
-        shown += ("\n" if meant else r"\n") + visible(line)
+        shown += ("\n" if meant else r"\n") + escape_control(line)
         quoted = (quoted + line.count("`")) % 2
     return shown
 
@@ -42,13 +42,13 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def hidden_in(text: str) -> str | None:
+def first_control(text: str) -> str | None:
     """The first character that no name or title may hold, as its code point."""
-    found = next((character for character in HIDDEN.findall(text) if character not in _JOINERS), None)
+    found = next((character for character in CONTROL.findall(text) if character not in _JOINERS), None)
     return None if found is None else f"U+{ord(found):04X}"
 
 
-def guard_terminal() -> None:
+def install_output_guard() -> None:
     """Warnings and logs of other packages pass here as well, and what the terminal cannot encode is escaped."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -61,10 +61,10 @@ def guard_terminal() -> None:
 
 class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return visible(record.getMessage())
+        return escape_control(record.getMessage())
 
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     stream = file if file is not None else sys.stderr
     if stream is not None:
-        stream.write(f"{visible(filename)}:{lineno}: {category.__name__}: {visible(message)}\n")
+        stream.write(f"{escape_control(filename)}:{lineno}: {category.__name__}: {escape_control(message)}\n")

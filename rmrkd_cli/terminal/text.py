@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rmrkd_cli.terminal import durations
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 NONE = "–"
 _LONGEST = 60  # characters of a name that are shown
@@ -16,18 +16,18 @@ _MOST_NAME = 60  # characters of a file's name that come from a label
 
 
 def escaped(text: object) -> str:
-    return html.escape(visible(text))
+    return html.escape(escape_control(text))
 
 
 def short(text: object, longest: int = _LONGEST) -> str:
     """One line of visible characters, cut where it is long; not escaped."""
-    shown = visible(text)
+    shown = escape_control(text)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
-def told_apart(labels: Iterable[str], longest: int) -> dict[str, str]:
+def abbreviate_labels(labels: Iterable[str], longest: int) -> dict[str, str]:
     """Labels cut to so many characters, at the end, or in the middle where that tells more of them apart."""
-    whole = {label: visible(label) for label in labels}
+    whole = {label: escape_control(label) for label in labels}
     head = longest // 3
     ways = [
         {label: short(text, longest) for label, text in whole.items()},
@@ -45,7 +45,7 @@ def _cut_within(text: str, head: int, tail: int) -> str:
 
 def name(text: object) -> str:
     """A name as HTML, whose writing direction changes nothing around it; the whole of a long one is its title."""
-    shown = visible(text)
+    shown = escape_control(text)
     title = f' title="{html.escape(shown[:2000])}"' if len(shown) > _LONGEST else ""
     return f"<bdi{title}>{html.escape(short(shown))}</bdi>"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rmrkd_cli.terminal.durations import clock
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 _BARS = "▁▂▃▄▅▆▇█"
 _KEPT = 60  # logged steps
@@ -18,7 +18,7 @@ _NAME, _VALUE, _LINE, _GAP = 12, 6, 16, 2  # columns: a name at most, a value at
 
 
 @dataclass
-class Course:
+class TrainingStatus:
     """Where a run stands.
 
     Attributes:
@@ -82,7 +82,7 @@ class Course:
         """
         losses = [(name, tuple(values)) for name, values in tuple(self.losses.items())]
         value_width = max([_VALUE, *(len(number(values[-1])) for _, values in losses)])
-        name_width = min(_NAME, max((len(visible(name)) for name, _ in losses), default=0))
+        name_width = min(_NAME, max((len(escape_control(name)) for name, _ in losses), default=0))
         least = name_width + 1 + value_width
         across = min(len(losses), (width + _GAP) // (least + _GAP))
         if not across:
@@ -118,5 +118,5 @@ def number(value: float) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    text = visible(name)
+    text = escape_control(name)
     return text if len(text) <= width else text[:width]

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_cache import DecodedImages
+from rmrkd_cli.data.image_cache import ImageCache
 from rmrkd_cli.data.loader import Batch, training_batches
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.transforms import TrainSet
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.schema import Preset, Schedule
 
 
 def run_batches(
-    preset: Preset, schedule: Schedule, info: DatasetInfo, samples: list[Sample], here: World, *, first_step: int,
+    preset: Preset, schedule: Schedule, info: DatasetInfo, samples: list[Sample], dist_ctx: DistContext,
+    *, first_step: int,
     last_step: int | None, decoded: Path | None,
 ) -> Iterator[list[Batch]]:  # fmt: skip
     """For each step, this worker's batches.
@@ -28,11 +29,11 @@ def run_batches(
     """
     files = SampleFiles(info, samples)
     dataset = TrainSet(
-        files if decoded is None else DecodedImages(decoded, files), scale=info.scale, crop=schedule.crop,
+        files if decoded is None else ImageCache(decoded, files), scale=info.scale, crop=schedule.crop,
         ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt,
     )  # fmt: skip
     sampler = StepSampler(
-        len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=here.size, rank=here.rank,
+        len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=dist_ctx.size, rank=dist_ctx.rank,
         accumulate=schedule.accumulate, first_step=first_step, last_step=last_step,
     )  # fmt: skip
-    return training_batches(dataset, sampler, schedule.workers, pin=here.device.type == "cuda")
+    return training_batches(dataset, sampler, schedule.workers, pin=dist_ctx.device.type == "cuda")

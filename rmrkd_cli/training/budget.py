@@ -18,7 +18,7 @@ _RECENT = 20  # steps whose length tells that of the next
 _MICRO = 1e-6  # seconds; workers agree on whole numbers
 
 
-class Pace(ABC):
+class Budget(ABC):
     """The clock of training steps, and what follows from it.
 
     The clock runs from the moment when a step's images are wanted to the end of its update and of its log line.
@@ -136,7 +136,7 @@ class Pace(ABC):
         return -(-self.schedule.iters // interval) - round(-(-self.progress.evaluated_at // interval))
 
 
-class IterationPace(Pace):
+class IterationBudget(Budget):
     """So many steps as the schedule names."""
 
     def __init__(self, schedule: Schedule, progress: Progress) -> None:
@@ -185,7 +185,7 @@ class IterationPace(Pace):
         return (self.schedule.iters - self.progress.iteration) * self.step_seconds
 
 
-class TimePace(Pace):
+class TimeBudget(Budget):
     """As many steps as fit into a time.
 
     The schedule's iterations are then only the whole that its intervals are parts of. Time is the first worker's, read
@@ -251,8 +251,8 @@ class TimePace(Pace):
         return max(0.0, self.budget - self._agreed)
 
 
-def pace_of(schedule: Schedule, progress: Progress) -> Pace:
+def make_budget(schedule: Schedule, progress: Progress) -> Budget:
     """The one that the schedule asks for."""
     if schedule.time_budget is not None:
-        return TimePace(schedule, progress, schedule.time_budget)
-    return IterationPace(schedule, progress)
+        return TimeBudget(schedule, progress, schedule.time_budget)
+    return IterationBudget(schedule, progress)

@@ -14,7 +14,7 @@ from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.evaluation.evaluator import cost
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
@@ -102,16 +102,16 @@ def _losses(
 def _trained(preset: Preset, info: DatasetInfo, names: list[str], kind: str, code: Sequence[str]) -> dict[str, float]:
     """The weights that training will compute."""
     built = build_distiller(preset, "distill", info.num_classes, device=kind, say=lambda _: None, code=code)
-    model, here = built.distiller.place(kind, inference_network), World(0, 1, torch.device(kind))
+    model, dist_ctx = built.distiller.place(kind, inference_network), DistContext(0, 1, torch.device(kind))
     samples = find_samples(info, "train")
-    return _computed(model, first_batches(preset, preset.schedule, info, samples, here, None), names, preset, kind)
+    return _computed(model, first_batches(preset, preset.schedule, info, samples, dist_ctx, None), names, preset, kind)
 
 
 def _computed(
     model: Distiller, batches: Iterable[Batch], names: list[str], preset: Preset, kind: str
 ) -> dict[str, float]:
-    here = World(0, 1, torch.device(kind))
-    return balanced_weights(model, batches, names, preset.schedule, preset.seed, here)
+    dist_ctx = DistContext(0, 1, torch.device(kind))
+    return balanced_weights(model, batches, names, preset.schedule, preset.seed, dist_ctx)
 
 
 def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterator[Batch]:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import Sample
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.signals import StopRequest
-from rmrkd_cli.training.budget import Pace
-from rmrkd_cli.training.logger import Journal
+from rmrkd_cli.training.budget import Budget
+from rmrkd_cli.training.logger import TrainingLogger
 from rmrkd_cli.training.nonfinite import (
     MOST_IN_ROW,
     MOST_OVERFLOWS,
-    everyone,
+    gather_nonfinite,
     keep_for_replay,
     not_finite,
     overflow_error,
@@ -26,7 +26,7 @@ from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
 
 
-class Updates:
+class GradientUpdate:
     """The second half of every step, in which all workers agree on what happens.
 
     Args:
@@ -38,10 +38,11 @@ class Updates:
     """
 
     def __init__(
-        self, step: TrainStep, here: World, pace: Pace, progress: Progress, journal: Journal, samples: Sequence[Sample],
+        self, step: TrainStep, dist_ctx: DistContext, pace: Budget, progress: Progress, journal: TrainingLogger,
+        samples: Sequence[Sample],
         kept: Path,
     ) -> None:  # fmt: skip
-        self.step, self.here, self.pace, self.progress, self.journal = step, here, pace, progress, journal
+        self.step, self.dist_ctx, self.pace, self.progress, self.journal = step, dist_ctx, pace, progress, journal
         self.samples, self.kept = samples, kept
         self.norm: Tensor | None = None
 
@@ -55,10 +56,10 @@ class Updates:
             The signal that any worker met, 0 for none: all of them stop after the same step.
         """
         self.norm = self.step.gradient_norm()
-        wrong = not_finite(named, self.norm, self.step.opponent_norm)
+        wrong = not_finite(named, self.norm, self.step.discriminator_grad_norm)
         left_out = [message for batch in batches for message in batch.left_out]
-        failed, stopped, lost, clock = self.here.largest(
-            bool(wrong), stop.signum, len(left_out), self.pace.told(self.here.is_first)
+        failed, stopped, lost, clock = self.dist_ctx.largest(
+            bool(wrong), stop.signum, len(left_out), self.pace.told(self.dist_ctx.is_first)
         )
         self.pace.agree(clock)
         progress, number = self.progress, self.progress.iteration + 1
@@ -83,12 +84,12 @@ class Updates:
         progress.skipped += 1
         progress.skipped_in_row += 1
         images = [str(self.samples[index].image) for batch in batches for index in batch.indices]
-        told = everyone(self.here, wrong, images, number)
+        told = gather_nonfinite(self.dist_ctx, wrong, images, number)
         give_up = not wanted or progress.skipped_in_row >= MOST_IN_ROW
         if wrong and (give_up or progress.skipped == 1):
-            target = self.kept / f"iter_{number}-rank{self.here.rank}.pth"
+            target = self.kept / f"iter_{number}-rank{self.dist_ctx.rank}.pth"
             told += keep_for_replay(target, batches, images, wrong, self.step.model.state_dict())
-        self.here.wait()
+        self.dist_ctx.wait()
         if give_up:
             raise run_error(told, progress.skipped_in_row if wanted else 0)
         self.step.forget()
@@ -97,7 +98,7 @@ class Updates:
     def _leave_out(self, left_out: list[str], number: int) -> None:
         """Counts the images in whose place others were seen on any worker, and names each once."""
         progress = self.progress
-        everywhere = [message for told in self.here.gather(left_out) for message in told]
+        everywhere = [message for told in self.dist_ctx.gather(left_out) for message in told]
         new = [message for message in dict.fromkeys(everywhere) if message not in progress.left_out_files]
         progress.left_out += len(everywhere)
         progress.left_out_files += new

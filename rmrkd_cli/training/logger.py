@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.terminal.console import Screen
-from rmrkd_cli.terminal.training_status import Course
-from rmrkd_cli.training.budget import Pace
+from rmrkd_cli.terminal.training_status import TrainingStatus
+from rmrkd_cli.training.budget import Budget
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run_directory import RunDir
 
 
-class Journal:
+class TrainingLogger:
     """Written by the first worker only; on the others every call is silent.
 
     Args:
@@ -23,10 +23,10 @@ class Journal:
         pace, progress: Where the run stands; only read.
     """
 
-    def __init__(self, files: RunDir, shown: Screen, role: str, pace: Pace, progress: Progress) -> None:
+    def __init__(self, files: RunDir, shown: Screen, role: str, pace: Budget, progress: Progress) -> None:
         self._files, self._shown, self._role, self._pace, self._progress = files, shown, role, pace, progress
         self.lines = progress.log_lines
-        self._course = Course(role)
+        self._course = TrainingStatus(role)
         if progress.best_iteration:
             self._course.best = progress.best_miou, progress.best_iteration
         self._meter = shown.course(self._course)

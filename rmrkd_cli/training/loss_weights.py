@@ -13,7 +13,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.distillation.distiller import Distiller
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError, RunError, first_line
 from rmrkd_cli.networks.feature_maps import Place
 from rmrkd_cli.networks.mmseg import network_config, zoo_address
@@ -33,7 +33,7 @@ def open_weights(preset: Preset) -> list[str]:
 
 
 def balanced_weights(
-    model: Distiller, batches: Iterable[Batch], names: list[str], schedule: Schedule, seed: int, here: World
+    model: Distiller, batches: Iterable[Batch], names: list[str], schedule: Schedule, seed: int, dist_ctx: DistContext
 ) -> dict[str, float]:
     """Weights under which each loss has the gradient norm of cross-entropy, rounded to two digits.
 
@@ -50,18 +50,18 @@ def balanced_weights(
     """
     if not names:
         return {}
-    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=here.device)
+    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
     mixed = schedule.amp == "bf16"  # fp16 would need its gradients scaled
     with _restored(model):
         model.train()
         for number, batch in enumerate(batches):
-            seed_step(seed, number, here.rank, here.device.type)
-            images, labels = (part.to(here.device) for part in (batch.images, batch.labels.long()))
-            with torch.autocast(here.device.type, dtype=torch.bfloat16, enabled=mixed):
-                named, maps = model.losses_and_maps(images, labels)
+            seed_step(seed, number, dist_ctx.rank, dist_ctx.device.type)
+            images, labels = (part.to(dist_ctx.device) for part in (batch.images, batch.labels.long()))
+            with torch.autocast(dist_ctx.device.type, dtype=torch.bfloat16, enabled=mixed):
+                named, maps = model.forward_with_features(images, labels)
             plain = model.total({name: value for name, value in named.items() if name in ("ce", "aux_ce")})
             sums += torch.stack([_norms(named[name], plain, maps) for name in names])
-    means = (here.sum(sums) / here.size).tolist()
+    means = (dist_ctx.sum(sums) / dist_ctx.size).tolist()
     return {name: _weight(name, *norms) for name, norms in zip(names, means, strict=True)}
 
 
@@ -104,11 +104,16 @@ def _restored(model: Distiller) -> Iterator[None]:
 
 
 def first_batches(
-    preset: Preset, schedule: Schedule, info: DatasetInfo, samples: list[Sample], here: World, decoded: Path | None
+    preset: Preset,
+    schedule: Schedule,
+    info: DatasetInfo,
+    samples: list[Sample],
+    dist_ctx: DistContext,
+    decoded: Path | None,
 ) -> Iterator[Batch]:
     """This worker's batches of the first steps, as training sees them."""
     plain = schedule.model_copy(update={"workers": 0})
-    steps = run_batches(preset, plain, info, samples, here, first_step=0, last_step=BATCHES, decoded=decoded)
+    steps = run_batches(preset, plain, info, samples, dist_ctx, first_step=0, last_step=BATCHES, decoded=decoded)
     return (batches[0] for batches in steps)
 
 

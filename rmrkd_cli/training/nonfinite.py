@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rmrkd_cli.checkpoints.reader import save_torch
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
 
 GRADIENT = "gradient"
@@ -73,13 +73,13 @@ def describe(wrong: Mapping[str, float], images: Sequence[str], iteration: int) 
     return f"{what} at iteration {iteration}, on {shown}"
 
 
-def everyone(here: World, wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
+def gather_nonfinite(dist_ctx: DistContext, wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
     """What the workers met, told alike on all of them: by those whose own losses are wrong, or by all.
 
     A gradient is the same on all workers, whose-ever images spoilt it.
     """
     lost = any(name != GRADIENT for name in wrong)
-    told = here.gather((lost, describe(wrong, images, iteration)))
+    told = dist_ctx.gather((lost, describe(wrong, images, iteration)))
     return "; ".join([text for guilty, text in told if guilty] or [text for _, text in told])
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
-from rmrkd_cli.distillation.loss_optimizers import Opponents
+from rmrkd_cli.distillation.loss_optimizers import LossOptimizers
 from rmrkd_cli.presets.schema import Schedule
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ class TrainStep:
 
     def __init__(self, model: Distiller, wrapped: nn.Module, schedule: Schedule, device: torch.device) -> None:
         self.model, self.wrapped, self.schedule, self.device = model, wrapped, schedule, device
-        self.opponents = Opponents(model.losses)  # type: ignore[arg-type]
+        self.opponents = LossOptimizers(model.losses)  # type: ignore[arg-type]
         others = set(self.opponents.parameters)
         named = {
             name: parameter
@@ -54,7 +54,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
         self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the step
         self._norms: tuple[Tensor, ...] = ()  # of the gradient of each parameter that has one
-        self.opponent_norm: Tensor | None = None
+        self.discriminator_grad_norm: Tensor | None = None
 
     @property
     def lr(self) -> float:
@@ -100,7 +100,7 @@ class TrainStep:
                 nn.utils.clip_grad_norm_(self.parameters, bound)
             return None
         # as nn.utils.get_total_norm, which sorts by device and type first: all are of one, and a small step is short
-        self.opponent_norm = self.opponents.gradient_norm()
+        self.discriminator_grad_norm = self.opponents.gradient_norm()
         self._norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(self._norms))
         if bound is not None:
@@ -118,7 +118,7 @@ class TrainStep:
         names = [self._parts[parameter] for parameter in self.parameters if parameter.grad is not None]
         for name, norm in zip(names, torch.stack(self._norms).tolist(), strict=True):
             squares[name] = squares.get(name, 0.0) + norm**2
-        opponents = {} if self.opponent_norm is None else {"opponents": float(self.opponent_norm)}
+        opponents = {} if self.discriminator_grad_norm is None else {"opponents": float(self.discriminator_grad_norm)}
         return {name: math.sqrt(square) for name, square in squares.items()} | opponents
 
     def update(self) -> bool:

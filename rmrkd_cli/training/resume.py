@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rmrkd_cli.checkpoints.reader import Checkpoint, load_into, read_checkpoint
+from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.distillation.custom_loss import check_same_code
 from rmrkd_cli.distillation.distiller import Distiller
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
@@ -35,10 +35,10 @@ class RunState:
         model: Distiller,
         step: TrainStep,
         schedule: Schedule,
-        here: World,
+        dist_ctx: DistContext,
         sources: Mapping[str, Any],
     ) -> None:
-        self.files, self.model, self.step, self.schedule, self.here = files, model, step, schedule, here
+        self.files, self.model, self.step, self.schedule, self.dist_ctx = files, model, step, schedule, dist_ctx
         self.teacher, self.code = sources.get("teacher"), sources.get("code", {})
 
     def save(self, progress: Progress, meta: dict[str, Any], *, best: bool) -> None:
@@ -47,7 +47,7 @@ class RunState:
         Args:
             best: It is the best so far.
         """
-        if self.here.is_first:
+        if self.dist_ctx.is_first:
             self.files.sync_log()
             contents = {
                 "meta": {**meta, **self.batches()},
@@ -56,7 +56,7 @@ class RunState:
                 **progress.saved(),
             }
             self.files.checkpoints.save(contents, progress.iteration, best=best, keep=self.schedule.keep)
-        self.here.wait()
+        self.dist_ctx.wait()
 
     def restore(self, say: Say, *, force: bool = False) -> Progress:
         """Goes back to the newest good checkpoint, or to the beginning where there is none.
@@ -67,10 +67,10 @@ class RunState:
         Raises:
             RmrkdError: When it was written by another number of workers or batch size, or when not all workers see it.
         """
-        found = self.here.from_first(lambda: self._find(say))
+        found = self.dist_ctx.from_first(lambda: self._find(say))
         progress = Progress()
         if found is not None:
-            if not self.here.all(found.is_file()):
+            if not self.dist_ctx.all(found.is_file()):
                 raise RmrkdError(
                     f"`{found}` is seen by some workers and not by others",
                     "with several machines the run directory must be on storage they share",
@@ -80,12 +80,12 @@ class RunState:
             check_same_code(saved.meta, self.code, self.files.path)
             changed = self._changed(saved, force=force)
             progress = _progress(saved, self.schedule)
-            load_into(self.model, saved.state, str(found))
+            load_state_dict_checked(self.model, saved.state, str(found))
             self._restore_step(saved)
             if changed:
                 progress.changes.append({"iteration": progress.iteration, **changed})
                 say(_what_changes(saved.meta, self.batches(), progress.iteration))
-        if self.here.is_first:
+        if self.dist_ctx.is_first:
             self._tidy(found, progress, say)
             missing = self.files.checkpoints.room_needed(self.model.state_dict(), self.schedule.keep)
             if missing:
@@ -108,7 +108,7 @@ class RunState:
 
     def _find(self, say: Say) -> Path | None:
         self.files.checkpoints.clear_partial()
-        return self.files.checkpoints.newest_good(say)
+        return self.files.checkpoints.latest_valid(say)
 
     def _tidy(self, found: Path | None, progress: Progress, say: Say) -> None:
         """Leaves of the directory what belongs to the checkpoint."""
@@ -123,7 +123,7 @@ class RunState:
         """What decides which images a step sees, and in which groups."""
         schedule = self.schedule
         return {
-            "world_size": self.here.size,
+            "world_size": self.dist_ctx.size,
             "batch_size": schedule.batch_size,
             "accumulate": schedule.accumulate,
         }

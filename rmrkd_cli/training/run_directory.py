@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.checkpoints.run_checkpoints import Checkpoints
+from rmrkd_cli.checkpoints.run_checkpoints import RunCheckpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import to_yaml
 from rmrkd_cli.presets.safe_yaml import parse_yaml, read_yaml
 from rmrkd_cli.presets.schema import OWN_METHOD, Preset
 from rmrkd_cli.storage.atomic import cannot_write, write_text
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 # between a run and its resumption
 _MAY_CHANGE = (
@@ -48,7 +48,7 @@ class RunDir:
         self.log = path / "log.jsonl"
         self.student = path / "student.pth"
         self.result = path / "result.json"
-        self.checkpoints = Checkpoints(path)
+        self.checkpoints = RunCheckpoints(path)
 
     @property
     def finished(self) -> bool:
@@ -196,7 +196,7 @@ class RunDir:
 
 
 def _short(value: Any) -> str:
-    text = visible(value)
+    text = escape_control(value)
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from rmrkd_cli import __version__
-from rmrkd_cli.checkpoints.reader import load_into, read_checkpoint, save_torch
+from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.distillation.factory import Built
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.machine import device_name
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.progress import Progress
@@ -27,7 +27,7 @@ def write_student(network: nn.Module, meta: Mapping[str, Any], path: Path) -> No
     """A plain mmsegmentation checkpoint, read back into the network before it counts."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     save_torch({"meta": dict(meta), "state_dict": state}, path)
-    load_into(network, read_checkpoint(path, verified=True).student(), str(path))
+    load_state_dict_checked(network, read_checkpoint(path, verified=True).student(), str(path))
 
 
 def checkpoint_meta(
@@ -50,7 +50,9 @@ def checkpoint_meta(
     }
 
 
-def training_facts(progress: Progress, schedule: Schedule, here: World, weights: Mapping[str, float]) -> dict[str, Any]:
+def training_facts(
+    progress: Progress, schedule: Schedule, dist_ctx: DistContext, weights: Mapping[str, float]
+) -> dict[str, Any]:
     """What training took and met, for the result's record.
 
     Args:
@@ -64,11 +66,11 @@ def training_facts(progress: Progress, schedule: Schedule, here: World, weights:
         "left_out_images": progress.left_out,
         "left_out_files": progress.left_out_files,
         "changes": progress.changes,
-        "workers": here.size,
+        "workers": dist_ctx.size,
         "batch_size": schedule.batch_size,
         "accumulate": schedule.accumulate,
         "time_budget": schedule.time_budget,
-        "device": device_name(here.device),
+        "device": device_name(dist_ctx.device),
         "weights": dict(weights),
     }
 

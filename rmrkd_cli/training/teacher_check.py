@@ -39,7 +39,7 @@ def reported_miou(preset: Preset) -> float | None:
     return 100 * record["metrics"]["miou"] if same and record["metrics"]["miou"] is not None else None
 
 
-def judge(matrix: ConfusionMatrix, images: int, of: int, preset: Preset) -> str:
+def check_teacher_score(matrix: ConfusionMatrix, images: int, of: int, preset: Preset) -> str:
     """The line that tells its mIoU.
 
     Args:

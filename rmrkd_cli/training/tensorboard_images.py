@@ -10,7 +10,7 @@ from torch import Tensor
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.sample_reader import IGNORE, SampleFiles
 from rmrkd_cli.data.samples import Sample
-from rmrkd_cli.terminal.sanitize import visible
+from rmrkd_cli.terminal.sanitize import escape_control
 
 _COUNT = 4
 _WIDTH = 512  # columns of each of the three, at most
@@ -47,7 +47,7 @@ class Pictures:
             image, labels = self._files.pair(index)
             self._beside[index] = np.hstack([_small(image[..., ::-1]), self._palette[_small(labels)]])
         drawn = self._palette[_small(guess.to("cpu", torch.uint8).numpy())]
-        self.made[visible(self._files.samples[index].name)] = np.hstack([self._beside[index], drawn])
+        self.made[escape_control(self._files.samples[index].name)] = np.hstack([self._beside[index], drawn])
 
 
 def _small(picture: Picture) -> Picture:

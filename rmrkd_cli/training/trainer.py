@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.reader import RUN_KIND, STUDENT_KIND
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.loader import Batch, lost_loaders_named
+from rmrkd_cli.data.loader import Batch, report_lost_loaders
 from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.job import TrainJob
-from rmrkd_cli.distributed.process_group import World, world
+from rmrkd_cli.distributed.process_group import DistContext, world
 from rmrkd_cli.distributed.worker_errors import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line
 from rmrkd_cli.evaluation.evaluator import cost, evaluate, protocol
@@ -35,10 +35,10 @@ from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.console import Screen, screen
 from rmrkd_cli.training import teacher_check
 from rmrkd_cli.training.batches import run_batches
-from rmrkd_cli.training.budget import pace_of
+from rmrkd_cli.training.budget import make_budget
 from rmrkd_cli.training.determinism import make_deterministic, seed_step, warm_buckets
-from rmrkd_cli.training.gradient_update import Updates
-from rmrkd_cli.training.logger import Journal
+from rmrkd_cli.training.gradient_update import GradientUpdate
+from rmrkd_cli.training.logger import TrainingLogger
 from rmrkd_cli.training.loss_weights import RULE, balanced_weights, first_batches, open_weights
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.resume import RunState
@@ -50,10 +50,10 @@ from rmrkd_cli.training.tensorboard_images import Pictures
 def run_training(job: TrainJob) -> None:
     """Trains one role, or only measures its teacher; leaves checkpoints, log, student and result in its directory."""
     launched = ERRORS in os.environ
-    with lost_loaders_named(), world(job.device) as here, screen(quiet=not here.is_first) as shown:
+    with report_lost_loaders(), world(job.device) as dist_ctx, screen(quiet=not dist_ctx.is_first) as shown:
         reset_peak_memory(job.device)
         try:
-            training = Training(job, here, shown)
+            training = Training(job, dist_ctx, shown)
             with stop_requests(patient=launched) as stop:  # before and after there is nothing to save
                 training.measure_teacher(stop)
                 if job.only_measure:
@@ -72,10 +72,10 @@ def run_training(job: TrainJob) -> None:
 class Training:
     """State of one role's training."""
 
-    def __init__(self, job: TrainJob, here: World, shown: Screen) -> None:
+    def __init__(self, job: TrainJob, dist_ctx: DistContext, shown: Screen) -> None:
         self.preset = job.parsed()
         self.job, self.role = job, job.role
-        self.here, self.shown = here, shown
+        self.dist_ctx, self.shown = dist_ctx, shown
         self.schedule = self.preset.schedule_for(job.role)
         self.files = RunDir(Path(job.run_dir))
         self.info = dataset_info(self.preset)
@@ -86,12 +86,12 @@ class Training:
         )
         if self.preset.deterministic:
             make_deterministic(self.built.distiller.student, job.device)
-        self.model = self.built.distiller.place(here.device, inference_network)
-        self.wrapped = here.wrap(self.model, unused="code" in self.built.sources)  # whose layers may idle
-        self.step = TrainStep(self.model, self.wrapped, self.schedule, here.device)
-        self.state = RunState(self.files, self.model, self.step, self.schedule, here, self.built.sources)
+        self.model = self.built.distiller.place(dist_ctx.device, inference_network)
+        self.wrapped = dist_ctx.wrap(self.model, unused="code" in self.built.sources)  # whose layers may idle
+        self.step = TrainStep(self.model, self.wrapped, self.schedule, dist_ctx.device)
+        self.state = RunState(self.files, self.model, self.step, self.schedule, dist_ctx, self.built.sources)
         self.progress = self.state.restore(shown.say, force=job.force)
-        self.pace = pace_of(self.schedule, self.progress)
+        self.pace = make_budget(self.schedule, self.progress)
         self.logged = self._clock()
         self.teacher_before = self.model.teacher_digest()
 
@@ -110,7 +110,7 @@ class Training:
         if stopped:
             name = signal.Signals(stopped).name
             raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
-        self.shown.say(teacher_check.judge(matrix, len(samples), len(self.val_samples), self.preset))
+        self.shown.say(teacher_check.check_teacher_score(matrix, len(samples), len(self.val_samples), self.preset))
 
     def run(self, stop: StopRequest) -> ImageCounts:
         """The loop: step, log, evaluate, save; returns the counts of the last evaluation.
@@ -121,17 +121,17 @@ class Training:
         progress, pace, self.stop = self.progress, self.pace, stop
         self._announce()
         self._settle_weights()
-        self.journal = Journal(self.files, self.shown, self.role, pace, progress)
-        self.pictures = Pictures(self.info, self.val_samples, self.here.size) if self.here.is_first else None
-        updates = Updates(
-            self.step, self.here, pace, progress, self.journal, self.train_samples, self.files.path / "nonfinite"
+        self.journal = TrainingLogger(self.files, self.shown, self.role, pace, progress)
+        self.pictures = Pictures(self.info, self.val_samples, self.dist_ctx.size) if self.dist_ctx.is_first else None
+        updates = GradientUpdate(
+            self.step, self.dist_ctx, pace, progress, self.journal, self.train_samples, self.files.path / "nonfinite"
         )
         matrix = self._evaluate() if pace.evaluation_owed else None
         self.model.train()
-        if self.here.size > 2:
-            warm_buckets(self.model, self.wrapped, self.schedule.crop, self.here.device)
+        if self.dist_ctx.size > 2:
+            warm_buckets(self.model, self.wrapped, self.schedule.crop, self.dist_ctx.device)
         for batches in pace.steps(self._batches()):
-            seed_step(self.preset.seed, progress.iteration, self.here.rank, self.here.device.type)
+            seed_step(self.preset.seed, progress.iteration, self.dist_ctx.rank, self.dist_ctx.device.type)
             named = self.step.backward(batches, pace.position)
             stopped = updates.apply(named, batches, stop)
             progress.iteration += 1
@@ -155,18 +155,18 @@ class Training:
                 "that cannot be read"
             )
         assert matrix is not None  # the last iteration is always evaluated
-        if met := self.here.any(stop.signum):
+        if met := self.dist_ctx.any(stop.signum):
             self.leave(met)
         return matrix
 
     def _announce(self) -> None:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        schedule, here = self.schedule, self.here
-        images = schedule.batch_size * schedule.accumulate * here.size
-        norm = "plain batch norm (SyncBN needs GPUs)" if here.device.type == "cpu" else "SyncBN"
+        schedule, dist_ctx = self.schedule, self.dist_ctx
+        images = schedule.batch_size * schedule.accumulate * dist_ctx.size
+        norm = "plain batch norm (SyncBN needs GPUs)" if dist_ctx.device.type == "cpu" else "SyncBN"
         self.shown.say(
-            f"{self.preset.name} {self.role}: {self.pace.goal} of {images} images on {here.size} "
-            f"{here.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
+            f"{self.preset.name} {self.role}: {self.pace.goal} of {images} images on {dist_ctx.size} "
+            f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
             f"{len(self.train_samples)} training and {len(self.val_samples)} validation images"
         )
         if self.progress.iteration:
@@ -177,9 +177,11 @@ class Training:
         names, progress = open_weights(self.preset) if self.role == "distill" else [], self.progress
         if not progress.weights.keys() >= set(names):
             batches = first_batches(
-                self.preset, self.schedule, self.info, self.train_samples, self.here, self._decoded()
+                self.preset, self.schedule, self.info, self.train_samples, self.dist_ctx, self._decoded()
             )
-            progress.weights = balanced_weights(self.model, batches, names, self.schedule, self.preset.seed, self.here)
+            progress.weights = balanced_weights(
+                self.model, batches, names, self.schedule, self.preset.seed, self.dist_ctx
+            )
         if names:
             told = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
             self.shown.say(f"weights by the rule ({RULE}): {told}")
@@ -190,24 +192,24 @@ class Training:
 
     def _batches(self) -> Iterator[list[Batch]]:
         return run_batches(
-            self.preset, self.schedule, self.info, self.train_samples, self.here,
+            self.preset, self.schedule, self.info, self.train_samples, self.dist_ctx,
             first_step=self.progress.iteration, last_step=self.pace.last_step, decoded=self._decoded(),
         )  # fmt: skip
 
     def _log(self, named: dict[str, Tensor], norm: Tensor | None) -> None:
         """Means over the workers."""
         values = torch.stack([value.detach().float() for value in named.values()])
-        raw = dict(zip(named, (self.here.sum(values) / self.here.size).tolist(), strict=True))
+        raw = dict(zip(named, (self.dist_ctx.sum(values) / self.dist_ctx.size).tolist(), strict=True))
         steps, seconds, data_seconds = (
             now - before for now, before in zip(self._clock(), self.logged, strict=True)
         )  # since the last line
         self.logged = self._clock()
-        if self.here.is_first:
+        if self.dist_ctx.is_first:
             self.journal.step(
                 lr=self.step.lr, losses=raw, weights=self.model.weights,
                 norm=None if norm is None else float(norm), parts=self.step.norms_of_parts(),
                 seconds=seconds / steps, data_seconds=data_seconds / steps, elapsed=self.progress.seconds,
-                peak_memory=peak_memory(self.here.device.type),
+                peak_memory=peak_memory(self.dist_ctx.device.type),
             )  # fmt: skip
 
     def _clock(self) -> tuple[int, float, float]:
@@ -217,7 +219,7 @@ class Training:
         """Counts over the validation images, keeps the best, and saves."""
         progress = self.progress
         self._check_teacher()
-        self.here.share_buffers(self.model.student)
+        self.dist_ctx.share_buffers(self.model.student)
         began = time.perf_counter()
         matrix, stopped = self._count(self.model.student, self.val_samples, "validation", pictures=self.pictures)
         if stopped:
@@ -248,17 +250,17 @@ class Training:
     ) -> tuple[ImageCounts, int]:
         """The counts, and the signal that any worker met meanwhile: all of them stop after the same image."""
         dataset = EvalSet(self.info, samples)
-        share = math.ceil(len(dataset) / self.here.size)
+        share = math.ceil(len(dataset) / self.dist_ctx.size)
         meter = self.shown.meter(title, share)
         met = 0
 
         def should_stop() -> bool:
             nonlocal met
-            met = self.here.any(self.stop.signum)
+            met = self.dist_ctx.any(self.stop.signum)
             return bool(met)
 
         matrix = evaluate(
-            network, dataset, self.here, workers=self.schedule.workers, meter=meter, should_stop=should_stop,
+            network, dataset, self.dist_ctx, workers=self.schedule.workers, meter=meter, should_stop=should_stop,
             on_image=pictures.show if pictures is not None else None, prepared=prepared,
         )  # fmt: skip
         if meter is not None:
@@ -288,20 +290,20 @@ class Training:
 
     def finish(self, matrix: ImageCounts) -> None:
         """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
-        if self.here.is_first:
+        if self.dist_ctx.is_first:
             network = self.model.student
             write_student(network, self._meta(STUDENT_KIND), self.files.student)
             record = make_record(
                 matrix, protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
                 name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
-                training=training_facts(self.progress, self.schedule, self.here, self._weights()),
+                training=training_facts(self.progress, self.schedule, self.dist_ctx, self._weights()),
                 best_miou=self.progress.best_miou,
                 **provenance(self.files.student, self.built.sources),
                 **cost(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)
-        self.here.wait()
+        self.dist_ctx.wait()
 
     def _weights(self) -> dict[str, float]:
         """Of the distillation losses."""

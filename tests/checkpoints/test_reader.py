@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.checkpoints.reader import load_into, read_checkpoint, save_torch
+from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.atomic import link_or_copy, save_atomic
@@ -104,11 +104,13 @@ def test_a_second_name_is_replaced_in_one_move(tmp_path: Path) -> None:
 def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 3))
     state = dict(network.state_dict())
-    load_into(network, {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, "old.pth")
+    load_state_dict_checked(
+        network, {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, "old.pth"
+    )
     del state["0.bias"]
     state |= {"head.weight": torch.zeros(1), "2.weight": torch.zeros(5, 2)}
     with pytest.raises(RmrkdError) as failure:
-        load_into(network, state, "other.pth")
+        load_state_dict_checked(network, state, "other.pth")
     for landmark in (
         "other.pth",
         r"missing: 0.bias (1)",
@@ -116,7 +118,9 @@ def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -
         "2.weight is (5, 2), expected (3, 2)",
     ):
         assert landmark in failure.value.message
-    load_into(network, {**network.state_dict(), "fc.weight": torch.zeros(1)}, "imagenet.pth", ignore=("fc.",))
+    load_state_dict_checked(
+        network, {**network.state_dict(), "fc.weight": torch.zeros(1)}, "imagenet.pth", ignore=("fc.",)
+    )
 
 
 def test_config_text_is_read_as_literals() -> None:

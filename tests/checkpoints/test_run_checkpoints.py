@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
-from rmrkd_cli.checkpoints.run_checkpoints import Checkpoints
+from rmrkd_cli.checkpoints.run_checkpoints import RunCheckpoints
 from rmrkd_cli.errors import RmrkdError
 
 
-def save(files: Checkpoints, iteration: int, *, best: bool = False, keep: int = 3) -> None:
+def save(files: RunCheckpoints, iteration: int, *, best: bool = False, keep: int = 3) -> None:
     contents = {"meta": {}, "state_dict": {"a": torch.full((4,), float(iteration))}, "iteration": iteration}
     files.save(contents, iteration, best=best, keep=keep)
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Checkpoints:
+def files(tmp_path: Path) -> RunCheckpoints:
     """Three checkpoints, the second of them the best."""
-    files = Checkpoints(tmp_path)
+    files = RunCheckpoints(tmp_path)
     for iteration in (1, 2, 10):
         save(files, iteration, best=iteration == 2)
     return files
@@ -40,7 +40,7 @@ def spoil(path: Path) -> None:
         stream.write(bytes([byte[0] ^ 1]))
 
 
-def test_old_checkpoints_go_only_beyond_keep(files: Checkpoints) -> None:
+def test_old_checkpoints_go_only_beyond_keep(files: RunCheckpoints) -> None:
     save(files, 11, keep=2)
     assert [path.name for path in files.numbered()] == ["iter_11.pth", "iter_10.pth"]
     assert iteration_of(files.best) == 2
@@ -48,7 +48,7 @@ def test_old_checkpoints_go_only_beyond_keep(files: Checkpoints) -> None:
 
 
 def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
-    files: Checkpoints, monkeypatch: pytest.MonkeyPatch
+    files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def badly(contents: object, path: Path) -> None:
         path.write_bytes(b"other bytes")
@@ -60,16 +60,16 @@ def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
     assert sorted(files.folder.iterdir()) == before
 
 
-def test_a_name_that_somebody_deleted_costs_no_iteration(files: Checkpoints) -> None:
+def test_a_name_that_somebody_deleted_costs_no_iteration(files: RunCheckpoints) -> None:
     """`last.pth` is the same file, after all."""
     (files.folder / "iter_10.pth").unlink()
-    found = files.newest_good(pytest.fail)
+    found = files.latest_valid(pytest.fail)
     assert iteration_of(found) == 10
     files.repair_names(found, 2, pytest.fail)
     assert iteration_of(files.last) == 10
 
 
-def test_a_file_that_cannot_be_read_is_passed_over(files: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_is_passed_over(files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
     def fail(self: Path, *given: object, **named: object) -> object:
@@ -79,23 +79,23 @@ def test_a_file_that_cannot_be_read_is_passed_over(files: Checkpoints, monkeypat
 
     monkeypatch.setattr(Path, "open", fail)
     said: list[str] = []
-    assert iteration_of(files.newest_good(said.append)) == 2
+    assert iteration_of(files.latest_valid(said.append)) == 2
     assert "Input/output error" in said[0]
 
 
-def test_the_newest_is_found_by_number_and_not_by_name(files: Checkpoints) -> None:
-    assert files.newest_good(pytest.fail) == files.folder / "iter_10.pth"
+def test_the_newest_is_found_by_number_and_not_by_name(files: RunCheckpoints) -> None:
+    assert files.latest_valid(pytest.fail) == files.folder / "iter_10.pth"
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
-def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: Checkpoints, harm: str) -> None:
+def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: RunCheckpoints, harm: str) -> None:
     newest = files.folder / "iter_10.pth"
     if harm == "flip":
         spoil(newest)
     else:
         os.truncate(newest, newest.stat().st_size - 7 if harm == "cut" else 0)
     said: list[str] = []
-    found = files.newest_good(said.append)
+    found = files.latest_valid(said.append)
     assert iteration_of(found) == 2
     assert len(said) == 1
     for name in ("iter_10.pth", "iter_10.pth.damaged", "iter_2.pth"):
@@ -105,31 +105,31 @@ def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: C
     assert iteration_of(files.last) == 2
 
 
-def test_a_copy_under_another_name_is_nearer_than_an_older_checkpoint(files: Checkpoints) -> None:
+def test_a_copy_under_another_name_is_nearer_than_an_older_checkpoint(files: RunCheckpoints) -> None:
     """On a file system without hard links."""
     newest = files.folder / "iter_10.pth"
     contents = newest.read_bytes()
     files.last.unlink()
     files.last.write_bytes(contents)
     spoil(newest)
-    assert iteration_of(files.newest_good(lambda _: None)) == 10
+    assert iteration_of(files.latest_valid(lambda _: None)) == 10
 
 
-def test_the_best_is_the_last_resort(files: Checkpoints) -> None:
+def test_the_best_is_the_last_resort(files: RunCheckpoints) -> None:
     for iteration in (1, 10):
         spoil(files.folder / f"iter_{iteration}.pth")
     contents = files.best.read_bytes()
     (files.folder / "iter_2.pth").unlink()
     assert files.best.read_bytes() == contents
-    assert iteration_of(files.newest_good(lambda _: None)) == 2
+    assert iteration_of(files.latest_valid(lambda _: None)) == 2
 
 
-def test_where_none_is_whole_all_are_named_and_left(files: Checkpoints) -> None:
+def test_where_none_is_whole_all_are_named_and_left(files: RunCheckpoints) -> None:
     for path in files.numbered():
         spoil(path)
     before = sorted(files.folder.iterdir())
     with pytest.raises(RmrkdError, match="no checkpoint in") as failure:
-        files.newest_good(pytest.fail)
+        files.latest_valid(pytest.fail)
     for name in ("iter_1.pth", "iter_2.pth", "iter_10.pth"):
         assert name in failure.value.message
     assert "--fresh" in failure.value.hint
@@ -137,24 +137,24 @@ def test_where_none_is_whole_all_are_named_and_left(files: Checkpoints) -> None:
 
 
 def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path).newest_good(pytest.fail) is None
+    assert RunCheckpoints(tmp_path).latest_valid(pytest.fail) is None
 
 
-def test_names_that_a_kill_prevented_are_given_on_resumption(files: Checkpoints) -> None:
+def test_names_that_a_kill_prevented_are_given_on_resumption(files: RunCheckpoints) -> None:
     """A kill right after `iter_11.pth`, which was the best so far."""
     last, best = files.last, files.best
     save(files, 11, best=True)
     for name, old in ((last, 10), (best, 2)):
         name.unlink()
         os.link(files.folder / f"iter_{old}.pth", name)
-    found = files.newest_good(pytest.fail)
+    found = files.latest_valid(pytest.fail)
     assert iteration_of(found) == 11
     files.repair_names(found, 11, pytest.fail)
     assert iteration_of(last) == iteration_of(best) == 11
 
 
-def test_a_lost_best_is_told_and_its_score_kept(files: Checkpoints) -> None:
-    found = files.newest_good(pytest.fail)
+def test_a_lost_best_is_told_and_its_score_kept(files: RunCheckpoints) -> None:
+    found = files.latest_valid(pytest.fail)
     spoil(files.best)
     said: list[str] = []
     files.repair_names(found, 2, said.append)
@@ -162,7 +162,7 @@ def test_a_lost_best_is_told_and_its_score_kept(files: Checkpoints) -> None:
     assert not files.best.exists()
 
 
-def test_what_a_killed_run_was_writing_goes(files: Checkpoints) -> None:
+def test_what_a_killed_run_was_writing_goes(files: RunCheckpoints) -> None:
     (files.folder / ".iter_11.pth.abc.partial").write_bytes(b"half")
     files.clear_partial()
     assert not list(files.folder.glob(".*"))
@@ -170,7 +170,7 @@ def test_what_a_killed_run_was_writing_goes(files: Checkpoints) -> None:
 
 @pytest.mark.parametrize("linked", [True, False])
 def test_second_names_work_without_hard_links(
-    files: Checkpoints, monkeypatch: pytest.MonkeyPatch, linked: bool
+    files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no hard links here")
@@ -184,7 +184,9 @@ def test_second_names_work_without_hard_links(
     assert not list(files.folder.glob(".*"))
 
 
-def test_room_that_is_missing_is_known_before_it_is_needed(files: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_that_is_missing_is_known_before_it_is_needed(
+    files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = {"a": torch.zeros(250_000)}  # 1 MB, and as much momentum
     held = sum(path.stat().st_size for path in files.numbered())
     for free, missing in ((10_000_000, 0), (0, 8_000_000 - held)):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rmrkd_cli.cli.app import app
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import HIDDEN
+from rmrkd_cli.terminal.sanitize import CONTROL
 from rmrkd_cli.training import preflight
 from tests.cli.test_bad_input import Stamps, contents, fill
 from tests.helpers.cli import run_main
@@ -109,7 +109,7 @@ def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before:
     assert code in (0, 2), err
     assert "Traceback" not in err
     assert err.startswith("error: ") or code == 0, err
-    assert not HIDDEN.search((out + err).replace("\n", ""))
+    assert not CONTROL.search((out + err).replace("\n", ""))
     after = contents(here)
     assert {name: after.get(name) for name in before} == before
     if code == 2 and path != ("data", "check"):  # which leaves what it found where --json says

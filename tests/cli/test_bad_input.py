@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.checkpoints.reader import load_into, read_checkpoint
+from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg import build_network
 from rmrkd_cli.presets.loader import load_preset
@@ -416,7 +416,7 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
     state = {key: value for key, value in network.state_dict().items() if not key.startswith("decode_head.1.")}
     state |= {"neck.0.weight": torch.ones(1), "neck.0.bias": torch.ones(1), "backbone.0.weight": torch.ones(9)}
     with pytest.raises(RmrkdError) as caught:
-        load_into(network, state, "some.pth", hint="another preset?")
+        load_state_dict_checked(network, state, "some.pth", hint="another preset?")
     assert (caught.value.exit_code, caught.value.hint) == (2, "another preset?")
     assert caught.value.message.splitlines() == [
         "`some.pth` does not fit the network, of whose 14 tensors it has 8:",

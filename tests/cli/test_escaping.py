@@ -25,7 +25,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import preset_dir
 from rmrkd_cli.results.record import to_json
 from rmrkd_cli.terminal import console
-from rmrkd_cli.terminal.sanitize import HIDDEN, visible, visible_lines
+from rmrkd_cli.terminal.sanitize import CONTROL, escape_control, escape_lines
 from tests.helpers.cli import run_main
 from tests.presets.test_presets import places
 from tests.report.test_tables import record
@@ -52,24 +52,27 @@ FILE = ODD.replace("/", "_")
 def seen(text: str) -> bool:
     """Whether all of the text is shown, and nothing of it acts."""
     unfolded = text.replace("\n", "").replace(" ", "")
-    return not HIDDEN.search(text.replace("\n", "")) and all(part.replace(" ", "") in unfolded for part in SEEN)
+    return not CONTROL.search(text.replace("\n", "")) and all(part.replace(" ", "") in unfolded for part in SEEN)
 
 
 def test_every_hidden_character_becomes_its_escape() -> None:
     every = "".join(map(chr, range(0x110000)))
-    shown = visible(every)
-    assert not HIDDEN.search(shown)
-    assert visible("é図😀 \\x1b") == "é図😀 \\x1b"
-    assert (visible("\x1b\u202e\n\t\udcff"), visible("\U000e0041")) == (r"\x1b\u202e\n\t\udcff", r"\U000e0041")
+    shown = escape_control(every)
+    assert not CONTROL.search(shown)
+    assert escape_control("é図😀 \\x1b") == "é図😀 \\x1b"
+    assert (escape_control("\x1b\u202e\n\t\udcff"), escape_control("\U000e0041")) == (
+        r"\x1b\u202e\n\t\udcff",
+        r"\U000e0041",
+    )
     kept = [character for character in shown if character.isprintable() or ord(character) > 127]
     assert len(kept) > 1_000_000
 
 
 def test_only_indented_lines_are_lines_of_a_message() -> None:
-    assert visible_lines("two:\n  a\n  b\nerror: c") == "two:\n  a\n  b\\nerror: c"
-    assert visible_lines("`x\n  y` is wrong") == "`x\\n  y` is wrong"
-    assert visible_lines("of `x:\n  y`:\n  a `b\n  c`\n  d") == "of `x:\\n  y`:\n  a `b\\n  c`\n  d"
-    assert visible_lines("of `x`:\n  a `b\n  c`\n  d") == "of `x`:\n  a `b\\n  c`\n  d"
+    assert escape_lines("two:\n  a\n  b\nerror: c") == "two:\n  a\n  b\\nerror: c"
+    assert escape_lines("`x\n  y` is wrong") == "`x\\n  y` is wrong"
+    assert escape_lines("of `x:\n  y`:\n  a `b\n  c`\n  d") == "of `x:\\n  y`:\n  a `b\\n  c`\n  d"
+    assert escape_lines("of `x`:\n  a `b\n  c`\n  d") == "of `x`:\n  a `b\\n  c`\n  d"
 
 
 @pytest.mark.parametrize("name", ["x\n  faked: line", "x`:\n  faked: line", "x\nerror: y"])
@@ -108,7 +111,7 @@ def test_option_values_and_file_names_in_messages(arguments: list[str]) -> None:
     torch.save({"state_dict": {"student.decode_head.x": torch.ones(1)}}, "in.pth")
     code, out, err = run_main(*arguments)
     assert (code, out) == (2, "")
-    assert not HIDDEN.search(err.replace("\n", "")), err
+    assert not CONTROL.search(err.replace("\n", "")), err
     assert err.count("\nerror:") == 0
     assert r"\x1b" in err or "U+001B" in err or r"\u001b" in err, err
 
@@ -143,7 +146,7 @@ def test_texts_of_a_preset(place: str) -> None:
     Path("own.yaml").write_text(yaml.safe_dump(raw))
     code, out, err = run_main("presets", "own.yaml")
     assert (code, out) == (2, "")
-    assert not HIDDEN.search(err.replace("\n", ""))
+    assert not CONTROL.search(err.replace("\n", ""))
     assert "own.yaml" in err
 
 
@@ -162,7 +165,7 @@ def test_records_in_tables_and_reports(here: Path) -> None:
     assert seen(out)
     for file in (file for file in (here / "report").iterdir() if file.suffix in (".html", ".csv", ".json")):
         text = file.read_text()
-        assert not HIDDEN.search(text.replace("\n", "")), file
+        assert not CONTROL.search(text.replace("\n", "")), file
     page = (here / "report/index.html").read_text()
     assert page.count("<script") == 1  # ours
     assert "&lt;/td&gt;&lt;script&gt;" in page
@@ -180,7 +183,7 @@ def test_json_on_stdout_is_equal_when_parsed() -> None:
         Path(f"{number}.json").write_text(json.dumps(each))
     code, out, err = run_main("compare", "0.json", "1.json", "--json", "-")
     assert (code, err, json.loads(out)["results"]) == (0, "", made)
-    assert not HIDDEN.search(out.replace("\n", ""))
+    assert not CONTROL.search(out.replace("\n", ""))
     assert json.loads(to_json({ODD: "é😀\U000e0041\udcff"})) == {ODD: "é😀\U000e0041\udcff"}
 
 
@@ -190,7 +193,7 @@ def test_different_protocols_name_odd_values() -> None:
     with pytest.raises(RmrkdError) as refused:
         check_same_protocol([first, second])
     assert len(refused.value.message.splitlines()) == 2
-    assert not HIDDEN.search(refused.value.message.replace("\n", ""))
+    assert not CONTROL.search(refused.value.message.replace("\n", ""))
 
 
 def test_tables_meters_logs_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +203,7 @@ def test_tables_meters_logs_and_warnings(capsys: pytest.CaptureFixture[str]) -> 
     meter = console.Meter(ODD, 3, None)
     meter.update(1, ODD)
     meter.close()
-    console.guard_terminal()
+    console.install_output_guard()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning(UserWarning(ODD), UserWarning, f"{ODD}.py", 1)
@@ -273,7 +276,7 @@ def test_a_damaged_record_is_compared_or_explained(data: st.DataObject, here: Pa
             patched.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])  # which takes seconds
             code, out, err = run_main("compare", *order, "--report", "r")
         assert code in (0, 2), err
-        assert not HIDDEN.search((out + err).replace("\n", ""))
+        assert not CONTROL.search((out + err).replace("\n", ""))
         assert code == 0 or (err.startswith("error: ") and ("b.json" in err or "not comparable" in err)), err
 
 

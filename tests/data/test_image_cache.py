@@ -11,7 +11,7 @@ from PIL import Image
 
 from rmrkd_cli.data import image_cache
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.image_cache import DecodedImages, Store, create
+from rmrkd_cli.data.image_cache import ImageCache, Store, create
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import RmrkdError, RunError
@@ -67,7 +67,7 @@ def counted(files: SampleFiles, log: Path) -> Counted:
 def test_gives_what_the_files_hold_and_reads_each_once(where: str, files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
     with create(where, files) as store:
-        for images in (DecodedImages(store.path, source), DecodedImages(store.path, source)):
+        for images in (ImageCache(store.path, source), ImageCache(store.path, source)):
             for index in (3, 0, 1, 2, 4, 0):
                 assert same(images.pair(index), files.pair(index))
         assert sorted(source.log.read_text().split()) == list("01234")
@@ -76,7 +76,7 @@ def test_gives_what_the_files_hold_and_reads_each_once(where: str, files: Sample
 
 
 def _read_all(path: str, source: SampleFiles, wrong: object) -> None:
-    images = DecodedImages(path, source)
+    images = ImageCache(path, source)
     for _ in range(3):
         for index in range(len(images)):
             if not same(images.pair(index), SampleFiles.pair(source, index)):
@@ -103,7 +103,7 @@ def test_several_processes_share_it(where: str, files: SampleFiles, tmp_path: Pa
 @PLACES
 def test_a_changed_file_is_decoded_again(where: str, files: SampleFiles) -> None:
     with create(where, files) as store:
-        images = DecodedImages(store.path, files)
+        images = ImageCache(store.path, files)
         before = images.pair(1).image.copy()
         sample = files.samples[1]
         Image.fromarray(255 - np.asarray(Image.open(sample.image))).save(sample.image)
@@ -122,7 +122,7 @@ def test_a_disk_cache_outlives_the_run(files: SampleFiles, tmp_path: Path) -> No
     source = counted(files, tmp_path / "log")
     for _ in range(2):
         with create("disk", files) as store:
-            DecodedImages(store.path, source).pair(0)
+            ImageCache(store.path, source).pair(0)
     assert source.log.read_text().split() == ["0"]
 
 
@@ -134,7 +134,7 @@ def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -
     for each in (files, fewer, turned):
         with create("disk", each) as store:
             paths.append(store.path)
-            assert same(DecodedImages(store.path, each).pair(2), each.pair(2))
+            assert same(ImageCache(store.path, each).pair(2), each.pair(2))
     assert len(set(paths)) == 3
     assert all(Path(path).is_file() for path in paths)
 
@@ -142,11 +142,11 @@ def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_disk_cache_is_made_anew(damage: str, files: SampleFiles) -> None:
     with create("disk", files) as store:
-        DecodedImages(store.path, files).pair(0)
+        ImageCache(store.path, files).pair(0)
     path = Path(store.path)
     path.write_bytes(path.read_bytes()[:1000] if damage == "cut" else bytes(path.stat().st_size))
     with create("disk", files) as again:
-        assert same(DecodedImages(again.path, files).pair(0), files.pair(0))
+        assert same(ImageCache(again.path, files).pair(0), files.pair(0))
 
 
 def test_a_stamp_is_written_after_the_image(files: SampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +155,8 @@ def test_a_stamp_is_written_after_the_image(files: SampleFiles, monkeypatch: pyt
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail)
             with pytest.raises(RunError, match=r"cannot write into the cache of decoded images: .*no space"):
-                DecodedImages(store.path, files).pair(0)
-        assert same(DecodedImages(store.path, files).pair(0), files.pair(0))
+                ImageCache(store.path, files).pair(0)
+        assert same(ImageCache(store.path, files).pair(0), files.pair(0))
 
 
 def _fail(_: int) -> None:
@@ -167,7 +167,7 @@ def test_a_cache_that_cannot_be_used_is_named(
     files: SampleFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RunError, match=r"cannot open the cache of decoded images: .*gone"):
-        DecodedImages(tmp_path / "gone", files).pair(0)
+        ImageCache(tmp_path / "gone", files).pair(0)
     (tmp_path / "file").touch()
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
     with pytest.raises(RunError, match="cannot make the cache of decoded images") as refused:
@@ -177,7 +177,7 @@ def test_a_cache_that_cannot_be_used_is_named(
 
 def test_memory_is_given_back(files: SampleFiles) -> None:
     with create("ram", files) as store:
-        DecodedImages(store.path, files)
+        ImageCache(store.path, files)
         assert Path(store.path).exists()
     assert not Path(store.path).exists()
 
@@ -224,5 +224,5 @@ def test_a_turned_photograph_keeps_its_own_shape(tmp_path: Path) -> None:
     Image.fromarray(np.asarray(Image.open(sample.label)).T.copy()).save(sample.label)
     with create("ram", files) as store:
         assert isinstance(store, Store)
-        assert DecodedImages(store.path, files).pair(0).image.shape == (96, 64, 3)
-        assert same(DecodedImages(store.path, files).pair(0), files.pair(0))
+        assert ImageCache(store.path, files).pair(0).image.shape == (96, 64, 3)
+        assert same(ImageCache(store.path, files).pair(0), files.pair(0))

@@ -22,7 +22,7 @@ from PIL import Image
 from rmrkd_cli.data import image_io
 from rmrkd_cli.data.check import check, quick_check
 from rmrkd_cli.data.check.findings import NOTE, errors
-from rmrkd_cli.data.check.pair_scan import _counts, look_many, start_looking
+from rmrkd_cli.data.check.pair_scan import _counts, scan_pairs, start_scanner
 from rmrkd_cli.data.image_io import MOST_DECODED_PIXELS, header_size, read_image, read_labels, verify
 from rmrkd_cli.data.label_histogram import value_counts
 from rmrkd_cli.data.sample_reader import SampleFiles
@@ -172,7 +172,7 @@ def test_of_changed_jpegs_the_check_notes_what_the_decoder_complains_of(tmp_path
     [note] = [finding for finding in findings if finding.kind == "damaged-image"]
     assert (note.severity, note.file) == (NOTE, str(path))
     assert "premature end of data" in note.text
-    assert look_many.__module__ == start_looking.__module__
+    assert scan_pairs.__module__ == start_scanner.__module__
 
 
 def _exif(picture: Image.Image, orientation: int) -> bytes:

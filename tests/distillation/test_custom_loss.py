@@ -13,7 +13,7 @@ from torch import nn
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.distillation.custom_loss import load_class
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
@@ -144,7 +144,7 @@ def test_it_may_take_several_maps(tiny: Path, file: Path) -> None:
         ("Fails", "ValueError: no such map (line 26)"),
         ("Vector", "gave a tensor of shape (2,), it must give a scalar tensor"),
         ("Constant", "no weight can be computed for loss `Constant`: its gradient at the start has the norm 0"),
-        ("Parts", 'gave ``, `other`, it must give "" and what its `own_weights` name'),
+        ("Parts", 'gave ``, `other`, it must give "" and what its `extra_weights` name'),
         ("Unready", "cannot be made with no options: AttributeError"),
         ("Leaves", "cannot be made with no options: SystemExit: 0"),
         ("LeavesLater", "failed: SystemExit: 0"),
@@ -208,7 +208,7 @@ def test_ddp_lets_a_layer_have_no_part_in_the_loss(tmp_path: Path) -> None:
     layers.forward = lambda x: layers["used"](x).sum()  # type: ignore[method-assign]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
     try:
-        wrapped = World(0, 2, torch.device("cpu")).wrap(layers, unused=True)
+        wrapped = DistContext(0, 2, torch.device("cpu")).wrap(layers, unused=True)
         for _ in range(2):
             wrapped(torch.ones(1, 2)).backward()
     finally:

@@ -134,9 +134,9 @@ def test_clipping_and_the_norm_leave_opponents_alone(opposed: Distiller) -> None
         torch.manual_seed(0)
         step.backward([batch_of(0)], 0)
         norm = step.gradient_norm()
-        met.append((norm, step.opponent_norm, [each.grad for each in model.losses.parameters()]))
+        met.append((norm, step.discriminator_grad_norm, [each.grad for each in model.losses.parameters()]))
         parts = step.norms_of_parts()
-        assert parts.pop("opponents") == step.opponent_norm
+        assert parts.pop("opponents") == step.discriminator_grad_norm
         assert math.hypot(*parts.values()) == pytest.approx(norm.item(), rel=1e-5)
         assert torch.stack([each.grad.norm() for each in step.parameters]).norm() <= norm
     assert met[0][:2] == met[1][:2]
@@ -184,7 +184,7 @@ def test_an_opponents_gradient_that_is_not_finite_is_met(opposed: Distiller) -> 
     opposed.losses["adversarial"].discriminator.score.bias.grad.fill_(math.nan)
     norm = step.gradient_norm()
     assert norm.isfinite()
-    wrong = not_finite(named, norm, step.opponent_norm)
+    wrong = not_finite(named, norm, step.discriminator_grad_norm)
     assert list(wrong) == ["gradient"]
     assert math.isnan(wrong["gradient"])
 

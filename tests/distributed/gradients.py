@@ -25,24 +25,24 @@ def main(preset_file: str, target: str) -> None:
     torch.set_num_threads(1)
     overrides = [*ADVERSARIAL, "losses.mgd.mask_ratio=0", "student.overrides.decode_head.dropout_ratio=0"]
     preset = load_preset(preset_file, overrides=[*overrides, "student.overrides.auxiliary_head.dropout_ratio=0"])
-    with world("cpu") as here:
+    with world("cpu") as dist_ctx:
         model = build_distiller(preset, "distill", 11, device="cpu", say=lambda _: None, with_weights=False).distiller
         model.eval()
-        own = slice(here.rank * 4 // here.size, (here.rank + 1) * 4 // here.size)
+        own = slice(dist_ctx.rank * 4 // dist_ctx.size, (dist_ctx.rank + 1) * 4 // dist_ctx.size)
         model.losses["wgan_gp"].draw_mix = lambda _: torch.linspace(0.1, 0.9, 4)[own].view(-1, 1, 1, 1)
-        wrapped = DistributedDataParallel(model) if here.size > 1 else model
+        wrapped = DistributedDataParallel(model) if dist_ctx.size > 1 else model
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(4, 3, 48, 48, generator=generator)
         labels = torch.randint(0, 11, (4, 1, 48, 48), generator=generator)
         model.total(wrapped(images[own], labels[own])).backward()
-        if here.is_first:
+        if dist_ctx.is_first:
             torch.save({name: parameter.grad for name, parameter in model.named_parameters()}, target)
-        step = TrainStep(model.train(), wrapped, preset.schedule, here.device)
+        step = TrainStep(model.train(), wrapped, preset.schedule, dist_ctx.device)
         for number in range(2):
-            seed_step(0, number, here.rank, "cpu")
+            seed_step(0, number, dist_ctx.rank, "cpu")
             step([Batch(images[own], labels[own], [])], number)
         moved = [hashlib.sha256(parameter.detach().numpy().tobytes()).digest() for parameter in model.parameters()]
-        assert all(others == moved for others in here.gather(moved))
+        assert all(others == moved for others in dist_ctx.gather(moved))
 
 
 def rank_of_two(preset_file: str, target: str, port: int, rank: int) -> None:

@@ -10,8 +10,8 @@ from rmrkd_cli.distributed import worker
 from rmrkd_cli.distributed.cluster import MOST_RESTARTS, Cluster, Slurm, cluster_of, first_host, slurm_step
 from rmrkd_cli.distributed.network_interface import address_towards, interface_towards
 from rmrkd_cli.distributed.process_group import choose_device
-from rmrkd_cli.distributed.rendezvous import SharedMeeting
-from rmrkd_cli.distributed.worker_errors import ERRORS, Verdicts
+from rmrkd_cli.distributed.rendezvous import TcpRendezvous
+from rmrkd_cli.distributed.worker_errors import ERRORS, WorkerErrors
 from rmrkd_cli.errors import Interrupted, LostError, RmrkdError, RunError
 from rmrkd_cli.signals import restored
 
@@ -97,13 +97,13 @@ def test_cpu_workers_need_no_gpu() -> None:
 
 
 @pytest.fixture
-def verdicts(tmp_path: Path) -> Verdicts:
+def verdicts(tmp_path: Path) -> WorkerErrors:
     for name in ("own", "shared"):
         (tmp_path / name).mkdir()
-    return Verdicts(tmp_path / "own", tmp_path / "shared", "token")
+    return WorkerErrors(tmp_path / "own", tmp_path / "shared", "token")
 
 
-def test_the_first_final_error_counts_and_hides_passing_ones(verdicts: Verdicts) -> None:
+def test_the_first_final_error_counts_and_hides_passing_ones(verdicts: WorkerErrors) -> None:
     assert verdicts.error() is None
     assert verdicts.tell(RunError("lost another"), final=False)
     assert not verdicts.tell(RunError("lost too"), final=False)
@@ -121,17 +121,17 @@ def test_the_first_final_error_counts_and_hides_passing_ones(verdicts: Verdicts)
     assert not list(verdicts.shared.iterdir())  # type: ignore[union-attr]
 
 
-def test_a_final_error_of_one_machine_is_seen_by_another_of_the_same_start_alone(verdicts: Verdicts) -> None:
+def test_a_final_error_of_one_machine_is_seen_by_another_of_the_same_start_alone(verdicts: WorkerErrors) -> None:
     verdicts.tell(RunError("the disk is full"), final=True)
     elsewhere = verdicts.own.parent / "elsewhere"
-    assert str(Verdicts(elsewhere, verdicts.shared, "token").error()) == "the disk is full"
-    assert Verdicts(elsewhere, verdicts.shared, "other").error() is None
+    assert str(WorkerErrors(elsewhere, verdicts.shared, "token").error()) == "the disk is full"
+    assert WorkerErrors(elsewhere, verdicts.shared, "other").error() is None
     verdicts.forget_passing()
     assert verdicts.final
 
 
 def test_an_error_that_cannot_be_left_is_told_all_the_same(
-    verdicts: Verdicts, capfd: pytest.CaptureFixture[str]
+    verdicts: WorkerErrors, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As on a full disk, which may be the error itself."""
     assert verdicts.shared is not None
@@ -142,17 +142,19 @@ def test_an_error_that_cannot_be_left_is_told_all_the_same(
     assert [path.suffix for path in verdicts.own.iterdir()] == [".json"]
 
 
-def test_a_signal_is_told_as_one(verdicts: Verdicts) -> None:
+def test_a_signal_is_told_as_one(verdicts: WorkerErrors) -> None:
     verdicts.tell(Interrupted(10, "stopped by SIGUSR1"), final=True)
     found = verdicts.error()
     assert isinstance(found, Interrupted)
     assert found.exit_code == 143
 
 
-def test_workers_read_where_to_tell_from_their_environment(verdicts: Verdicts, monkeypatch: pytest.MonkeyPatch) -> None:
-    for given in (verdicts, Verdicts(verdicts.own)):
+def test_workers_read_where_to_tell_from_their_environment(
+    verdicts: WorkerErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given in (verdicts, WorkerErrors(verdicts.own)):
         monkeypatch.setenv(ERRORS, given.environment)
-        read = Verdicts.of_this_process()
+        read = WorkerErrors.of_this_process()
         assert (read.own, read.shared, read.token) == (given.own, given.shared, given.token)
 
 
@@ -167,7 +169,7 @@ def test_workers_read_where_to_tell_from_their_environment(verdicts: Verdicts, m
     ],
 )
 def test_a_worker_tells_what_can_pass_and_what_cannot(
-    error: Exception, final: bool, traces: int, verdicts: Verdicts, monkeypatch: pytest.MonkeyPatch,
+    error: Exception, final: bool, traces: int, verdicts: WorkerErrors, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def fail(_: object) -> None:
@@ -189,18 +191,18 @@ def test_attempts_are_counted_alike_by_all_machines() -> None:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
     first, second = (
-        SharedMeeting(Cluster(nodes=2, node_rank=rank, rdzv_endpoint=endpoint), "baseline") for rank in (0, 1)
+        TcpRendezvous(Cluster(nodes=2, node_rank=rank, rdzv_endpoint=endpoint), "baseline") for rank in (0, 1)
     )
     assert first.token == second.token
     assert (first.attempt(), second.attempt()) == (0, 0)
-    first.move_on(0)
-    second.move_on(0)
+    first.advance(0)
+    second.advance(0)
     assert (first.attempt(), second.attempt()) == (1, 1)
-    second.move_on(1)
+    second.advance(1)
     assert first.attempt() == 2
-    again = SharedMeeting(Cluster(nodes=2, node_rank=1, rdzv_endpoint=endpoint), "baseline")
+    again = TcpRendezvous(Cluster(nodes=2, node_rank=1, rdzv_endpoint=endpoint), "baseline")
     assert again.attempt() == 2
-    other = SharedMeeting(Cluster(nodes=2, node_rank=1, rdzv_endpoint=endpoint), "distill")
+    other = TcpRendezvous(Cluster(nodes=2, node_rank=1, rdzv_endpoint=endpoint), "distill")
     assert other.attempt() == 0
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.losses import CIRKDMemoryLoss
 
 K, STEPS = 5, 3
@@ -30,13 +30,13 @@ def batch(step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     return student, teacher, labels.fill_(255) if (step, rank) == (1, 1) else labels
 
 
-def steps(here: World, loss: CIRKDMemoryLoss, numbers: range) -> list[Tensor]:
+def steps(dist_ctx: DistContext, loss: CIRKDMemoryLoss, numbers: range) -> list[Tensor]:
     """Values, under DDP; the processes' own random numbers differ."""
-    wrapped = here.wrap(loss)
+    wrapped = dist_ctx.wrap(loss)
     values = []
     for step in numbers:
-        torch.manual_seed(100 * here.rank + step)
-        value = wrapped(*batch(step, here.rank))
+        torch.manual_seed(100 * dist_ctx.rank + step)
+        value = wrapped(*batch(step, dist_ctx.rank))
         value.backward()
         values.append(value.detach())
     return values
@@ -44,13 +44,13 @@ def steps(here: World, loss: CIRKDMemoryLoss, numbers: range) -> list[Tensor]:
 
 def main(folder: Path, rank: int) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    here, loss = World(rank, 2, torch.device("cpu")), make()
-    told: dict[str, Any] = {"values": steps(here, loss, range(STEPS)), "before": copy.deepcopy(loss.state_dict())}
-    told["values"] += steps(here, loss, range(STEPS, STEPS + 1))
+    dist_ctx, loss = DistContext(rank, 2, torch.device("cpu")), make()
+    told: dict[str, Any] = {"values": steps(dist_ctx, loss, range(STEPS)), "before": copy.deepcopy(loss.state_dict())}
+    told["values"] += steps(dist_ctx, loss, range(STEPS, STEPS + 1))
     resumed = make()
     torch.nn.init.zeros_(resumed.bank.pixels.vectors)
     resumed.load_state_dict(told["before"])
-    told["again"] = steps(here, resumed, range(STEPS, STEPS + 1))
+    told["again"] = steps(dist_ctx, resumed, range(STEPS, STEPS + 1))
     told |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
     told["gradients"] = [parameter.grad for parameter in loss.parameters()]
     torch.save(told, folder / f"{rank}.pt")

@@ -164,7 +164,7 @@ def test_a_step_for_the_student_and_then_one_for_the_discriminator_is_the_same()
     """As the release takes them, one after the other."""
     student, teacher = sample()
     together, apart = made(), made()
-    optimizers = [loss.own_optimizer() for loss in (together, apart)]
+    optimizers = [loss.make_optimizer() for loss in (together, apart)]
     sum(together(student.clone().requires_grad_(), teacher).values()).backward()
     optimizers[0].step()
 
@@ -313,10 +313,10 @@ def test_maps_without_any_difference_stay_finite(objective: str, constant: float
 
 def test_the_optimizer_moves_the_discriminator_alone() -> None:
     loss = AdversarialLoss(K, discriminator_weight=0.3, discriminator_lr=1e-3)
-    (group,) = loss.own_optimizer().param_groups
+    (group,) = loss.make_optimizer().param_groups
     assert {id(parameter) for parameter in group["params"]} == {id(each) for each in loss.discriminator.parameters()}
     assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.9, 0.99), 0)
-    assert loss.own_weights == {"discriminator": 0.3}
+    assert loss.extra_weights == {"discriminator": 0.3}
 
 
 def test_the_networks_are_those_of_the_release() -> None:
@@ -330,7 +330,7 @@ def test_the_networks_are_those_of_the_release() -> None:
 def test_the_discriminator_learns_to_tell_the_two_apart(objective: str) -> None:
     torch.manual_seed(0)
     loss = AdversarialLoss(K, objective)
-    optimizer = loss.own_optimizer()
+    optimizer = loss.make_optimizer()
     student, teacher = sample(batch=1)
     values = []
     for _ in range(6):

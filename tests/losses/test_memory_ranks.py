@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from tests.helpers.forked import run_ranks
 from tests.losses import bank_ranks
 from tests.losses.common import error
@@ -66,7 +66,7 @@ def test_the_memory_is_not_sent_before_each_step(monkeypatch: pytest.MonkeyPatch
         "rmrkd_cli.distributed.process_group.DistributedDataParallel.__init__",
         lambda self, module, **_: met.append(module),
     )
-    World(0, 2, torch.device("cpu")).wrap(model)
+    DistContext(0, 2, torch.device("cpu")).wrap(model)
     ignored = set(met[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]
     sent = {name for name, _ in model.named_buffers()} - ignored
     assert ignored <= {name for name, _ in model.named_buffers()}

@@ -7,7 +7,7 @@ from torch import nn
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.transforms import EvalSet
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.evaluation.evaluator import evaluate
 from rmrkd_cli.networks import winograd
@@ -80,7 +80,7 @@ def test_evaluation_counts_as_the_plain_path_does() -> None:
     network = lively("demo")
     info = dataset_info(preset)
     dataset = EvalSet(info, find_samples(info, "val")[:6])
-    fast = evaluate(network, dataset, World(0, 1, torch.device("cpu")))
+    fast = evaluate(network, dataset, DistContext(0, 1, torch.device("cpu")))
     plain = ConfusionMatrix(info.num_classes)
     for item in (dataset[index] for index in range(6)):
         (image, meta), *_ = item.views

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.limits import MOST_LAYERS, bounded_building, inert
+from rmrkd_cli.networks.limits import MOST_LAYERS, inert, limit_building
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset, preset_names
 
@@ -72,7 +72,7 @@ def test_a_network_within_its_bound_is_built() -> None:
 def test_bounds_end_with_their_block() -> None:
     from torch import nn
 
-    with pytest.raises(RmrkdError, match="layers"), bounded_building():
+    with pytest.raises(RmrkdError, match="layers"), limit_building():
         nn.Sequential(*(nn.ReLU() for _ in range(MOST_LAYERS + 1)))
     nn.Sequential(*(nn.ReLU() for _ in range(MOST_LAYERS + 1)))
 

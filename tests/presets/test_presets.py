@@ -20,7 +20,7 @@ from rmrkd_cli.cli.app import app
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
 from rmrkd_cli.presets.methods import load_method, method_names, preset_dir
-from rmrkd_cli.terminal.sanitize import HIDDEN
+from rmrkd_cli.terminal.sanitize import CONTROL
 from tests.helpers.cli import run_main
 
 FILES = sorted(preset_dir().glob("*.yaml"))
@@ -267,7 +267,7 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
     code, out, err = run_main("presets", str(file))
     replayed = run_main("train", "--preset", str(file), "--print-config")
     assert (code, replayed[0], replayed[2]) == (replayed[0], code, err)
-    assert not HIDDEN.search((out + err).replace("\n", ""))
+    assert not CONTROL.search((out + err).replace("\n", ""))
     if code == 2:
         assert (out, err.startswith("error: "), "damaged.yaml" in err) == ("", True, True)
         return
@@ -325,4 +325,4 @@ def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> 
     file = write(custom(classes=names), tmp_path / "own.yaml")
     code, out, err = run_main("presets", file)
     assert (code, err, yaml.safe_load(out)["data"]["classes"]) == (0, "", names)
-    assert not HIDDEN.search(out.replace("\n", ""))
+    assert not CONTROL.search(out.replace("\n", ""))

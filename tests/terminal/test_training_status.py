@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from rmrkd_cli.terminal.training_status import Course, number, sparkline
+from rmrkd_cli.terminal.training_status import TrainingStatus, number, sparkline
 
 
-def course(*names: str, steps: int = 30) -> Course:
-    made = Course("distill", best=(0.3655, 200))
+def course(*names: str, steps: int = 30) -> TrainingStatus:
+    made = TrainingStatus("distill", best=(0.3655, 200))
     for step in range(steps):
         made.logged({name: 2.0 / (step + 1 + place) for place, name in enumerate(names)})
     made.moved(0.4, "120/300", 0.146, 26.4, unknown=False)
@@ -56,7 +56,7 @@ def test_the_note_for_logs_holds_losses_and_best() -> None:
 def test_time_left_runs_on_between_steps_and_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    shown = Course("distill")
+    shown = TrainingStatus("distill")
     assert shown.time_left == ""
     shown.moved(0.1, "1/10", 1.0, 90.0, unknown=True)
     now = 130.0

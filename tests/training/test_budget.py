@@ -8,7 +8,7 @@ import pytest
 
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training import budget as pace_module
-from rmrkd_cli.training.budget import Pace, pace_of
+from rmrkd_cli.training.budget import Budget, make_budget
 from rmrkd_cli.training.optimizer_step import poly_lr
 from rmrkd_cli.training.progress import Progress
 
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def walk(pace: Pace, clock: Clock, length: float, *, evaluation: float = 0.0, most: int = 10_000) -> dict[str, list]:
+def walk(pace: Budget, clock: Clock, length: float, *, evaluation: float = 0.0, most: int = 10_000) -> dict[str, list]:
     """Steps of so many seconds; what was met on the way."""
     met: dict[str, list] = {"rate": [], "evaluated": [], "saved": []}
     for _ in pace.steps(iter(range(most))):
@@ -52,7 +52,7 @@ def walk(pace: Pace, clock: Clock, length: float, *, evaluation: float = 0.0, mo
 @pytest.mark.parametrize("length", [0.001, 0.3, 0.7, 3.0, 4.1, 7.0, 9.0, 100.0])
 def test_a_run_ends_within_half_a_step_of_its_time(clock: Clock, length: float) -> None:
     progress = Progress()
-    walk(pace_of(Schedule(time_budget=10.0), progress), clock, length, evaluation=1.7)
+    walk(make_budget(Schedule(time_budget=10.0), progress), clock, length, evaluation=1.7)
     assert progress.over
     assert progress.iteration >= 1
     if length < 10:
@@ -63,7 +63,7 @@ def test_the_whole_schedule_is_seen_in_whatever_number_of_steps(clock: Clock) ->
     schedule = Schedule(iters=300, eval_interval=100, checkpoint_interval=30, time_budget=60.0)
     for length in (0.05, 0.4):
         progress = Progress()
-        pace = pace_of(schedule, progress)
+        pace = make_budget(schedule, progress)
         met = walk(pace, clock, length, evaluation=5.0)
         assert met["rate"][0] == schedule.lr
         assert met["rate"][-1] < poly_lr(schedule, 295)
@@ -75,7 +75,7 @@ def test_the_whole_schedule_is_seen_in_whatever_number_of_steps(clock: Clock) ->
 
 def test_evaluations_and_the_first_images_take_none_of_the_time(clock: Clock) -> None:
     progress = Progress()
-    pace = pace_of(Schedule(iters=10, time_budget=5.0, eval_interval=2), progress)
+    pace = make_budget(Schedule(iters=10, time_budget=5.0, eval_interval=2), progress)
 
     def images() -> object:
         clock.now += 50.0  # processes are started
@@ -95,7 +95,7 @@ def test_evaluations_and_the_first_images_take_none_of_the_time(clock: Clock) ->
 
 def test_waiting_for_images_counts(clock: Clock) -> None:
     progress = Progress()
-    pace = pace_of(Schedule(time_budget=10.0), progress)
+    pace = make_budget(Schedule(time_budget=10.0), progress)
 
     def images() -> object:
         for number in count():
@@ -115,7 +115,7 @@ def test_two_methods_of_unequal_steps_take_the_same_time(clock: Clock) -> None:
     taken = []
     for length in (0.065, 0.146):
         progress = Progress()
-        walk(pace_of(Schedule(time_budget=20.0), progress), clock, length)
+        walk(make_budget(Schedule(time_budget=20.0), progress), clock, length)
         taken.append(progress.seconds)
     assert abs(taken[0] - taken[1]) < 0.146
 
@@ -124,10 +124,10 @@ def test_two_methods_of_unequal_steps_take_the_same_time(clock: Clock) -> None:
 def test_a_run_that_is_stopped_goes_on_with_the_time_it_had(clock: Clock, stopped_after: int) -> None:
     schedule = Schedule(iters=100, eval_interval=25, time_budget=10.0)
     progress = Progress()
-    first = walk(pace_of(schedule, progress), clock, 0.1, most=stopped_after)
+    first = walk(make_budget(schedule, progress), clock, 0.1, most=stopped_after)
     again = Progress.restored(progress.saved())
     clock.now += 1e6
-    pace = pace_of(schedule, again)
+    pace = make_budget(schedule, again)
     owed = pace.evaluation_owed
     second = walk(pace, clock, 0.1)
     assert again.seconds == pytest.approx(10.0, abs=0.051)
@@ -139,7 +139,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_time_it_had(clock: Clock, stoppe
 
 def test_an_evaluation_that_a_stop_cut_short_is_owed(clock: Clock) -> None:
     progress = Progress()
-    pace = pace_of(Schedule(iters=10, eval_interval=5, time_budget=10.0), progress)
+    pace = make_budget(Schedule(iters=10, eval_interval=5, time_budget=10.0), progress)
     for _ in pace.steps(iter(range(100))):
         clock.now += 1.0
         pace.agree(pace.told(True))
@@ -148,14 +148,14 @@ def test_an_evaluation_that_a_stop_cut_short_is_owed(clock: Clock) -> None:
         if pace.evaluation_due:
             break
     assert progress.iteration == 5
-    again = pace_of(pace.schedule, Progress.restored(progress.saved()))
+    again = make_budget(pace.schedule, Progress.restored(progress.saved()))
     assert again.evaluation_owed
     again.evaluated()
     assert not again.evaluation_owed
 
 
 def test_all_workers_follow_the_first_ones_clock(clock: Clock) -> None:
-    paces = [pace_of(Schedule(time_budget=10.0), Progress()) for _ in range(2)]
+    paces = [make_budget(Schedule(time_budget=10.0), Progress()) for _ in range(2)]
     streams = [pace.steps(iter(range(100))) for pace in paces]
     while not paces[0].ended:
         for stream, pace in zip(streams, paces, strict=True):
@@ -177,7 +177,7 @@ def test_all_workers_follow_the_first_ones_clock(clock: Clock) -> None:
 def test_iterations_are_counted_as_ever(clock: Clock) -> None:
     schedule = Schedule(iters=7, eval_interval=3, checkpoint_interval=2)
     progress = Progress()
-    pace = pace_of(schedule, progress)
+    pace = make_budget(schedule, progress)
     met = walk(pace, clock, 1.0)
     assert progress.iteration == 7
     assert met["rate"] == [poly_lr(schedule, step) for step in range(7)]

@@ -14,7 +14,7 @@ from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
@@ -22,7 +22,7 @@ from rmrkd_cli.training.loss_weights import balanced_weights
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
 
-HERE = World(0, 1, torch.device("cpu"))
+HERE = DistContext(0, 1, torch.device("cpu"))
 CLASSES = 11
 
 
@@ -74,7 +74,7 @@ def test_gradients_become_equal_at_the_deepest_stage_a_loss_reaches(tiny: Path) 
     for name, stage in places.items():
         norms = torch.zeros(2, dtype=torch.float64)
         for batch in seen:
-            named, maps = model.losses_and_maps(batch.images, batch.labels)
+            named, maps = model.forward_with_features(batch.images, batch.labels)
             plain = named["ce"] + named["aux_ce"]
             grads = [torch.autograd.grad(value, maps[stage], retain_graph=True)[0] for value in (named[name], plain)]
             norms += torch.stack([grad.double().norm() for grad in grads])

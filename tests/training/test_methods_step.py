@@ -9,14 +9,14 @@ import torch
 
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.factory import build_distiller
-from rmrkd_cli.distributed.process_group import World
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import method_names
 from rmrkd_cli.training.loss_weights import balanced_weights, open_weights
 from rmrkd_cli.training.optimizer_step import TrainStep
 
 CLASSES = 8
-HERE = World(0, 1, torch.device("cpu"))
+HERE = DistContext(0, 1, torch.device("cpu"))
 
 
 def batch(number: int, labels: torch.Tensor | None = None) -> Batch:

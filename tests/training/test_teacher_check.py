@@ -16,7 +16,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
-from rmrkd_cli.training.teacher_check import IMAGES, chosen, judge, reported_miou
+from rmrkd_cli.training.teacher_check import IMAGES, check_teacher_score, chosen, reported_miou
 from tests.helpers.cli import rmrkd
 
 
@@ -97,10 +97,12 @@ def test_the_floor_is_half_of_what_the_source_reports() -> None:
         preset = load_preset("demo", overrides=[f"teacher.reported_miou={reported}"])
         if stops:
             with pytest.raises(RmrkdError, match=r"mIoU 46\.67 .* less than 47\.00"):
-                judge(counts, 3, 9, preset)
+                check_teacher_score(counts, 3, 9, preset)
         else:
-            told = judge(counts, 3, 9, preset)
+            told = check_teacher_score(counts, 3, 9, preset)
             assert told == "teacher: mIoU 46.67 on 3 of 9 validation images, its source reports 93.00"
     with pytest.raises(RmrkdError, match="mIoU nan"):
-        judge(ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=1"]))
-    assert "mIoU nan" in judge(ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=0"]))
+        check_teacher_score(ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=1"]))
+    assert "mIoU nan" in check_teacher_score(
+        ConfusionMatrix(2), 3, 9, load_preset("demo", overrides=["teacher.min_miou=0"])
+    )

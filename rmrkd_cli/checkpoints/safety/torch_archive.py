@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rmrkd_cli.checkpoints.digest import COMMENT_BYTES, told_digest
+from rmrkd_cli.checkpoints.digest import COMMENT_BYTES, stored_digest
 from rmrkd_cli.checkpoints.safety.pickle_scan import Malformed, Program, Refused
 
 MOST_BYTES = 8 << 30  # of a file
@@ -79,8 +79,8 @@ def _check_end(stream: BinaryIO, size: int) -> None:
             break
     else:
         raise Malformed("an archive that is cut, or has a comment")
-    _, disk, first, here, count, length, offset, told = _END.unpack(record)
-    if told != comment or (comment and not told_digest(tail[-comment:])):
+    _, disk, first, dist_ctx, count, length, offset, told = _END.unpack(record)
+    if told != comment or (comment and not stored_digest(tail[-comment:])):
         raise Refused("it is an archive with a comment")
     locator = tail[: len(tail) - _END.size - comment][-_LOCATOR.size :]
     if locator.startswith(_LOCATOR_MARK):
@@ -96,7 +96,7 @@ def _check_end(stream: BinaryIO, size: int) -> None:
         ):  # fmt: skip
             raise Refused("it is an archive with two ends")
         count, length, offset = count64, length64, offset64
-    elif here != count:
+    elif dist_ctx != count:
         raise Refused("it is an archive with two ends")
     if (disk, first) not in ((0, 0), (0xFFFF, 0xFFFF)) or offset + length != end:
         raise Refused("it is an archive with two ends")

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rmrkd_cli.data.check.findings import ERROR, Finding, errors
-from rmrkd_cli.data.check.label_rules import Looked, class_pixels, judge
+from rmrkd_cli.data.check.label_rules import ScannedSplit, check_labels, class_pixels
 from rmrkd_cli.data.check.layout import leaks, present_splits, scan
-from rmrkd_cli.data.check.pair_scan import look
-from rmrkd_cli.data.check.parallel_scan import survey
-from rmrkd_cli.data.check.scan_cache import Known
+from rmrkd_cli.data.check.pair_scan import scan_pair
+from rmrkd_cli.data.check.parallel_scan import scan_in_parallel
+from rmrkd_cli.data.check.scan_cache import ScanCache
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.samples import Sample, check_command, expected_tree
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
@@ -83,9 +83,11 @@ def check(
     scanned = {split: scan(info, split) for split in chosen}
     samples = {split: pairs for split, (pairs, _) in scanned.items()}
     every = list(dict.fromkeys(sample for pairs in samples.values() for sample in pairs))
-    known = Known(info, fresh=fresh)
+    known = ScanCache(info, fresh=fresh)
     try:
-        result = survey(every, known, workers, (lambda done: on_progress(done, len(every))) if on_progress else None)
+        result = scan_in_parallel(
+            every, known, workers, (lambda done: on_progress(done, len(every))) if on_progress else None
+        )
     finally:
         cached = _save(known, every)
     facts = dict(zip(every, result.facts, strict=True))
@@ -93,7 +95,7 @@ def check(
     reports = {}
     for split, pairs in samples.items():
         looked = [(sample, facts[sample]) for sample in pairs]
-        findings += judge(info, split, looked)
+        findings += check_labels(info, split, looked)
         reports[split] = _figures(info, looked)
     return Report(info, reports, findings, result.read, cached)
 
@@ -111,7 +113,7 @@ def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, corru
     Raises:
         RmrkdError: With the first findings, each naming its file.
     """
-    known, deadline = Known(info), time.monotonic() + _QUICK_SECONDS
+    known, deadline = ScanCache(info), time.monotonic() + _QUICK_SECONDS
     findings: list[Finding] = []
     for number, (split, pairs) in enumerate(samples.items(), 1):
         looked = [(sample, facts) for sample in pairs if (facts := known.get(sample)) is not None]
@@ -120,10 +122,10 @@ def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, corru
         for sample in _spread([sample for sample in pairs if sample not in seen]):
             if time.monotonic() > share:
                 break
-            looked.append((sample, look(sample.image, sample.label, decode=False)))
+            looked.append((sample, scan_pair(sample.image, sample.label, decode=False)))
         findings += [
             finding
-            for finding in errors(judge(info, split, looked))
+            for finding in errors(check_labels(info, split, looked))
             if split not in corrupt_in or finding.kind not in ("corrupt-image", "corrupt-label")
         ]
     if findings:
@@ -151,14 +153,14 @@ def _spread(samples: list[Sample]) -> list[Sample]:
     return [sample for start in range(8) for sample in picked[start::8]]
 
 
-def _save(known: Known, used: Sequence[Sample]) -> bool:
+def _save(known: ScanCache, used: Sequence[Sample]) -> bool:
     with suppress(RunError):
         known.save(used)
         return True
     return False
 
 
-def _figures(info: DatasetInfo, looked: Looked) -> SplitReport:
+def _figures(info: DatasetInfo, looked: ScannedSplit) -> SplitReport:
     sizes: dict[tuple[int, int], int] = {}
     for _, facts in looked:
         if facts.image is not None:

@@ -19,7 +19,7 @@ _FOREGROUND = 0.1  # share of 255 above which it is no border
 _SHOWN = 5
 _COLOURS = re.compile(r"shape \(\d+, \d+, \d+\)")
 
-Looked = Sequence[tuple[Sample, Facts]]
+ScannedSplit = Sequence[tuple[Sample, Facts]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Values:
         return {value: count for value, count in facts.counts.items() if value not in self.allowed}
 
 
-def judge(info: DatasetInfo, split: str, looked: Looked) -> list[Finding]:
+def check_labels(info: DatasetInfo, split: str, looked: ScannedSplit) -> list[Finding]:
     """All findings about the contents of a split's files."""
     classes_of, allowed = label_tables(info)
     values = Values(
@@ -48,7 +48,7 @@ def judge(info: DatasetInfo, split: str, looked: Looked) -> list[Finding]:
     return [*_fewer_masks(info, split, looked, findings), *_absent(info, split, looked)]
 
 
-def class_pixels(info: DatasetInfo, looked: Looked) -> tuple[list[int], int]:
+def class_pixels(info: DatasetInfo, looked: ScannedSplit) -> tuple[list[int], int]:
     """Pixels of each class, and ignored ones; values that are no class count as neither."""
     classes_of, _ = label_tables(info)
     pixels = np.zeros(256, np.int64)
@@ -130,7 +130,7 @@ def _mend_of_values(values: Values, facts: Facts, bad: set[int]) -> str:
     return f"take the label maps of {info.name} as published; a data set of your own needs a preset (`dataset: custom`)"
 
 
-def _fewer_masks(info: DatasetInfo, split: str, looked: Looked, findings: list[Finding]) -> list[Finding]:
+def _fewer_masks(info: DatasetInfo, split: str, looked: ScannedSplit, findings: list[Finding]) -> list[Finding]:
     """Where half of the maps are 0/255 masks it is no border any more, and an error."""
     masks = sum(finding.kind == "binary-mask" for finding in findings)
     if not masks or masks * 2 < len(looked):
@@ -141,7 +141,7 @@ def _fewer_masks(info: DatasetInfo, split: str, looked: Looked, findings: list[F
     return [*others, Finding(ERROR, "binary-mask", split, folder, text, _BINARY)]
 
 
-def _absent(info: DatasetInfo, split: str, looked: Looked) -> list[Finding]:
+def _absent(info: DatasetInfo, split: str, looked: ScannedSplit) -> list[Finding]:
     pixels, _ = class_pixels(info, looked)
     if not any(pixels):
         return []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.samples import Line, Sample, mend_of_missing, mend_of_part, missing_parts, read_lines
+from rmrkd_cli.data.samples import Line, Sample, fix_for_missing, fix_for_part, missing_parts, read_lines
 from rmrkd_cli.errors import RmrkdError
 
 _ALWAYS = ("train", "val")
@@ -24,7 +24,7 @@ def scan(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
     layout = info.splits[split]
     missing = missing_parts(info, split)
     findings = [
-        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", mend_of_part(info, [part]))
+        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", fix_for_part(info, [part]))
         for part in missing
     ]
     samples: list[Sample] = []
@@ -150,12 +150,12 @@ def _no_label(info: DatasetInfo, folder: Path, stem: str) -> tuple[str, str]:
         source = next(
             (f"_gtFine_{kind}" for kind in ("labelIds.png", "polygons.json") if _exists(folder, stem, kind)), ""
         )
-        return text, (mend_of_missing(info) if source else "unpack gtFine_trainvaltest.zip, " + mend_of_missing(info))
+        return text, (fix_for_missing(info) if source else "unpack gtFine_trainvaltest.zip, " + fix_for_missing(info))
     other = _with_other_suffix(folder, stem)
     if other:
         return text, _mend_of_suffix(info, "label_suffix", other, info.label_suffix)
     return text, (
-        mend_of_missing(info) if folder.name == "SegmentationClassAug" else ""
+        fix_for_missing(info) if folder.name == "SegmentationClassAug" else ""
     ) or "restore it, or take the image away"
 
 

@@ -44,7 +44,7 @@ class Facts:
     turned: bool = False
 
 
-def look(image: Path, label: Path, *, decode: bool = True) -> Facts:
+def scan_pair(image: Path, label: Path, *, decode: bool = True) -> Facts:
     """Reads both files.
 
     Args:
@@ -63,17 +63,17 @@ def look(image: Path, label: Path, *, decode: bool = True) -> Facts:
     except RunError as error:
         found["bad_label"] = _behind_name(error, label)
     if not decode and "image" in found and "label" in found and found["image"] != found["label"]:
-        return look(image, label)  # a photograph may be turned by what stands beside its header
+        return scan_pair(image, label)  # a photograph may be turned by what stands beside its header
     found["turned"] = _is_turned(image, found.get("image"), found.get("label"))
     return Facts(**found)  # type: ignore[arg-type]
 
 
-def look_many(pairs: Sequence[Paths]) -> list[Facts]:
+def scan_pairs(pairs: Sequence[Paths]) -> list[Facts]:
     """`look` for several pairs, in a process that `start_looking` prepared."""
-    return [look(Path(image), Path(label)) for image, label in pairs]
+    return [scan_pair(Path(image), Path(label)) for image, label in pairs]
 
 
-def start_looking() -> None:
+def start_scanner() -> None:
     """Prepares a process, which keeps its libraries' messages to itself."""
     global _stderr
     warnings.simplefilter("ignore")  # of Pillow, about metadata

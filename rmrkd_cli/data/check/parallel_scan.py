@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rmrkd_cli.data.check.pair_scan import Facts, look_many, start_looking
-from rmrkd_cli.data.check.scan_cache import Known, stamp_of
+from rmrkd_cli.data.check.pair_scan import Facts, scan_pairs, start_scanner
+from rmrkd_cli.data.check.scan_cache import ScanCache, stamp_of
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.worker_pool import processes
 
@@ -20,8 +20,8 @@ class Survey(NamedTuple):
     read: int
 
 
-def survey(
-    samples: Sequence[Sample], known: Known, workers: int, on_progress: Callable[[int], None] | None = None
+def scan_in_parallel(
+    samples: Sequence[Sample], known: ScanCache, workers: int, on_progress: Callable[[int], None] | None = None
 ) -> Survey:
     """Looks at every pair that is not known.
 
@@ -39,9 +39,9 @@ def survey(
     if todo:
         chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
         stamps = [[stamp_of(samples[index]) for index in chunk] for chunk in chunks]
-        with processes(min(workers, len(chunks)), start_looking) as run:
+        with processes(min(workers, len(chunks)), start_scanner) as run:
             paths = [[(str(samples[i].image), str(samples[i].label)) for i in chunk] for chunk in chunks]
-            for chunk, before, found in zip(chunks, stamps, run(look_many, paths), strict=True):
+            for chunk, before, found in zip(chunks, stamps, run(scan_pairs, paths), strict=True):
                 for index, stamp, fact in zip(chunk, before, found, strict=True):
                     facts[index] = fact
                     known.put(samples[index], stamp, fact)

@@ -22,7 +22,7 @@ _MOST_PAIRS = 200_000  # in one file; those of other splits go first
 _MOST_FILES = 32  # data sets; those not checked for longest go first
 
 
-class Known:
+class ScanCache:
     """What earlier checks found in the files of one data set, wherever they were called from."""
 
     def __init__(self, info: DatasetInfo, *, fresh: bool = False) -> None:

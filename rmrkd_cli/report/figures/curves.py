@@ -11,7 +11,7 @@ from rmrkd_cli.report.figures.group_styles import Style, style
 from rmrkd_cli.report.figures.series import Panel, Series, panels
 from rmrkd_cli.report.figures.style import drawing, new_figure, save
 from rmrkd_cli.results.training_log import Curves
-from rmrkd_cli.terminal.text import short, told_apart
+from rmrkd_cli.terminal.text import abbreviate_labels, short
 
 _COLUMNS = 3
 
@@ -89,6 +89,6 @@ def _key(figure: Any, labels: Sequence[str], styles: Mapping[str, Style]) -> Non
             Line2D([], [], color=drawn.colour, linestyle=dash, linewidth=1.3, marker=drawn.marker, markersize=5)
         )
     names = [
-        f"\u2009{shown}" for shown in told_apart(labels, 40).values()
+        f"\u2009{shown}" for shown in abbreviate_labels(labels, 40).values()
     ]  # a name that begins with _ would be left out
     figure.legend(handles, names, loc="outside upper left", ncols=min(4, len(names)), frameon=False, handlelength=3.5)

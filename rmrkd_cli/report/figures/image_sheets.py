@@ -11,7 +11,7 @@ import numpy as np
 from rmrkd_cli.report.figures.class_maps import Image, Palette, disagreement, full_palette, numbered, reduced
 from rmrkd_cli.report.figures.style import drawing, new_figure, save
 from rmrkd_cli.report.image_selection import Picture
-from rmrkd_cli.terminal.text import points, short, told_apart
+from rmrkd_cli.terminal.text import abbreviate_labels, points, short
 
 _COLUMNS = 3
 _WIDTH, _TITLE = 3.2, 0.24  # inches of a panel
@@ -29,7 +29,7 @@ def draw_sheet(
     Raises:
         RunError: When it cannot be written.
     """
-    titles = told_apart(picture.predictions, 30)
+    titles = abbreviate_labels(picture.predictions, 30)
     maps = [("truth", picture.truth), *((titles[label], guess) for label, guess in picture.predictions.items())]
     count = 1 + len(maps) + (pair is not None)
     columns = min(_COLUMNS, count)
@@ -47,7 +47,7 @@ def draw_sheet(
         if pair is not None:
             first, second = (reduced(picture.predictions[label]) for label in pair)
             marked = disagreement(reduced(picture.image), reduced(picture.truth), first, second)
-            _show(places[count - 1], marked, " ≠ ".join(told_apart(pair, 20).values()))
+            _show(places[count - 1], marked, " ≠ ".join(abbreviate_labels(pair, 20).values()))
         known = picture.choice.difference
         told = f"  ({points(known)} points of mean IoU)" if known is not None else ""
         tallest = figure.get_figheight()

@@ -12,7 +12,7 @@ from rmrkd_cli.report.html.files import write_results as write_results
 from rmrkd_cli.report.html.provenance import File as File
 from rmrkd_cli.report.html.provenance import Provenance as Provenance
 from rmrkd_cli.report.html.provenance import versions as versions
-from rmrkd_cli.report.image_selection import Pictures
+from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.storage.atomic import write_text
 
@@ -21,7 +21,7 @@ def write_report(
     comparison: Comparison,
     folder: Path,
     *,
-    pictures: Pictures,
+    pictures: ReportImages,
     curves: Mapping[str, Sequence[Curves]],
     provenance: Provenance,
     without_curves: Sequence[str] = (),

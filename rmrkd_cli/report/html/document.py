@@ -16,7 +16,7 @@ from rmrkd_cli.report.html.header import lead, title_of
 from rmrkd_cli.report.html.line_charts import curves_section
 from rmrkd_cli.report.html.provenance import Provenance, made_section
 from rmrkd_cli.report.html.tables import classes, summary
-from rmrkd_cli.report.image_selection import Pictures
+from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.terminal.text import escaped
 
@@ -26,7 +26,7 @@ _LIGHT_SHADE, _DARK_SHADE = ((255, 255, 255), (8, 75, 140)), ((24, 27, 32), (110
 def page(
     comparison: Comparison,
     *,
-    pictures: Pictures,
+    pictures: ReportImages,
     curves: Mapping[str, Sequence[Curves]],
     without_curves: Sequence[str],
     provenance: Provenance,

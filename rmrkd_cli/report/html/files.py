@@ -11,7 +11,7 @@ from rmrkd_cli.report.figures.class_maps import pair_of
 from rmrkd_cli.report.figures.counts import has_matrix
 from rmrkd_cli.report.figures.group_styles import styles_of
 from rmrkd_cli.report.figures.series import panels
-from rmrkd_cli.report.image_selection import Pictures, main_difference
+from rmrkd_cli.report.image_selection import ReportImages, main_difference
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.text import file_names
@@ -88,7 +88,7 @@ def _cell(value: float | None) -> str:
 
 
 def write_figures(
-    comparison: Comparison, pictures: Pictures, curves: Mapping[str, Sequence[Curves]], folder: Path
+    comparison: Comparison, pictures: ReportImages, curves: Mapping[str, Sequence[Curves]], folder: Path
 ) -> list[str]:
     """Returns the names of the files."""
     written = []

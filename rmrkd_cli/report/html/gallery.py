@@ -9,11 +9,11 @@ import numpy as np
 from rmrkd_cli.comparison.types import Comparison, Difference
 from rmrkd_cli.report.figures.class_maps import Image, disagreement, full_palette, numbered, pair_of, reduced
 from rmrkd_cli.report.html.images import class_map, photograph
-from rmrkd_cli.report.image_selection import Picture, Pictures, main_difference
-from rmrkd_cli.terminal.text import escaped, name, plural, points, short, told_apart
+from rmrkd_cli.report.image_selection import Picture, ReportImages, main_difference
+from rmrkd_cli.terminal.text import abbreviate_labels, escaped, name, plural, points, short
 
 
-def gallery_section(comparison: Comparison, pictures: Pictures) -> str:
+def gallery_section(comparison: Comparison, pictures: ReportImages) -> str:
     missing = "".join(f"<li>{escaped(short(line, 400))}</li>" for line in pictures.missing)
     notes = f"<h3>Not shown</h3><ul class=missing>{missing}</ul>" if missing else ""
     if not pictures.shown:
@@ -53,12 +53,12 @@ def _told(kinds: Mapping[str, Sequence[Picture]], main: Difference | None, count
     )
 
 
-def _by(pictures: Pictures) -> str:
+def _by(pictures: ReportImages) -> str:
     told = "; ".join(f"{name(label)}: {escaped(text)}" for label, text in pictures.predicted_by.items() if text)
     return f"<p class=small>Predictions are of {told}.</p>" if told else ""
 
 
-def _legend(classes: Sequence[str], pictures: Pictures, pair: tuple[str, str] | None) -> str:
+def _legend(classes: Sequence[str], pictures: ReportImages, pair: tuple[str, str] | None) -> str:
     """The classes that occur in the pictures, with the colour and the number they have in the maps.
 
     Args:
@@ -100,7 +100,9 @@ def _swatch(colour: Sequence[int]) -> str:
     return f'<svg class=swatch width=18 height=14 aria-hidden=true><rect width=18 height=14 fill="{fill}"/></svg>'
 
 
-def _figure(picture: Picture, pictures: Pictures, main: Difference | None, classes: Sequence[str], number: int) -> str:
+def _figure(
+    picture: Picture, pictures: ReportImages, main: Difference | None, classes: Sequence[str], number: int
+) -> str:
     truth, guesses = reduced(picture.truth), {label: reduced(held) for label, held in picture.predictions.items()}
     photo = reduced(picture.image)
     height, width = truth.shape
@@ -128,7 +130,7 @@ def _why(picture: Picture, main: Difference | None) -> str:
     return f" {name(main.to)} − {name(main.base)}: <b>{points(value)}</b> points of mean IoU in this image"
 
 
-def _colours(classes: Sequence[str], pictures: Pictures) -> str:
+def _colours(classes: Sequence[str], pictures: ReportImages) -> str:
     """For the reader's line: `rrggbb name`, a line each."""
     lines = [
         escaped("{:02x}{:02x}{:02x} ".format(*colour) + short(kind, 40))
@@ -147,7 +149,7 @@ def _panel(
     )
 
 
-def _map_panel(label: str, classes: Image, pictures: Pictures, picture: str) -> str:
+def _map_panel(label: str, classes: Image, pictures: ReportImages, picture: str) -> str:
     height, width = classes.shape
     size = max(9, round(width / 20))
     numbers = "".join(
@@ -181,7 +183,7 @@ def _wipe(labels: Sequence[str], pair: tuple[str, str] | None, width: int, heigh
 
 
 def _options(labels: Sequence[str], default: str) -> str:
-    every = [("", "truth"), *told_apart(labels, 22).items()]
+    every = [("", "truth"), *abbreviate_labels(labels, 22).items()]
     return "".join(
         f'<option value="{place}"{" selected" if label == default else ""}>{escaped(shown)}</option>'
         for place, (label, shown) in enumerate(every)

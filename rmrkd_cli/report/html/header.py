@@ -7,7 +7,7 @@ from rmrkd_cli.report.html.bar_charts import strip_plot
 from rmrkd_cli.report.image_selection import main_difference
 from rmrkd_cli.report.intervals import between
 from rmrkd_cli.results.protocol import protocol_line
-from rmrkd_cli.terminal.text import escaped, name, percent, plural, points, short, told_apart
+from rmrkd_cli.terminal.text import abbreviate_labels, escaped, name, percent, plural, points, short
 
 
 def title_of(comparison: Comparison) -> str:
@@ -16,7 +16,7 @@ def title_of(comparison: Comparison) -> str:
     place = f"{short(protocol['dataset'])} {short(protocol['split'])}"
     if main is None:
         return f"Results on {place}"
-    shown = told_apart((main.to, main.base), 30)
+    shown = abbreviate_labels((main.to, main.base), 30)
     return f"{shown[main.to]} against {shown[main.base]} on {place}"
 
 

@@ -9,7 +9,7 @@ from rmrkd_cli.report.figures.series import Panel, Series, panels
 from rmrkd_cli.report.html.axes import Scale, around
 from rmrkd_cli.report.html.bar_charts import shape
 from rmrkd_cli.results.training_log import Curves
-from rmrkd_cli.terminal.text import escaped, name, plural, short, told_apart
+from rmrkd_cli.terminal.text import abbreviate_labels, escaped, name, plural, short
 
 _WIDTH, _HEIGHT = 400, 250
 _LEFT, _TOP, _BOTTOM = 46, 12, 34
@@ -53,7 +53,7 @@ def line_chart(panel: Panel, styles: Mapping[str, Style], *, seconds: bool = Fal
     series = [one for one in panel.series if one.points]
     size, unit = _time_unit(series) if seconds else _count_unit(series)
     labels = list(dict.fromkeys(one.label for one in series))
-    shown = told_apart(labels, _LABEL)
+    shown = abbreviate_labels(labels, _LABEL)
     room = max(map(len, shown.values())) * _LETTER + 22
     x = Scale(*_bounds(series), _LEFT, _WIDTH - room)
     values = [y for one in series for _, y in one.points]

@@ -16,8 +16,8 @@ from PIL import Image
 from rmrkd_cli.data.check import check, quick_check
 from rmrkd_cli.data.check import check as checks
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
-from rmrkd_cli.data.check.pair_scan import Facts, look
-from rmrkd_cli.data.check.scan_cache import Known
+from rmrkd_cli.data.check.pair_scan import Facts, scan_pair
+from rmrkd_cli.data.check.scan_cache import ScanCache
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.worker_pool import Map, processes
@@ -129,10 +129,10 @@ def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pyte
 def test_a_damaged_cache_is_an_empty_one(damage: bytes, camvid: Path) -> None:
     info = info_of("camvid", camvid)
     check(info, workers=1)
-    path = Known(info).path
+    path = ScanCache(info).path
     whole = json.loads(path.read_bytes())
     path.write_bytes(damage)
-    assert all(Known(info).get(sample) is None for sample in find_samples(info, "train"))
+    assert all(ScanCache(info).get(sample) is None for sample in find_samples(info, "train"))
     assert check(info, workers=1).read == 8
     for key in whole["pairs"]:
         whole["pairs"][key][1] = {"counts": {"300": -1}}
@@ -223,9 +223,9 @@ def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.M
     def slow(image: Path, label: Path, *, decode: bool) -> Facts:
         time.sleep(0.02)
         looked.append(image.parent.name)
-        return look(image, label, decode=decode)
+        return scan_pair(image, label, decode=decode)
 
-    monkeypatch.setattr(checks, "look", slow)
+    monkeypatch.setattr(checks, "scan_pair", slow)
     monkeypatch.setattr(checks, "_QUICK_SECONDS", 0.3)
     started = time.monotonic()
     quick(info, ["train", "val"])

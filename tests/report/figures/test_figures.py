@@ -32,10 +32,10 @@ from rmrkd_cli.report.html.gallery import gallery_section
 from rmrkd_cli.report.html.header import verdict
 from rmrkd_cli.report.html.images import class_map
 from rmrkd_cli.report.html.line_charts import apart, line_chart
-from rmrkd_cli.report.image_selection import Pictures
+from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import find_log, read_curves
-from rmrkd_cli.terminal.sanitize import visible
-from rmrkd_cli.terminal.text import file_names, told_apart
+from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import abbreviate_labels, file_names
 from tests.report.html import made
 
 CLASSES = ["sky", "=1+1", "never"]
@@ -49,7 +49,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group.label: [read_curves(find_log(made.log(folder / f"run{n}")))] for n, group in enumerate(comparison.groups)
     }
     shown = made.pictures(comparison, size=(64, 48))
-    few = Pictures(shown.shown[:2], shown.palette, shown.predicted_by, shown.missing)
+    few = ReportImages(shown.shown[:2], shown.palette, shown.predicted_by, shown.missing)
     there = write_results(comparison, folder / "out")
     write_report(comparison, folder / "out", pictures=few, curves=curves, provenance=made.PROVENANCE, there=there)
     return folder / "out"
@@ -283,10 +283,10 @@ def test_every_prediction_is_on_the_sheet_whatever_its_name(tmp_path: Path, monk
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6), st.integers(8, 30))
 def test_labels_that_are_cut_stay_apart(labels: list[str], longest: int) -> None:
-    shown = told_apart(labels, longest)
+    shown = abbreviate_labels(labels, longest)
     assert list(shown) == labels
     assert all(len(text) <= longest for text in shown.values())
-    distinct = len({visible(label) for label in labels}) == len(labels)
+    distinct = len({escape_control(label) for label in labels}) == len(labels)
     assert len(set(shown.values())) == len(labels) or not distinct
 
 
@@ -294,7 +294,7 @@ def test_a_log_that_says_nothing_has_no_figure(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"iter": 1, "losses": {}}\n')
     bare = {"teacher": [read_curves(tmp_path / "log.jsonl")]}
     comparison = made.comparison(CLASSES)
-    assert "curves.png" not in write_figures(replace(comparison, groups=()), Pictures(), bare, tmp_path / "out")
+    assert "curves.png" not in write_figures(replace(comparison, groups=()), ReportImages(), bare, tmp_path / "out")
 
 
 @given(st.lists(st.text(max_size=80), unique=True, max_size=6))

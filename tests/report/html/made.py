@@ -12,7 +12,7 @@ import numpy as np
 
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.report.html import File, Provenance
-from rmrkd_cli.report.image_selection import Choice, Picture, Pictures, choose
+from rmrkd_cli.report.image_selection import Choice, Picture, ReportImages, choose
 
 STREET = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -132,12 +132,12 @@ def log(folder: Path, *, steps: int = 60, seed: int = 0, level: float = 0.6, los
     return folder
 
 
-def pictures(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> Pictures:
+def pictures(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> ReportImages:
     """Regions and noise, in the comparison's classes."""
     count = min(len(made.classes), 8)
     shown = tuple(_picture(choice, [group.label for group in made.groups], count, size) for choice in choose(made))
     colours = np.random.default_rng(3).integers(20, 235, (len(made.classes), 3)).tolist()
-    return Pictures(
+    return ReportImages(
         shown,
         tuple(tuple(colour) for colour in (palette or colours)),
         {group.label: "its run of seed 0" for group in made.groups},
