@@ -1,3 +1,90 @@
-"""Distil large segmentation networks into small ones with RMRKD."""
+"""Distil a large semantic-segmentation network into a small one.
+
+The Python API is imported on first use, so `import rmrkd_cli` loads neither torch nor mmsegmentation:
+
+    from rmrkd_cli import ConfusionMatrix, Distiller, RMRKDLoss, load_network
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rmrkd_cli.checkpoints.transfer import transfer
+    from rmrkd_cli.distillation.distiller import Distiller
+    from rmrkd_cli.errors import RmrkdError
+    from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
+    from rmrkd_cli.evaluation.load import load_network
+    from rmrkd_cli.losses import (
+        LOSSES,
+        AdversarialLoss,
+        ATLoss,
+        CIRKDLoss,
+        CIRKDMemoryLoss,
+        CSDLoss,
+        CWDLoss,
+        DISTLoss,
+        DKDLoss,
+        FitNetLoss,
+        IDDLoss,
+        IFVDLoss,
+        KDLoss,
+        MGDLoss,
+        PKDLoss,
+        PSDLoss,
+        RMRKDLoss,
+        SKDLoss,
+    )
+    from rmrkd_cli.presets.loader import load_preset
+
+_MODULES = {
+    "ConfusionMatrix": "evaluation.confusion_matrix",
+    "Distiller": "distillation.distiller",
+    "RmrkdError": "errors",
+    "load_network": "evaluation.load",
+    "load_preset": "presets.loader",
+    "transfer": "checkpoints.transfer",
+}
+
+__all__ = [
+    "LOSSES",
+    "ATLoss",
+    "AdversarialLoss",
+    "CIRKDLoss",
+    "CIRKDMemoryLoss",
+    "CSDLoss",
+    "CWDLoss",
+    "ConfusionMatrix",
+    "DISTLoss",
+    "DKDLoss",
+    "Distiller",
+    "FitNetLoss",
+    "IDDLoss",
+    "IFVDLoss",
+    "KDLoss",
+    "MGDLoss",
+    "PKDLoss",
+    "PSDLoss",
+    "RMRKDLoss",
+    "RmrkdError",
+    "SKDLoss",
+    "load_network",
+    "load_preset",
+    "transfer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module `rmrkd_cli` has no attribute `{name}`")
+    value = getattr(import_module(f"rmrkd_cli.{_MODULES.get(name, 'losses')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
