@@ -1,6 +1,6 @@
 """Which images a reader should see, chosen from the counts of every image; and the images, once they are there.
 
-Knows no torch: what loads and predicts is `engine.report_pictures`.
+Knows no torch: what loads and predicts is `report.predictions`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ COMMANDS = (
 _SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
-from rmrkd_cli.app import app
+from rmrkd_cli.cli.app import app
 answers = []
 for args in json.loads(sys.argv[1]):
     result = CliRunner().invoke(app, args, prog_name="rmrkd", env={"NO_COLOR": "1", "COLUMNS": "160"})

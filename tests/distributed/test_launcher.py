@@ -38,7 +38,7 @@ def killed_once(run_dir: Path, after: int) -> threading.Thread:
 
 
 def workers_of(launcher: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(launcher), "-f", "engine.worker"], capture_output=True, text=True)
+    found = subprocess.run(["pgrep", "-P", str(launcher), "-f", "distributed.worker"], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 
 

@@ -21,7 +21,7 @@ from tests.helpers.cli import rmrkd
 TEST_TOOL = """
 import runpy, sys
 from pathlib import Path
-from rmrkd_cli.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 make_mmseg_importable()
 import mmseg
 runpy.run_path(str(Path(mmseg.__file__).parent / ".mim/tools/test.py"), run_name="__main__")

@@ -153,8 +153,8 @@ def test_room_is_looked_for_first(server: Server, monkeypatch: pytest.MonkeyPatc
 def test_a_disk_that_fills_up_gets_its_room_back(server: Server) -> None:
     """The limit of a file's size is what a test can set; a full disk is told in the same way."""
     code = (
-        "import resource, signal, sys; from rmrkd_cli import cache; from rmrkd_cli.errors import RunError\n"
-        "from rmrkd_cli.storage.cache import partial; import errno; partial._FULL = (errno.EFBIG,)\n"
+        "import resource, signal, sys; from rmrkd_cli.storage import cache; from rmrkd_cli.errors import RunError\n"
+        "from rmrkd_cli.storage import partial_file as partial; import errno; partial._FULL = (errno.EFBIG,)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: cache.fetch(*sys.argv[1:])\n"
         "except RunError as error: print(error.message, error.hint)\n"
