@@ -123,7 +123,7 @@ RelativePath = Annotated[
 PathText = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain_text)]
 Root = Annotated[PathText, AfterValidator(_own_home)]
 Suffix = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_text), AfterValidator(_no_separator)]
-AUTO: Literal["auto"] = "auto"  # a weight that is computed at the start of a run, by the rule of `training/loss_weights.py`
+AUTO: Literal["auto"] = "auto"  # a weight that is computed at the start of a run, see `training.loss_weights`
 LossWeight = Annotated[float | Literal["auto"], PlainValidator(_loss_weight)]
 STAGES = (1, 2, 3, 4)  # of a backbone
 LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
