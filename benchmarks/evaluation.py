@@ -86,7 +86,7 @@ def by_us(
     dataset = EvalSet(info, find_samples(info, "val"))
     world = DistContext(0, 1, torch.device(setting.device))
     keep = None if guesses is None else lambda _, guess: guesses.append(guess.cpu())
-    return evaluate(network, dataset, world, workers=workers, on_image=keep).matrix
+    return evaluate(network, dataset, world, workers=workers, on_prediction=keep).matrix
 
 
 def compare(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:

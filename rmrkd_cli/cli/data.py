@@ -153,10 +153,9 @@ def _show_outcome(outcome: Outcome, info: DatasetInfo) -> None:
 def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInfo:
     """The data set by its name, or as a preset describes it."""
     from rmrkd_cli.data.datasets import dataset_info
-    from rmrkd_cli.presets.loader import load_preset
-    from rmrkd_cli.presets.schema import Preset
+    from rmrkd_cli.presets.loader import dataset_preset, load_preset
 
-    name = dataset_name(dataset)
+    name = dataset_name(dataset) or dataset
     if preset is not None:
         given = load_preset(preset)
         if given.dataset != name:
@@ -167,8 +166,7 @@ def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInf
     elif name == "custom":
         raise RmrkdError("`custom` is described by a preset", "rmrkd data check custom --preset FILE")
     else:
-        network = {"config": "none"}
-        given = Preset.model_validate({"dataset": name, "teacher": network, "student": network})
+        given = dataset_preset(name)
     data = given.data if data_root is None else given.data.model_copy(update={"root": data_root})
     return dataset_info(given.model_copy(update={"data": data}))
 

@@ -105,15 +105,16 @@ def eval_command(
         **shown,
         "batch_size": batch_size,
         "workers": workers,
+        "save_predictions": save_predictions,
         "label_ids": label_ids,
-        "measured": json_out is not None,
+        "require_labels": json_out is not None,
         "device": kind,
         "max_images": max_images,
         "allow_partial": allow_partial,
     }
     from rmrkd_cli.evaluation.run import evaluate_files
 
-    records = evaluate_files(files, options, Cluster(workers=count), save_predictions)
+    records = evaluate_files(files, Cluster(workers=count), **options)
     if json_out is not None:
         write_json(records, json_out)
     if json_out != "-":

@@ -14,7 +14,7 @@ from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.storage.output_paths import check_new_file
 
 if TYPE_CHECKING:
-    from rmrkd_cli.export.run import Exported
+    from rmrkd_cli.export.run import ExportResult
 
 
 class Format(str, Enum):
@@ -74,13 +74,12 @@ def export_command(
     from rmrkd_cli.export.run import ExportJob, run_export
 
     job = ExportJob(
-        checkpoint=checkpoint, target=target, form=chosen.value, raw=given is Input.raw,
-        classes=output is Output.classes, preset=own, dataset=name, scale=size, tolerance=tolerance,
-        check_images=check_images,
+        checkpoint=checkpoint, target=target, format=chosen.value, input=given.value, output=output.value, preset=own,
+        dataset=name, scale=size, tolerance=tolerance, check_images=check_images,
     )  # fmt: skip
     exported = run_export(job)
     if json_out is not None:
-        write_json(exported.record(), json_out)
+        write_json(exported.to_json(), json_out)
     if json_out != "-":
         _show(exported)
 
@@ -94,8 +93,8 @@ def _form(given: Format | None, target: Path) -> Format:
     return given or found or Format.onnx
 
 
-def _show(exported: Exported) -> None:
-    from rmrkd_cli.export.verify import share
+def _show(exported: ExportResult) -> None:
+    from rmrkd_cli.export.verify import changed_share
     from rmrkd_cli.terminal import console
 
     rows = [
@@ -111,7 +110,7 @@ def _show(exported: Exported) -> None:
         "The file against the network",
         ["images", "size", "batch", "logits differ by", "pixels of another class"],
         rows,
-        [f"{share(exported.differences):.1e} of all pixels; one image of {size}: {times}"],
+        [f"{changed_share(exported.differences):.1e} of all pixels; one image of {size}: {times}"],
     )
     job = exported.job
     console.write_line(
@@ -119,12 +118,12 @@ def _show(exported: Exported) -> None:
     )
 
 
-def _kind(exported: Exported) -> str:
+def _kind(exported: ExportResult) -> str:
     from rmrkd_cli.export.onnx import OPSET, runtime_version
 
     job = exported.job
     takes = f"{'uint8' if job.raw else 'float32'} (N, 3, H, W)"
     gives = "classes (N, H, W)" if job.classes else "logits (N, C, H, W)"
-    if job.form == Format.onnx.value:
+    if job.format == Format.onnx.value:
         return f"ONNX opset {OPSET}, run in onnxruntime {runtime_version()}, {takes} to {gives}"
     return f"TorchScript, {takes} to {gives}"

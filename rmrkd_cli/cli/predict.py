@@ -15,7 +15,7 @@ from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
-    from rmrkd_cli.prediction.run import Results
+    from rmrkd_cli.prediction.run import PredictionResults
 
 
 class Picture(str, Enum):
@@ -72,14 +72,14 @@ def predict_command(
     _show(run_predictions(job), out)
 
 
-def _show(results: Results, out: Path) -> None:
-    from rmrkd_cli.prediction.legend import percent
+def _show(results: PredictionResults, out: Path) -> None:
+    from rmrkd_cli.prediction.legend import format_share
     from rmrkd_cli.prediction.run import mean_shares
     from rmrkd_cli.terminal import console
 
     shares = mean_shares(results)
     if shares:
-        rows = [[name, percent(share)] for name, share in shares[:_SHOWN]]
+        rows = [[name, format_share(share)] for name, share in shares[:_SHOWN]]
         more = f"{len(shares) - _SHOWN} classes more in predictions.csv" if len(shares) > _SHOWN else ""
         console.show_table("Mean share of pixels", ["class", "share"], rows, [more] if more else [])
     console.write_line(f"{out}: {len(results.entries)} of {len(results.entries) + len(results.unread)} inputs")
@@ -87,4 +87,6 @@ def _show(results: Results, out: Path) -> None:
         from rmrkd_cli.prediction.run import list_unread
 
         count = len(results.unread)
-        raise RunError(f"{count} input(s) could not be read whole, the rest is in `{out}`:\n{list_unread(results)}")
+        raise RunError(
+            f"{count} input(s) could not be read completely; the others are in `{out}`:\n{list_unread(results)}"
+        )

@@ -51,7 +51,7 @@ def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Clus
         check_same_protocol([record for records in read.values() for record in records])
     found: list[Compared] = []
     for file in files:
-        records = read[file] if file in read else evaluate_files([file], options, cluster)
+        records = read[file] if file in read else evaluate_files([file], cluster, **options)
         if file not in read and found:
             check_same_protocol([found[0].record, *records])
         for record in records:
@@ -71,7 +71,7 @@ def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allo
 
     from rmrkd_cli.comparison.groups import group
     from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
-    from rmrkd_cli.evaluation.latency import latencies
+    from rmrkd_cli.evaluation.latency import measure_latencies
 
     width, height = compared[0].record["protocol"]["scale"]
     of_record = {id(one.record): one for one in compared}
@@ -89,7 +89,7 @@ def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allo
             raise
         networks.append(loaded.network)
         timed.append(one.record)
-    for record, found in zip(timed, latencies(networks, (width, height), torch.device(device)), strict=True):
+    for record, found in zip(timed, measure_latencies(networks, (width, height), torch.device(device)), strict=True):
         record["latency"] = found
 
 

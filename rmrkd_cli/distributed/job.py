@@ -58,7 +58,7 @@ class EvalJob:
         workers: Loader processes.
         label_ids: Predictions are written with the ids of the data set's test server; none: for the test split,
             where it has such ids.
-        measured: A record is wanted, so that images without labels are no use.
+        require_labels: Stop if no image has labels, because the caller needs a record.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.evaluation.run:run_evaluation"
@@ -79,7 +79,7 @@ class EvalJob:
     workers: int = 2
     save_predictions: str | None = None
     label_ids: bool | None = None
-    measured: bool = False
+    require_labels: bool = False
     max_images: int | None = None
     allow_partial: bool = False
 

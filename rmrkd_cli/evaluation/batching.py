@@ -1,4 +1,4 @@
-"""Batches of images whose views have equal sizes: nothing is padded, so nothing about an image changes."""
+"""Batches of images of equal size, so that evaluation never pads an image."""
 
 from __future__ import annotations
 
@@ -8,46 +8,48 @@ import torch
 
 from rmrkd_cli.data.transforms import EvalItem, View
 
-_WAITING = 4  # batches' worth of images that wait for others of their size
-_MOST_IMAGES, _MOST_PIXELS = 4, 1 << 21  # of a batch on a GPU unless it is said otherwise
+_MAX_WAITING_BATCHES = 4
+_MAX_IMAGES, _MAX_PIXELS = 4, 1 << 21  # of a default batch on a GPU
 
 
-class EqualSizes:
-    """Collects images until as many as a batch holds have the same size.
+class SizeBatcher:
+    """Group images into batches of equal size.
 
-    What comes out depends on the order and sizes of the images alone, and each image comes out once.
+    The batches depend only on the order and the sizes of the images. Each image is in one batch.
 
     Args:
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._waiting: dict[tuple[torch.Size, ...], list[EvalItem]] = {}  # ordered by the first image of each
+        self._waiting: dict[tuple[torch.Size, ...], list[EvalItem]] = {}  # ordered by the first image of each size
 
-    def take(self, item: EvalItem | None, *, last: bool) -> list[list[EvalItem]]:
-        """The batches to compute now: one that the image completes, the oldest where too many wait, or none.
+    def add(self, item: EvalItem | None, *, last: bool) -> list[list[EvalItem]]:
+        """Add an image and return the batches that are ready.
+
+        A batch is ready when it is full. If too many images wait, the oldest batch is ready as well.
 
         Args:
-            item: The next image, if there is one.
-            last: No other comes, so nothing is to wait any longer.
+            item: The next image; None if there is none.
+            last: No image follows, so all waiting batches are ready.
         """
-        done = []
+        ready = []
         if item is not None:
             key = (torch.Size(item.views[0][1]["ori_shape"]), *(view.shape for view, _ in item.views))
             self._waiting.setdefault(key, []).append(item)
             if len(self._waiting[key]) == self.batch_size:
-                done.append(self._waiting.pop(key))
-            elif sum(map(len, self._waiting.values())) == _WAITING * self.batch_size:
-                done.append(self._waiting.pop(next(iter(self._waiting))))
+                ready.append(self._waiting.pop(key))
+            elif sum(map(len, self._waiting.values())) == _MAX_WAITING_BATCHES * self.batch_size:
+                ready.append(self._waiting.pop(next(iter(self._waiting))))
         if last:
-            done += self._waiting.values()
+            ready += self._waiting.values()
             self._waiting = {}
-        return done
+        return ready
 
 
-def stacked(items: Sequence[EvalItem]) -> list[View]:
-    """The views (B, 3, h, w) of images of one size."""
+def stack_views(items: Sequence[EvalItem]) -> list[View]:
+    """Return the views (B, 3, h, w) of B images of equal size."""
     if len(items) == 1:
         return items[0].views
     views = zip(*(item.views for item in items), strict=True)
@@ -55,13 +57,12 @@ def stacked(items: Sequence[EvalItem]) -> list[View]:
 
 
 def default_batch_size(device_type: str, size: tuple[int, int], scales: Sequence[float] = (1.0,)) -> int:
-    """Images a batch that are fastest, for images fitted into (width, height).
+    """Return the fastest batch size for images fitted into (width, height).
 
-    On a CPU one: at 480x360 a batch gains nothing, at 128x128 two milliseconds an image, and memory it always takes.
-    On a GPU small images leave most of it idle, so up to four, and no more pixels than one image of 2048x1024 has:
-    memory that evaluation takes anyhow.
+    On a CPU it is 1: a larger batch takes more memory, and saves nothing at 480x360 and 2 ms per image at 128x128.
+    On a GPU it is at most 4, and a batch has no more pixels than one image of 2048x1024.
     """
     if device_type == "cpu":
         return 1
     pixels = max(1, int(size[0] * size[1] * max(scales) ** 2))
-    return max(1, min(_MOST_IMAGES, _MOST_PIXELS // pixels))
+    return max(1, min(_MAX_IMAGES, _MAX_PIXELS // pixels))

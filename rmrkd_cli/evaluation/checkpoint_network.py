@@ -1,4 +1,4 @@
-"""The network of a checkpoint of any kind, and the images it belongs to."""
+"""Build the network of any checkpoint, and find the data set it belongs to."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, first_line
 from rmrkd_cli.networks.memory_limit import limit_memory
 from rmrkd_cli.networks.mmseg import build_network, network_config, shapes_of
+from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.provenance import provenance
 
-_NAME_IT = "say which one it is: --preset NAME (see `rmrkd presets`)"
+_PRESET_HINT = "name the preset of its network with --preset NAME (`rmrkd presets` lists them)"
 
 
 @dataclass
 class CheckpointNetwork:
-    """A network with its weights, and what its checkpoint says of it."""
+    """A network with the weights of a checkpoint.
+
+    Attributes:
+        preset: The preset given by the caller, else the one in the checkpoint.
+        key_mismatch: With `allow_partial`: the keys that differ between weights and network; else empty.
+    """
 
     network: nn.Module
     checkpoint: Checkpoint
     preset: Preset | None
-    key_mismatch: str = ""  # in which keys they differ, where that was allowed
+    key_mismatch: str = ""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """Name, role, method, seed, iterations, path and provenance, as a result record has them."""
         meta = self.checkpoint.meta
         return {
             "name": self.preset.name if self.preset is not None else None,
@@ -50,136 +57,147 @@ class CheckpointNetwork:
 
 
 def load_checkpoint_network(
-    path: str, given: Preset | None, device: str, *, allow_partial: bool = False
+    path: str, preset: Preset | None, device: str, *, allow_partial: bool = False
 ) -> CheckpointNetwork:
-    """Builds and fills the network of a checkpoint: a distiller's student, a plain one, or a teacher.
+    """Build the network of a checkpoint and load its weights: a distiller's student, a plain student, or a teacher.
 
     Args:
-        given: A preset to take the network from, where the file does not describe itself.
-        allow_partial: Load what fits of weights that do not cover the network.
+        path: A checkpoint file.
+        preset: Take the network from this preset; None: from the checkpoint's own config.
+        device: "cpu" or "cuda"; decides between BatchNorm and SyncBN.
+        allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random.
 
     Raises:
-        RmrkdError: When the file describes no network, or one that it does not cover or that does not compute.
+        RmrkdError: The file describes no network, its weights do not match, or its network cannot run.
     """
     checkpoint = read_checkpoint(path, lazy=True)
     state = checkpoint.student()
     if not state:
-        raise RmrkdError(f"`{path}` holds no student: no key begins with `student.`")
-    preset = given or _own_preset(checkpoint)
-    classes = _classes_of(state, path)
+        raise RmrkdError(f"`{path}` contains no student: no key starts with `student.`")
+    num_classes = _num_classes(state, path)
     network = None
-    if given is None and isinstance(checkpoint.meta.get("config"), str):
-        config = parse_config_text(checkpoint.meta["config"]).get("model")
-        if isinstance(config, dict) and config.get("type") == "EncoderDecoder":
-            network = _described_network(config, state, device)
-    if network is None:
-        if given is None:
-            raise RmrkdError(f"`{path}` does not describe its network", _NAME_IT)
-        network = _fitting_network(given, state, classes, device)
-    hint = "is it the network of another preset? " if given else ""
-    told = load_state_dict_checked(
-        network, state, path, hint=f"{hint}--allow-partial loads what fits", partial=allow_partial
+    if preset is None:
+        network = _network_of_config(checkpoint, state, device)
+        if network is None:
+            raise RmrkdError(f"`{path}` does not describe its network", _PRESET_HINT)
+    else:
+        network = _network_of_preset(preset, state, num_classes, device)
+    hint = "is it the network of another preset? " if preset else ""
+    key_mismatch = load_state_dict_checked(
+        network, state, path, hint=f"{hint}--allow-partial loads the matching tensors", partial=allow_partial
     )
     try:
         with limit_memory():
             shapes_of(network)
-    except Exception as error:  # a stranger's config can fit the weights and still not the network
-        raise RmrkdError(
-            f"the network that `{path}` describes does not compute: {first_line(error)}", _NAME_IT
-        ) from error
-    return CheckpointNetwork(network, checkpoint, preset, told)
+    except Exception as error:  # an untrusted config can match the weights and still fail in the forward pass
+        message = f"the network that `{path}` describes cannot run: {first_line(error)}"
+        raise RmrkdError(message, _PRESET_HINT) from error
+    return CheckpointNetwork(network, checkpoint, preset or _preset_of(checkpoint), key_mismatch)
 
 
-def dataset_for(job: EvalJob, loaded: CheckpointNetwork) -> DatasetInfo:
-    preset = loaded.preset
+def resolve_dataset(job: EvalJob, model: CheckpointNetwork) -> DatasetInfo:
+    """Return the data set of a job: the one the job names, else the one of the checkpoint's preset.
+
+    Raises:
+        RmrkdError: Neither names a data set, or the job names `custom` without a preset.
+    """
+    preset = model.preset
     if preset is None and job.dataset is None:
-        raise RmrkdError(f"`{job.checkpoint}` does not say its data set", "--dataset NAME")
+        raise RmrkdError(f"`{job.checkpoint}` does not name its data set", "name it with --dataset NAME")
     if preset is None or (job.dataset is not None and job.dataset != preset.dataset):
+        assert job.dataset is not None
         if job.dataset == "custom":
             raise RmrkdError(
-                f"`{job.checkpoint}` does not say where your images are",
-                "--preset FILE, with their folders and classes",
+                f"`{job.checkpoint}` does not name the folders of your images",
+                "pass the preset with the folders and classes: --preset FILE",
             )
-        preset = Preset.model_validate(
-            {"dataset": job.dataset, "teacher": {"config": "none"}, "student": {"config": "none"}}
-        )
+        preset = dataset_preset(job.dataset)
     if job.data_root is not None:
         preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": job.data_root})})
     return dataset_info(preset)
 
 
-def samples_of(info: DatasetInfo, job: EvalJob) -> list[Sample]:
-    """The images; those that are only predicted need no labels."""
+def select_samples(info: DatasetInfo, job: EvalJob) -> list[Sample]:
+    """Return the samples of a job; labels are optional if predictions are saved.
+
+    Raises:
+        RmrkdError: A file is missing, or no image has labels and the job requires them.
+    """
     samples = find_samples(info, job.split, labels=job.save_predictions is None)
-    if job.measured and not have_labels(samples):
-        raise RmrkdError(
-            f"no image of `{info.name}` {job.split} has labels in `{info.root}`, so --json would hold nothing",
-            f"leave --json out: --save-predictions writes what is predicted. {fix_for_missing(info)}".removesuffix(
-                ". "
-            ),
-        )
+    if job.require_labels and not have_labels(samples):
+        hint = "leave out --json; --save-predictions alone needs no labels"
+        if fix := fix_for_missing(info):
+            hint += f". {fix}"
+        raise RmrkdError(f"--json needs labels: `{info.root}` has none for `{info.name}` {job.split}", hint)
     return samples if job.max_images is None else samples[: job.max_images]
 
 
-def check_classes(network: nn.Module, info: DatasetInfo, path: str) -> None:
+def check_num_classes(network: nn.Module, info: DatasetInfo, path: str) -> None:
+    """Raise RmrkdError if the network and the data set differ in their number of classes."""
     if network.num_classes != info.num_classes:
         raise RmrkdError(
-            f"`{path}` tells {network.num_classes} classes apart, `{info.name}` has {info.num_classes}",
-            "choose the data set it was trained on with --dataset",
+            f"`{path}` predicts {network.num_classes} classes, `{info.name}` has {info.num_classes}",
+            "choose the data set it was trained on with --dataset NAME",
         )
 
 
-def _own_preset(checkpoint: Checkpoint) -> Preset | None:
-    described = checkpoint.meta.get("preset")
-    if not isinstance(described, Mapping):
+def _preset_of(checkpoint: Checkpoint) -> Preset | None:
+    """Return the preset in a checkpoint, or None; a foreign checkpoint's data root is removed."""
+    contents = checkpoint.meta.get("preset")
+    if not isinstance(contents, Mapping):
         return None
     try:
-        preset = Preset.model_validate(dict(described))
+        preset = Preset.model_validate(dict(contents))
     except ValueError:
         return None
-    strange = preset.dataset == "custom"  # its folders and lists may be anything, those of the others are known
-    if strange and preset.data.root is not None and not _is_of_this_place(checkpoint.path, preset.data.root):
+    # The folders of a built-in data set are known; those of a custom one could be any folder of this machine.
+    root = preset.data.root
+    if preset.dataset == "custom" and root is not None and not _run_uses_root(checkpoint.path, root):
         preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": None})})
     return preset
 
 
-def _is_of_this_place(path: Path, root: str) -> bool:
-    """Whether the checkpoint lies in a run's directory that names the same images.
-
-    One from elsewhere may name any folder of this machine.
-    """
-    config = path.parent / "config.yaml"
+def _run_uses_root(checkpoint: Path, root: str) -> bool:
+    """Return whether the checkpoint is in a run directory whose config.yaml names the same data root."""
+    config = checkpoint.parent / "config.yaml"
     if not config.is_file():
         return False
     try:
-        written = read_yaml(config, "configuration")
+        contents = read_yaml(config, "configuration")
     except RmrkdError:
         return False
-    data = written.get("data") if isinstance(written, dict) else None
+    data = contents.get("data") if isinstance(contents, dict) else None
     return isinstance(data, dict) and data.get("root") == root
 
 
-def _classes_of(state: Mapping[str, Tensor], path: str) -> int:
+def _num_classes(state: Mapping[str, Tensor], path: str) -> int:
     weight = state.get("decode_head.conv_seg.weight")
     if weight is None or weight.ndim == 0:
-        raise RmrkdError(f"`{path}` holds no segmentation network: `decode_head.conv_seg.weight` is missing")
+        raise RmrkdError(f"`{path}` contains no segmentation network: `decode_head.conv_seg.weight` is missing")
     return int(weight.shape[0])
 
 
-def _described_network(config: dict[str, Any], state: Mapping[str, Tensor], device: str) -> nn.Module:
-    """The network of a stranger's config, no larger than the weights beside it."""
-    held = sum(tensor.numel() for tensor in state.values())
-    torch.manual_seed(0)  # what `--allow-partial` leaves as it is built shall at least be the same each time
-    return build_network(config, device=device, most_parameters=2 * held, hint=_NAME_IT)
+def _network_of_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], device: str) -> nn.Module | None:
+    """Build the network of the config in a checkpoint; None if there is no such config.
+
+    The config is untrusted: the network may have at most twice the parameters of the weights.
+    """
+    text = checkpoint.meta.get("config")
+    config = parse_config_text(text).get("model") if isinstance(text, str) else None
+    if not isinstance(config, dict) or config.get("type") != "EncoderDecoder":
+        return None
+    size = sum(tensor.numel() for tensor in state.values())
+    torch.manual_seed(0)  # the parameters that `--allow-partial` leaves random are the same in every run
+    return build_network(config, device=device, most_parameters=2 * size, hint=_PRESET_HINT)
 
 
-def _fitting_network(preset: Preset, state: Mapping[str, Tensor], classes: int, device: str) -> nn.Module:
-    """The preset's student, or its teacher where only that has the checkpoint's keys and shapes."""
-    wanted = {key: value.shape for key, value in state.items()}
+def _network_of_preset(preset: Preset, state: Mapping[str, Tensor], num_classes: int, device: str) -> nn.Module:
+    """Build the preset's student, or its teacher if only the teacher matches the checkpoint."""
+    expected = {key: value.shape for key, value in state.items()}
     networks = []
     for name, spec in (("student", preset.student), ("teacher", preset.teacher)):
-        network = build_network(network_config(spec, classes), device=device, name=name)
-        if {key: value.shape for key, value in network.state_dict().items()} == wanted:
+        network = build_network(network_config(spec, num_classes), device=device, name=name)
+        if {key: value.shape for key, value in network.state_dict().items()} == expected:
             return network
         networks.append(network)
     return networks[0]

@@ -1,4 +1,4 @@
-"""Counts of a whole split, and of each of its images: what a result says, and what its uncertainty is found from."""
+"""Pixel counts of a whole split and of each image, which the bootstrap of `compare` resamples."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 
 
 class ImageCounts(ConfusionMatrix):
-    """A confusion matrix that also keeps, for each image, the sums that IoU, accuracy and Dice are made from."""
+    """A confusion matrix that also keeps the per-class counts of each image.
+
+    The counts of an image are correct, true and predicted pixels per class: IoU, accuracy and Dice follow from them.
+    """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         super().__init__(num_classes, ignore_index)
         self._images: dict[int, Tensor] = {}
 
-    def count(self, index: int, prediction: Tensor, labels: Tensor) -> None:
-        """As `update`, for all of the image `index` at once."""
+    def update_image(self, index: int, prediction: Tensor, labels: Tensor) -> None:
+        """Count all pixels of image `index`; see `update`."""
         image = ConfusionMatrix(self.num_classes, self.ignore_index)
         image.update(prediction, labels)
         counts = image.matrix
         self.matrix = self.matrix.to(counts.device) + counts
         self._images[index] = torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])
 
-    def gather(self, world: DistContext) -> None:
-        """Adds up the counts of all workers, who share the images, on every worker."""
-        self.matrix = world.sum(self.matrix)
-        held = [(index, sums.cpu()) for index, sums in self._images.items()]
-        self._images = dict(pair for share in world.gather(held) for pair in share)
+    def gather(self, dist_ctx: DistContext) -> None:
+        """Sum the counts of all ranks, on every rank."""
+        self.matrix = dist_ctx.sum(self.matrix)
+        own = [(index, sums.cpu()) for index, sums in self._images.items()]
+        self._images = dict(pair for pairs in dist_ctx.gather(own) for pair in pairs)
 
     def per_image(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """The record's `per_image`: names, and for each image a flat list of class, right, truth, predicted.
+        """Return the record's `per_image`: names, and per image a flat list of class, correct, true, predicted.
 
         Args:
-            samples: All that were counted, in their order.
+            samples: All samples that were counted, in the order of their indices.
         """
         counts = []
         for index in range(len(samples)):

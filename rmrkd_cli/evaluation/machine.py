@@ -1,4 +1,4 @@
-"""What the machine is and how much of its memory was used."""
+"""The name of the device, and the peak memory of this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def peak_memory(device_type: str) -> int:
-    """Bytes: the most a GPU's allocator held, or the process since its start on a CPU."""
+    """Return the peak memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
     if device_type == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource
@@ -17,13 +17,13 @@ def peak_memory(device_type: str) -> int:
 
 
 def reset_peak_memory(device_type: str) -> None:
-    """Starts a new count on a GPU; a process's own cannot be taken back."""
+    """Reset the peak of a GPU; the peak of a process cannot be reset."""
     if device_type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's model, or the number of cores."""
+    """Return the model of a GPU, or the number of CPU cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {os.cpu_count()} cores"

@@ -1,38 +1,62 @@
-"""What the users of a network have to know, from its checkpoint alone: classes, colours, size of images."""
+"""What users of a network need to know: its classes, their colours and the image size, from its checkpoint alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info, generated_palette
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork
+from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.schema import Preset
 
-_MOST_NAME = 200  # characters of a class name; files are strangers'
-_LARGEST_SIDE = 16_384
-_PREPROCESSOR = "SegDataPreProcessor"  # of mmsegmentation 1, which does not turn channels unless it is told to
-_SAME = 0.5  # of 255, by which a mean or deviation may be written otherwise
-
-_OURS: tuple[list[float], list[float], bool] = (NORMALIZE["mean"], NORMALIZE["std"], True)  # type: ignore[assignment]
+_MAX_NAME = 200  # characters of a class name; checkpoints are untrusted
+_MAX_SIDE = 16_384
+_MAX_NORMALIZATION_VALUE = 1e9
+_PREPROCESSOR = "SegDataPreProcessor"  # of mmsegmentation 1; it swaps channels only with `bgr_to_rgb=True`
+_NORMALIZATION_TOLERANCE = 0.5  # of 255
 
 Scale = tuple[int, int]
 
 
+class Normalization(NamedTuple):
+    """Mean and standard deviation of three channels, and whether the first channel is red."""
+
+    mean: list[float]
+    std: list[float]
+    rgb: bool
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"mean {mean} and std {std} in {'RGB' if self.rgb else 'BGR'} order"
+
+    def matches(self, other: Normalization) -> bool:
+        """Return whether both are equal up to rounding."""
+        pairs = zip(self.mean + self.std, other.mean + other.std, strict=True)
+        return self.rgb == other.rgb and all(abs(one - two) <= _NORMALIZATION_TOLERANCE for one, two in pairs)
+
+
+_OURS = Normalization(NORMALIZE["mean"], NORMALIZE["std"], True)  # type: ignore[arg-type]
+_NORMALIZATION_PLACES = (
+    ("data", "test"), ("data", "val"), ("test_pipeline",), ("img_norm_cfg",), ("data_preprocessor",),
+    ("model", "data_preprocessor"), ("data", "train"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelCard:
-    """A network's classes and what it expects.
+    """The classes of a network and the images it expects.
 
     Attributes:
-        classes: Names, as many as the network tells apart.
-        palette: A colour each, red first.
-        scale: (width, height) that images are fitted into; None where nothing says so.
-        dataset: Name, where it is known.
-        notes: What was not in the file and had to be made up, and what the file wants and does not get, in words.
+        classes: Class names, as many as the network predicts.
+        palette: One RGB colour per class.
+        scale: (width, height) that images are fitted into; None if unknown.
+        dataset: Name of the data set; None if unknown.
+        notes: Warnings: what the checkpoint lacks, and what its config does differently from rmrkd.
     """
 
     classes: tuple[str, ...]
@@ -42,53 +66,63 @@ class ModelCard:
     notes: tuple[str, ...] = ()
 
 
-def model_card(loaded: CheckpointNetwork, *, dataset: str | None = None, scale: Scale | None = None) -> ModelCard:
-    """From the checkpoint; what the caller names comes first.
+def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: Scale | None = None) -> ModelCard:
+    """Return the model card of a checkpoint; the arguments override the checkpoint.
 
     Args:
-        dataset: Whose names, colours and size to take.
-        scale: (width, height) to take.
+        dataset: Take class names, colours and image size from this built-in data set.
+        scale: (width, height) that images are fitted into.
 
     Raises:
-        RmrkdError: When the data set has another number of classes than the network.
+        RmrkdError: The data set and the network differ in their number of classes, or `dataset` is `custom`.
     """
-    meta, count = loaded.checkpoint.meta, int(loaded.network.num_classes)  # type: ignore[arg-type]
-    notes = other_ways(meta.get("config"))
+    meta, count = model.checkpoint.meta, int(model.network.num_classes)  # type: ignore[arg-type]
+    notes = find_config_differences(meta.get("config"))
     if dataset is not None:
-        info = _named(dataset)
+        info = _builtin_dataset(dataset)
         if info.num_classes != count:
             raise RmrkdError(
-                f"`{loaded.checkpoint.path}` tells {count} classes apart, `{dataset}` has {info.num_classes}",
-                "leave out --dataset, or name the one it was trained on",
+                f"`{model.checkpoint.path}` predicts {count} classes, `{dataset}` has {info.num_classes}",
+                "name the data set it was trained on, or leave out --dataset",
             )
         return ModelCard(info.classes, info.palette, scale or info.eval_scale, dataset, tuple(notes))
-    preset = _known(loaded.preset)
-    fits = preset is not None and preset.num_classes == count
-    classes = _names(meta.get("CLASSES"), count) or (preset.classes if preset is not None and fits else None)
-    palette = _colours(meta.get("PALETTE"), count) or (preset.palette if preset is not None and fits else None)
-    scale = scale or (preset.eval_scale if preset is not None else None) or _scale_of_config(meta.get("config"))
+    preset = _preset_dataset(model.preset)
+    matching = preset if preset is not None and preset.num_classes == count else None
+    classes = _class_names(meta.get("CLASSES"), count) or (matching.classes if matching is not None else None)
+    palette = _palette(meta.get("PALETTE"), count) or (matching.palette if matching is not None else None)
+    scale = scale or (preset.eval_scale if preset is not None else None) or _config_scale(meta.get("config"))
     if classes is None:
-        notes.append("it does not name its classes: they are numbered")
+        notes.append("the checkpoint has no class names: the classes are numbered")
         classes = tuple(f"class {number}" for number in range(count))
     if scale is None:
-        notes.append("it does not say how large its images are: they are taken as they are")
+        notes.append("the checkpoint has no image size: images keep their own size; --scale WxH sets it")
     own = meta.get("dataset")
     name = own if isinstance(own, str) else (preset.name if preset is not None else None)
     return ModelCard(classes, palette or generated_palette(count), scale, name, tuple(notes))
 
 
-def _named(dataset: str) -> DatasetInfo:
+def find_config_differences(text: object) -> list[str]:
+    """Return a message for each way in which an mmsegmentation config prepares images differently from rmrkd."""
+    config, messages = _parse_config(text), []
+    candidates = (_find_normalization(_get(config, *keys)) for keys in _NORMALIZATION_PLACES)
+    normalization = next((candidate for candidate in candidates if candidate is not None), None)
+    if normalization is not None and not normalization.matches(_OURS):
+        messages.append(f"its config normalizes images by {normalization}, rmrkd by {_OURS}: predictions may be wrong")
+    if _get(config, "model", "test_cfg", "mode") == "slide":
+        messages.append("its config uses a sliding window, rmrkd runs on whole images here")
+    return messages
+
+
+def _builtin_dataset(dataset: str) -> DatasetInfo:
     if dataset == "custom":
         raise RmrkdError(
-            "the names of a data set of your own stand in its preset", "--preset FILE instead of --dataset custom"
+            "--dataset custom has no class names: they are in the preset", "use --preset FILE instead of --dataset"
         )
-    return dataset_info(
-        Preset.model_validate({"dataset": dataset, "teacher": {"config": "none"}, "student": {"config": "none"}})
-    )
+    return dataset_info(dataset_preset(dataset))
 
 
-def _known(preset: Preset | None) -> DatasetInfo | None:
-    """A preset's data set, wherever its images are, or nothing where it lacks what is needed."""
+def _preset_dataset(preset: Preset | None) -> DatasetInfo | None:
+    """Return the data set of a preset, wherever its images are; None if the preset is incomplete."""
     if preset is None:
         return None
     if preset.dataset == "custom":
@@ -99,90 +133,65 @@ def _known(preset: Preset | None) -> DatasetInfo | None:
         return None
 
 
-def _names(found: object, count: int) -> tuple[str, ...] | None:
-    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+def _class_names(value: object, count: int) -> tuple[str, ...] | None:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         return None
-    names = tuple(name[:_MOST_NAME] for name in found)
+    names = tuple(name[:_MAX_NAME] for name in value)
     return names if len(names) == len(set(names)) == count else None  # results are listed by name
 
 
-def _colours(found: object, count: int) -> Palette | None:
-    if not isinstance(found, (list, tuple)) or len(found) != count:
+def _palette(value: object, count: int) -> Palette | None:
+    if not isinstance(value, (list, tuple)) or len(value) != count:
         return None
-    if not all(_is_row(colour, 3, 0, 255) for colour in found):
+    if not all(_is_integer_list(colour, 3, 0, 255) for colour in value):
         return None
-    return tuple((colour[0], colour[1], colour[2]) for colour in found)
+    return tuple((colour[0], colour[1], colour[2]) for colour in value)
 
 
-def _scale_of_config(text: object) -> Scale | None:
-    """`img_scale` of the test pipeline in mmsegmentation's config."""
-    part = _part_of(_config(text), "data", "test", "pipeline")
-    for step in part if isinstance(part, (list, tuple)) else ():
+def _config_scale(text: object) -> Scale | None:
+    """Return `img_scale` of the test pipeline in an mmsegmentation config."""
+    pipeline = _get(_parse_config(text), "data", "test", "pipeline")
+    for step in pipeline if isinstance(pipeline, (list, tuple)) else ():
         scale = step.get("img_scale") if isinstance(step, Mapping) else None
-        if isinstance(scale, (list, tuple)) and _is_row(scale, 2, 1, _LARGEST_SIDE):
+        if isinstance(scale, (list, tuple)) and _is_integer_list(scale, 2, 1, _MAX_SIDE):
             return int(scale[0]), int(scale[1])
     return None
 
 
-def other_ways(text: object) -> list[str]:
-    """Where the config inside prepares or shows images otherwise than it is done here."""
-    config, told = _config(text), []
-    for key in (("data", "test"), ("data", "val"), ("test_pipeline",), ("img_norm_cfg",), ("data_preprocessor",),
-                ("model", "data_preprocessor"), ("data", "train")):  # fmt: skip
-        found = _normalisation(_part_of(config, *key))
-        if found is not None:
-            if not _are_ours(*found):
-                told.append(
-                    f"its config prepares images by {_rows(*found)}; here they get {_rows(*_OURS)}, and its classes "
-                    "may come out wrong"
-                )
-            break
-    if _part_of(config, "model", "test_cfg", "mode") == "slide":
-        told.append("its config slides a window over images, and here it sees them whole")
-    return told
-
-
-def _normalisation(part: object) -> tuple[list[float], list[float], bool] | None:
-    """The first mean and deviation of three channels in a part of a config, and whether red is the first of them."""
+def _find_normalization(part: object) -> Normalization | None:
+    """Return the first normalization of three channels in a part of a config, at any depth."""
     if isinstance(part, Mapping):
-        rows = [part.get("mean"), part.get("std")]
-        if all(isinstance(row, (list, tuple)) and len(row) == 3 and all(map(_is_number, row)) for row in rows):
-            mean, std = ([float(value) for value in row] for row in rows if row is not None)
-            turned = part.get("to_rgb", True) if part.get("type") != _PREPROCESSOR else part.get("bgr_to_rgb", False)
-            return mean, std, bool(turned)
-    inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, (list, tuple)) else ()
-    return next((found for each in inner if (found := _normalisation(each)) is not None), None)
+        mean, std = part.get("mean"), part.get("std")
+        if _is_number_triple(mean) and _is_number_triple(std):
+            rgb = part.get("bgr_to_rgb", False) if part.get("type") == _PREPROCESSOR else part.get("to_rgb", True)
+            return Normalization([float(value) for value in mean], [float(value) for value in std], bool(rgb))
+    children = part.values() if isinstance(part, Mapping) else part if isinstance(part, (list, tuple)) else ()
+    return next((inner for child in children if (inner := _find_normalization(child)) is not None), None)
+
+
+def _is_number_triple(value: Any) -> TypeGuard[Sequence[float]]:
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_number, value))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NORMALIZATION_VALUE
 
 
-def _are_ours(mean: Sequence[float], std: Sequence[float], red_first: bool) -> bool:
-    pairs = [*zip(mean, _OURS[0], strict=True), *zip(std, _OURS[1], strict=True)]
-    return red_first and all(abs(value - ours) <= _SAME for value, ours in pairs)
+def _is_integer_list(value: object, length: int, low: int, high: int) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != length:
+        return False
+    return all(type(item) is int and low <= item <= high for item in value)
 
 
-def _rows(mean: Sequence[float], std: Sequence[float], red_first: bool) -> str:
-    means, deviations = (", ".join(f"{value:g}" for value in row) for row in (mean, std))
-    return f"mean {means} and deviation {deviations}, {'red' if red_first else 'blue'} first"
-
-
-def _config(text: object) -> dict[str, Any]:
-    """What mmsegmentation's config says, empty where it cannot be read."""
+def _parse_config(text: object) -> dict[str, Any]:
+    """Return an mmsegmentation config as a dict; empty if it cannot be parsed."""
     try:
         return parse_config_text(text) if isinstance(text, str) else {}
     except RmrkdError:
         return {}
 
 
-def _part_of(part: Any, *keys: str) -> Any:
+def _get(part: Any, *keys: str) -> Any:
     for key in keys:
         part = part.get(key) if isinstance(part, Mapping) else None
     return part
-
-
-def _is_row(found: object, length: int, least: int, most: int) -> bool:
-    if not isinstance(found, (list, tuple)) or len(found) != length:
-        return False
-    return all(type(value) is int and least <= value <= most for value in found)

@@ -1,4 +1,4 @@
-"""Predictions as index PNGs, or as the files that a data set's test server takes."""
+"""Predictions as label PNGs, with class indices or with the label ids of a data set's test server."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.evaluation.label_png import write_class_map
+from rmrkd_cli.evaluation.label_png import write_label_png
 
 
 class PredictionFiles:
-    """Index PNGs with the data set's palette, a file an image.
+    """Write one label PNG per image, with the palette of the data set.
 
     Args:
-        folder: Made with the first file.
-        label_ids: Values are the ids that the data set's test server expects, and files have the images' own names.
+        folder: Created with the first file.
+        label_ids: Write the label ids of the test server instead of class indices, and use its file names.
 
     Raises:
-        RmrkdError: Where ids are wanted of a data set that has none.
+        RmrkdError: `label_ids` is set for a data set without label ids.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, samples: list[Sample], *, label_ids: bool = False) -> None:
         if label_ids and info.label_ids is None:
             raise RmrkdError(
-                f"--label-ids: `{info.name}` has no ids besides the indices of its classes",
-                "leave it out: cityscapes and ade20k have such ids",
+                f"--label-ids: `{info.name}` has no label ids",
+                "leave out --label-ids; cityscapes and ade20k have label ids",
             )
         self.folder, self.samples, self.label_ids = folder, samples, label_ids
         self.values = np.arange(info.num_classes, dtype=np.uint8)
@@ -40,18 +40,18 @@ class PredictionFiles:
         self.palette = colours[: int(self.values.max()) + 1].tolist()
 
     def path(self, index: int) -> Path:
-        """Where the prediction for an image is written: in the same folders as the images."""
+        """Return the file of image `index`, in the same subfolders as the images."""
         sample = self.samples[index]
         if self.label_ids:
             return self.folder / Path(sample.name).parent / f"{sample.image.stem}.png"
         return self.folder / f"{sample.name}.png"
 
-    def write(self, index: int, guess: Tensor) -> None:
-        """Writes class indices (H, W)."""
-        write_class_map(self.values[guess.to("cpu", torch.uint8).numpy()], self.palette, self.path(index))
+    def write(self, index: int, prediction: Tensor) -> None:
+        """Write the class indices (H, W) of image `index`."""
+        write_label_png(self.values[prediction.to("cpu", torch.uint8).numpy()], self.palette, self.path(index))
 
     @property
-    def told(self) -> str:
-        """What is written, in one line."""
-        what = "ids of its test server" if self.label_ids else "class indices"
-        return f"{len(self.samples)} predictions in `{self.folder}`, {what}, first `{self.path(0).name}`"
+    def summary(self) -> str:
+        """One line: how many files, where, and which values they have."""
+        values = "label ids of the test server" if self.label_ids else "class indices"
+        return f"{len(self.samples)} predictions in `{self.folder}`, {values}, first `{self.path(0).name}`"

@@ -1,4 +1,4 @@
-"""The result record of an evaluation, as plain JSON types."""
+"""The result record of an evaluation, in plain JSON types."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def make_record(
     per_image: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> Record:
-    """A result as plain JSON types: the counts, the ratios made from them, how they were measured, and of what.
+    """Return a result record: counts, metrics, evaluation protocol and facts about the network.
 
     Args:
-        protocol: Everything that must agree before two results may be compared.
-        per_image: `names` and `counts` of the images, which add up to the matrix.
+        protocol: Settings that must be equal for a comparison; see `make_protocol`.
+        per_image: `names` and `counts` of the images; the counts sum to the matrix.
         facts: `name`, `role`, `method`, `seed`, `iterations`, `checkpoint`, `parameters`, `macs`, `training`, …
     """
     metrics = matrix.result()

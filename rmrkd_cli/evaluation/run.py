@@ -1,4 +1,4 @@
-"""One checkpoint of any kind, from its file to a result record."""
+"""Evaluate checkpoint files: one result record per checkpoint."""
 
 from __future__ import annotations
 
@@ -13,103 +13,176 @@ from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.data.samples import Sample, have_labels
 from rmrkd_cli.data.transforms import EvalSet
+from rmrkd_cli.distributed import launcher
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.distributed.process_group import world
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
     CheckpointNetwork,
-    check_classes,
-    dataset_for,
+    check_num_classes,
     load_checkpoint_network,
-    samples_of,
+    resolve_dataset,
+    select_samples,
 )
-from rmrkd_cli.evaluation.evaluator import cost, evaluate, protocol
+from rmrkd_cli.evaluation.evaluator import evaluate, make_protocol
+from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.inference_modes import Window
 from rmrkd_cli.evaluation.prediction_files import PredictionFiles
 from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.protocol import protocol_line
-from rmrkd_cli.results.record import to_json
+from rmrkd_cli.results.record import read_record, to_json
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.console import screen
 
 if TYPE_CHECKING:
-    from rmrkd_cli.results.record import Record
-
-if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.results.record import Record
 
-MOST_SIDE = 16_384  # of a window
+MAX_WINDOW_SIDE = 16_384
+
+
+def evaluate_files(
+    checkpoints: Sequence[Path],
+    cluster: Cluster,
+    *,
+    dataset: str | None = None,
+    data_root: str | None = None,
+    split: str = "val",
+    preset: dict[str, Any] | None = None,
+    device: str = "cpu",
+    mode: str = "whole",
+    crop: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    batch_size: int | None = None,
+    workers: int = 2,
+    save_predictions: Path | None = None,
+    label_ids: bool | None = None,
+    max_images: int | None = None,
+    allow_partial: bool = False,
+    require_labels: bool = False,
+) -> list[Record]:
+    """Evaluate checkpoints one after the other and return one result record per checkpoint.
+
+    Progress and notes go to stderr. A split without labels gives no record, only prediction files.
+
+    Args:
+        checkpoints: Files of any kind: student, distiller, teacher or released weights.
+        cluster: The worker processes that share the images of each checkpoint.
+        dataset: A built-in data set; None: the one in the checkpoint or preset.
+        data_root: Folder of the data set; None: the one in the checkpoint or preset.
+        split: "val", "test" or "train".
+        preset: A preset as plain data (`Preset.model_dump`), for checkpoints that do not describe their network.
+        device: "cpu" or "cuda".
+        mode: "whole", or "slide" for a sliding window.
+        crop, stride: (height, width) of the window and of its stride in pixels; None: as in the checkpoint, else the
+            training crop and two thirds of it.
+        flip: Average with the mirrored image.
+        scales: Average over images at these factors of the image size.
+        batch_size: Images of equal size per batch and worker; None: 1 on CPUs, up to 4 on GPUs.
+        workers: Loader processes of each worker.
+        save_predictions: Write label PNGs into this new folder; several checkpoints get a subfolder each.
+        label_ids: Write the label ids of the test server; None: for the test split of data sets that have them.
+        max_images: Use only the first images.
+        allow_partial: Load the matching tensors of a checkpoint that does not match its network.
+        require_labels: Stop if no image has labels.
+
+    Raises:
+        RmrkdError: A file is missing or unusable, an option does not apply, or mmsegmentation is not installed.
+        RunError: A worker failed.
+    """
+    for file in checkpoints:
+        if not file.is_file():
+            problem = "is a folder" if file.is_dir() else "does not exist"
+            raise RmrkdError(f"checkpoint `{file}` {problem}", "name a .pth or .safetensors file")
+    require_mmseg()
+    folders = _prediction_folders(checkpoints, save_predictions)
+    records = []
+    for file in checkpoints:
+        with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder:
+            output = Path(folder) / "result.json"
+            job = EvalJob(
+                checkpoint=str(file), output=str(output), save_predictions=folders[file], dataset=dataset,
+                data_root=data_root, split=split, preset=preset, device=device, mode=mode, crop=crop, stride=stride,
+                flip=flip, scales=scales, batch_size=batch_size, workers=workers, label_ids=label_ids,
+                max_images=max_images, allow_partial=allow_partial, require_labels=require_labels,
+            )  # fmt: skip
+            launcher.execute(job, cluster)
+            if output.exists():
+                record = read_record(output)
+                records.append({**record, **_training_facts(file, record)})
+    return records
 
 
 def run_evaluation(job: EvalJob) -> None:
-    """Evaluates on all workers; the first writes the record to `job.output`, unless there was nothing to measure."""
-    given = Preset.model_validate(job.preset) if job.preset is not None else None
+    """Run one evaluation in a worker process; rank 0 writes the record to `job.output` if there are labels."""
+    preset = Preset.model_validate(job.preset) if job.preset is not None else None
     with report_lost_loaders(), world(job.device) as dist_ctx, screen(quiet=not dist_ctx.is_first) as shown:
-        loaded = load_checkpoint_network(job.checkpoint, given, job.device, allow_partial=job.allow_partial)
-        if loaded.key_mismatch:
-            shown.say(f"only what fits is loaded, the rest is random: {loaded.key_mismatch}")
-        info = dataset_for(job, loaded)
-        samples = samples_of(info, job)
+        model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
+        if model.key_mismatch:
+            shown.say(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
+        info = resolve_dataset(job, model)
+        samples = select_samples(info, job)
         labelled = job.save_predictions is None or have_labels(samples)
-        check_classes(loaded.network, info, job.checkpoint)
-        window = _window(job, loaded, shown.say)
+        check_num_classes(model.network, info, job.checkpoint)
+        window = _window(job, model, shown.say)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip, labelled=labelled)
         meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // dist_ctx.size))
         files = _prediction_files(job, info, samples)
-        network = loaded.network.to(dist_ctx.device)
+        network = model.network.to(dist_ctx.device)
         counts = evaluate(
             network, dataset, dist_ctx, workers=job.workers, batch_size=job.batch_size, window=window, meter=meter,
-            on_image=files.write if files is not None else None,
+            on_prediction=files.write if files is not None else None,
         )  # fmt: skip
-        how = protocol(info, samples, job.split, job.scales, job.flip, window)
+        protocol = make_protocol(info, samples, job.split, job.scales, job.flip, window)
         if files is not None:
-            shown.say(files.told)
+            shown.say(files.summary)
         if not labelled:
-            shown.say(f"no image of `{info.name}` {job.split} has labels: nothing could be measured")
-            shown.say(protocol_line(how))
+            shown.say(f"no image of `{info.name}` {job.split} has labels: nothing was measured")
+            shown.say(protocol_line(protocol))
         elif dist_ctx.is_first:
-            found = {**loaded.facts, **cost(network, info.eval_scale)}
-            record = make_record(counts, how, per_image=counts.per_image(samples), **found)
+            facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
+            record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
             write_text(to_json(record), Path(job.output))
         dist_ctx.wait()
 
 
-def _window(job: EvalJob, loaded: CheckpointNetwork, say: Callable[[str], None]) -> Window | None:
-    """The window that slides: as asked for, else as the checkpoint's config has it, else the crop of its training.
+def _window(job: EvalJob, model: CheckpointNetwork, say: Callable[[str], None]) -> Window | None:
+    """Return the sliding window: from the job, else from the checkpoint's config, else the training crop.
 
     Raises:
-        RmrkdError: Where none of them says its size, or the steps leave gaps.
+        RmrkdError: The size of the window is unknown, or the stride is larger than the window.
     """
-    own = _own_window(loaded.checkpoint)
+    configured = _window_of_config(model.checkpoint)
     if job.mode == "whole":
-        if own is not None:
-            say(f"the config in `{loaded.checkpoint.path}` slides a window: --mode slide does so")
+        if configured is not None:
+            say(f"the config in `{model.checkpoint.path}` uses a sliding window: --mode slide does the same")
         return None
     crop, stride = job.crop, job.stride
-    if crop is None and own is not None:
-        crop, stride = own.crop, stride or own.stride
-    elif crop is None and loaded.preset is not None:
-        crop = loaded.preset.schedule.crop
+    if crop is None and configured is not None:
+        crop, stride = configured.crop, stride or configured.stride
+    elif crop is None and model.preset is not None:
+        crop = model.preset.schedule.crop
     if crop is None:
         raise RmrkdError(
-            f"`{loaded.checkpoint.path}` does not say which crop it was trained with", "--crop HEIGHTxWIDTH"
+            f"`{model.checkpoint.path}` does not contain its training crop", "set the window with --crop HEIGHTxWIDTH"
         )
     window = Window(crop, stride or (round(2 * crop[0] / 3) or 1, round(2 * crop[1] / 3) or 1))
     if any(step > side for step, side in zip(window.stride, window.crop, strict=True)):
         steps, sides = (f"{height}x{width}" for height, width in (window.stride, window.crop))
         raise RmrkdError(
-            f"--stride {steps} is more than the window's {sides}: what lies between would not be seen",
-            "a smaller --stride, or a larger --crop",
+            f"--stride {steps} is larger than the window of {sides}: pixels between windows would be skipped",
+            "choose a smaller --stride or a larger --crop",
         )
     return window
 
 
-def _own_window(checkpoint: Checkpoint) -> Window | None:
-    """The window of the config inside a checkpoint, where that has one that can be used."""
+def _window_of_config(checkpoint: Checkpoint) -> Window | None:
+    """Return the sliding window of the config in a checkpoint; None if there is none or it is unusable."""
     text = checkpoint.meta.get("config")
     if not isinstance(text, str):
         return None
@@ -124,7 +197,7 @@ def _own_window(checkpoint: Checkpoint) -> Window | None:
     for pair in (crop, stride):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             return None
-        if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in pair):
+        if not all(type(side) is int and 1 <= side <= MAX_WINDOW_SIDE for side in pair):
             return None
     window = Window((crop[0], crop[1]), (stride[0], stride[1]))  # type: ignore[index]
     return window if all(map(int.__le__, window.stride, window.crop)) else None
@@ -133,55 +206,27 @@ def _own_window(checkpoint: Checkpoint) -> Window | None:
 def _prediction_files(job: EvalJob, info: DatasetInfo, samples: list[Sample]) -> PredictionFiles | None:
     if job.save_predictions is None:
         return None
-    ids = job.label_ids
-    if ids is None:
-        ids = job.split == "test" and info.label_ids is not None
-    return PredictionFiles(Path(job.save_predictions), info, samples, label_ids=ids)
+    label_ids = job.label_ids
+    if label_ids is None:
+        label_ids = job.split == "test" and info.label_ids is not None
+    return PredictionFiles(Path(job.save_predictions), info, samples, label_ids=label_ids)
 
 
-def evaluate_files(
-    files: Sequence[Path], options: dict[str, Any], cluster: Cluster, save_predictions: Path | None = None
-) -> list[Record]:
-    """Evaluates checkpoints one after the other, each by all workers; those of images without labels give no record."""
-    from rmrkd_cli.distributed.job import EvalJob
-    from rmrkd_cli.distributed.launcher import execute
-    from rmrkd_cli.results.record import read_record
-
-    for file in files:
-        if not file.is_file():
-            why = "is a folder" if file.is_dir() else "does not exist"
-            raise RmrkdError(f"checkpoint `{file}` {why}", "name a .pth or .safetensors file")
-    require_mmseg()
-    folders = _prediction_folders(files, save_predictions)
-    records = []
-    for file in files:
-        with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder:
-            output = Path(folder) / "result.json"
-            job = EvalJob(checkpoint=str(file), output=str(output), save_predictions=folders[file], **options)
-            execute(job, cluster)
-            if output.exists():
-                measured = read_record(output)
-                records.append({**measured, **_training_beside(file, measured)})
-    return records
-
-
-def _training_beside(file: Path, measured: Record) -> dict[str, Any]:
-    """What training cost, from the result beside a run's own student; nothing where that is of another file."""
-    from rmrkd_cli.results.record import read_record
-
-    beside = file.parent / "result.json"
-    if file.name != "student.pth" or not beside.is_file():
+def _training_facts(file: Path, record: Record) -> dict[str, Any]:
+    """Return `training` of the result.json next to a student.pth; empty if that describes another file."""
+    result = file.parent / "result.json"
+    if file.name != "student.pth" or not result.is_file():
         return {}
     try:
-        record = read_record(beside)
-    except RmrkdError:  # the file can be measured without
+        trained = read_record(result)
+    except RmrkdError:  # the evaluation does not need it
         return {}
-    same = record.get("checkpoint_sha256") in (None, measured["checkpoint_sha256"])  # older results do not say
-    return {"training": record["training"]} if same and record.get("training") else {}
+    same = trained.get("checkpoint_sha256") in (None, record["checkpoint_sha256"])  # old results have no digest
+    return {"training": trained["training"]} if same and trained.get("training") else {}
 
 
 def _prediction_folders(files: Sequence[Path], root: Path | None) -> dict[Path, str | None]:
-    """One folder of index PNGs a checkpoint, none of them used before."""
+    """Return the prediction folder of each checkpoint, all of them new."""
     if root is None:
         return dict.fromkeys(files)
     check_free_folder(root)

@@ -1,1 +1,1 @@
-"""A student as ONNX or TorchScript, held against the network before the file counts."""
+"""Export a network as ONNX or TorchScript, and compare the file with the network before it is kept."""

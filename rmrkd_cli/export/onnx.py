@@ -14,54 +14,59 @@ import torch
 from numpy.typing import NDArray
 
 from rmrkd_cli.errors import RmrkdError, RunError, first_line
-from rmrkd_cli.export.exportable import SMALLEST_SIDE, Exportable, example
+from rmrkd_cli.export.graph import MIN_SIDE, ExportGraph, example_input
 from rmrkd_cli.installation.mmcv_ops import allow_any_size
 from rmrkd_cli.installation.requirements import install_extra_command
 
 if TYPE_CHECKING:
     import onnx
 
-Run = Callable[[NDArray[Any]], NDArray[Any]]
-OPSET = 20  # what torch's exporter writes without converting, and onnxruntime runs since 1.17
+Runner = Callable[[NDArray[Any]], NDArray[Any]]
+OPSET = 20  # the exporter writes it without conversion, and onnxruntime supports it since 1.17
 INPUT, LOGITS, CLASSES = "image", "logits", "classes"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_MOST_BYTES = 2_000_000_000  # of one protobuf message
+_MAX_BYTES = 2_000_000_000  # of a protobuf message
 
 
 def check_installed() -> None:
-    """Raises RmrkdError with the command that installs what is missing."""
+    """Raise RmrkdError with the install command if a package is missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise RmrkdError(
-            f"ONNX files need {', '.join(missing)}, not installed here",
-            f"{install_extra_command('export')}; or write TorchScript, which needs nothing more: OUT.pt",
+            f"ONNX export needs packages that are not installed: {', '.join(missing)}",
+            f"{install_extra_command('export')}; or write TorchScript (OUT.pt), which needs only torch",
         )
 
 
-def write_onnx(graph: Exportable, properties: Mapping[str, str], path: Path) -> None:
-    """One file, all weights inside, whose batch, height and width are open.
+def write_onnx(graph: ExportGraph, properties: Mapping[str, str], path: Path) -> None:
+    """Write a graph as one file with all weights and with dynamic batch size, height and width.
+
+    Args:
+        properties: Metadata of the file: JSON text by key.
 
     Raises:
-        RunError: When torch cannot export the network, or it is too large for one file.
+        RunError: torch cannot export the network, or it is too large for one file.
     """
     import onnx
 
-    model = _exported(graph)
-    _strip(model)
+    model = _export(graph)
+    _remove_source_info(model)
     onnx.helper.set_model_props(model, dict(properties))
     model.producer_name, model.producer_version = "rmrkd", properties.get("rmrkd_version", "").strip('"')
     size = model.ByteSize()
-    if size > _MOST_BYTES:
-        raise RunError(f"the network has {size / 1e9:.1f} GB, one ONNX file holds {_MOST_BYTES / 1e9:.0f}")
+    if size > _MAX_BYTES:
+        raise RunError(f"the network has {size / 1e9:.1f} GB, an ONNX file can hold at most {_MAX_BYTES / 1e9:.0f} GB")
     try:
         onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # of two kinds, neither of them a subclass of much
-        raise RunError(f"torch wrote no sound ONNX graph: {first_line(error)[:300]}", "OUT.pt may do") from error
+    except Exception as error:  # the checker raises two unrelated types
+        raise RunError(
+            f"torch wrote an invalid ONNX graph: {first_line(error)[:300]}", "try TorchScript: OUT.pt"
+        ) from error
     path.write_bytes(model.SerializeToString())
 
 
-def onnx_runner(path: Path, threads: int | None = None) -> Run:
-    """Runs a file in onnxruntime on the CPU: from an image batch to its only output."""
+def onnx_runner(path: Path, threads: int | None = None) -> Runner:
+    """Load a file in onnxruntime and return a function that runs it on the CPU: image batch to output."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,8 +75,8 @@ def onnx_runner(path: Path, threads: int | None = None) -> Run:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(image: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = np.asarray(session.run(None, {INPUT: image})[0])
-        return found
+        output: NDArray[Any] = np.asarray(session.run(None, {INPUT: image})[0])
+        return output
 
     return run
 
@@ -82,13 +87,13 @@ def runtime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def _exported(graph: Exportable) -> onnx.ModelProto:
-    """By way of `torch.export`: the exporter that traced TorchScript is deprecated, and its graphs are less exact."""
-    least = SMALLEST_SIDE // 4
-    open_sizes = {
+def _export(graph: ExportGraph) -> onnx.ModelProto:
+    """Export by `torch.export`: the TorchScript-based exporter is deprecated and less exact."""
+    min_side = MIN_SIDE // 4
+    dynamic_sizes = {
         0: torch.export.Dim("batch", min=1),
-        2: torch.export.Dim("height", min=least),
-        3: torch.export.Dim("width", min=least),
+        2: torch.export.Dim("height", min=min_side),
+        3: torch.export.Dim("width", min=min_side),
     }
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -97,26 +102,26 @@ def _exported(graph: Exportable) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph,
-                (example(graph),),
+                (example_input(graph),),
                 dynamo=True,
                 input_names=[INPUT],
                 output_names=[CLASSES if graph.classes else LOGITS],
                 opset_version=OPSET,
-                dynamic_shapes={"image": open_sizes},
+                dynamic_shapes={"image": dynamic_sizes},
                 verbose=False,
             )
         model: onnx.ModelProto = program.model_proto
         return model
-    except Exception as error:  # torch's exporter raises whatever it meets
+    except Exception as error:  # torch's exporter raises many types
         raise RunError(
-            f"torch cannot export this network to ONNX: {first_line(error)[:300]}", "TorchScript may do: OUT.pt"
+            f"torch cannot export this network to ONNX: {first_line(error)[:300]}", "try TorchScript: OUT.pt"
         ) from error
     finally:
         logging.disable(level)
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Without what the exporter notes of the source text: it names files of this machine."""
+def _remove_source_info(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes about the source code, which contain paths of this machine."""
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]

@@ -1,10 +1,9 @@
-"""From a checkpoint to a file that other programs run, checked before it gets its name."""
+"""Export a checkpoint: write the file under a temporary name, compare it with the network, then rename it."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.export import onnx, torchscript
-from rmrkd_cli.export.exportable import SMALLEST_SIDE, exportable, threshold_of
+from rmrkd_cli.export.graph import MIN_SIDE, ExportGraph, build_graph, decision_threshold
 from rmrkd_cli.export.verify import (
+    Batches,
     Difference,
-    bounded,
-    compare,
-    drawn,
-    drawn_batches,
-    given_batches,
-    milliseconds,
-    normalized,
-    share,
+    changed_share,
+    check_size,
+    compare_outputs,
+    image_batches,
+    measure_milliseconds,
+    normalize,
+    synthetic_batches,
+    synthetic_images,
 )
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
@@ -37,40 +37,56 @@ from rmrkd_cli.storage.cache import sha256_of
 from rmrkd_cli.terminal.console import say
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-_LOGITS = 1e-2  # share of the largest logit by which one may differ; rounding stays a thousand times below
+_MAX_LOGIT_ERROR = 1e-2  # relative to the largest logit; rounding is a thousand times smaller
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
-    """What is to be written, and from what.
+    """The arguments of `run_export`; the names are those of the options of `rmrkd export`.
 
     Attributes:
-        form: `ONNX` or `TORCHSCRIPT`.
-        raw: The file takes images as they are, 0 to 255, and normalises them itself.
-        classes: It gives class indices, not logits.
-        tolerance: Share of pixels that may get another class than the network gives.
-        check_images: A folder whose images it is checked on as well.
+        checkpoint: A file that contains a student or another segmentation network.
+        target: The file to write; an existing file is replaced.
+        format: "onnx" or "torchscript".
+        input: "raw": the file takes uint8 images and normalizes them; "normalized": it takes normalized float32.
+        output: "logits", or "classes" for class indices.
+        preset: Take the network from this preset if the checkpoint does not describe it.
+        dataset: Take class names, palette and scale from this built-in data set.
+        scale: (width, height) in pixels that images are fitted into; None: as in the checkpoint.
+        tolerance: Largest share of pixels (0 to 1) whose class may differ between file and network.
+        check_images: Compare the outputs on the images of this folder as well.
     """
 
     checkpoint: Path
     target: Path
-    form: str = ONNX
-    raw: bool = True
-    classes: bool = False
+    format: str = ONNX
+    input: str = "raw"
+    output: str = "logits"
     preset: Preset | None = None
     dataset: str | None = None
     scale: Scale | None = None
     tolerance: float = 1e-4
     check_images: Path | None = None
 
+    @property
+    def raw(self) -> bool:
+        return self.input == "raw"
+
+    @property
+    def classes(self) -> bool:
+        return self.output == "classes"
+
 
 @dataclass(frozen=True)
-class Exported:
-    """The file, and how it was found to compute.
+class ExportResult:
+    """An exported file and the result of its check.
 
     Attributes:
-        properties: What the file says of itself, by key.
-        latency_ms: Of one image of `latency_size` (width, height), by the program that computes it.
+        properties: The metadata inside the file, by key.
+        parameters: Number of parameters.
+        bytes: Size of the file.
+        differences: Between file and network, one per batch.
+        latency_ms: Milliseconds per image of `latency_size` (width, height), for torch and for the runtime.
     """
 
     job: ExportJob
@@ -81,60 +97,59 @@ class Exported:
     latency_ms: dict[str, float]
     latency_size: Scale
 
-    def record(self) -> dict[str, Any]:
-        """All of it as plain data."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain data, as `rmrkd export --json` writes it."""
         return {
             "file": str(self.job.target),
-            "format": self.job.form,
+            "format": self.job.format,
             "bytes": self.bytes,
             "parameters": self.parameters,
             **self.properties,
-            "check": [asdict(one) for one in self.differences],
+            "check": [asdict(difference) for difference in self.differences],
             "latency_ms": self.latency_ms,
             "latency_size": list(self.latency_size),
         }
 
 
-def run_export(job: ExportJob) -> Exported:
-    """Writes the file beside its place, runs it against the network, and only then gives it its name.
+def run_export(job: ExportJob) -> ExportResult:
+    """Write a network as an ONNX or TorchScript file, and keep the file only if it computes the same.
+
+    Progress and notes go to stderr.
 
     Raises:
-        RmrkdError: When the checkpoint describes no network.
-        RunError: When it cannot be exported, its logits are far off, or more pixels than `job.tolerance` get another
-            class.
+        RmrkdError: The checkpoint describes no network, a package is missing, or a check image cannot be read.
+        RunError: torch cannot export the network, the logits differ, or more than `job.tolerance` of the pixels get
+            another class.
     """
-    if job.form == ONNX:
+    if job.format == ONNX:
         onnx.check_installed()
-    loaded = load_checkpoint_network(str(job.checkpoint), job.preset, "cpu")
-    card = model_card(loaded, dataset=job.dataset, scale=job.scale)
+    model = load_checkpoint_network(str(job.checkpoint), job.preset, "cpu")
+    card = model_card(model, dataset=job.dataset, scale=job.scale)
     for note in card.notes:
         say(f"{job.checkpoint}: {note}")
-    batches = drawn_batches(card.scale)
+    batches: Batches = synthetic_batches(card.scale)
     if job.check_images is not None:
-        batches = itertools.chain(batches, given_batches(job.check_images, card.scale))
-    graph = exportable(loaded.network, raw=job.raw, classes=job.classes)
-    properties = properties_of(job, loaded, card)
-    found: list[Any] = []
+        batches = itertools.chain(batches, image_batches(job.check_images, card.scale))
+    graph = build_graph(model.network, raw=job.raw, classes=job.classes)
+    properties = file_properties(job, model, card)
+    size = check_size(card.scale)
+    differences: list[Difference] = []
+    latency: dict[str, float] = {}
 
-    def write(partial: Path) -> None:
-        texts = {key: json.dumps(value, ensure_ascii=True) for key, value in properties.items()}
-        say(f"writing {job.form}, and running it against the network")
-        if job.form == ONNX:
-            onnx.write_onnx(graph, texts, partial)
-        else:
-            torchscript.write_torchscript(graph, texts, partial)
-        found.extend(_checked(job, loaded, partial, batches))
-        found.append(_latency(job, loaded, partial, bounded(card.scale)))
+    def write_and_check(partial: Path) -> None:
+        say(f"writing {job.format} and comparing its outputs with the network's")
+        _write_graph(job.format, graph, properties, partial)
+        differences.extend(_check_outputs(job, model, partial, batches))
+        latency.update(_measure_latency(job, model, partial, size))
 
-    save_atomic(write, job.target)
-    differences = [one for one in found if isinstance(one, Difference)]
+    save_atomic(write_and_check, job.target)
     parameters = sum(parameter.numel() for parameter in graph.parameters())
-    return Exported(job, properties, parameters, job.target.stat().st_size, differences, found[-1], bounded(card.scale))
+    return ExportResult(job, properties, parameters, job.target.stat().st_size, differences, latency, size)
 
 
-def properties_of(job: ExportJob, loaded: CheckpointNetwork, card: ModelCard) -> dict[str, Any]:
-    """What whoever runs the file has to know, and where it comes from."""
-    facts, threshold = loaded.facts, threshold_of(loaded.network)
+def file_properties(job: ExportJob, model: CheckpointNetwork, card: ModelCard) -> dict[str, Any]:
+    """Return the metadata of the file: preprocessing, output, classes, and the checkpoint it comes from."""
+    metadata, threshold = model.metadata, decision_threshold(model.network)
     return {
         "preprocessing": {
             "input": "uint8, 0 to 255" if job.raw else "float32, (image - mean) / std of values 0 to 255",
@@ -155,60 +170,66 @@ def properties_of(job: ExportJob, loaded: CheckpointNetwork, card: ModelCard) ->
         "classes": list(card.classes),
         "palette": [list(colour) for colour in card.palette],
         "dataset": card.dataset,
-        "preset": facts["name"],
-        "role": facts["role"],
-        "seed": facts["seed"],
-        "iterations": facts["iterations"],
-        "smallest_side": SMALLEST_SIDE,
-        "source_sha256": sha256_of(loaded.checkpoint.path),
+        "preset": metadata["name"],
+        "role": metadata["role"],
+        "seed": metadata["seed"],
+        "iterations": metadata["iterations"],
+        "smallest_side": MIN_SIDE,
+        "source_sha256": sha256_of(model.checkpoint.path),
         "rmrkd_version": __version__,
         "torch_version": str(torch.__version__),
     }
 
 
-def _runner(job: ExportJob, path: Path) -> onnx.Run:
-    return onnx.onnx_runner(path) if job.form == ONNX else torchscript.torchscript_runner(path)
+def _write_graph(form: str, graph: ExportGraph, properties: dict[str, Any], path: Path) -> None:
+    texts = {key: json.dumps(value, ensure_ascii=True) for key, value in properties.items()}
+    write = onnx.write_onnx if form == ONNX else torchscript.write_torchscript
+    write(graph, texts, path)
 
 
-def _checked(
-    job: ExportJob, loaded: CheckpointNetwork, path: Path, batches: Iterator[tuple[str, NDArray[Any]]]
-) -> list[Difference]:
+def _load_runner(form: str, path: Path) -> onnx.Runner:
+    return onnx.onnx_runner(path) if form == ONNX else torchscript.torchscript_runner(path)
+
+
+def _check_outputs(job: ExportJob, model: CheckpointNetwork, path: Path, batches: Batches) -> list[Difference]:
+    """Return the differences between file and network. Raises RunError if they are too large."""
     try:
-        told = compare(loaded.network.eval(), _runner(job, path), batches, job.raw)
-    except RmrkdError:  # of an image
+        differences = compare_outputs(model.network.eval(), _load_runner(job.format, path), batches, job.raw)
+    except RmrkdError:  # a check image cannot be read
         raise
-    except Exception as error:  # onnxruntime's errors have no common kind
-        raise RunError(f"the {job.form} file does not run: {str(error)[:300]}") from error
-    if share(told) > job.tolerance or any(one.differing / one.pixels > 10 * job.tolerance for one in told):
-        worst = max(told, key=lambda one: one.differing / one.pixels)
+    except Exception as error:  # onnxruntime's errors have no common base class
+        raise RunError(f"the {job.format} file does not run: {str(error)[:300]}") from error
+    share = changed_share(differences)
+    worst = max(differences, key=lambda one: one.differing / one.pixels)
+    if share > job.tolerance or worst.differing / worst.pixels > 10 * job.tolerance:
         raise RunError(
-            f"the {job.form} file gives {share(told):.2e} of all pixels another class than the network does, at most "
-            f"{job.tolerance:.0e} may (most at {worst.size[0]}x{worst.size[1]}, batch {worst.batch}: {worst.differing} "
-            f"of {worst.pixels}); it was not kept",
-            "--tolerance SHARE allows more",
+            f"the {job.format} file assigns another class than the network to {share:.2e} of the pixels, the limit is "
+            f"{job.tolerance:.0e} (worst batch: {worst.differing} of {worst.pixels} pixels, "
+            f"{worst.size[0]}x{worst.size[1]}, batch size {worst.batch}); the file was not kept",
+            "--tolerance SHARE raises the limit",
         )
-    far = [one for one in told if one.logits is not None and not one.logits <= _LOGITS * one.largest]
-    if far:
-        raise RunError(
-            f"the logits of the {job.form} file differ from the network's by {far[0].logits:.1e} at "
-            f"{far[0].size[0]}x{far[0].size[1]}, whose largest is {far[0].largest:.1e}; it was not kept",
-            "another format may do: OUT.pt, OUT.onnx",
-        )
-    return told
+    for one in differences:
+        if one.logits is not None and not one.logits <= _MAX_LOGIT_ERROR * one.largest:  # `not` also catches NaN
+            raise RunError(
+                f"the logits of the {job.format} file differ from the network's by {one.logits:.1e} at "
+                f"{one.size[0]}x{one.size[1]}, the largest logit is {one.largest:.1e}; the file was not kept",
+                "try the other format: OUT.pt or OUT.onnx",
+            )
+    return differences
 
 
-def _latency(job: ExportJob, loaded: CheckpointNetwork, path: Path, size: Scale) -> dict[str, float]:
-    """Beside the network as `rmrkd predict` computes it, with as many threads."""
-    image = drawn(size, 1)
-    ready = inference_network(loaded.network, "cpu")
+def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size: Scale) -> dict[str, float]:
+    """Time the file, and the network as `rmrkd predict` runs it, with the same number of threads."""
+    image = synthetic_images(size, 1)
+    network = inference_network(model.network, "cpu")
 
     @torch.inference_mode()
-    def compute(batch: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = ready.encode_decode(torch.from_numpy(batch), None).numpy()  # type: ignore[operator]
-        return found
+    def run_torch(batch: NDArray[Any]) -> NDArray[Any]:
+        logits: NDArray[Any] = network.encode_decode(torch.from_numpy(batch), None).numpy()  # type: ignore[operator]
+        return logits
 
-    name = "onnxruntime" if job.form == ONNX else "torchscript"
+    runtime = "onnxruntime" if job.format == ONNX else "torchscript"
     return {
-        "torch": milliseconds(compute, normalized(image)),
-        name: milliseconds(_runner(job, path), image if job.raw else normalized(image)),
+        "torch": measure_milliseconds(run_torch, normalize(image)),
+        runtime: measure_milliseconds(_load_runner(job.format, path), image if job.raw else normalize(image)),
     }

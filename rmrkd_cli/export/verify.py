@@ -1,10 +1,10 @@
-"""Whether a written file computes what the network does, in the program that will run it."""
+"""Compare an exported file with the network it was made from, in the program that will run the file."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +19,31 @@ from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import NORMALIZE, EvalViews
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.model_card import Scale
-from rmrkd_cli.export.exportable import classes_of, threshold_of
-from rmrkd_cli.export.onnx import Run
+from rmrkd_cli.export.graph import MIN_SIDE, decision_threshold, predict_classes
+from rmrkd_cli.export.onnx import Runner
 from rmrkd_cli.prediction.inputs import find_inputs
 
-MOST_IMAGES = 32  # of `--check-images`
-_LARGEST = 1 << 19  # pixels of a drawn image: 1024x512
-_ODD_SIZES = ((375, 250), (193, 257))  # (width, height), no multiples of a stride
-_PATTERN_SEED = 7
-_MOST_RUNS = 9
-_SECONDS = 4.0
+MAX_IMAGES = 32  # of `--check-images`
+_MAX_PIXELS = 1 << 19  # of a synthetic image: 1024x512
+_ODD_SIZES = ((375, 250), (193, 257))  # (width, height), not divisible by the stride of a network
+_SEED = 7
+_MAX_RUNS = 9
+_MAX_SECONDS = 4.0
+
+Batches = Iterable[tuple[str, NDArray[Any]]]  # name of the images, and (N, 3, H, W) uint8, RGB
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the file is from the network on one batch.
+    """The difference between file and network on one batch.
 
     Attributes:
-        what: The images, in words.
+        what: Name of the images.
         size: (width, height).
-        logits: Largest absolute difference; None where the file gives classes.
+        batch: Images in the batch.
+        logits: Largest absolute difference of the logits; None if the file returns classes.
         largest: Largest absolute logit of the network.
-        differing: Pixels that got another class, of `pixels`.
+        differing: Pixels whose class differs, out of `pixels`.
     """
 
     what: str
@@ -52,92 +55,95 @@ class Difference:
     pixels: int
 
 
-def compare(network: nn.Module, run: Run, batches: Iterator[tuple[str, NDArray[Any]]], raw: bool) -> list[Difference]:
-    """Holds a file's outputs against those of the network itself, unfolded, on batches (N, 3, H, W) uint8, red first.
+def compare_outputs(network: nn.Module, run: Runner, batches: Batches, raw: bool) -> list[Difference]:
+    """Compare the outputs of a file with those of the unmodified network.
 
     Args:
-        raw: The file takes them as they are, else normalised.
+        raw: The file takes uint8 images, else normalized ones.
     """
-    told, threshold = [], threshold_of(network)
+    differences, threshold = [], decision_threshold(network)
     for what, batch in batches:
-        ready = normalized(batch)
+        normalized = normalize(batch)
         with torch.inference_mode():
-            expected = network.encode_decode(torch.from_numpy(ready), None)  # type: ignore[operator]
-        got = torch.from_numpy(run(batch if raw else ready))
-        logits = got.ndim == 4
-        largest = float((got - expected).abs().max()) if logits else None
-        chosen = classes_of(expected, threshold)
-        classes = classes_of(got, threshold) if logits else got.long()
-        differing = int((classes != chosen).sum()) if classes.shape == chosen.shape else chosen.numel()
+            expected = network.encode_decode(torch.from_numpy(normalized), None)  # type: ignore[operator]
+        output = torch.from_numpy(run(batch if raw else normalized))
+        has_logits = output.ndim == 4
+        error = float((output - expected).abs().max()) if has_logits else None
+        labels = predict_classes(expected, threshold)
+        other = predict_classes(output, threshold) if has_logits else output.long()
+        differing = int((other != labels).sum()) if other.shape == labels.shape else labels.numel()
         size = (batch.shape[3], batch.shape[2])
-        told.append(Difference(what, size, len(batch), largest, float(expected.abs().max()), differing, chosen.numel()))
-    return told
+        differences.append(
+            Difference(what, size, len(batch), error, float(expected.abs().max()), differing, labels.numel())
+        )
+    return differences
 
 
-def normalized(batch: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, 3, H, W) float32 as the network takes it."""
+def normalize(batch: NDArray[Any]) -> NDArray[np.float32]:
+    """Return images (N, 3, H, W) of values 0 to 255 as the network takes them, float32."""
     mean, std = (np.asarray(NORMALIZE[key], np.float32).reshape(1, 3, 1, 1) for key in ("mean", "std"))
-    ready: NDArray[np.float32] = (batch.astype(np.float32) - mean) * (np.float32(1) / std)
-    return ready
+    normalized: NDArray[np.float32] = (batch.astype(np.float32) - mean) * (np.float32(1) / std)
+    return normalized
 
 
-def drawn_batches(scale: Scale | None) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The network's own size, bounded, and two odd ones; one image and two at a time."""
-    for size in (bounded(scale), *_ODD_SIZES):
+def synthetic_batches(scale: Scale | None) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield batches of one and of two images, at the check size and at two odd sizes."""
+    for size in (check_size(scale), *_ODD_SIZES):
         for count in (1, 2):
-            yield "drawn", drawn(size, count)
+            yield "drawn", synthetic_images(size, count)
 
 
-def drawn(size: Scale, count: int) -> NDArray[np.uint8]:
-    """(N, 3, H, W) images of textured shapes, the same every time."""
+def synthetic_images(size: Scale, count: int) -> NDArray[np.uint8]:
+    """Return images (N, 3, H, W) of textured shapes, RGB, the same in every call."""
     import cv2
 
     width, height = size
-    shown = []
+    images = []
     for number in range(count):
-        parts = [draw(np.random.default_rng([_PATTERN_SEED, number, part]))[0] for part in range(4)]
-        board = np.vstack([np.hstack(parts[:2]), np.hstack(parts[2:])])
-        shown.append(_red_first(cv2.resize(board, (width, height), interpolation=cv2.INTER_CUBIC)))
-    return np.stack(shown)
+        tiles = [draw(np.random.default_rng([_SEED, number, tile]))[0] for tile in range(4)]
+        grid = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])
+        images.append(_to_rgb_planes(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)))
+    return np.stack(images)
 
 
-def bounded(scale: Scale | None) -> Scale:
-    """The size that the network is used at, where that is quickly computed; else one of its shape that is."""
+def check_size(scale: Scale | None) -> Scale:
+    """Return (width, height) for checks and timing: `scale` (512x512 if None), shrunk to at most 2^19 pixels."""
     width, height = scale or (512, 512)
-    factor = min(1.0, (_LARGEST / (width * height)) ** 0.5)
-    return max(32, round(width * factor)), max(32, round(height * factor))
+    factor = min(1.0, (_MAX_PIXELS / (width * height)) ** 0.5)
+    return max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
 
 
-def given_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The first images of a folder, each as large as the network gets it.
+def image_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the first 32 images of a folder, one per batch, resized as for the network.
 
     Raises:
-        RmrkdError: When there is none.
+        RmrkdError: The folder contains no image.
     """
-    images = [item for item in find_inputs([folder]) if not item.is_video][:MOST_IMAGES]
+    images = [item for item in find_inputs([folder]) if not item.is_video][:MAX_IMAGES]
     if not images:
-        raise RmrkdError(f"`{folder}` holds no image", "name images, or a folder of them")
+        raise RmrkdError(f"`{folder}` contains no image", "pass a folder of images to --check-images")
     views = EvalViews(scale)
-    return ((item.path.name, _red_first(views.resized(read_image(item.path)))[None]) for item in images)
+    return ((item.path.name, _to_rgb_planes(views.resized(read_image(item.path)))[None]) for item in images)
 
 
-def milliseconds(run: Run, image: NDArray[Any]) -> float:
-    """Median of some warm runs, within a few seconds."""
+def measure_milliseconds(run: Runner, image: NDArray[Any]) -> float:
+    """Return the median time of 3 to 9 runs, within about 4 seconds."""
     for _ in range(2):  # TorchScript compiles in its second run
         run(image)
     times: list[float] = []
-    while len(times) < 3 or (len(times) < _MOST_RUNS and sum(times) < _SECONDS):
+    while len(times) < 3 or (len(times) < _MAX_RUNS and sum(times) < _MAX_SECONDS):
         started = time.perf_counter()
         run(image)
         times.append(time.perf_counter() - started)
     return 1e3 * statistics.median(times)
 
 
-def share(differences: Sequence[Difference]) -> float:
-    """Of all pixels, those with another class."""
+def changed_share(differences: Sequence[Difference]) -> float:
+    """Return the share of all pixels (0 to 1) whose class differs."""
     return sum(one.differing for one in differences) / max(1, sum(one.pixels for one in differences))
 
 
-def _red_first(image: Picture) -> Picture:
-    turned: Picture = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
-    return turned
+def _to_rgb_planes(image: Picture) -> Picture:
+    """Convert (H, W, 3) BGR to (3, H, W) RGB."""
+    planes: Picture = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
+    return planes

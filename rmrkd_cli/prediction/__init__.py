@@ -1,1 +1,1 @@
-"""Class maps and overlays of anyone's images and videos."""
+"""Predict the label maps of images and videos, and draw overlays."""

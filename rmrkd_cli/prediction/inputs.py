@@ -1,4 +1,4 @@
-"""Images and videos of anyone's, found below folders, each with a name of its own for what is made of it."""
+"""Find the images and videos to predict, and give each a unique name for its output files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2",
 )  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv")
+_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One image or video, and the name that its results begin with, relative to their folder."""
+    """One image or video.
+
+    Attributes:
+        name: Prefix of its output files, relative to the output folder.
+    """
 
     path: Path
     name: str
@@ -30,16 +35,22 @@ class Input:
 
 
 @dataclass(frozen=True)
-class PictureItem:
-    """image: (H, W, 3) uint8, blue first, upright; views: as `EvalItem` has them; index: into the inputs."""
+class ImageItem:
+    """A decoded image.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR, upright.
+        views: As in `EvalItem`.
+        index: Position in the list of inputs.
+    """
 
     image: Picture
     views: list[View]
     index: int
 
 
-class PictureSet(Dataset[PictureItem]):
-    """Images decoded as training decodes them: turned upright where their EXIF data says so."""
+class ImageSet(Dataset[ImageItem]):
+    """Images decoded as in training: rotated upright by their EXIF orientation."""
 
     def __init__(self, inputs: Sequence[Input], views: EvalViews) -> None:
         self.inputs, self.views = inputs, views
@@ -47,80 +58,78 @@ class PictureSet(Dataset[PictureItem]):
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: int) -> PictureItem:
+    def __getitem__(self, index: int) -> ImageItem:
         path = self.inputs[index].path
         image = read_image(path)
         if not self.views.can_show(image):
             raise CorruptError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
-        return PictureItem(image, self.views(image), index)
+        return ImageItem(image, self.views(image), index)
 
 
-def find_inputs(given: Iterable[Path]) -> list[Input]:
-    """Files as they are named, and below folders all whose names end as those of images and videos do.
+def find_inputs(paths: Iterable[Path]) -> list[Input]:
+    """Return the given files, and all images and videos below the given folders.
 
-    Two files of one name and different suffixes keep their suffixes in it. Hidden files and linked folders are passed
-    over, and a file that is met twice counts once.
+    Hidden files and symlinked folders are skipped. A file that is found twice counts once. Files that differ only in
+    their suffix keep the suffix in their names.
 
     Raises:
-        RmrkdError: When a folder holds none, or two of them would get the same name.
+        RmrkdError: A folder contains no image or video, or two output files would have the same name.
     """
-    found: dict[str, tuple[Path, PurePosixPath]] = {}
-    for start in given:
-        for path, place in _below(start):
-            found.setdefault(os.path.realpath(path), (path, place))
-    pairs = list(found.values())
-    sharing: defaultdict[str, int] = defaultdict(int)
-    for _, place in pairs:
-        sharing[_stem(place).casefold()] += 1
+    files: dict[str, tuple[Path, PurePosixPath]] = {}
+    for start in paths:
+        for path, relative in _walk(start):
+            files.setdefault(os.path.realpath(path), (path, relative))
+    same_stem: defaultdict[str, int] = defaultdict(int)
+    for _, relative in files.values():
+        same_stem[_stem(relative).casefold()] += 1
     inputs = [
-        Input(path, str(place) if sharing[_stem(place).casefold()] > 1 else _stem(place), _is_video(path))
-        for path, place in pairs
+        Input(
+            path,
+            name=str(relative) if same_stem[_stem(relative).casefold()] > 1 else _stem(relative),
+            is_video=path.suffix.lower() in VIDEO_SUFFIXES,
+        )
+        for path, relative in files.values()
     ]
-    _check_names(inputs)
+    _check_output_names(inputs)
     return inputs
 
 
-def results_of(item: Input) -> tuple[str, ...]:
-    """All that may be written for it, relative to the folder; without suffix where that is chosen later."""
+def output_names(item: Input) -> tuple[str, ...]:
+    """Return the output files of an input, relative to the output folder and without suffix."""
     if item.is_video:
         return (f"{item.name}-overlay", f"{item.name}-frames")
     return (item.name, f"{item.name}-overlay")
 
 
-def _below(start: Path) -> Iterator[tuple[Path, PurePosixPath]]:
-    if not start.is_dir():  # what is not there is met when it is read
+def _walk(start: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Yield (path, path relative to `start`) of a file, or of the images and videos below a folder."""
+    if not start.is_dir():  # a missing file is reported when it is read
         yield start, PurePosixPath(start.name)
         return
     count = 0
     for folder, folders, files in os.walk(start):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
+            if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
                 path = Path(folder, name)
                 count += 1
                 yield path, PurePosixPath(path.relative_to(start).as_posix())
     if not count:
-        raise RmrkdError(
-            f"`{start}` holds no image and no video", f"they end with {' '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}"
-        )
+        raise RmrkdError(f"`{start}` contains no image or video", f"supported suffixes: {' '.join(_SUFFIXES)}")
 
 
-def _stem(place: PurePosixPath) -> str:
-    return str(place.with_suffix("")) if place.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) else str(place)
+def _stem(relative: PurePosixPath) -> str:
+    return str(relative.with_suffix("") if relative.suffix.lower() in _SUFFIXES else relative)
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _check_names(inputs: Iterable[Input]) -> None:
-    """File systems may take capitals and small letters for the same."""
+def _check_output_names(inputs: Iterable[Input]) -> None:
+    """Raise RmrkdError if two outputs have the same name; upper and lower case count as equal, as on some disks."""
     owners: dict[str, Path] = {"legend": Path("legend.png")}
     for item in inputs:
-        for result in results_of(item):
-            other = owners.setdefault(result.casefold(), item.path)
+        for name in output_names(item):
+            other = owners.setdefault(name.casefold(), item.path)
             if other != item.path:
                 raise RmrkdError(
-                    f"`{item.path}` and `{other}` would both be written as `{result}`",
-                    "name the folder above them, which keeps them apart, or give the command for each alone",
+                    f"`{item.path}` and `{other}` would both be written as `{name}`",
+                    "pass the folder that contains both, or run the command once for each",
                 )

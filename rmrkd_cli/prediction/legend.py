@@ -1,4 +1,4 @@
-"""What the colours mean: a strip below or beside an overlay, and a picture of all classes."""
+"""Legends: the class names next to their colours, below an overlay or as an image of its own."""
 
 from __future__ import annotations
 
@@ -11,98 +11,87 @@ from typing import Any
 
 from rmrkd_cli.terminal.sanitize import escape_control
 
-_SMALLEST_TEXT, _LARGEST_TEXT, _ALONE_TEXT = 11, 40, 16  # pixels
-_SIDES_PER_TEXT = 30  # shorter sides of the image to one line of text
-_LONGEST_NAME = 40  # characters
+_MIN_FONT, _MAX_FONT, _CLASS_LEGEND_FONT = 11, 44, 16  # pixels
+_LINES_PER_SIDE = 30  # lines of text along the shorter side of an image
+_MAX_NAME = 40  # characters
+_MAX_ROWS = 32  # of the legend of all classes
 _FIGURE_SPACE = "\u2007"  # as wide as a digit
-_MOST_ROWS = 32  # of the picture of all classes
-_TALL = 1.15  # height to width, from which the strip stands beside
+
+Entry = tuple[str, Sequence[int]]  # text and RGB colour
 
 
-def with_legend(picture: Any, rows: Sequence[tuple[str, Sequence[int], float]]) -> Any:
-    """A Pillow image with a strip: below it, or to the right of a tall one; wider or higher where the text needs it.
+def add_legend(image: Any, rows: Sequence[tuple[str, Sequence[int], float]]) -> Any:
+    """Return a Pillow image with a legend below it; the result is wider if the legend needs it.
 
     Args:
-        rows: Name, colour and share of pixels (0 to 1) of each class that occurs.
+        image: A Pillow image.
+        rows: Name, RGB colour and pixel share (0 to 1) of each class in the image.
     """
     from PIL import Image
 
-    size = min(_LARGEST_TEXT, max(_SMALLEST_TEXT, round(min(picture.size) / _SIDES_PER_TEXT)))
+    size = font_size(image.size, _LINES_PER_SIDE)
     ordered = sorted(rows, key=lambda row: -row[2])
-    cells = [(f"{shown_name(name)}  {percent(share)}", colour) for name, colour, share in ordered]
-    width, height = _cell(cells, size)
-    beside = picture.height > _TALL * picture.width and picture.height >= 6 * height
-    if beside:
-        columns = math.ceil(len(cells) * height / max(height, picture.height - size))
-    else:
-        columns = max(1, min(len(cells), (picture.width - size) // width))
-    strip = _grid(cells, size, columns)
-    if beside:
-        whole = Image.new("RGB", (picture.width + strip.width, max(picture.height, strip.height)), "white")
-        whole.paste(picture, (0, 0))
-        whole.paste(strip, (picture.width, 0))
-    else:
-        whole = Image.new("RGB", (max(picture.width, strip.width), picture.height + strip.height), "white")
-        whole.paste(picture, ((whole.width - picture.width) // 2, 0))
-        whole.paste(strip, (0, picture.height))
-    return whole
+    entries = [(f"{shorten_name(name)}  {format_share(share)}", colour) for name, colour, share in ordered]
+    columns = max(1, min(len(entries), (image.width - size) // _cell_width(entries, size)))
+    legend = _draw_entries(entries, size, columns)
+    canvas = Image.new("RGB", (max(image.width, legend.width), image.height + legend.height), "white")
+    canvas.paste(image, ((canvas.width - image.width) // 2, 0))
+    canvas.paste(legend, (0, image.height))
+    return canvas
 
 
-def legend_of(classes: Sequence[str], palette: Sequence[Sequence[int]]) -> Any:
-    """A Pillow image of all classes with their numbers."""
+def draw_class_legend(classes: Sequence[str], palette: Sequence[Sequence[int]]) -> Any:
+    """Return a Pillow image of all classes: index, name and colour."""
     digits = len(str(len(classes) - 1))
-    cells = [
-        (f"{str(number).rjust(digits, _FIGURE_SPACE)}  {shown_name(name)}", colour)
-        for number, (name, colour) in enumerate(zip(classes, palette, strict=True))
+    entries = [
+        (f"{str(index).rjust(digits, _FIGURE_SPACE)}  {shorten_name(name)}", colour)
+        for index, (name, colour) in enumerate(zip(classes, palette, strict=True))
     ]
-    return _grid(cells, _ALONE_TEXT, math.ceil(len(cells) / _MOST_ROWS))
+    return _draw_entries(entries, _CLASS_LEGEND_FONT, math.ceil(len(entries) / _MAX_ROWS))
 
 
-def percent(share: float) -> str:
-    """`12.3 %`, and what rounds to nothing is told apart from none."""
+def format_share(share: float) -> str:
+    """Return a share (0 to 1) as `12.3 %`; a share that would be rounded to zero is `< 0.1 %`."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def shown_name(name: str) -> str:
-    """As it can be drawn: one line, not endless."""
+def shorten_name(name: str) -> str:
+    """Return a class name in one line of at most 40 printable characters."""
     text = escape_control(name)
-    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    return text if len(text) <= _MAX_NAME else text[: _MAX_NAME - 1] + "…"
+
+
+def font_size(shape: tuple[int, ...], lines: int) -> int:
+    """Return the text height in pixels at which so many lines fit along the shorter side of an image."""
+    return min(_MAX_FONT, max(_MIN_FONT, round(min(shape) / lines)))
 
 
 @cache
-def font_of(size: int) -> Any:
-    """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters; else Pillow's own."""
+def load_font(size: int) -> Any:
+    """Return DejaVu Sans, which matplotlib ships: it has Latin, Greek and Cyrillic letters, but no CJK."""
     from PIL import ImageFont
 
-    package = find_spec("matplotlib")
-    folder = Path(package.origin).parent if package is not None and package.origin is not None else Path()
-    file = folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), size) if file.is_file() else ImageFont.load_default(size)
+    package = find_spec("matplotlib")  # to import it would take longer than to draw
+    assert package is not None
+    assert package.origin is not None
+    return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def text_size(font: Any, text: str) -> tuple[int, int]:
-    """(width, height) in pixels, as high for every text."""
-    ascent, descent = font.getmetrics()
-    return math.ceil(font.getlength(text)), ascent + descent
+def _cell_width(entries: Sequence[Entry], size: int) -> int:
+    return max((math.ceil(load_font(size).getlength(text)) for text, _ in entries), default=0) + 3 * size
 
 
-def _cell(cells: Sequence[tuple[str, Sequence[int]]], size: int) -> tuple[int, int]:
-    widest = max((text_size(font_of(size), text)[0] for text, _ in cells), default=0)
-    return widest + 3 * size, round(1.6 * size)
-
-
-def _grid(cells: Sequence[tuple[str, Sequence[int]]], size: int, columns: int) -> Any:
-    """Swatch and text of each, down the columns."""
+def _draw_entries(entries: Sequence[Entry], size: int, columns: int) -> Any:
+    """Draw a colour swatch and a text for each entry, column by column."""
     from PIL import Image, ImageDraw
 
-    width, height = _cell(cells, size)
-    rows = math.ceil(len(cells) / max(1, columns))
-    margin = size // 2
-    strip = Image.new("RGB", (columns * width + margin, rows * height + 2 * margin), "white")
-    pen = ImageDraw.Draw(strip)
-    for number, (text, colour) in enumerate(cells):
-        left, top = margin + (number // rows) * width, margin + (number % rows) * height
-        box = (left, top + round(0.2 * size), left + round(1.4 * size), top + round(1.4 * size))
-        pen.rectangle(box, fill=tuple(colour), outline="black", width=max(1, size // 14))
-        pen.text((left + 2 * size, top + height // 2), text, fill="black", font=font_of(size), anchor="lm")
-    return strip
+    width, height, margin = _cell_width(entries, size), round(1.6 * size), size // 2
+    rows = math.ceil(len(entries) / columns)
+    legend = Image.new("RGB", (columns * width + margin, rows * height + 2 * margin), "white")
+    pen = ImageDraw.Draw(legend)
+    for index, (text, colour) in enumerate(entries):
+        left, top = margin + (index // rows) * width, margin + (index % rows) * height
+        swatch = (left, top + round(0.2 * size), left + round(1.4 * size), top + round(1.4 * size))
+        pen.rectangle(swatch, fill=tuple(colour), outline="black", width=max(1, size // 14))
+        pen.text((left + 2 * size, top + height // 2), text, fill="black", font=load_font(size), anchor="lm")
+    return legend

@@ -1,6 +1,6 @@
-"""A class map over its image: half-transparent colours, outlines, and names in the regions that have room for them.
+"""Draw a label map over its image: colours, outlines, and class names in the regions that have room for them.
 
-Outlines and names are for those who cannot tell the colours apart: palettes are made for data sets, not for readers.
+The outlines and names help readers who cannot tell the colours of a palette apart.
 """
 
 from __future__ import annotations
@@ -13,113 +13,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data.image_io import Picture
-from rmrkd_cli.evaluation.label_png import ClassMap
-from rmrkd_cli.prediction.legend import font_of, shown_name, text_size
+from rmrkd_cli.evaluation.label_png import LabelMap
+from rmrkd_cli.prediction.legend import font_size, load_font, shorten_name
 
-_MOST_LABELS = 40  # regions of an image that are named
-_SMALLEST_TEXT, _LARGEST_TEXT = 10, 44  # pixels
-_SIDES_PER_TEXT = 24  # shorter sides of the image to one line of text
-_SIDES_PER_LINE = 500  # and to one pixel of an outline
+_MAX_NAMES = 40  # class names in one image
+_MIN_AREA = 12  # of a named region, in squares of one line of text
+_LINES_PER_SIDE = 24  # lines of text along the shorter side of an image
+_OUTLINES_PER_SIDE = 500
+_MIN_SIDE_FOR_HALO = 200  # pixels
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """How class maps are drawn.
+    """The style of an overlay.
 
     Attributes:
-        classes: Names.
-        palette: A colour each, red first.
-        opacity: Of the colours, 0 to 1.
+        classes: Class names.
+        palette: One RGB colour per class.
+        opacity: Of the colours, from 0 to 1.
     """
 
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
     opacity: float = 0.5
 
-    def blend(self, image: Picture, classes: ClassMap) -> Picture:
-        """(H, W, 3), red first, with outlines; from an image (H, W, 3), blue first."""
+    def blend(self, image: Picture, labels: LabelMap) -> Picture:
+        """Return the RGB image (H, W, 3) with colours and outlines; `image` (H, W, 3) is BGR, `labels` is (H, W)."""
         import cv2
 
-        table = np.zeros((256, 3), np.uint8)
-        table[: len(self.palette)] = np.asarray(self.palette, np.uint8)
-        base = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        mixed: Picture = cv2.addWeighted(base, 1 - self.opacity, table[classes], self.opacity, 0)
-        width = max(1, round(min(classes.shape) / _SIDES_PER_LINE))
-        edges = borders(classes).astype(np.uint8)
-        if width > 1:
-            edges = cv2.dilate(edges, np.ones((width, width), np.uint8))
-        halo = cv2.dilate(edges, np.ones((3, 3), np.uint8)) if min(classes.shape) >= 200 else edges
-        mixed[halo > 0] //= 3  # dark beside white is seen on every ground
-        mixed[edges > 0] = 255
-        return mixed
+        colours = np.asarray(self.palette, np.uint8)[labels]
+        blended: Picture = cv2.addWeighted(image[..., ::-1], 1 - self.opacity, colours, self.opacity, 0)
+        width = max(1, round(min(labels.shape) / _OUTLINES_PER_SIDE))
+        outline = cv2.dilate(find_edges(labels).astype(np.uint8), np.ones((width, width), np.uint8))
+        if min(labels.shape) >= _MIN_SIDE_FOR_HALO:  # a dark halo keeps the outline visible on a bright image
+            blended[cv2.dilate(outline, np.ones((3, 3), np.uint8)) > 0] //= 3
+        blended[outline > 0] = 255
+        return blended
 
-    def draw(self, image: Picture, classes: ClassMap) -> Any:
-        """A Pillow image as large as `image`, with the names of large regions in them."""
+    def draw(self, image: Picture, labels: LabelMap) -> Any:
+        """Return `blend` as a Pillow image, with class names in the large regions."""
         from PIL import Image, ImageDraw
 
-        picture = Image.fromarray(self.blend(image, classes))
-        pen = ImageDraw.Draw(picture)
-        size = min(_LARGEST_TEXT, max(_SMALLEST_TEXT, round(min(classes.shape) / _SIDES_PER_TEXT)))
-        font = font_of(size)
-        for kind, room in regions(classes, size):
-            name = shown_name(self.classes[kind])
-            place = _place_for(room, *text_size(font, name), size // 3)
-            if place is not None:
+        canvas = Image.fromarray(self.blend(image, labels))
+        pen = ImageDraw.Draw(canvas)
+        size = font_size(labels.shape, _LINES_PER_SIDE)
+        font, padding = load_font(size), 2 * (size // 3)
+        for class_index, left, top, mask in _large_regions(labels, _MIN_AREA * size * size):
+            name = shorten_name(self.classes[class_index])
+            width, height = font.getlength(name) + padding, sum(font.getmetrics()) + padding
+            center = _text_position(mask, width, height)
+            if center is not None:
                 pen.text(
-                    place, name, fill="white", font=font, anchor="mm", stroke_width=max(1, size // 9),
-                    stroke_fill="black",
+                    (left + center[0], top + center[1]), name, fill="white", font=font, anchor="mm",
+                    stroke_width=max(1, size // 9), stroke_fill="black",
                 )  # fmt: skip
-        return picture
+        return canvas
 
 
-def borders(classes: ClassMap) -> NDArray[np.bool_]:
-    """(H, W), true where the pixel to the right or below has another class."""
-    found = np.zeros(classes.shape, np.bool_)
-    found[:, :-1] = classes[:, :-1] != classes[:, 1:]
-    found[:-1] |= classes[:-1] != classes[1:]
-    return found
+def find_edges(labels: LabelMap) -> NDArray[np.bool_]:
+    """Return a mask (H, W) of the pixels whose right or lower neighbour has another class."""
+    edges = np.zeros(labels.shape, np.bool_)
+    edges[:, :-1] = labels[:, :-1] != labels[:, 1:]
+    edges[:-1] |= labels[:-1] != labels[1:]
+    return edges
 
 
-@dataclass(frozen=True)
-class _Room:
-    """One region: where its box begins, and its pixels in the box."""
-
-    left: int
-    top: int
-    inside: NDArray[np.bool_]
-
-
-def regions(classes: ClassMap, text: int) -> Iterator[tuple[int, _Room]]:
-    """The largest regions of one class with room for a line of so many pixels, the largest first."""
+def _large_regions(labels: LabelMap, min_area: int) -> Iterator[tuple[int, int, int, NDArray[np.bool_]]]:
+    """Yield (class index, left, top, mask within its bounding box) of connected regions, the largest first."""
     import cv2
 
-    inner = (~borders(classes)).astype(np.uint8)  # regions of two classes never touch in it
-    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(inner, connectivity=4)
-    high, wide = boxes[:, cv2.CC_STAT_HEIGHT] >= 2 * text, boxes[:, cv2.CC_STAT_WIDTH] >= 3 * text
-    large = np.flatnonzero(high & wide & (boxes[:, cv2.CC_STAT_AREA] >= 12 * text * text))
-    large = large[large > 0]  # the number 0 are the borders
-    order = large[np.argsort(-boxes[large, cv2.CC_STAT_AREA])]
-    for number in order[:_MOST_LABELS]:
-        left, top, width, height = (int(value) for value in boxes[number][:4])
-        inside = numbers[top : top + height, left : left + width] == number
-        row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-        yield int(classes[top + row, left + column]), _Room(left, top, inside)
+    inner = (~find_edges(labels)).astype(np.uint8)  # regions of different classes do not touch in this mask
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA]  # region 0 is the edges
+    for index in np.argsort(-areas)[:_MAX_NAMES]:
+        if areas[index] < min_area:
+            return
+        left, top, width, height = (int(value) for value in stats[index + 1, :4])
+        box = slice(top, top + height), slice(left, left + width)
+        mask = regions[box] == index + 1
+        yield int(labels[box][mask][0]), left, top, mask
 
 
-def _place_for(room: _Room, width: int, height: int, margin: int) -> tuple[float, float] | None:
-    """The middle of the roomiest place for a box, or none where it does not fit.
+def _text_position(mask: NDArray[np.bool_], width: float, height: float) -> tuple[float, float] | None:
+    """Return the (x, y) center of a box of (width, height), as far inside the mask as possible; None if too large.
 
-    The region is squeezed as the box is wide, so that a box that fits becomes a square that fits.
+    The mask is scaled horizontally so that the box becomes a square, which a distance transform can place.
     """
     import cv2
 
-    need = height + 2 * margin
-    squeeze = need / (width + 2 * margin)
-    shape = (max(1, round(room.inside.shape[1] * squeeze)), room.inside.shape[0])
-    narrow = cv2.resize(room.inside.astype(np.uint8), shape, interpolation=cv2.INTER_AREA)
-    framed = cv2.copyMakeBorder(narrow, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    depth = cv2.distanceTransform(framed, cv2.DIST_C, 3)
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    if 2 * depth[row, column] < need:
-        return None
-    return room.left + (int(column) - 0.5) / squeeze, room.top + int(row) - 0.5
+    scale = height / width
+    size = (max(1, round(mask.shape[1] * scale)), mask.shape[0])
+    scaled = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    framed = cv2.copyMakeBorder(scaled, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    distances = cv2.distanceTransform(framed, cv2.DIST_C, 3)
+    y, x = np.unravel_index(int(distances.argmax()), distances.shape)
+    return ((int(x) - 0.5) / scale, int(y) - 0.5) if 2 * distances[y, x] >= height else None

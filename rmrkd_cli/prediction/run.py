@@ -1,4 +1,4 @@
-"""Class maps of anyone's images and videos, and pictures of them."""
+"""Predict images and videos: label PNGs, overlays, a legend, and the pixel share of each class."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from torch import nn
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.distributed.process_group import DistContext, world
+from rmrkd_cli.distributed.process_group import world
 from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
-from rmrkd_cli.evaluation.inference_modes import class_map
-from rmrkd_cli.evaluation.label_png import MOST_CLASSES, ClassMap, pixel_shares, write_class_map, write_picture
+from rmrkd_cli.evaluation.inference_modes import segment_image
+from rmrkd_cli.evaluation.label_png import MAX_CLASSES, LabelMap, pixel_shares, write_image, write_label_png
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.prediction.inputs import Input, PictureSet, find_inputs
-from rmrkd_cli.prediction.legend import legend_of, with_legend
+from rmrkd_cli.prediction.inputs import ImageSet, Input, find_inputs
+from rmrkd_cli.prediction.legend import add_legend, draw_class_legend
 from rmrkd_cli.prediction.overlay import Overlay
 from rmrkd_cli.prediction.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.presets.schema import Preset
@@ -35,22 +35,31 @@ from rmrkd_cli.signals import stop_requests
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.console import Screen, screen
 
-_SHOWN = 10  # inputs that could not be read
-_MOST_LOGITS = 1 << 31  # values of four bytes
-_WHOLE = 0.95  # of the frames that a video says it has
+_MAX_LISTED = 10  # unreadable inputs in a message
+_MAX_LOGITS = 1 << 31  # float32 values
+_MIN_DECODED = 0.95  # of the frames that a video claims to have
 OVERLAYS = ("png", "jpg", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictJob:
-    """What is to be predicted, by what, and how it is shown.
+    """The arguments of `run_predictions`; the names are those of the options of `rmrkd predict`.
 
     Attributes:
-        out: A folder that is empty or still to be made.
-        scale: (width, height) that images are fitted into; None: the checkpoint's own.
-        scales: Factors on it to average over.
-        overlay: One of `OVERLAYS`.
-        frames: Index PNGs of a video's frames as well.
+        checkpoint: A file that contains a student or another segmentation network.
+        inputs: Images, videos, and folders of them.
+        out: Output folder; it must be empty or new.
+        preset: Take the network from this preset if the checkpoint does not describe it.
+        dataset: Take class names, palette and scale from this built-in data set.
+        scale: (width, height) in pixels that images are fitted into; None: as in the checkpoint.
+        scales: Average over images at these factors of `scale`.
+        flip: Average with the mirrored image.
+        device: "cpu" or "cuda".
+        workers: Loader processes.
+        overlay: Format of the overlays, one of `OVERLAYS`.
+        opacity: Of the colours in an overlay, from 0 to 1.
+        legend: Draw a legend below each overlay.
+        frames: Write the label PNGs of the frames of a video.
     """
 
     checkpoint: Path
@@ -70,116 +79,129 @@ class PredictJob:
 
 
 @dataclass
-class Results:
-    """What was written, an entry an input, and what is wrong with the others, a message each."""
+class PredictionResults:
+    """The inputs that were predicted, and those that could not be read.
+
+    Attributes:
+        card: Classes and palette of the network.
+        entries: One dict per predicted input, as in predictions.json: `input`, the files written, `width`, `height`,
+            and `shares`, the pixel share (0 to 1) of each class that occurs.
+        unread: One message per input that could not be read, or only in part.
+    """
 
     card: ModelCard
     entries: list[dict[str, Any]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
 
 
-def run_predictions(job: PredictJob) -> Results:
-    """Predicts every input and leaves `legend.png`, `predictions.json` and `predictions.csv` beside the pictures.
+def run_predictions(job: PredictJob) -> PredictionResults:
+    """Predict every input and write legend.png, predictions.json and predictions.csv to the output folder.
 
-    An input that cannot be read is named in the results, and the rest goes on.
+    An unreadable input is listed in the results and does not stop the others. Progress goes to stderr.
 
     Raises:
-        RmrkdError: When the checkpoint describes no network, or there is nothing to predict.
-        Interrupted: After a signal; what was written until then is whole.
+        RmrkdError: The checkpoint describes no network, or there is nothing to predict.
+        Interrupted: A signal stopped the run; the files written until then are complete.
     """
-    loaded = load_checkpoint_network(str(job.checkpoint), job.preset, job.device)
-    card = model_card(loaded, dataset=job.dataset, scale=job.scale)
-    if len(card.classes) > MOST_CLASSES:
-        raise RmrkdError(f"`{job.checkpoint}` tells {len(card.classes)} classes apart, index PNGs hold {MOST_CLASSES}")
+    model = load_checkpoint_network(str(job.checkpoint), job.preset, job.device)
+    card = model_card(model, dataset=job.dataset, scale=job.scale)
+    if len(card.classes) > MAX_CLASSES:
+        raise RmrkdError(
+            f"`{job.checkpoint}` predicts {len(card.classes)} classes, a label PNG can hold at most {MAX_CLASSES}"
+        )
     inputs = find_inputs(job.inputs)
     with report_lost_loaders(), world(job.device) as dist_ctx, screen() as shown:
         for note in card.notes:
             shown.say(f"{job.checkpoint}: {note}")
-        network = inference_network(loaded.network.to(dist_ctx.device), dist_ctx.device.type)
-        run = _Run(job, card, _Segmenter(network, dist_ctx, EvalViews(card.scale, job.scales, job.flip)), shown)
+        network = inference_network(model.network.to(dist_ctx.device), dist_ctx.device.type)
+        segmenter = _Segmenter(network, dist_ctx.device, EvalViews(card.scale, job.scales, job.flip))
+        run = _PredictionRun(job, card, segmenter, shown)
         with stop_requests() as stop:
-            run.images([item for item in inputs if not item.is_video], lambda: stop.signum)
-            run.videos([item for item in inputs if item.is_video], lambda: stop.signum)
-            run.finish()
+            run.predict_images([item for item in inputs if not item.is_video], lambda: stop.signum)
+            run.predict_videos([item for item in inputs if item.is_video], lambda: stop.signum)
+            run.write_summary()
         if stop.signum:
             name = signal.Signals(stop.signum).name
             raise Interrupted(
                 stop.signum,
-                f"stopped by {name} after {len(run.results.entries)} of {len(inputs)} inputs; those are whole, in "
-                f"`{job.out}`",
+                f"stopped by {name} after {len(run.results.entries)} of {len(inputs)} inputs; their files in "
+                f"`{job.out}` are complete",
             )
     return run.results
 
 
 @dataclass(frozen=True)
 class _Segmenter:
-    """The network with all that a prediction needs."""
+    """A network on its device, with the views it gets of each image."""
 
     network: nn.Module
-    dist_ctx: DistContext
+    device: torch.device
     views: EvalViews
 
-    def of(self, views: list[View]) -> ClassMap:
-        """(H, W) at the image's own size, from its views."""
-        classes: ClassMap = class_map(self.network, views, self.dist_ctx.device).to("cpu", torch.uint8).numpy()
-        return classes
+    def segment(self, views: list[View]) -> LabelMap:
+        """Return the label map (H, W) of an image, at the original size, from its views."""
+        labels: LabelMap = segment_image(self.network, views, self.device).to("cpu", torch.uint8).numpy()
+        return labels
 
-    def too_large(self, image: Picture) -> str:
-        """Why an image cannot be computed: its logits, at its own size, would take more than memory usually has."""
-        values = image.shape[0] * image.shape[1] * int(self.network.num_classes)  # type: ignore[arg-type]
-        if values <= _MOST_LOGITS:
+    def size_problem(self, image: Picture) -> str:
+        """Return why an image is too large, or an empty string: its logits at full size must fit into memory."""
+        num_classes = int(self.network.num_classes)  # type: ignore[arg-type]
+        height, width = image.shape[:2]
+        if height * width * num_classes <= _MAX_LOGITS:
             return ""
-        most = _MOST_LOGITS // int(self.network.num_classes)  # type: ignore[arg-type]
-        return f"{image.shape[1]}x{image.shape[0]} pixels would take {4e-9 * values:.0f} GB, at most {most} can be done"
+        return (
+            f"the logits of {width}x{height} pixels would take {4e-9 * height * width * num_classes:.0f} GB; at most "
+            f"{_MAX_LOGITS // num_classes} pixels are supported"
+        )
 
 
-class _Run:
-    """One command's outputs, in the order in which they come."""
+class _PredictionRun:
+    """Writes the outputs of one `run_predictions`, in the order of the inputs."""
 
     def __init__(self, job: PredictJob, card: ModelCard, segmenter: _Segmenter, shown: Screen) -> None:
         self.job, self.card, self.segmenter, self.shown = job, card, segmenter, shown
-        self.results = Results(card)
+        self.results = PredictionResults(card)
         self.overlay = Overlay(card.classes, card.palette, job.opacity)
 
-    def images(self, inputs: list[Input], stopped: Callable[[], int]) -> None:
-        pictures = PictureSet(inputs, self.segmenter.views)
+    def predict_images(self, inputs: list[Input], stop_signal: Callable[[], int]) -> None:
+        images = ImageSet(inputs, self.segmenter.views)
         meter = self.shown.meter("images", len(inputs)) if inputs else None
-        pin = self.segmenter.dist_ctx.device.type == "cuda"
-        ahead = prefetch_images(pictures, len(inputs), self.job.workers, pin=pin)
-        for done, (item, found) in enumerate(zip(inputs, ahead, strict=True), 1):
-            if stopped():
+        pin = self.segmenter.device.type == "cuda"
+        loaded = prefetch_images(images, len(inputs), self.job.workers, pin=pin)
+        for done, (item, result) in enumerate(zip(inputs, loaded, strict=True), 1):
+            if stop_signal():
                 break
-            if isinstance(found, CorruptError):
-                self._leave_out(found)
-            elif isinstance(found, RmrkdError):
-                raise found
-            elif too_large := self.segmenter.too_large(found.image):
-                self._leave_out(CorruptError(f"`{item.path}`: {too_large}"))
+            if isinstance(result, CorruptError):
+                self._skip(result)
+            elif isinstance(result, RmrkdError):
+                raise result
+            elif problem := self.segmenter.size_problem(result.image):
+                self._skip(CorruptError(f"`{item.path}`: {problem}"))
             else:
-                classes = self.segmenter.of(found.views)
-                self.results.entries.append(self._write_image(item, found.image, classes))
+                labels = self.segmenter.segment(result.views)
+                self.results.entries.append(self._write_image(item, result.image, labels))
             if meter is not None:
                 meter.update(done)
         if meter is not None:
             meter.close()
 
-    def videos(self, inputs: list[Input], stopped: Callable[[], int]) -> None:
+    def predict_videos(self, inputs: list[Input], stop_signal: Callable[[], int]) -> None:
         for item in inputs:
-            if stopped():
+            if stop_signal():
                 break
             try:
-                entry = self._video(item, stopped)
+                entry = self._predict_video(item, stop_signal)
             except CorruptError as error:
-                self._leave_out(error)
+                self._skip(error)
             else:
                 if entry is not None:
                     self.results.entries.append(entry)
 
-    def finish(self) -> None:
-        """What sums up all inputs; also of those done before a signal."""
+    def write_summary(self) -> None:
+        """Write the legend, JSON and CSV for all inputs that were predicted, also after a signal."""
         out, card, results = self.job.out, self.card, self.results
-        write_picture(legend_of(card.classes, card.palette), out / "legend.png")
-        held = {
+        write_image(draw_class_legend(card.classes, card.palette), out / "legend.png")
+        contents = {
             "checkpoint": str(self.job.checkpoint),
             "dataset": card.dataset,
             "scale": list(card.scale) if card.scale is not None else None,
@@ -190,73 +212,74 @@ class _Run:
             "inputs": results.entries,
             "unread": results.unread,
         }
-        write_text(_json(held), out / "predictions.json")
-        write_text(_csv(card.classes, results.entries), out / "predictions.csv")
+        write_text(_to_json(contents), out / "predictions.json")
+        write_text(_to_csv(card.classes, results.entries), out / "predictions.csv")
 
-    def _leave_out(self, error: CorruptError) -> None:
+    def _skip(self, error: CorruptError) -> None:
         self.results.unread.append(error.message)
-        self.shown.say(f"not whole: {error.message}")
+        self.shown.say(f"skipped: {error.message}")
 
-    def _write_image(self, item: Input, image: Picture, classes: ClassMap) -> dict[str, Any]:
+    def _write_image(self, item: Input, image: Picture, labels: LabelMap) -> dict[str, Any]:
         job = self.job
-        write_class_map(classes, self.card.palette, job.out / f"{item.name}.png")
-        shares = pixel_shares(classes, len(self.card.classes))
+        write_label_png(labels, self.card.palette, job.out / f"{item.name}.png")
+        shares = pixel_shares(labels, len(self.card.classes))
         entry: dict[str, Any] = {"input": str(item.path), "index": f"{item.name}.png"}
         if job.overlay != "none":
             entry["overlay"] = f"{item.name}-overlay.{job.overlay}"
-            picture = self.overlay.draw(image, classes)
+            drawing = self.overlay.draw(image, labels)
             if job.legend:
                 rows = [(self.card.classes[k], self.card.palette[k], float(shares[k])) for k in np.flatnonzero(shares)]
-                picture = with_legend(picture, rows)
-            write_picture(picture, job.out / entry["overlay"])
-        return {**entry, **self._facts(classes.shape, shares)}
+                drawing = add_legend(drawing, rows)
+            write_image(drawing, job.out / entry["overlay"])
+        return {**entry, **self._size_and_shares(labels.shape, shares)}
 
-    def _video(self, item: Input, stopped: Callable[[], int]) -> dict[str, Any] | None:
-        """None where a signal came before its last frame: half a video has no name."""
+    def _predict_video(self, item: Input, stop_signal: Callable[[], int]) -> dict[str, Any] | None:
+        """Write the overlay of a video and return its entry; None if a signal came, which leaves no file."""
         reader = VideoReader(item.path)
         overlay = f"{item.name}-overlay{SUFFIX}"
         try:
-            with new_video(self.job.out / overlay, reader.clip.rate) as writer:
-                total, count, shape = self._frames(item, reader, writer.add, stopped)
-                if stopped():
+            with new_video(self.job.out / overlay, reader.info.rate) as writer:
+                total, count, shape = self._predict_frames(item, reader, writer.add, stop_signal)
+                if stop_signal():
                     raise _Stopped
         except _Stopped:
             return None
         finally:
             reader.close()
         if shape[0] % 2 or shape[1] % 2:
-            self.shown.say(f"{overlay}: without the last row or column, since codecs take even sizes")
-        if count < _WHOLE * reader.clip.frames - 1:  # which can be an estimate
-            told = f"`{item.path}`: only {count} of its {reader.clip.frames} frames could be decoded, those are written"
-            self._leave_out(CorruptError(told))
-        entry = {"input": str(item.path), "overlay": overlay, "frames": count, "frames_per_second": reader.clip.rate}
-        return {**entry, **self._facts(shape, total / count)}
+            self.shown.say(f"{overlay}: the last row or column is cut off, because codecs need even sizes")
+        if count < _MIN_DECODED * reader.info.frames - 1:  # the number of frames can be an estimate
+            self._skip(
+                CorruptError(f"`{item.path}`: only {count} of {reader.info.frames} frames could be decoded and written")
+            )
+        entry = {"input": str(item.path), "overlay": overlay, "frames": count, "frames_per_second": reader.info.rate}
+        return {**entry, **self._size_and_shares(shape, total / count)}
 
-    def _frames(
-        self, item: Input, reader: VideoReader, add: Callable[[Picture], None], stopped: Callable[[], int]
+    def _predict_frames(
+        self, item: Input, reader: VideoReader, add: Callable[[Picture], None], stop_signal: Callable[[], int]
     ) -> tuple[NDArray[np.float64], int, tuple[int, ...]]:
-        """Sum of the shares of each class, number of frames, (height, width)."""
+        """Return the sum of the pixel shares, the number of frames and (height, width)."""
         total, count, shape = np.zeros(len(self.card.classes)), 0, (0, 0)
-        meter = self.shown.meter(item.path.name, reader.clip.frames or 1)
+        meter = self.shown.meter(item.path.name, reader.info.frames or 1)
         for count, frame in enumerate(reader, 1):
-            if too_large := self.segmenter.too_large(frame):
-                raise CorruptError(f"`{item.path}`: {too_large}")
-            classes = self.segmenter.of(self.segmenter.views(frame))
-            add(self.overlay.blend(frame, classes))
+            if problem := self.segmenter.size_problem(frame):
+                raise CorruptError(f"`{item.path}`: {problem}")
+            labels = self.segmenter.segment(self.segmenter.views(frame))
+            add(self.overlay.blend(frame, labels))
             if self.job.frames:
-                place = self.job.out / f"{item.name}-frames" / f"{count - 1:06d}.png"
-                write_class_map(classes, self.card.palette, place)
-            total += pixel_shares(classes, len(self.card.classes))
-            shape = classes.shape
+                path = self.job.out / f"{item.name}-frames" / f"{count - 1:06d}.png"
+                write_label_png(labels, self.card.palette, path)
+            total += pixel_shares(labels, len(self.card.classes))
+            shape = labels.shape
             if meter is not None:
                 meter.update(count)
-            if stopped():
+            if stop_signal():
                 break
         if meter is not None:
             meter.close()
         return total, count, shape
 
-    def _facts(self, shape: tuple[int, ...], shares: NDArray[np.float64]) -> dict[str, Any]:
+    def _size_and_shares(self, shape: tuple[int, ...], shares: NDArray[np.float64]) -> dict[str, Any]:
         named = {self.card.classes[number]: round(float(shares[number]), 6) for number in np.flatnonzero(shares)}
         return {"width": shape[1], "height": shape[0], "shares": named}
 
@@ -265,30 +288,31 @@ class _Stopped(Exception):
     """A signal came in the middle of a video."""
 
 
-def mean_shares(results: Results) -> list[tuple[str, float]]:
-    """Names of the classes that occur, each with its mean share over the inputs, the largest first."""
+def mean_shares(results: PredictionResults) -> list[tuple[str, float]]:
+    """Return (class name, mean pixel share over the inputs) of the classes that occur, the largest first."""
     total: Counter[str] = Counter()
     for entry in results.entries:
         total.update(entry["shares"])
     return [(name, share / len(results.entries)) for name, share in total.most_common()]
 
 
-def list_unread(results: Results) -> str:
-    """The inputs that could not be read, a line each, bounded."""
-    lines = [f"  {message}" for message in results.unread[:_SHOWN]]
-    more = len(results.unread) - _SHOWN
+def list_unread(results: PredictionResults) -> str:
+    """Return the messages of the unreadable inputs, one per line, at most 10."""
+    lines = [f"  {message}" for message in results.unread[:_MAX_LISTED]]
+    more = len(results.unread) - _MAX_LISTED
     return "\n".join(lines + ([f"  … and {more} more, in predictions.json"] if more > 0 else []))
 
 
-def _json(held: dict[str, Any]) -> str:
-    """Indented, with a line an input."""
-    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in held["inputs"])
-    parts = {key: json.dumps(value) for key, value in held.items()} | {"inputs": f"[\n{lines}\n ]" if lines else "[]"}
-    return "{\n" + ",\n".join(f' "{key}": {text}' for key, text in parts.items()) + "\n}\n"
+def _to_json(contents: dict[str, Any]) -> str:
+    """Return indented JSON with one line per input."""
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in contents["inputs"])
+    texts = {key: json.dumps(value) for key, value in contents.items()}
+    texts["inputs"] = f"[\n{lines}\n ]" if lines else "[]"
+    return "{\n" + ",\n".join(f' "{key}": {text}' for key, text in texts.items()) + "\n}\n"
 
 
-def _csv(classes: Sequence[str], entries: list[dict[str, Any]]) -> str:
-    """A line an input: the share of each class, in the order of the classes."""
+def _to_csv(classes: Sequence[str], entries: list[dict[str, Any]]) -> str:
+    """Return one line per input with the pixel share of each class."""
     rows = [
         [
             entry["input"], str(entry["width"]), str(entry["height"]),

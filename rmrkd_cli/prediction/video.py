@@ -1,7 +1,7 @@
-"""Videos, read and written by OpenCV's own ffmpeg.
+"""Read and write videos with the ffmpeg in OpenCV.
 
-Its wheel decodes what ffmpeg decodes (H.264, H.265, VP8, VP9, AV1, MPEG-4, MJPEG, …) and encodes VP9, VP8, MPEG-4 and
-MJPEG, but neither H.264 nor AV1. Overlays are VP9 in an MP4 file, which browsers play.
+OpenCV's wheel decodes what ffmpeg decodes (H.264, H.265, VP8, VP9, AV1, MPEG-4, MJPEG, …). It encodes VP9, VP8, MPEG-4
+and MJPEG, but not H.264 and AV1. Overlays are VP9 in an MP4 file, which browsers play.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from rmrkd_cli.storage.atomic import sync_folder
 from rmrkd_cli.storage.regular_file import opened, why
 
 SUFFIX = ".mp4"
-_CODECS = ("vp09", "mp4v")  # the second where a build of OpenCV lacks the first
-_START = 189  # bytes by which a container is known; MPEG's transport stream has a mark every 188
-_MOST_RATE = 1000.0  # frames a second
-_REPLACE = "convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+_CODECS = ("vp09", "mp4v")  # mp4v for builds of OpenCV without VP9
+_HEADER_BYTES = 189  # an MPEG transport stream has a sync byte every 188 bytes
+_MAX_RATE = 1000.0  # frames per second
+_CONVERT_HINT = "convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A video's own words of itself; `frames` is 0 where it does not say."""
+class VideoInfo:
+    """The metadata of a video: frames per second, and the number of frames (0 if unknown)."""
 
     rate: float
     frames: int
 
 
 class VideoReader:
-    """The frames of a video file, (H, W, 3) uint8, blue first, upright, each of the first one's size."""
+    """Iterates over the frames of a video: (H, W, 3) uint8, BGR, upright, all of one size."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it.
+        """Open a video file.
 
         Raises:
-            CorruptError: When it is no video that OpenCV's ffmpeg reads, or a frame is too large.
+            CorruptError: OpenCV cannot read the file as a video, or its frames are too large.
         """
         import cv2
 
         _check_container(path)
         if not is_readable_name(path.absolute()):
-            raise CorruptError(f"`{path}`: the name of a video must be UTF-8", "rename it", str(path))
+            raise CorruptError(f"`{path}`: the file name of a video must be UTF-8", "rename the file", str(path))
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self.path = path
         self._capture: Any = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise _corrupt(path, "it has no picture stream that this OpenCV decodes")
+            raise _corrupt(path, "OpenCV finds no video stream that it can decode")
         width, height = (self._capture.get(value) for value in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if not 0 < width * height <= MOST_DECODED_PIXELS:
-            raise _corrupt(path, f"its frames are {width:.0f}x{height:.0f} pixels")
+            raise _corrupt(path, f"unsupported frame size {width:.0f}x{height:.0f}")
         rate, frames = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not 0 < rate <= _MOST_RATE:
-            raise _corrupt(path, f"it says {rate:g} frames a second")
-        self.clip = Clip(float(rate), int(frames) if math.isfinite(frames) and 0 < frames < 1e9 else 0)
+        if not 0 < rate <= _MAX_RATE:
+            raise _corrupt(path, f"unsupported frame rate {rate:g}")
+        self.info = VideoInfo(float(rate), int(frames) if math.isfinite(frames) and 0 < frames < 1e9 else 0)
 
     def __iter__(self) -> Iterator[Picture]:
         size: tuple[int, ...] | None = None
@@ -71,18 +71,18 @@ class VideoReader:
             if not read:
                 break
             if size is not None and frame.shape != size:
-                raise _corrupt(self.path, f"the size of its frames changes, from {size[:2]} to {frame.shape[:2]}")
+                raise _corrupt(self.path, f"the frame size changes from {size[:2]} to {frame.shape[:2]}")
             size = frame.shape
             yield frame
         if size is None:
-            raise _corrupt(self.path, "not one of its frames can be decoded")
+            raise _corrupt(self.path, "no frame can be decoded")
 
     def close(self) -> None:
         self._capture.release()
 
 
 class VideoWriter:
-    """Frames (H, W, 3) uint8, red first, into a file that gets its name when all are there."""
+    """Writes frames (H, W, 3) uint8, RGB, to a video file; see `new_video`."""
 
     def __init__(self, partial: Path, rate: float) -> None:
         self.partial, self.rate = partial, rate
@@ -90,11 +90,11 @@ class VideoWriter:
         self._writer: Any = None
 
     def add(self, frame: Picture) -> None:
-        """Raises RunError where no codec takes frames of this size."""
+        """Append a frame. Raises RunError if no codec supports its size."""
         import cv2
 
         if self._writer is None:
-            self._writer = self._opened(frame.shape[1], frame.shape[0])
+            self._writer = self._open_writer(frame.shape[1], frame.shape[0])
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.count += 1
 
@@ -103,7 +103,7 @@ class VideoWriter:
             self._writer.release()
             self._writer = None
 
-    def _opened(self, width: int, height: int) -> Any:
+    def _open_writer(self, width: int, height: int) -> Any:
         import cv2
 
         for codec in _CODECS:
@@ -113,17 +113,17 @@ class VideoWriter:
             if writer.isOpened():
                 return writer
         raise RunError(
-            f"this OpenCV writes no video of {width}x{height} pixels as {' or '.join(_CODECS)}",
-            "take its frames out, and give the folder",
+            f"OpenCV cannot write a video of {width}x{height} pixels as {' or '.join(_CODECS)}",
+            "extract the frames (ffmpeg -i IN DIR/%06d.png) and pass their folder",
         )
 
 
 @contextmanager
 def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
-    """A video that is there when all of it is, and not at all where an error or a signal came before.
+    """Yield a writer; the file gets its name when the block ends without an error, and is deleted otherwise.
 
     Raises:
-        RunError: When it cannot be written.
+        RunError: The video cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".partial{SUFFIX}")
@@ -148,7 +148,7 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
 
 
 def _frames_in(path: Path) -> int:
-    """As many as the file's own table names, which is written last; 0 where there is none."""
+    """Return the number of frames in the index of the file, which is written last; 0 without an index."""
     import cv2
 
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
@@ -159,23 +159,26 @@ def _frames_in(path: Path) -> int:
 
 
 def _check_container(path: Path) -> None:
-    """By its first bytes: ffmpeg also takes play lists, which name other files and addresses."""
+    """Raise CorruptError unless the first bytes are those of a video file.
+
+    ffmpeg would also open playlists, which can name other files and URLs.
+    """
     try:
         with opened(path) as stream:
-            start = stream.read(_START) or b""
+            header = stream.read(_HEADER_BYTES) or b""
     except OSError as error:
         raise _corrupt(path, why(error)) from error
     known = (
-        start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-        or start.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3"))
-        or (start[:4] == b"RIFF" and start[8:11] == b"AVI")
-        or start[::188] == b"GG"
+        header[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+        or header.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3"))
+        or (header[:4] == b"RIFF" and header[8:11] == b"AVI")
+        or header[::188] == b"GG"
     )
-    if not start:
+    if not header:
         raise _corrupt(path, "the file is empty")
     if not known:
-        raise _corrupt(path, "it does not begin as MP4, MOV, MKV, WebM, AVI, MPEG, FLV or Ogg files do")
+        raise _corrupt(path, "it is not an MP4, MOV, MKV, WebM, AVI, MPEG, FLV or Ogg file")
 
 
-def _corrupt(path: Path, told: str) -> CorruptError:
-    return CorruptError(f"`{path}` cannot be read as a video: {told}", _REPLACE, str(path))
+def _corrupt(path: Path, problem: str) -> CorruptError:
+    return CorruptError(f"`{path}` cannot be read as a video: {problem}", _CONVERT_HINT, str(path))

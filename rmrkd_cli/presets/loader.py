@@ -48,6 +48,12 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
     return validate(Preset, raw, path, problems)
 
 
+def dataset_preset(dataset: str) -> Preset:
+    """Return a preset that describes only a built-in data set: its networks are placeholders."""
+    placeholder = {"config": "none"}
+    return Preset.model_validate({"dataset": dataset, "teacher": placeholder, "student": placeholder})
+
+
 @contextmanager
 def _noted(problems: list[RmrkdError]) -> Iterator[None]:
     """A problem met here is told together with those still to be found."""

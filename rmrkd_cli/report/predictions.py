@@ -18,12 +18,12 @@ from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
     CheckpointNetwork,
-    check_classes,
-    dataset_for,
+    check_num_classes,
     load_checkpoint_network,
-    samples_of,
+    resolve_dataset,
+    select_samples,
 )
-from rmrkd_cli.evaluation.inference_modes import Window, class_map
+from rmrkd_cli.evaluation.inference_modes import Window, segment_image
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.report.image_selection import Choice, Image, Picture, ReportImages
@@ -90,7 +90,7 @@ def predict_images(
             if place is None:
                 place = _read(*_found(job, loaded, protocol), choices)
                 missing += place.unread
-            check_classes(loaded.network, place.info, job.checkpoint)
+            check_num_classes(loaded.network, place.info, job.checkpoint)
             predictions[source.label] = _predicted(loaded.network, place, job, _window(protocol))
         except (RmrkdError, OSError) as error:
             missing.append(f"no predictions of {source.label}: {error}")
@@ -106,8 +106,8 @@ def _found(job: EvalJob, loaded: CheckpointNetwork, protocol: Mapping[str, Any])
     Raises:
         RmrkdError: When they are not there, or others are.
     """
-    info = dataset_for(job, loaded)
-    samples = samples_of(info, job)
+    info = resolve_dataset(job, loaded)
+    samples = select_samples(info, job)
     if (info.name, fingerprint(samples)) != (protocol["dataset"], protocol["fingerprint"]):
         raise RmrkdError(
             f"the images in `{info.root}` are not those that were measured "
@@ -146,7 +146,7 @@ def _predicted(network: torch.nn.Module, place: _Place, job: EvalJob, window: Wi
     device = torch.device(job.device)
     ready = inference_network(network.to(device), device.type)
     dataset = EvalSet(place.info, place.samples, scales=job.scales, flip=job.flip, labelled=False)
-    guesses = (class_map(ready, dataset[choice.index].views, device, window) for choice in place.choices)
+    guesses = (segment_image(ready, dataset[choice.index].views, device, window) for choice in place.choices)
     return [_reduced(guess.to("cpu", torch.uint8).numpy()) for guess in guesses]
 
 

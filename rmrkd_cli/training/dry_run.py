@@ -16,7 +16,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.evaluation.evaluator import cost
+from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.methods import weight_origin
@@ -124,5 +124,5 @@ def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterato
 
 
 def _size(network: nn.Module, scale: tuple[int, int]) -> str:
-    size = cost(network, scale)
+    size = count_parameters_and_macs(network, scale)
     return f"{size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"

@@ -23,7 +23,8 @@ from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext, world
 from rmrkd_cli.distributed.worker_errors import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line
-from rmrkd_cli.evaluation.evaluator import cost, evaluate, protocol
+from rmrkd_cli.evaluation.evaluator import evaluate, make_protocol
+from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.result_record import make_record
@@ -261,7 +262,7 @@ class Training:
 
         matrix = evaluate(
             network, dataset, self.dist_ctx, workers=self.schedule.workers, meter=meter, should_stop=should_stop,
-            on_image=pictures.show if pictures is not None else None, prepared=prepared,
+            on_prediction=pictures.show if pictures is not None else None, prepared=prepared,
         )  # fmt: skip
         if meter is not None:
             meter.close()
@@ -294,13 +295,13 @@ class Training:
             network = self.model.student
             write_student(network, self._meta(STUDENT_KIND), self.files.student)
             record = make_record(
-                matrix, protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
+                matrix, make_protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
                 name=self.preset.name, role=self.role,
                 method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
                 training=training_facts(self.progress, self.schedule, self.dist_ctx, self._weights()),
                 best_miou=self.progress.best_miou,
                 **provenance(self.files.student, self.built.sources),
-                **cost(network, self.info.eval_scale),
+                **count_parameters_and_macs(network, self.info.eval_scale),
             )  # fmt: skip
             write_text(to_json(record), self.files.result)
         self.dist_ctx.wait()

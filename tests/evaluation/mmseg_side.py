@@ -41,8 +41,8 @@ class MmsegSide:
         views = described["pipeline"][1]
         described["pipeline"] = [described["pipeline"][0], {**views, "flip": flip, "img_ratios": list(scales)}]
         dataset = build_dataset(described, {"test_mode": True})
-        slide = {"mode": "slide", "crop_size": window[0], "stride": window[1]} if window else {"mode": "whole"}
-        self.network.test_cfg = ConfigDict(slide)
+        mode = {"mode": "slide", "crop_size": window[0], "stride": window[1]} if window else {"mode": "whole"}
+        self.network.test_cfg = ConfigDict(mode)
         maps: list[NDArray[np.int64]] = []
         counted: list[Any] = []
         for index in range(len(dataset)):

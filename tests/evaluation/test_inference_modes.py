@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rmrkd_cli.data.transforms import EvalItem, View
-from rmrkd_cli.evaluation.batching import EqualSizes, default_batch_size, stacked
-from rmrkd_cli.evaluation.inference_modes import Window, class_map, class_maps, slide, spans
+from rmrkd_cli.evaluation.batching import SizeBatcher, default_batch_size, stack_views
+from rmrkd_cli.evaluation.inference_modes import Window, segment_image, segment_images, slide_inference, window_spans
 from rmrkd_cli.networks.inference import inference_network
 from tests.networks.test_inference import lively
 
@@ -53,14 +53,14 @@ def test_windows_add_up_as_mmsegs_do_bit_for_bit(
     network.test_cfg = SimpleNamespace(mode="slide", crop_size=crop, stride=stride)
     with torch.inference_mode():
         theirs = network.slide_inference(images, None, rescale=False)
-        ours = slide(network, images, Window(crop, stride))
+        ours = slide_inference(network, images, Window(crop, stride))
     assert torch.equal(ours, theirs)
 
 
 @given(length=SIDES, crop=SIDES, stride=SIDES)
 def test_windows_leave_no_gap_and_stay_inside(length: int, crop: int, stride: int) -> None:
     stride = min(crop, stride)
-    found = spans(length, crop, stride)
+    found = window_spans(length, crop, stride)
     assert {end - start for start, end in found} == {min(crop, length)}
     assert set().union(*(range(*span) for span in found)) == set(range(length))
     assert all(0 <= start < end <= length for start, end in found)
@@ -79,7 +79,7 @@ def test_classes_are_those_of_mmsegs_own_test(
     network.test_cfg = SimpleNamespace(**slid)
     with torch.inference_mode():
         [theirs] = network.forward_test([image for image, _ in shown], [[meta] for _, meta in shown])
-    ours = class_map(network, shown, CPU, window)
+    ours = segment_image(network, shown, CPU, window)
     assert ours.shape == (64, 80)
     assert (ours.numpy() == theirs).all()
     assert len(ours.unique()) > 1
@@ -96,17 +96,17 @@ def test_a_head_of_one_channel_has_two_classes(networks: tuple[nn.Module, nn.Mod
     network = Binary()
     network.decode_head.threshold = 0.3  # type: ignore[assignment]
     image, meta = view((8, 8), (8, 8))
-    shown = class_map(network, [(image, meta)], CPU)
+    shown = segment_image(network, [(image, meta)], CPU)
     assert torch.equal(shown, (image[0, 0].mul(4).sigmoid() > 0.3).long())
-    assert torch.equal(class_map(network, [(image, meta)] * 2, CPU), shown)
+    assert torch.equal(segment_image(network, [(image, meta)] * 2, CPU), shown)
 
 
 @pytest.mark.parametrize("window", [None, Window((32, 40), (20, 27))], ids=["whole", "slide"])
 def test_a_batch_gives_the_classes_of_one_by_one(window: Window | None, networks: tuple[nn.Module, nn.Module]) -> None:
     """Up to the rounding of kernels that go by the batch: where two classes are that near, either may win."""
     items = [item(index, (64, 80)) for index in range(5)]
-    together = class_maps(networks[1], stacked(items), CPU, window)
-    alone = torch.stack([class_map(networks[1], one.views, CPU, window) for one in items])
+    together = segment_images(networks[1], stack_views(items), CPU, window)
+    alone = torch.stack([segment_image(networks[1], one.views, CPU, window) for one in items])
     assert together.shape == (5, 64, 80)
     assert (together != alone).sum() <= 1e-4 * alone.numel()
 
@@ -117,10 +117,10 @@ def test_a_batch_gives_the_classes_of_one_by_one(window: Window | None, networks
 )
 def test_every_image_is_in_one_batch_of_its_size(sizes: list[tuple[int, int]], batch_size: int) -> None:
     def batches() -> list[list[int]]:
-        waiting, given_back = EqualSizes(batch_size), 0
+        batcher, given_back = SizeBatcher(batch_size), 0
         found = []
         for index, size in enumerate(sizes):
-            for batch in waiting.take(item(index, size), last=index == len(sizes) - 1):
+            for batch in batcher.add(item(index, size), last=index == len(sizes) - 1):
                 assert len({sizes[member.index] for member in batch}) == 1
                 assert 1 <= len(batch) <= batch_size
                 found.append([member.index for member in batch])
@@ -133,11 +133,11 @@ def test_every_image_is_in_one_batch_of_its_size(sizes: list[tuple[int, int]], b
 
 
 def test_a_worker_without_a_last_image_gives_the_others_back() -> None:
-    waiting = EqualSizes(3)
-    assert waiting.take(item(0, (4, 6)), last=False) == []
-    assert waiting.take(item(1, (4, 6), of=(8, 12)), last=False) == []  # shown alike, of another size itself
-    assert [[member.index for member in batch] for batch in waiting.take(None, last=True)] == [[0], [1]]
-    assert waiting.take(None, last=True) == []
+    batcher = SizeBatcher(3)
+    assert batcher.add(item(0, (4, 6)), last=False) == []
+    assert batcher.add(item(1, (4, 6), of=(8, 12)), last=False) == []  # shown alike, of another size itself
+    assert [[member.index for member in batch] for batch in batcher.add(None, last=True)] == [[0], [1]]
+    assert batcher.add(None, last=True) == []
 
 
 def test_batches_on_a_gpu_take_no_more_memory_than_one_large_image() -> None:

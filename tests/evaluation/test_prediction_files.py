@@ -15,8 +15,7 @@ from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.prediction_files import PredictionFiles
 from rmrkd_cli.networks.mmseg import build_network, network_config
-from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.loader import dataset_preset, load_preset
 from tests.conftest import TINY
 from tests.helpers import trees
 from tests.helpers.cli import rmrkd, run_main
@@ -29,8 +28,7 @@ LABEL_IDS = {
 
 
 def info_of(dataset: str) -> DatasetInfo:
-    none = {"config": "none"}
-    return dataset_info(Preset.model_validate({"dataset": dataset, "teacher": none, "student": none}))
+    return dataset_info(dataset_preset(dataset))
 
 
 def sample(name: str, image: str) -> Sample:
@@ -60,7 +58,7 @@ def test_values_colours_and_names(dataset: str, name: str, suffix: str, label_id
 
 
 def test_only_data_sets_with_ids_of_their_own_are_written_so(tmp_path: Path) -> None:
-    with pytest.raises(RmrkdError, match="`voc12aug` has no ids") as refused:
+    with pytest.raises(RmrkdError, match="`voc12aug` has no label ids") as refused:
         PredictionFiles(tmp_path, info_of("voc12aug"), [], label_ids=True)
     assert "cityscapes" in refused.value.hint
 
@@ -97,9 +95,9 @@ def test_images_without_labels_are_predicted_and_nothing_is_measured(labels: str
     out, here = tmp_path / "out", ("--data-root", root, "--split", "test")
     code, told, said = predict(city, *here, "--save-predictions", out)
     assert (code, told) == (0, "")
-    assert "no image of `cityscapes` test has labels: nothing could be measured" in said
+    assert "no image of `cityscapes` test has labels: nothing was measured" in said
     assert "3 predictions" in said
-    assert "ids of its test server" in said
+    assert "label ids of the test server" in said
     written = sorted(out.rglob("*.png"))
     assert [path.name for path in written] == [f"aachen_{n:06d}_000019_leftImg8bit.png" for n in range(3)]
     indices = tmp_path / "indices"

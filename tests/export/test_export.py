@@ -18,9 +18,9 @@ from torch import nn
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
 from rmrkd_cli.export import run as export_run
-from rmrkd_cli.export.exportable import BinMeans
+from rmrkd_cli.export.graph import AdaptivePooling
 from rmrkd_cli.export.torchscript import EXTRA_FILE
-from rmrkd_cli.export.verify import drawn, normalized
+from rmrkd_cli.export.verify import normalize, synthetic_images
 from rmrkd_cli.installation.requirements import install_command
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
@@ -85,7 +85,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 @pytest.mark.parametrize("inner", [1, 2, 3, 6, (2, 5)])
 def test_means_of_bins_are_those_of_adaptive_pooling(inner: Any) -> None:
     torch.manual_seed(0)
-    pool, means = nn.AdaptiveAvgPool2d(inner), BinMeans(inner if isinstance(inner, tuple) else (inner, inner))
+    pool, means = nn.AdaptiveAvgPool2d(inner), AdaptivePooling(inner if isinstance(inner, tuple) else (inner, inner))
     for height in range(1, 70):
         maps = torch.randn(1, 2, height, 131 - height, dtype=torch.float64)
         assert torch.allclose(means(maps), pool(maps), rtol=0, atol=1e-12)
@@ -113,8 +113,8 @@ def test_every_family_gives_the_networks_classes_at_any_size(family: tuple[str, 
     assert {path.name for path in folder.iterdir()} == {"s.pth", *(f"s{SUFFIX[form]}" for form in WRITTEN[name])}
     network = load_checkpoint_network(str(folder / "s.pth"), None, "cpu").network
     assert network.align_corners == (name == "deeplabv3")
-    image = drawn((190, 130), 3)
-    ready = normalized(image)
+    image = synthetic_images((190, 130), 3)
+    ready = normalize(image)
     with torch.inference_mode():
         logits = network.eval().encode_decode(torch.from_numpy(ready), None).numpy()
     expected = logits.argmax(1)
@@ -140,18 +140,18 @@ def test_a_head_of_one_channel_decides_by_its_threshold(tmp_path: Path) -> None:
     config["auxiliary_head"] = None
     network = build_network(config, device="cpu")
     nn.init.normal_(network.decode_head.conv_seg.weight, std=0.5)
-    image = drawn((96, 64), 1)
+    image = synthetic_images((96, 64), 1)
     with torch.no_grad():
-        network.train().encode_decode(torch.from_numpy(normalized(np.repeat(image, 2, 0))), None)
-        logits = network.eval().encode_decode(torch.from_numpy(normalized(image)), None)
+        network.train().encode_decode(torch.from_numpy(normalize(np.repeat(image, 2, 0))), None)
+        logits = network.eval().encode_decode(torch.from_numpy(normalize(image)), None)
         network.decode_head.conv_seg.bias -= logits.median() + 0.8  # half of the pixels above a probability of 0.31
-        expected = network.encode_decode(torch.from_numpy(normalized(image)), None)[:, 0].sigmoid() > 0.3
+        expected = network.encode_decode(torch.from_numpy(normalize(image)), None)[:, 0].sigmoid() > 0.3
     assert 0.2 < expected.float().mean() < 0.8
     meta = {"CLASSES": ("no", "yes"), "config": mmseg_config_text(config, dataset_info(preset))}
     write_student(network, meta, tmp_path / "s.pth")
     check_export(tmp_path / "s.pth", tmp_path / "s.pt", "torchscript", (96, 64), "--scale", "96x64", *CLASSES)
     extra = {EXTRA_FILE: ""}
-    got = torch.jit.load(str(tmp_path / "s.pt"), _extra_files=extra)(torch.from_numpy(normalized(image)))
+    got = torch.jit.load(str(tmp_path / "s.pt"), _extra_files=extra)(torch.from_numpy(normalize(image)))
     assert (got != expected).float().mean() <= 1e-3
     assert json.loads(extra[EXTRA_FILE])["decision"] == "class 1 where the sigmoid of the logit exceeds 0.3"
 
@@ -199,7 +199,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     """Also where every pixel keeps its class."""
 
     def changed(network: nn.Module, **options: Any) -> nn.Module:
-        graph = exportable(network, **options)
+        graph = build_graph(network, **options)
         last = graph.network.decode_head.conv_seg
         if wrong == "bias":
             last.bias += torch.arange(11) * 10
@@ -208,8 +208,8 @@ def test_a_file_that_computes_something_else_is_not_kept(
             last.bias *= 1.05
         return graph
 
-    exportable = export_run.exportable
-    monkeypatch.setattr(export_run, "exportable", changed)
+    build_graph = export_run.build_graph
+    monkeypatch.setattr(export_run, "build_graph", changed)
     outcome: Outcome = rmrkd("export", student, tmp_path / "x.pt")
     assert outcome.exit_code == 1
     assert ("logits" if wrong == "scale" else "another class") in outcome.message

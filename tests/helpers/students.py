@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.export.verify import drawn, normalized
+from rmrkd_cli.export.verify import normalize, synthetic_images
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.student_file import mmseg_config_text, write_student
@@ -25,7 +25,7 @@ def random_student(path: Path, preset: str, overrides: list[str] | None = None) 
     network.train()
     with torch.no_grad():
         for number in range(2):
-            network.encode_decode(torch.from_numpy(normalized(drawn((160 + 32 * number, 128), 2))), None)  # type: ignore[operator]
+            network.encode_decode(torch.from_numpy(normalize(synthetic_images((160 + 32 * number, 128), 2))), None)  # type: ignore[operator]
     meta = {
         "kind": "rmrkd-student", "CLASSES": tuple(info.classes), "PALETTE": [list(colour) for colour in info.palette],
         "config": mmseg_config_text(config, info), "preset": resolved.model_dump(mode="json", exclude_none=True),

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.evaluation.model_card import other_ways
+from rmrkd_cli.evaluation.model_card import find_config_differences
 from rmrkd_cli.prediction import run as predictions
 from rmrkd_cli.prediction.inputs import find_inputs
-from rmrkd_cli.prediction.overlay import Overlay, borders
+from rmrkd_cli.prediction.overlay import Overlay, find_edges
 from rmrkd_cli.prediction.video import new_video
 from tests.helpers.cli import Outcome, rmrkd, run_main
 from tests.helpers.students import random_student
@@ -91,15 +91,15 @@ def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> Non
         ("img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)", []),
         ("img_norm_cfg = dict(mean=[72.4, 82.9, 73.2], std=[1, 1, 1], to_rgb=True)", ["mean 72.4, 82.9, 73.2"]),
         ("data = dict(test=dict(pipeline=[dict(type='A', transforms=[dict(type='Normalize', mean=[123.675, 116.28, "
-         "103.53], std=[58.395, 57.12, 57.375], to_rgb=False)])]))", ["blue first"]),
+         "103.53], std=[58.395, 57.12, 57.375], to_rgb=False)])]))", ["BGR"]),
         ("data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, "
-         "57.375])\nmodel = dict(test_cfg=dict(mode='slide'))", ["blue first", "slides a window"]),
+         "57.375])\nmodel = dict(test_cfg=dict(mode='slide'))", ["BGR", "sliding window"]),
         ("img_norm_cfg = dict(mean=[1, 2], std='x')\nmodel = 3", []),
         ("import os", []),
     ],
 )  # fmt: skip
 def test_a_file_that_wants_its_images_otherwise_is_said_to(config: str, told: list[str]) -> None:
-    found = other_ways(config)
+    found = find_config_differences(config)
     assert len(found) == len(told)
     assert all(part in line for part, line in zip(told, found, strict=True))
 
@@ -199,7 +199,7 @@ def test_files_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
             find_inputs(given)
         assert caught.value.exit_code == 2
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(RmrkdError, match="holds no image"):
+    with pytest.raises(RmrkdError, match="contains no image"):
         find_inputs([tmp_path / "hollow"])
 
 
@@ -226,13 +226,13 @@ def test_a_video_keeps_its_size_and_rate(student: Path, tmp_path: Path) -> None:
 def test_a_signal_leaves_whole_files_alone(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         picture(tmp_path / "in" / f"{number}.png")
-    write = predictions.write_class_map
+    write = predictions.write_label_png
 
     def stopped(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(predictions, "write_class_map", stopped)
+    monkeypatch.setattr(predictions, "write_label_png", stopped)
     outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out")
     assert outcome.exit_code == 130
     assert "1 of 4 inputs" in outcome.message
@@ -244,7 +244,7 @@ def test_a_signal_leaves_whole_files_alone(student: Path, tmp_path: Path, monkey
 def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
     classes = np.zeros((300, 400), np.uint8)
     classes[:, 200:] = 1
-    assert np.flatnonzero(borders(classes)[0]).tolist() == [199]
+    assert np.flatnonzero(find_edges(classes)[0]).tolist() == [199]
     image = np.full((300, 400, 3), 100, np.uint8)
     mixed = Overlay(["a", "b"], [[200, 0, 0], [0, 0, 200]], 0.25).blend(image, classes)
     assert mixed[10, 10].tolist() == [125, 75, 75]
@@ -256,11 +256,11 @@ def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
 
 
 def test_a_legend_is_drawn_whole_at_any_size() -> None:
-    from rmrkd_cli.prediction.legend import with_legend
+    from rmrkd_cli.prediction.legend import add_legend
 
     rows = [(f"a class of number {number}", (0, 255, 0), 0.05) for number in range(20)]
     for size in ((8, 8), (96, 64), (64, 200), (2048, 1024), (700, 1500)):
-        whole = np.asarray(with_legend(Image.new("RGB", size, "red"), rows))
+        whole = np.asarray(add_legend(Image.new("RGB", size, "red"), rows))
         assert int((whole == (255, 0, 0)).all(-1).sum()) == size[0] * size[1]
         fill = (whole == (0, 255, 0)).all(-1).astype(np.uint8)
         assert cv2.connectedComponents(fill)[0] - 1 == 20

@@ -1,0 +1,24 @@
+"""Parameters and multiply-accumulate operations of a network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters_and_macs(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Return `parameters`, and `macs` for one image of (width, height).
+
+    The operations are counted on the meta device: nothing is computed.
+    """
+    meta_network = copy.deepcopy(network).to("meta").eval()
+    image = torch.empty(1, 3, size[1], size[0], device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        meta_network.encode_decode(image, None)  # type: ignore[operator]
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": counter.get_total_flops() // 2,
+    }
