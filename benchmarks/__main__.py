@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`"""
+"""`python -m benchmarks [NAME ...]`: run the benchmarks and write RESULTS.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.machine import choose_device, describe, moment, use_device
+from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.measures import load_measures
 from benchmarks.report import write_report
 from benchmarks.result import Disagreement, Measure, Setting
@@ -17,34 +17,32 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 1 where the two sides of a measure disagree, else 0 whatever the figures are."""
+    """Return the exit code: 1 if the two sides of a benchmark give different results, else 0."""
     measures = load_measures()
     parser = _parser(list(measures))
-    given = parser.parse_args(arguments)
-    unknown = [name for name in given.names if name not in measures]
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in measures]
     if unknown:
-        parser.error(f"no measure {', '.join(unknown)}; there are {', '.join(measures)}")
-    device = choose_device(given.device)
+        parser.error(f"unknown benchmark {', '.join(unknown)}; available: {', '.join(measures)}")
+    device = choose_device(options.device)
     use_device(device)
-    setting = Setting(1 if given.quick else given.pairs, given.quick, device, _say)
-    store = Store(None if given.quick else HERE / ".results.json", describe(device))
-    wanted = given.names or list(measures)
-    if not given.names and not given.resume:
+    setting = Setting(1 if options.quick else options.pairs, options.quick, device, _say)
+    store = Store(None if options.quick else HERE / ".results.json", describe_machine(device))
+    names = options.names or list(measures)
+    if not options.names and not options.resume:
         store.clear()
-    output = given.output or (None if given.quick else HERE / "RESULTS.md")
-    if given.names and not store.results and output is not None and given.output is None and output.exists():
-        parser.error(
-            "RESULTS.md holds all measures, and none of them was taken here: measure all, or give --output FILE"
-        )
+    output = options.output or (None if options.quick else HERE / "RESULTS.md")
+    if options.names and not store.results and output is not None and options.output is None and output.exists():
+        parser.error("RESULTS.md has no result of this machine: run all benchmarks, or pass --output FILE")
     failed = []
-    for name in wanted:
-        if given.resume and name in store.results:
-            _say(f"{name}: taken {store.results[name].taken}")
-        elif len(wanted) > 1 and output is not None and not given.quick:
+    for name in names:
+        if options.resume and name in store.results:
+            _say(f"{name}: measured {store.results[name].taken}")
+        elif len(names) > 1 and output is not None and not options.quick:
             if _in_own_process(name, setting, output):
                 failed.append(name)
         else:
-            if not _take(name, measures[name], setting, store):
+            if not _run(name, measures[name], setting, store):
                 failed.append(name)
             if output is not None:
                 output.write_text(_report(store, list(measures)), encoding="utf-8")
@@ -54,12 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _in_own_process(name: str, setting: Setting, output: Path) -> int:
-    """So that none starts with the memory another one left, or ends them all; its exit status."""
+    """Run a benchmark in its own process and return the exit code: memory and crashes do not affect the others."""
     options = ["--pairs", setting.pairs, "--device", setting.device, "--output", output]
     return subprocess.call([sys.executable, "-m", "benchmarks", name, *map(str, options)])
 
 
-def _take(name: str, measure: Measure, setting: Setting, store: Store) -> bool:
+def _run(name: str, measure: Measure, setting: Setting, store: Store) -> bool:
     _say(f"{name}:")
     try:
         result = measure(setting)
@@ -67,7 +65,7 @@ def _take(name: str, measure: Measure, setting: Setting, store: Store) -> bool:
         _say(f"{name}: FAILED: {error}")
         store.drop(name)
         return False
-    result.taken = moment()
+    result.taken = date_and_commit()
     store.put(result)
     return True
 
@@ -81,13 +79,21 @@ def _say(text: str) -> None:
 
 
 def _parser(names: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Writes benchmarks/RESULTS.md.")
-    parser.add_argument("names", metavar="NAME", nargs="*", help=f"what to measure (default: all): {', '.join(names)}")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Run the benchmarks and write benchmarks/RESULTS.md."
+    )
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help=f"benchmarks to run (default: all): {', '.join(names)}"
+    )
     parser.add_argument("--pairs", type=_count, default=5, help="timed runs of each side (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one pair: only shows that all of it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes and one pair, only to check that every benchmark runs"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--resume", action="store_true", help="leave out what was measured on this machine already")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the report (default: RESULTS.md; none if --quick)")
+    parser.add_argument("--resume", action="store_true", help="skip benchmarks that have a result of this machine")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the report here (default: RESULTS.md; none with --quick)"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Training samples: mmsegmentation's pipeline, rmrkd's from files, and rmrkd's from decoded images."""
+"""Training samples: the pipeline of mmsegmentation, and rmrkd with and without its image cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.pairs import timed_pairs
+from benchmarks.pairs import time_pairs
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.image_cache import ImageCache, create
@@ -29,18 +29,18 @@ from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.presets.loader import load_preset
 
 GOALS = {"off": 1.1, "ram": 6.0, "disk": 6.0}
-IMAGES, SAMPLES = 4, 24  # files, and samples taken of them a timing
+IMAGES, SAMPLES = 4, 24  # files, and samples per timing
 RATIOS = (0.5, 2.0)
 
 
-def data(setting: Setting) -> Result:
+def benchmark_data(setting: Setting) -> Result:
     size, crop = ((256, 128), (64, 64)) if setting.quick else ((2048, 1024), (512, 512))
     rows = []
     with tempfile.TemporaryDirectory() as folder, _one_core(), patch.dict(os.environ, RMRKD_CACHE=f"{folder}/cache"):
         files = draw_city(Path(folder) / "city", size)
         pipeline = mmseg_pipeline(files, size, crop)
         make = partial(TrainSet, scale=size, crop=crop, ratio_range=RATIOS, seed=0)
-        setting.say("  checking that both give the same answer")
+        setting.say("  checking that both give the same result")
         checked = _compare_windows(files, size, crop)
         for cache, goal in GOALS.items():
             if cache == "off":
@@ -60,7 +60,7 @@ def data(setting: Setting) -> Result:
 
 
 def draw_city(root: Path, size: tuple[int, int]) -> SampleFiles:
-    """Images in Cityscapes' layout: smooth with a little noise, so that a PNG takes about as many bytes as there."""
+    """Write smooth, slightly noisy images in the layout of Cityscapes; their PNGs are about as large as real ones."""
     random = np.random.default_rng(0)
     for number in range(IMAGES):
         coarse = random.integers(0, 256, (16, 32, 3), dtype=np.uint8)
@@ -75,7 +75,7 @@ def draw_city(root: Path, size: tuple[int, int]) -> SampleFiles:
 
 
 def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, int]) -> Callable[[int], Any]:
-    """Sample i by the pipeline of mmsegmentation's Cityscapes configs."""
+    """Return a function that makes sample i with the pipeline of mmsegmentation's Cityscapes configs."""
     compose = _compose()([
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations"},
@@ -89,7 +89,7 @@ def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, i
     ])  # fmt: skip
 
     def sample(number: int) -> Any:
-        np.random.seed(np.random.SeedSequence([0, number]).generate_state(2)[0])  # the draws of our sample `number`
+        np.random.seed(np.random.SeedSequence([0, number]).generate_state(2)[0])  # as our sample `number`
         chosen = files.samples[number % len(files)]
         return compose({
             "img_info": {"filename": str(chosen.image)}, "ann_info": {"seg_map": str(chosen.label)},
@@ -119,13 +119,13 @@ def _row(label: str, pipeline: Callable[[int], Any], ours: TrainSet, goal: float
 
     theirs_once()
     ours_once()
-    times = timed_pairs(theirs_once, ours_once, setting)
+    times = time_pairs(theirs_once, ours_once, setting)
     plain, own = ([seconds / count for seconds in side] for side in times)
     return Row(label, "s", plain, own, goal=goal)
 
 
 def _compare_windows(files: SampleFiles, size: tuple[int, int], crop: tuple[int, int]) -> str:
-    """The same seed must give the same labels, and an image that differs by rounding alone."""
+    """Check that equal seeds give equal labels, and images that differ only by rounding."""
     theirs = _compose()(_resize_and_crop(size, crop))
     ours = ResizedCrop(scale=size, ratio_range=RATIOS, crop=crop)
     largest, different, values = 0, 0, 0
@@ -182,4 +182,4 @@ def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
     cv2.imwrite(str(path), pixels)
 
 
-MEASURES: dict[str, Measure] = {"data": data}
+MEASURES: dict[str, Measure] = {"data": benchmark_data}

@@ -1,4 +1,4 @@
-"""Evaluating a student: mmsegmentation's own test loop and rmrkd's, on images drawn for it."""
+"""Evaluation of a student: the test loop of mmsegmentation and rmrkd, on generated images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.networks import CLASSES, build, preset
-from benchmarks.pairs import timed_pairs
+from benchmarks.pairs import time_pairs
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.sample_reader import IGNORE
@@ -30,44 +30,46 @@ from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.presets.loader import load_preset
 
 GOAL = 1.3
-_ALLOWED = 1e-3  # share of pixels: where two classes are within rounding of each other, either may win
+_TOLERANCE = 1e-3  # share of pixels whose class may differ, by rounding
 
 
-def evaluation(setting: Setting) -> Result:
+def benchmark_evaluation(setting: Setting) -> Result:
     count, size = (2, (96, 72)) if setting.quick else (20, (480, 360))
     network = build(preset(setting.quick), setting.device, "baseline").distiller.student.to(setting.device).eval()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         info = draw_dataset(Path(folder), count, size)
-        setting.say("  checking that both give the same answer")
-        checked = compare(network, info, setting)
+        setting.say("  checking that both give the same result")
+        checked = compare_predictions(network, info, setting)
         setting.say(f"  {checked}")
         for workers in (2, 0):
             setting.say(f"  {workers} loader processes")
-            times = timed_pairs(
-                partial(by_mmseg, network, info, workers, setting),
-                partial(by_us, network, info, workers, setting),
+            times = time_pairs(
+                partial(evaluate_mmseg, network, info, workers, setting),
+                partial(evaluate_rmrkd, network, info, workers, setting),
                 setting,
             )
             theirs, ours = ([seconds / count for seconds in side] for side in times)
             rows.append(Row(f"an image, {workers} loader processes", "s", theirs, ours, goal=GOAL))
     what = (
         f"`{preset(setting.quick).name}`'s student with {CLASSES} classes and random weights on {count} drawn images "
-        f"of {size[0]}x{size[1]}: files read, networks run, confusion counted; the plain side is mmsegmentation's "
+        f"of {size[0]}x{size[1]}: reading, inference and confusion matrix; the plain side is mmsegmentation's "
         "`single_gpu_test`"
     )
     return Result("evaluation", what, checked, rows)
 
 
-def by_mmseg(network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, counted: bool = True) -> list[Any]:
-    """For each image what mmseg counts of it, or where not `counted` its prediction (H, W)."""
+def evaluate_mmseg(
+    network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, counted: bool = True
+) -> list[Any]:
+    """Return mmseg's counts of each image, or its predictions (H, W) if not `counted`."""
     make_mmseg_importable()
     import mmcv
     from mmcv.parallel import MMDataParallel
     from mmseg.apis import single_gpu_test
     from mmseg.datasets import build_dataloader, build_dataset
 
-    logging.disable(logging.INFO)  # each data set says how many images it found
+    logging.disable(logging.INFO)  # mmseg logs the number of images
     dataset = build_dataset(_mmseg_config(info))
     loader = build_dataloader(
         dataset, samples_per_gpu=1, workers_per_gpu=workers, dist=False, shuffle=False, persistent_workers=False,
@@ -79,23 +81,25 @@ def by_mmseg(network: nn.Module, info: DatasetInfo, workers: int, setting: Setti
     return results
 
 
-def by_us(
-    network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, guesses: list[Tensor] | None = None
+def evaluate_rmrkd(
+    network: nn.Module, info: DatasetInfo, workers: int, setting: Setting, predictions: list[Tensor] | None = None
 ) -> Tensor:
-    """The confusion matrix (K, K); predictions are added to `guesses`."""
+    """Return the confusion matrix (K, K), and append the predictions to `predictions`."""
     dataset = EvalSet(info, find_samples(info, "val"))
     world = DistContext(0, 1, torch.device(setting.device))
-    keep = None if guesses is None else lambda _, guess: guesses.append(guess.cpu())
+    keep = None if predictions is None else lambda _, prediction: predictions.append(prediction.cpu())
     return evaluate(network, dataset, world, workers=workers, on_prediction=keep).matrix
 
 
-def compare(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:
-    """Counts the pixels that get another class, and compares the counts both sides take of their predictions."""
-    guesses: list[Tensor] = []
-    matrix = by_us(network, info, 0, setting, guesses).cpu()
-    theirs = by_mmseg(network, info, 0, setting, counted=False)
-    pixels = sum(guess.numel() for guess in guesses)
-    different = sum(int((guess.numpy() != other).sum()) for guess, other in zip(guesses, theirs, strict=True))
+def compare_predictions(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:
+    """Compare the predictions of both sides, and their confusion matrices."""
+    predictions: list[Tensor] = []
+    matrix = evaluate_rmrkd(network, info, 0, setting, predictions).cpu()
+    theirs = evaluate_mmseg(network, info, 0, setting, counted=False)
+    pixels = sum(prediction.numel() for prediction in predictions)
+    different = sum(
+        int((prediction.numpy() != other).sum()) for prediction, other in zip(predictions, theirs, strict=True)
+    )
     files = EvalSet(info, find_samples(info, "val")).files
     expected = torch.zeros(CLASSES**2, dtype=torch.int64)
     for index, other in enumerate(theirs):
@@ -103,7 +107,7 @@ def compare(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:
         pairs = (labels.astype(np.int64) * CLASSES + other)[labels != IGNORE]
         expected += torch.from_numpy(np.bincount(pairs, minlength=CLASSES**2))
     unequal = int((matrix.flatten() - expected).abs().sum())
-    if different > _ALLOWED * pixels or unequal > 2 * different:
+    if different > _TOLERANCE * pixels or unequal > 2 * different:
         raise Disagreement(f"{different} of {pixels} pixels get another class, counts differ by {unequal}")
     used = int((matrix.sum(0) > 0).sum())
     return (
@@ -113,7 +117,7 @@ def compare(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:
 
 
 def draw_dataset(root: Path, count: int, size: tuple[int, int]) -> DatasetInfo:
-    """Smooth random images with labels of blocks, some of them ignored, as a data set of one's own."""
+    """Write smooth random images and labels of blocks, some of them ignored, as a custom data set."""
     random = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (root / folder).mkdir()
@@ -155,4 +159,4 @@ def _mmseg_config(info: DatasetInfo) -> dict[str, Any]:
     }  # fmt: skip
 
 
-MEASURES: dict[str, Measure] = {"evaluation": evaluation}
+MEASURES: dict[str, Measure] = {"evaluation": benchmark_evaluation}

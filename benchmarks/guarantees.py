@@ -31,8 +31,8 @@ GOAL = 1.02
 _CLASSES = 8  # of the demo
 
 
-class Guarded:
-    """Steps of a role of `demo`, with what makes them safe timed apart."""
+class GuardedSteps:
+    """Training steps of a role of `demo`; the work for determinism and crash safety is timed separately."""
 
     def __init__(self, role: str, folder: Path, setting: Setting) -> None:
         preset = load_preset("demo")
@@ -49,22 +49,22 @@ class Guarded:
         self.progress = Progress()
 
     def steps(self, count: int, plain_file: Path) -> tuple[float, float]:
-        """Seconds of `count` steps and a checkpoint: without the guarantees, and with them.
+        """Return the seconds of `count` steps and a checkpoint, without and with the guarantees.
 
-        Both are of the same steps, so that what else the machine does meets both.
+        Both are measured on the same steps, so that other load on the machine affects both.
         """
-        working = guarding = 0.0
+        plain_time = guard_time = 0.0
         for _ in range(count):
-            guarding += self._timed(self._before)
+            guard_time += self._timed(self._before)
             started = time.perf_counter()
             named = self.step.backward([self.batch], self.progress.iteration % self.schedule.iters)
             synchronize(self.setting.device)
-            working += time.perf_counter() - started
-            guarding += self._timed(partial(self._decide, named))
-            working += self._timed(self.step.update)
+            plain_time += time.perf_counter() - started
+            guard_time += self._timed(partial(self._decide, named))
+            plain_time += self._timed(self.step.update)
             self.progress.iteration += 1
         safe, plain = self._timed(self._save), self._timed(partial(self._save_plainly, plain_file))
-        return working + plain, working + guarding + safe
+        return plain_time + plain, plain_time + guard_time + safe
 
     def _before(self) -> None:
         seed_step(0, self.progress.iteration, 0, self.setting.device)
@@ -87,14 +87,14 @@ class Guarded:
         return time.perf_counter() - started
 
 
-def guarantees(setting: Setting) -> Result:
+def benchmark_guarantees(setting: Setting) -> Result:
     count = 2 if setting.quick else 100
     rows = []
     checked = ""
     for role in ("distill", "baseline"):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            guarded = Guarded(role, folder, setting)
+            guarded = GuardedSteps(role, folder, setting)
             checked = check(guarded)
             setting.say(f"  {role}: {checked}")
             guarded.steps(min(count, 3), folder / "plain.pth")
@@ -116,18 +116,18 @@ def guarantees(setting: Setting) -> Result:
 
 
 def seeding_seconds(count: int = 1000) -> float:
-    """What a loader process adds to a sample, beside the training."""
+    """Return the seconds that seeding adds to a sample in a loader process."""
     started = time.perf_counter()
     for position in range(count):
         seed_draws(0, position)
     return (time.perf_counter() - started) / count
 
 
-def check(guarded: Guarded) -> str:
-    """A guarded step moves the weights exactly as an unguarded one.
+def check(guarded: GuardedSteps) -> str:
+    """Check that a step with the guarantees gives exactly the same weights as a step without.
 
     Raises:
-        Disagreement: Where it does not.
+        Disagreement: The weights differ.
     """
     bare = copy.deepcopy(guarded.model)
     step = TrainStep(bare, bare, guarded.schedule, guarded.here.device)
@@ -135,7 +135,7 @@ def check(guarded: Guarded) -> str:
         _one(taken, guarded.batch, guarded.here if safe else None)
     theirs, ours = bare.state_dict(), guarded.model.state_dict()
     if not all(torch.equal(theirs[key], ours[key]) for key in theirs):
-        raise Disagreement("a guarded step gives other weights")
+        raise Disagreement("a step with the guarantees gives other weights")
     return f"all {len(theirs)} tensors are equal after a step, bit by bit"
 
 
@@ -147,4 +147,4 @@ def _one(step: TrainStep, batch: Batch, here: DistContext | None) -> None:
     step.update()
 
 
-MEASURES: dict[str, Measure] = {"guarantees": guarantees}
+MEASURES: dict[str, Measure] = {"guarantees": benchmark_guarantees}

@@ -1,4 +1,4 @@
-"""The machine that figures were taken on."""
+"""The machine on which the benchmarks run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ ROOT = Path(__file__).parents[1]
 
 
 def choose_device(wanted: str) -> str:
-    """ "cuda" where "auto" finds a GPU."""
+    """Resolve "auto" to "cuda" if there is a GPU, else to "cpu"."""
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def use_device(device: str) -> None:
-    """Full float32 on GPUs: TF32's rounding is larger than what the answers may differ by."""
+    """Disable TF32 on GPUs: its rounding is larger than the tolerances of the benchmarks."""
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def describe(device: str) -> dict[str, str]:
-    """What RESULTS.md begins with; figures of two machines belong to one table only where all of it agrees."""
+def describe_machine(device: str) -> dict[str, str]:
+    """Return the description at the top of RESULTS.md; results are comparable only if it is equal."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
@@ -40,8 +40,8 @@ def describe(device: str) -> dict[str, str]:
     }
 
 
-def moment() -> str:
-    """Date and commit, marked where the package has changes that are in no commit."""
+def date_and_commit() -> str:
+    """Return date and commit, and whether the package has uncommitted changes."""
     commit = _git("rev-parse", "--short", "HEAD") or "no git"
     changed = " with changes" if _git("status", "--porcelain", "--", "rmrkd_cli", "presets") else ""
     return f"{date.today().isoformat()}, commit {commit}{changed}"
@@ -49,14 +49,14 @@ def moment() -> str:
 
 def _git(*arguments: str) -> str:
     try:
-        told = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+        process = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return told.stdout.strip()
+    return process.stdout.strip()
 
 
 def _cpu_model() -> str:
-    """Linux tells the model in a file; elsewhere Python's guess must do."""
+    """Return the CPU model from /proc/cpuinfo, or what Python knows about it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

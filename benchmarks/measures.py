@@ -1,4 +1,4 @@
-"""Every measure by name, in the order they run."""
+"""All benchmarks by name, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 from benchmarks.result import Measure
 
-# Each module holds `MEASURES`, name -> measure; the slowest come last.
+# Each module has `MEASURES`, a dict from name to benchmark; the slowest come last.
 MODULES = (
     "startup",
     "transfer",
@@ -21,7 +21,7 @@ MODULES = (
 
 
 def load_measures() -> dict[str, Measure]:
-    found: dict[str, Measure] = {}
+    measures: dict[str, Measure] = {}
     for module in MODULES:
-        found.update(importlib.import_module(f"benchmarks.{module}").MEASURES)
-    return found
+        measures.update(importlib.import_module(f"benchmarks.{module}").MEASURES)
+    return measures

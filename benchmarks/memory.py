@@ -1,6 +1,6 @@
-"""The peak memory of one side, in a process of its own: `python -m benchmarks.memory MODULE WORKLOAD SIDE …`.
+"""Measure the peak memory of one side in its own process: `python -m benchmarks.memory MODULE WORKLOAD SIDE …`.
 
-MODULE holds `workload(name, side, setting)`, which prepares a side and returns the call that is measured.
+MODULE has `workload(name, side, setting)`, which prepares a side and returns the function to measure.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from benchmarks.result import Row, Setting
 
 ROOT = Path(__file__).parents[1]
 SIDES = ("plain", "rmrkd")
-_PAGE = 4096  # the least that is told: tiny sizes fit into what the process holds already
+_PAGE = 4096  # minimum result: with tiny sizes the process may need no new memory
 
 
 def memory_rows(
     module: str, name: str, setting: Setting, *, goal: float | None, total: bool = False, runs: int = 1
 ) -> list[Row]:
-    """A row of bytes, or none where the system does not tell them.
+    """Return a row with the peak memory in bytes; no row if the system cannot measure it.
 
     Args:
-        total: The whole process's (or on a GPU the allocator's) peak, instead of what the call adds to what was held.
-        runs: Calls, for work whose first call holds less than the next ones.
+        total: Measure the peak of the process (on a GPU: of the allocator) instead of the increase during the call.
+        runs: Number of calls, if the first call needs less memory than the next ones.
     """
     if setting.device == "cpu" and not Path("/proc/self/clear_refs").exists():
         setting.say("  peak memory is measured on Linux only")
@@ -46,8 +46,8 @@ def _in_own_process(module: str, name: str, side: str, setting: Setting, total: 
     options = ["--device", setting.device, "--runs", str(runs)]
     options += ["--quick"] * setting.quick + ["--total"] * total
     command = [sys.executable, "-m", "benchmarks.memory", module, name, side, *options]
-    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(json.loads(told.splitlines()[-1]))
+    out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(json.loads(out.splitlines()[-1]))
 
 
 def main() -> None:
@@ -59,22 +59,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--total", action="store_true")
-    given = parser.parse_args()
-    setting = Setting(quick=given.quick, device=given.device)
+    options = parser.parse_args()
+    setting = Setting(quick=options.quick, device=options.device)
     use_device(setting.device)
-    prepare = importlib.import_module(given.module).workload
-    if not given.total:
-        prepare(given.name, given.side, replace(setting, quick=True))()  # loads what is loaded at a first use
-    call = prepare(given.name, given.side, setting)
-    before = 0 if given.total else _start(setting.device)
-    for _ in range(given.runs):
+    prepare = importlib.import_module(options.module).workload
+    if not options.total:
+        prepare(options.name, options.side, replace(setting, quick=True))()  # warm-up: lazy imports and library handles
+    call = prepare(options.name, options.side, setting)
+    before = 0 if options.total else _reset_peak(setting.device)
+    for _ in range(options.runs):
         call()
     synchronize(setting.device)
     print(json.dumps(max(_peak(setting.device) - before, _PAGE)))
 
 
-def _start(device: str) -> int:
-    """Forgets the peak so far; returns the bytes that are held."""
+def _reset_peak(device: str) -> int:
+    """Reset the peak, and return the bytes in use."""
     if device == "cuda":
         synchronize(device)
         torch.cuda.reset_peak_memory_stats()
@@ -88,7 +88,7 @@ def _peak(device: str) -> int:
 
 
 def _status(key: str) -> int:
-    """Bytes, of what the kernel counts in KiB."""
+    """Return an entry of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 

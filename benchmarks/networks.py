@@ -1,4 +1,4 @@
-"""The pair of networks that steps, evaluations and transfers are measured with."""
+"""The networks and batches of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
 
 CLASSES = 19
-_LOUDER = 30.0
+_LOGIT_SCALE = 30.0
 
 
 def preset(quick: bool) -> Preset:
-    """PSPNet-R101 teaches PSPNet-R18; for a quick try, two narrow PSPNet-R18 at a small crop."""
+    """Return the preset PSPNet-R101 to PSPNet-R18; with `quick`, two narrow PSPNet-R18 and a small crop."""
     if quick:
         return load_preset("demo", overrides=["schedule.crop=[64, 64]", "schedule.batch_size=2"])
     return load_preset("psp101-psp18-city")
 
 
 def build(preset: Preset, device: str, role: str = "distill") -> Built:
-    """A distiller with random weights, the same at each call, and logits as large as trained networks have them.
+    """Return a distiller with random weights, equal in every call, and logits as large as those of trained networks.
 
-    mmsegmentation starts its classifiers near zero. The distributions that DKD compares are then even but for the last
-    digits, and its value is mostly rounding.
+    mmsegmentation initializes its classifiers near zero. DKD would then compare nearly uniform distributions, and its
+    value would be mostly rounding error.
     """
     built = build_distiller(preset, role, CLASSES, device=device, say=lambda _: None, with_weights=False)
     networks: list[Any] = [built.distiller.student, built.distiller.teacher]
     with torch.no_grad():
         for network in filter(None, networks):
-            network.decode_head.conv_seg.weight.mul_(_LOUDER)
+            network.decode_head.conv_seg.weight.mul_(_LOGIT_SCALE)
     return built
 
 
 def random_batch(preset: Preset) -> Batch:
-    """Images of noise, labels of blocks of an eighth of the crop."""
+    """Return a batch of noise images; labels are blocks of an eighth of the crop."""
     schedule = preset.schedule_for("distill")
     generator = torch.Generator().manual_seed(0)
     height, width = schedule.crop

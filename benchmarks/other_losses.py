@@ -1,4 +1,4 @@
-"""IDD, IFVD and MGD against their plain forms."""
+"""IDD, IFVD and MGD against their plain implementations."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.pairs import agree, checked_pairs
+from benchmarks.pairs import check_and_time, compare_tensors
 from benchmarks.result import Measure, Result, Row, Setting
-from benchmarks.rmrkd import inputs, size_of, value_and_gradient
+from benchmarks.rmrkd import get_size, make_inputs, value_and_gradient
 from rmrkd_cli.losses import IDDLoss, IFVDLoss, MGDLoss
 
 _HOW = {
@@ -20,23 +20,23 @@ _HOW = {
 }
 
 
-def by_classes(name: str, setting: Setting) -> Result:
-    """IDD or IFVD."""
-    size = size_of("19x512", setting)
-    given = inputs(size, setting.device)
+def benchmark_class_loss(name: str, setting: Setting) -> Result:
+    """Run the benchmark of IDD or IFVD."""
+    size = get_size("19x512", setting)
+    given = make_inputs(size, setting.device)
     kind = {"idd": IDDLoss, "ifvd": IFVDLoss}[name]
     ours = kind(size.channels, size.channels, size.classes)
-    checked, times = checked_pairs(
+    checked, times = check_and_time(
         lambda: value_and_gradient(partial(getattr(plain, name), num_classes=size.classes), given),
         lambda: value_and_gradient(ours, given),
-        agree(1e-4),
+        compare_tensors(1e-4),
         setting,
     )
     what = f"{name.upper()}'s loss, forward and backward, {size.text()}; the plain side {_HOW[name]}"
     return Result(name, what, checked, [Row("time", "s", *times)])
 
 
-def mgd(setting: Setting) -> Result:
+def benchmark_mgd(setting: Setting) -> Result:
     student, teacher, side = (16, 32, 8) if setting.quick else (512, 2048, 64)
     generator = torch.Generator().manual_seed(5)
     ours, theirs = (torch.randn(2, c, side, side, generator=generator).to(setting.device) for c in (student, teacher))
@@ -46,14 +46,14 @@ def mgd(setting: Setting) -> Result:
     loss = MGDLoss(student, teacher).to(setting.device).to(memory_format=torch.channels_last)
     loss.load_state_dict(contiguous.state_dict())
     layers = contiguous.align, contiguous.generation
-    checked, times = checked_pairs(
+    checked, times = check_and_time(
         _with_gradients(lambda x: plain.mgd(x, theirs, keep, *layers), ours, contiguous),
         _with_gradients(
             partial(_ours, loss, keep, theirs.contiguous(memory_format=torch.channels_last)),
             ours.contiguous(memory_format=torch.channels_last),
             loss,
         ),
-        agree(1e-4),
+        compare_tensors(1e-4),
         setting,
     )
     what = (
@@ -72,7 +72,7 @@ def _ours(loss: MGDLoss, keep: Tensor, teacher: Tensor, student: Tensor) -> Tens
 def _with_gradients(
     loss: Callable[[Tensor], Tensor], student: Tensor, module: torch.nn.Module
 ) -> Callable[[], dict[str, Tensor]]:
-    """Value, and gradients of the map and of every weight."""
+    """Return a function that computes value and gradients, for the map and for every weight."""
     leaf = student.detach().clone().requires_grad_()
     names = ["map", *(name for name, _ in module.named_parameters())]
     leaves = [leaf, *module.parameters()]
@@ -84,4 +84,8 @@ def _with_gradients(
     return call
 
 
-MEASURES: dict[str, Measure] = {"idd": partial(by_classes, "idd"), "ifvd": partial(by_classes, "ifvd"), "mgd": mgd}
+MEASURES: dict[str, Measure] = {
+    "idd": partial(benchmark_class_loss, "idd"),
+    "ifvd": partial(benchmark_class_loss, "ifvd"),
+    "mgd": benchmark_mgd,
+}

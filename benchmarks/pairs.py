@@ -1,4 +1,4 @@
-"""Two sides of a measure, checked against each other and timed in turns."""
+"""Check that two functions give the same result, and time them alternately."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ Answer = TypeVar("Answer")
 Times = tuple[list[float], list[float]]
 
 
-def checked_pairs(
+def check_and_time(
     plain: Callable[[], Answer],
     ours: Callable[[], Answer],
     check: Callable[[Answer, Answer], str],
     setting: Setting,
     settle: Callable[[], None] = lambda: None,
 ) -> tuple[str, Times]:
-    """Runs both sides once, which also warms them up, compares their answers, and times them in turns.
+    """Run both sides once as a warm-up, compare their results, and time them alternately.
 
     Args:
-        check: Raises `Disagreement`, or says in a sentence how the answers agree.
-        settle: Called before each timing, and not timed.
+        check: Returns a sentence about the comparison, or raises `Disagreement`.
+        settle: Called before each timed run.
 
     Returns:
-        That sentence, and the seconds of both sides, a pair each.
+        The sentence of `check`, and the seconds of both sides.
     """
-    setting.say("  checking that both give the same answer")
+    setting.say("  checking that both give the same result")
     sentence = check(plain(), ours())
     setting.say(f"  {sentence}")
-    return sentence, timed_pairs(plain, ours, setting, settle)
+    return sentence, time_pairs(plain, ours, setting, settle)
 
 
-def timed_pairs(
+def time_pairs(
     plain: Callable[[], object],
     ours: Callable[[], object],
     setting: Setting,
     settle: Callable[[], None] = lambda: None,
 ) -> Times:
-    """Seconds of both sides, taken in turns; both must be warm."""
+    """Return the seconds of both sides, timed alternately; both must be warm."""
     times: Times = ([], [])
     for number in range(1, setting.pairs + 1):
         for side, call in zip(times, (plain, ours), strict=True):
             settle()
-            side.append(seconds_of_call(call, setting))
+            side.append(measure_seconds(call, setting))
         setting.say(f"  pair {number}/{setting.pairs}: {times[0][-1]:.4g} s and {times[1][-1]:.4g} s")
     return times
 
 
 def synchronize(device: str) -> None:
-    """Waits for a GPU, which computes while Python goes on."""
+    """Wait until a GPU has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def agree(tolerance: float) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], str]:
-    """A check of named tensors: the Euclidean norm of their difference, relative to the plain side's."""
+def compare_tensors(tolerance: float) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], str]:
+    """Return a check of named tensors: the norm of their difference, relative to the norm of the plain side."""
 
     def check(plain: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
         if plain.keys() != ours.keys():
-            raise Disagreement(f"plain gives {', '.join(plain)}, rmrkd gives {', '.join(ours)}")
+            raise Disagreement(f"plain returns {', '.join(plain)}, rmrkd returns {', '.join(ours)}")
         errors = {name: _error(ours[name], plain[name]) for name in plain}
         wrong = {name: error for name, error in errors.items() if not error <= tolerance}
         if wrong:
-            told = ", ".join(f"{name} by {error:.1e}" for name, error in wrong.items())
-            raise Disagreement(f"relative difference of {told}; allowed is {tolerance:.0e}")
-        told = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
-        return f"relative difference of both answers: {told} (allowed {tolerance:.0e})"
+            listed = ", ".join(f"{name} {error:.1e}" for name, error in wrong.items())
+            raise Disagreement(f"relative difference too large: {listed} (allowed {tolerance:.0e})")
+        listed = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
+        return f"relative difference of the results: {listed} (allowed {tolerance:.0e})"
 
     return check
 
 
-def seconds_of_call(call: Callable[[], object], setting: Setting) -> float:
-    """Repeated for as long as the setting asks; the mean counts."""
+def measure_seconds(call: Callable[[], object], setting: Setting) -> float:
+    """Return the seconds of a call; a short call is repeated, and the mean is used."""
     runs, passed = 0, 0.0
     synchronize(setting.device)
     began = time.perf_counter()
-    while runs == 0 or passed < setting.shortest:
+    while runs == 0 or passed < setting.min_seconds:
         call()
         synchronize(setting.device)
         runs, passed = runs + 1, time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The losses written straight from their formulas: a loop where the formula has a sum over classes or pairs.
+"""Plain implementations of the losses: a loop for each sum over classes or pairs in the formula.
 
 Shapes: student and teacher (B, C, H, W) of equal channels (aligned already), labels (B, 1, Hi, Wi).
 Every function returns the unweighted loss, a scalar.
@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def small_labels(labels: Tensor, like: Tensor, mode: str) -> Tensor:
-    """(B, 1, H, W) int64 at the size of `like`: nearest, or bilinear with the blended values truncated."""
+def resize_labels(labels: Tensor, like: Tensor, mode: str) -> Tensor:
+    """Return labels (B, 1, H, W), int64, at the size of `like`; bilinear values are truncated."""
     options = {"align_corners": False} if mode == "bilinear" else {}
     return F.interpolate(labels.float(), size=like.shape[2:], mode=mode, **options).long()
 
 
 def prototype(features: Tensor, region: Tensor) -> Tensor:
-    """Mean feature of a region: (B, C, H, W) and (B, 1, H, W) to (B, C)."""
+    """Return the mean feature (B, C) of features (B, C, H, W) in a region (B, 1, H, W)."""
     return (region * features).sum((2, 3)) / (region.sum((2, 3)) + 1e-6)
 
 
 def rmrkd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, tau: float = 0.1) -> Tensor:
-    """The sum over the classes."""
+    """Return the sum over the classes."""
     return torch.stack(list(rmrkd_by_class(student, teacher, labels, num_classes, tau))).sum()
 
 
 def rmrkd_by_class(
     student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, tau: float = 0.1
 ) -> Iterator[Tensor]:
-    """Each class's share: four cosine maps inside the class's region, and four outside of it."""
-    small = small_labels(labels, student, "bilinear")
+    """Yield the term of each class: four cosine maps inside the region of the class and four outside."""
+    small = resize_labels(labels, student, "bilinear")
     for k in range(num_classes):
         total = student.new_zeros(())
         inside = (small == k).to(student)
@@ -47,8 +47,8 @@ def rmrkd_by_class(
 
 
 def idd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Pair by pair, each with the prototypes of its two classes in both networks."""
-    small = small_labels(labels, student, "bilinear")
+    """Return the sum over pairs of classes, each with the prototypes of both networks."""
+    small = resize_labels(labels, student, "bilinear")
     total = student.new_zeros(())
     for i in range(num_classes):
         for j in range(i + 1, num_classes):
@@ -62,8 +62,8 @@ def idd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> T
 
 
 def ifvd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """The cosine of each position with the mean of its class; a position of no class is its own mean."""
-    small = small_labels(labels, student, "nearest")
+    """Compare the cosine of each position with the mean of its class; a position without a class is its own mean."""
+    small = resize_labels(labels, student, "nearest")
     similarities = []
     for features in (student, teacher):
         means = features
@@ -75,7 +75,7 @@ def ifvd(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> 
 
 
 def mgd(student: Tensor, teacher: Tensor, keep_mask: Tensor, align: nn.Module, generation: nn.Module) -> Tensor:
-    """Align, hide, generate, compare; `student` has its own channels here."""
+    """Align, mask, generate and compare; `student` is not aligned yet."""
     generated: Tensor = generation(align(student) * keep_mask)
     return (generated - teacher).square().sum() / len(student)
 
@@ -83,8 +83,8 @@ def mgd(student: Tensor, teacher: Tensor, keep_mask: Tensor, align: nn.Module, g
 def dkd(
     student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, tau: float, weights: tuple[float, float]
 ) -> Tensor:
-    """Logits of each class as distributions over positions, once of its region and once of the rest."""
-    small = small_labels(labels, student, "nearest")
+    """Compare the logits of each class as distributions over positions, inside its region and outside."""
+    small = resize_labels(labels, student, "nearest")
     inside = torch.cat([(small == k).to(student) for k in range(num_classes)], dim=1)
     total = student.new_zeros(())
     for weight, region in zip(weights, (inside, 1 - inside), strict=True):
@@ -95,11 +95,11 @@ def dkd(
 
 
 def _cosines(vector: Tensor, features: Tensor) -> Tensor:
-    """(B, C) and (B, C, H, W) to (B, H, W)."""
+    """Return the cosines (B, H, W) of a vector (B, C) and features (B, C, H, W)."""
     return F.cosine_similarity(vector[:, :, None, None], features, dim=1)
 
 
 def _rowwise_kl(guess: Tensor, target: Tensor, tau: float) -> Tensor:
-    """(B, H, W) maps; a softmax over the rows of each column, summed, mean over B."""
+    """Return the KL divergence of maps (B, H, W): softmax over the rows of each column, sum, mean over B."""
     log_guess, expected = F.log_softmax(guess / tau, dim=1), F.softmax(target / tau, dim=1)
     return F.kl_div(log_guess, expected, reduction="batchmean") * tau**2

@@ -1,4 +1,4 @@
-"""Whole processes as sides of a measure."""
+"""Run and time whole processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.result import Disagreement, Setting
 
 
 def rmrkd() -> Path:
-    """The console script of the environment that runs the benchmarks."""
+    """Return the `rmrkd` script of the current environment."""
     script = Path(sys.executable).parent / "rmrkd"
     if not script.exists():
         raise FileNotFoundError(f"{script} is missing; run `uv sync`")
@@ -19,18 +19,18 @@ def rmrkd() -> Path:
 
 
 def output(*command: object) -> str:
-    """What a process writes to stdout; its stderr is shown where it fails."""
-    ended = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if ended.returncode:
-        raise Disagreement(f"`{' '.join(map(str, command))}` ended with {ended.returncode}: {ended.stderr[-2000:]}")
-    return ended.stdout
+    """Return the stdout of a process. Raises `Disagreement` with its stderr if it fails."""
+    process = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if process.returncode:
+        raise Disagreement(f"`{' '.join(map(str, command))}` ended with {process.returncode}: {process.stderr[-2000:]}")
+    return process.stdout
 
 
-def seconds_of(setting: Setting, *command: object) -> list[float]:
-    """How long a process takes, once for each pair of a measure."""
-    taken = []
+def time_process(setting: Setting, *command: object) -> list[float]:
+    """Return the seconds of a process, once per pair."""
+    times = []
     for _ in range(setting.pairs):
         began = time.perf_counter()
         output(*command)
-        taken.append(time.perf_counter() - began)
-    return taken
+        times.append(time.perf_counter() - began)
+    return times

@@ -1,4 +1,4 @@
-"""A distillation step as the released code takes it, rebuilt from its description."""
+"""A distillation step as in the released code, rebuilt from its description."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _EMBEDDED = 512
 
 
 class ReleasedStep:
-    """Contiguous maps, the teacher's batch norm as it is, loops over classes, MGD's convolutions dense.
+    """A step with contiguous maps, unfolded batch norm in the teacher, loops over classes and dense MGD convolutions.
 
     Args:
-        model: A distiller before `place`; its networks and layers are trained, its own computation is not used.
+        model: A distiller before `place`; its networks and layers are trained, its forward pass is not used.
     """
 
     def __init__(self, model: Distiller, schedule: Schedule, device: str) -> None:
@@ -36,7 +36,7 @@ class ReleasedStep:
         self.keep_mask: Tensor | None = None  # instead of MGD's random one
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """One update; every loss, unweighted."""
+        """Train one step and return every loss, unweighted."""
         self.optimizer.zero_grad(set_to_none=True)
         named = self._losses(batch.images.to(self.device), batch.labels.to(self.device))
         self._total(named).backward()  # type: ignore[no-untyped-call]
@@ -58,10 +58,10 @@ class ReleasedStep:
                 named[name] = plain.dkd(logits, their_logits, labels, loss.num_classes, loss.tau, weights)
                 continue
             stage = int(self.model.stages[name]) - 1
-            named[name] = self._of_features(loss, features[stage], theirs[stage], labels)
+            named[name] = self._feature_loss(loss, features[stage], theirs[stage], labels)
         return named
 
-    def _of_features(self, loss: nn.Module, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def _feature_loss(self, loss: nn.Module, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         if isinstance(loss, RMRKDLoss):
             return plain.rmrkd(loss.align(student), teacher, labels, loss.num_classes, loss.tau)
         assert isinstance(loss, MGDLoss)
@@ -73,13 +73,13 @@ class ReleasedStep:
 
 
 def _cross_entropy(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
-    """mmsegmentation's own loss of a head, with its factor; the accuracy it adds is left out."""
+    """Return mmsegmentation's loss of a head, with its weight, without the accuracy."""
     value: Tensor = head.losses(logits, labels)["loss_ce"]
     return value
 
 
 def _unused_layers(model: Distiller) -> nn.ModuleList:
-    """What the released losses build, give to the optimizer and never call: two embeddings and a generator."""
+    """Return the layers that the released losses train but never call: two embeddings and a generator."""
     rmrkd = next(loss for loss in model.losses.values() if isinstance(loss, RMRKDLoss))
     embeddings = [
         nn.Sequential(nn.Linear(channels, _EMBEDDED), nn.ReLU(), nn.Linear(_EMBEDDED, _EMBEDDED))

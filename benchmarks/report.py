@@ -1,4 +1,4 @@
-"""RESULTS.md: tables that read well in a terminal and on a forge."""
+"""Write RESULTS.md."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from benchmarks.result import Result, Row
 
 _WIDTH = 116
 _INTRODUCTION = """\
-Written by `uv run python -m benchmarks`. Both sides of a measure run in turns in one process (memory: each in a process
-of its own); a time is the median of the pairs, a ratio the median of the pairs' ratios with the lowest and the highest
-in brackets. A side that takes less than half a second is repeated for so long, and its mean counts."""
+Written by `uv run python -m benchmarks`. The two sides of a benchmark alternate in one process (memory: one process per
+side). A time is the median of the pairs. A ratio is the median of the pairs' ratios, with the lowest and the highest in
+brackets. A side that takes less than half a second is repeated for half a second, and its mean is used."""
 _KINDS = (
     (False, "Against plain or released code", "plain or released", "plain : rmrkd", "≥"),
-    (True, "Against what is needed anyway", "needed anyway", "rmrkd : needed", "≤"),
+    (True, "Against a lower bound", "lower bound", "rmrkd : bound", "≤"),
 )
 
 
 def write_report(machine: dict[str, str], results: Sequence[Result]) -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     parts = ["# Benchmarks", _INTRODUCTION, "\n".join(f"- {name}: {value}" for name, value in machine.items())]
     for bound, title, other, ratio, sign in _KINDS:
         rows = [_cells(result, row, sign) for result in results for row in result.rows if row.bound == bound]
@@ -32,7 +32,7 @@ def write_report(machine: dict[str, str], results: Sequence[Result]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table with columns of even width, figures set to the right."""
+    """Return a Markdown table with columns of equal width and right-aligned numbers."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     rule = [
@@ -53,12 +53,12 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
 def _cells(result: Result, row: Row, sign: str) -> tuple[str, ...]:
     plain, ours = (amount(statistics.median(side), row.unit) for side in (row.plain, row.ours))
     goal = "–" if row.goal is None else f"{sign} {row.goal:g}"
-    met = {None: "–", True: "yes", False: "**no**"}[row.met]
-    return f"{result.name}: {row.label}", plain, ours, ratio_range(row.ratios), goal, met
+    meets_goal = {None: "–", True: "yes", False: "**no**"}[row.meets_goal]
+    return f"{result.name}: {row.label}", plain, ours, ratio_range(row.ratios), goal, meets_goal
 
 
 def ratio_range(ratios: Sequence[float]) -> str:
-    """The median, and the lowest and highest in brackets."""
+    """Return the median, with the lowest and the highest in brackets."""
     middle = figure(statistics.median(ratios))
     if len(ratios) == 1:
         return middle

@@ -1,4 +1,4 @@
-"""What a measure is asked for and what it gives."""
+"""Settings and results of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 class Disagreement(Exception):
-    """The two sides of a measure do not give the same answer, so their times mean nothing."""
+    """The two sides of a benchmark give different results, so their times cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How measures are taken.
+    """How benchmarks run.
 
     Attributes:
-        pairs: Timed runs of each side, taken in turns.
-        quick: Tiny sizes, which show that a measure works and nothing else.
+        pairs: Timed runs of each side; the sides alternate.
+        quick: Use tiny sizes, only to check that a benchmark runs.
         device: "cpu" or "cuda".
-        say: Takes a line of progress.
+        say: Called with each line of progress.
     """
 
     pairs: int = 5
@@ -29,22 +29,22 @@ class Setting:
     say: Callable[[str], None] = lambda _: None
 
     @property
-    def shortest(self) -> float:
-        """Seconds a timing takes at least; a shorter run is repeated, and the mean counts."""
+    def min_seconds(self) -> float:
+        """Minimum seconds of a timing: a shorter run is repeated, and the mean is used."""
         return 0.0 if self.quick else 0.5
 
 
 @dataclass
 class Row:
-    """One line of a table: both sides of every pair.
+    """One row of a table: both sides of every pair.
 
     Attributes:
-        label: What of the measure it is.
+        label: What was measured.
         unit: "s" or "B".
-        plain: The other side: plain or released code, or what cannot be avoided.
+        plain: The reference: plain or released code, or a lower bound.
         ours: rmrkd.
-        bound: The other side is a bound, and the ratio is ours to it; else it is the other side's to ours.
-        goal: The least the ratio should be, or the most where `bound`.
+        bound: `plain` is a lower bound and the ratio is ours / plain; else it is plain / ours.
+        goal: The ratio to reach: a minimum, or a maximum if `bound`.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Row:
         return [ours / plain if self.bound else plain / ours for plain, ours in pairs]
 
     @property
-    def met(self) -> bool | None:
+    def meets_goal(self) -> bool | None:
         if self.goal is None:
             return None
         ratio = statistics.median(self.ratios)
@@ -69,13 +69,13 @@ class Row:
 
 @dataclass
 class Result:
-    """A measure's figures, and the sentences that say what they are.
+    """The result of a benchmark: its rows, and sentences that describe them.
 
     Attributes:
         what: What is compared.
-        checked: How it was checked that both sides give the same answer.
-        figures: Lines of further figures.
-        taken: When and of which commit; filled in by whoever runs the measure.
+        checked: How it was checked that both sides give the same result.
+        figures: Further sentences with figures.
+        taken: Date and commit, set by the caller.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Result:
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Result:
-        """The inverse of `dataclasses.asdict`."""
+        """Return a result from its `dataclasses.asdict`."""
         return cls(**{**stored, "rows": [Row(**row) for row in stored["rows"]]})
 
 

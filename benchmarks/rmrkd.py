@@ -1,4 +1,4 @@
-"""RMRKD's loss: against a loop over classes, against its own growth, and against bare matrix products."""
+"""The RMRKD loss: against a loop over classes, for more classes, and against its matrix products."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.memory import SIDES, memory_rows
-from benchmarks.pairs import agree, checked_pairs, timed_pairs
+from benchmarks.pairs import check_and_time, compare_tensors, time_pairs
 from benchmarks.result import Measure, Result, Row, Setting
 from rmrkd_cli.losses import RMRKDLoss
 
 Answer = dict[str, Tensor]
 _TAU = 0.1
-_AT_ONCE = 100  # classes whose graph the loop keeps
+_MAX_GRAPH_CLASSES = 100  # of the loop; the graph of more classes does not fit into memory
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Size:
 SIZES = {"rmrkd-19x2048": Size(19, 2048), "rmrkd-150x512": Size(150, 512), "19x512": Size(19, 512)}
 GOALS = {"rmrkd-19x2048": (150.0, 10.0), "rmrkd-150x512": (700.0, None)}  # speed, memory
 GROWTH = 2.5
-TIMES_THE_PRODUCTS = 2.0
+MAX_RATIO = 2.0
 
 
-def size_of(name: str, setting: Setting) -> Size:
+def get_size(name: str, setting: Setting) -> Size:
     size = SIZES[name]
     return replace(size, channels=size.channels // 128, side=8) if setting.quick else size
 
 
-def inputs(size: Size, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Student's map, teacher's map, labels: blocks of classes, with an ignored strip at the top."""
+def make_inputs(size: Size, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return student map, teacher map and labels: blocks of classes, and an ignored strip at the top."""
     generator = torch.Generator().manual_seed(3)
     side = size.side * 8
     blocks = torch.randint(0, size.classes, (2, 1, 6, 6), generator=generator)
@@ -57,13 +57,13 @@ def inputs(size: Size, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def value_and_gradient(loss: Callable[[Tensor, Tensor, Tensor], Tensor], given: tuple[Tensor, ...]) -> Answer:
-    """The loss and its gradient for the student's map."""
+    """Return the loss and its gradient for the student map."""
     value = loss(given[0], given[1], given[2])
     return {"value": value.detach(), "gradient": torch.autograd.grad(value, given[0])[0]}
 
 
 def class_by_class(size: Size, given: tuple[Tensor, Tensor, Tensor]) -> Answer:
-    """The same, with a backward pass after each class: kept for all of them, the graph takes more than 24 GiB."""
+    """Return the same with a backward pass after each class: the graph of all classes takes more than 24 GiB."""
     value, gradient = torch.zeros(()), torch.zeros_like(given[0])
     for term in plain.rmrkd_by_class(*given, num_classes=size.classes, tau=_TAU):
         gradient += torch.autograd.grad(term, given[0])[0]
@@ -72,79 +72,79 @@ def class_by_class(size: Size, given: tuple[Tensor, Tensor, Tensor]) -> Answer:
 
 
 def workload(name: str, side: str, setting: Setting) -> Callable[[], Answer]:
-    """One side's forward and backward pass."""
-    size = size_of(name, setting)
-    given = inputs(size, setting.device)
-    if side == "plain" and size.classes > _AT_ONCE:
+    """Return a function that runs the forward and backward pass of one side."""
+    size = get_size(name, setting)
+    given = make_inputs(size, setting.device)
+    if side == "plain" and size.classes > _MAX_GRAPH_CLASSES:
         return lambda: class_by_class(size, given)
     if side == "plain":
         return lambda: value_and_gradient(partial(plain.rmrkd, num_classes=size.classes, tau=_TAU), given)
     return partial(value_and_gradient, RMRKDLoss(size.channels, size.channels, size.classes, _TAU), given)
 
 
-def against_the_loop(name: str, setting: Setting) -> Result:
+def benchmark_loss(name: str, setting: Setting) -> Result:
     speed, memory = GOALS[name]
     looped, ours = (workload(name, side, setting) for side in SIDES)
-    checked, times = checked_pairs(looped, ours, agree(1e-4), setting)
+    checked, times = check_and_time(looped, ours, compare_tensors(1e-4), setting)
     rows = [Row("time", "s", *times, goal=speed)]
     if memory is not None:
         rows += memory_rows(__name__, name, setting, goal=memory)
     if name == "rmrkd-150x512":
-        rows.append(growth(setting))
-    backward = ", with a backward pass after each" if size_of(name, setting).classes > _AT_ONCE else ""
+        rows.append(measure_growth(setting))
+    backward = ", with a backward pass after each" if get_size(name, setting).classes > _MAX_GRAPH_CLASSES else ""
     what = (
-        f"RMRKD's loss, forward and backward, {size_of(name, setting).text()}, tau {_TAU}; the plain side is the "
+        f"RMRKD's loss, forward and backward, {get_size(name, setting).text()}, tau {_TAU}; the plain side is the "
         f"formula's loop with masked copies of the features, over all classes as released{backward}, of which at most "
-        f"{present(name, setting)} occur in one image"
+        f"{max_classes_per_image(name, setting)} occur in one image"
     )
     return Result(name, what, checked, rows)
 
 
-def present(name: str, setting: Setting) -> int:
-    """The most classes in one image at the size of the maps, blends of labels included."""
-    size = size_of(name, setting)
-    student, _, labels = inputs(size, "cpu")
-    small = plain.small_labels(labels, student, "bilinear")
+def max_classes_per_image(name: str, setting: Setting) -> int:
+    """Return the largest number of classes in one image at the size of the maps, after bilinear resizing."""
+    size = get_size(name, setting)
+    student, _, labels = make_inputs(size, "cpu")
+    small = plain.resize_labels(labels, student, "bilinear")
     return max(int((each.unique() < size.classes).sum()) for each in small)
 
 
-def growth(setting: Setting) -> Row:
-    """Our time at 150 classes over our time at 19."""
+def measure_growth(setting: Setting) -> Row:
+    """Return the time at 150 classes relative to the time at 19."""
     few, many = (workload(name, "rmrkd", setting) for name in ("19x512", "rmrkd-150x512"))
     few(), many()
     label = "time at 150 classes, by that at 19"
-    return Row(label, "s", *timed_pairs(few, many, setting), bound=True, goal=GROWTH)
+    return Row(label, "s", *time_pairs(few, many, setting), bound=True, goal=GROWTH)
 
 
-def against_bare_products(setting: Setting) -> Result:
+def benchmark_matrix_products(setting: Setting) -> Result:
     rows, figures = [], []
     for name in GOALS:
-        size = size_of(name, setting)
-        most = present(name, setting)
-        products = bare_products(size, most, setting.device)
+        size = get_size(name, setting)
+        most = max_classes_per_image(name, setting)
+        products = matrix_products(size, most, setting.device)
         ours = workload(name, "rmrkd", setting)
         products(), ours()
         label = f"{size.classes} classes, {size.channels} channels"
-        times = timed_pairs(products, ours, setting)
-        rows.append(Row(label, "s", *times, bound=True, goal=TIMES_THE_PRODUCTS))
+        times = time_pairs(products, ours, setting)
+        rows.append(Row(label, "s", *times, bound=True, goal=MAX_RATIO))
         figures.append(f"{label}: K is {most}")
     what = (
-        "RMRKD's loss, forward and backward, against the seven batched matrix products (torch.bmm) that it cannot do "
-        "without: prototypes of both maps, cosines of 2K prototypes with both maps, and three products of the backward "
+        "RMRKD's loss, forward and backward, against the seven batched matrix products (torch.bmm) that it needs at "
+        "least: prototypes of both maps, cosines of 2K prototypes with both maps, and three products of the backward "
         "pass; K is the largest number of classes in one image"
     )
-    return Result("rmrkd-bmm", what, "no answer to compare: the products are a bound, not a loss", rows, figures)
+    return Result("rmrkd-bmm", what, "nothing to compare: the products are a bound, not a loss", rows, figures)
 
 
-def bare_products(size: Size, present: int, device: str) -> Callable[[], None]:
-    """The products over P positions and C channels, with K classes present."""
-    student, teacher, _ = inputs(size, device)
+def matrix_products(size: Size, count: int, device: str) -> Callable[[], None]:
+    """Return a function that computes the products for P positions, C channels and K classes."""
+    student, teacher, _ = make_inputs(size, device)
     ours, theirs = student.detach().flatten(2), teacher.flatten(2)
     batch, channels, positions = ours.shape
     masks, prototypes, vectors, gradients = (
         torch.randn(batch, rows, columns, device=device)
         for rows, columns in (
-            (present, positions), (present, channels), (2 * present, channels), (2 * present, positions),
+            (count, positions), (count, channels), (2 * count, channels), (2 * count, positions),
         )
     )  # fmt: skip
 
@@ -154,13 +154,13 @@ def bare_products(size: Size, present: int, device: str) -> Callable[[], None]:
         torch.bmm(vectors, ours)
         torch.bmm(vectors, theirs)
         torch.bmm(vectors.transpose(1, 2), gradients)
-        torch.bmm(gradients[:, :present], ours.transpose(1, 2))
+        torch.bmm(gradients[:, :count], ours.transpose(1, 2))
         torch.bmm(prototypes.transpose(1, 2), masks)
 
     return call
 
 
 MEASURES: dict[str, Measure] = {
-    **{name: partial(against_the_loop, name) for name in GOALS},
-    "rmrkd-bmm": against_bare_products,
+    **{name: partial(benchmark_loss, name) for name in GOALS},
+    "rmrkd-bmm": benchmark_matrix_products,
 }

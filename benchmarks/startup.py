@@ -1,4 +1,4 @@
-"""How long `rmrkd` takes to say something, beside an empty app."""
+"""Startup time of `rmrkd`, against an empty Typer app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.pairs import checked_pairs
+from benchmarks.pairs import check_and_time
 from benchmarks.processes import output, rmrkd
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.presets.loader import preset_names
@@ -27,22 +27,22 @@ def main() -> None:
 
 app()
 '''
-_LEAST_PAIRS = 7
+_MIN_PAIRS = 7
 GOALS = {"--help": 1.3, "presets": 1.8}
 
 
-def startup(setting: Setting) -> Result:
+def benchmark_startup(setting: Setting) -> Result:
     if not setting.quick:
-        setting = replace(setting, pairs=max(setting.pairs, _LEAST_PAIRS))
+        setting = replace(setting, pairs=max(setting.pairs, _MIN_PAIRS))
     rows, sentences = [], []
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty.py"
         empty.write_text(_EMPTY)
         for argument, goal in GOALS.items():
-            checked, (theirs, ours) = checked_pairs(
+            checked, (theirs, ours) = check_and_time(
                 partial(output, sys.executable, empty, "--help"),
                 partial(output, rmrkd(), argument),
-                _said(argument),
+                _check_output(argument),
                 setting,
             )
             sentences.append(checked)
@@ -52,17 +52,17 @@ def startup(setting: Setting) -> Result:
     return Result("startup", what, "; ".join(sentences), rows)
 
 
-def _said(argument: str) -> Callable[[str, str], str]:
-    """The processes do different things; each must have done its own."""
-    wanted = {"--help": ["train", "eval", "transfer"], "presets": preset_names()}[argument]
+def _check_output(argument: str) -> Callable[[str, str], str]:
+    """Return a check that each process printed its own output."""
+    expected = {"--help": ["train", "eval", "transfer"], "presets": preset_names()}[argument]
 
     def check(theirs: str, ours: str) -> str:
-        missing = [word for word in wanted if word not in ours]
+        missing = [word for word in expected if word not in ours]
         if missing or "Does nothing" not in theirs:
-            raise Disagreement(f"`rmrkd {argument}` does not name {', '.join(missing)}")
-        return f"`rmrkd {argument}` names all {len(wanted)} words looked for"
+            raise Disagreement(f"`rmrkd {argument}` does not print {', '.join(missing)}")
+        return f"`rmrkd {argument}` prints all {len(expected)} expected words"
 
     return check
 
 
-MEASURES: dict[str, Measure] = {"startup": startup}
+MEASURES: dict[str, Measure] = {"startup": benchmark_startup}

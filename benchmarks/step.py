@@ -1,4 +1,4 @@
-"""One distillation step against the released one."""
+"""One distillation step, against the released code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.memory import memory_rows
 from benchmarks.networks import build, preset, random_batch
-from benchmarks.pairs import agree, timed_pairs
+from benchmarks.pairs import compare_tensors, time_pairs
 from benchmarks.released_step import ReleasedStep
 from benchmarks.result import Measure, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
@@ -20,13 +20,13 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.training.optimizer_step import TrainStep
 
 FASTER, LESS_MEMORY = 2.8, 2.0
-LOSSES_MAY_DIFFER = 1e-3
+LOSS_TOLERANCE = 1e-3
 # Float32 gradients of the cross entropy alone, contiguous and channels-last, differ by 3.3e-3 and 7e-3 at 512x512.
-UPDATES_MAY_DIFFER = {"layers": 1e-2, "stem": 3e-2}
+UPDATE_TOLERANCES = {"layers": 1e-2, "stem": 3e-2}
 
 
 def our_step(setting: Setting) -> TrainStep:
-    """As `rmrkd train` sets it up."""
+    """Return a step as `rmrkd train` sets it up."""
     spec = preset(setting.quick)
     model = build(spec, setting.device).distiller.place(setting.device, inference_network)
     model.train()
@@ -41,7 +41,7 @@ def released_step(setting: Setting) -> ReleasedStep:
 
 
 def workload(name: str, side: str, setting: Setting) -> Callable[[], dict[str, Tensor]]:
-    """A step of one side, for its memory."""
+    """Return a function that runs a step of one side."""
     batch = random_batch(preset(setting.quick))
     if side == "plain":
         released = released_step(setting)
@@ -50,8 +50,8 @@ def workload(name: str, side: str, setting: Setting) -> Callable[[], dict[str, T
     return lambda: ours([batch], 0)
 
 
-def against_the_released(setting: Setting) -> Result:
-    checked, rows, parameters = _compare_and_time(setting)  # its networks are gone before the memory is measured
+def benchmark_step(setting: Setting) -> Result:
+    checked, rows, parameters = _compare_and_time(setting)  # frees its networks before the memory is measured
     rows += memory_rows(__name__, "step", setting, goal=LESS_MEMORY, total=True, runs=2)
     spec = preset(setting.quick)
     shape = "x".join(map(str, random_batch(spec).images.shape))
@@ -68,10 +68,10 @@ def against_the_released(setting: Setting) -> Result:
 def _compare_and_time(setting: Setting) -> tuple[str, list[Row], int]:
     batch = random_batch(preset(setting.quick))
     released, ours = released_step(setting), our_step(setting)
-    setting.say("  checking that both give the same answer")
+    setting.say("  checking that both give the same result")
     checked = _compare(released, ours, batch)
     setting.say(f"  {checked}")
-    times = timed_pairs(lambda: released(batch), lambda: ours([batch], 0), setting)
+    times = time_pairs(lambda: released(batch), lambda: ours([batch], 0), setting)
     parameters = sum(parameter.numel() for parameter in released.parameters)
     return checked, [Row("time", "s", *times, goal=FASTER)], parameters
 
@@ -79,25 +79,25 @@ def _compare_and_time(setting: Setting) -> tuple[str, list[Row], int]:
 def _compare(released: ReleasedStep, ours: TrainStep, batch: Batch) -> str:
     keep_mask = random_mask(ours.model, batch).to(ours.device)
     start = _weights(ours.model)
-    torch.manual_seed(1)  # of the student's dropout
+    torch.manual_seed(1)  # for the student's dropout
     released.keep_mask = keep_mask
     theirs = released(batch)
     released.keep_mask = None
     torch.manual_seed(1)
     with patch.object(mgd_of(ours.model), "draw_mask", lambda _: keep_mask):
         mine = ours([batch], 0)
-    sentences = [agree(LOSSES_MAY_DIFFER)(theirs, mine)]
-    for part, tolerance in UPDATES_MAY_DIFFER.items():
+    sentences = [compare_tensors(LOSS_TOLERANCE)(theirs, mine)]
+    for part, tolerance in UPDATE_TOLERANCES.items():
         moved = [
             {f"update of the {part}": _weights(model)[part] - start[part]} for model in (released.model, ours.model)
         ]
-        sentences.append(agree(tolerance)(*moved))
+        sentences.append(compare_tensors(tolerance)(*moved))
     return "; ".join(sentences)
 
 
 def _weights(model: Distiller) -> dict[str, Tensor]:
-    """All weights of the student in two vectors: its stem's, and those of all layers after it."""
-    parts: dict[str, list[Tensor]] = {part: [] for part in UPDATES_MAY_DIFFER}
+    """Return the weights of the student as two vectors: of the stem, and of all later layers."""
+    parts: dict[str, list[Tensor]] = {part: [] for part in UPDATE_TOLERANCES}
     for name, parameter in model.student.named_parameters():
         parts["stem" if ".stem." in name else "layers"].append(parameter.detach().flatten())
     return {part: torch.cat(weights) for part, weights in parts.items()}
@@ -108,11 +108,11 @@ def mgd_of(model: Distiller) -> MGDLoss:
 
 
 def random_mask(model: Distiller, batch: Batch) -> Tensor:
-    """(B, 1, H, W) at the stride of the last stage, 8."""
+    """Return an MGD mask (B, 1, H, W) at stride 8, that of the last stage."""
     count, _, height, width = batch.images.shape
     generator = torch.Generator().manual_seed(2)
     share = 1 - mgd_of(model).mask_ratio
     return (torch.rand(count, 1, height // 8, width // 8, generator=generator) < share).float()
 
 
-MEASURES: dict[str, Measure] = {"step": against_the_released}
+MEASURES: dict[str, Measure] = {"step": benchmark_step}

@@ -1,4 +1,4 @@
-"""One distillation step against what no such step can leave out."""
+"""One distillation step, against the sum of its unavoidable parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.networks import build, preset, random_batch
-from benchmarks.pairs import timed_pairs
+from benchmarks.pairs import time_pairs
 from benchmarks.result import Measure, Result, Row, Setting
 from benchmarks.step import mgd_of, our_step, random_mask
 from rmrkd_cli.data.loader import Batch
@@ -18,10 +18,10 @@ from rmrkd_cli.losses._masked_conv import convolve_kept
 from rmrkd_cli.networks.winograd import convolve, is_worth_it
 from rmrkd_cli.training.optimizer_step import TrainStep
 
-TIMES_THE_PARTS = 1.1
+MAX_RATIO = 1.1
 
 
-def against_its_parts(setting: Setting) -> Result:
+def benchmark_step_parts(setting: Setting) -> Result:
     spec = preset(setting.quick)
     batch, ours = random_batch(spec), our_step(setting)
     rows = []
@@ -33,18 +33,18 @@ def against_its_parts(setting: Setting) -> Result:
         setting.say(f"  {label}")
         parts()
         ours([batch], 0)
-        times = timed_pairs(parts, lambda: ours([batch], 0), setting)
-        rows.append(Row(label, "s", *times, bound=True, goal=TIMES_THE_PARTS))
+        times = time_pairs(parts, lambda: ours([batch], 0), setting)
+        rows.append(Row(label, "s", *times, bound=True, goal=MAX_RATIO))
     what = (
         f"a training step of `{spec.name}` against the sum of its unavoidable parts: the teacher's forward pass (the "
         "network our step uses), a whole training step of the student alone, and the two 3x3 convolutions of MGD, "
         "forward and backward; those once as torch.nn.Conv2d in channels-last, once as our step computes them"
     )
-    return Result("step-parts", what, "no answer to compare: the parts are a bound, not a step", rows)
+    return Result("step-parts", what, "nothing to compare: the parts are a bound, not a step", rows)
 
 
 def _parts(ours: TrainStep, batch: Batch, convolutions: Callable[[], None], setting: Setting) -> Callable[[], None]:
-    """Teacher, student, convolutions, one after the other."""
+    """Return a function that runs teacher, student and convolutions one after the other."""
     baseline = build(preset(setting.quick), setting.device, "baseline").distiller.place(setting.device)
     baseline.train()
     student = TrainStep(baseline, baseline, ours.schedule, ours.device)
@@ -98,4 +98,4 @@ def _backward(out: Tensor, features: Tensor, layers: nn.Module) -> None:
     torch.autograd.grad(out, [features, *layers.parameters()], torch.ones_like(out))
 
 
-MEASURES: dict[str, Measure] = {"step-parts": against_its_parts}
+MEASURES: dict[str, Measure] = {"step-parts": benchmark_step_parts}

@@ -1,4 +1,4 @@
-"""Results kept between runs, so that an interrupted run goes on and a single measure can be taken again."""
+"""Results stored between runs, so that an interrupted run can resume and one benchmark can be repeated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.result import Result
 
 
 class Store:
-    """Results of one machine by name; those of another machine are forgotten.
+    """The results of this machine by name; results of another machine are discarded.
 
     Args:
-        path: A JSON file; none keeps nothing.
-        machine: As from `machine.describe`.
+        path: A JSON file; None: nothing is stored.
+        machine: From `describe_machine`.
     """
 
     def __init__(self, path: Path | None, machine: dict[str, str]) -> None:
@@ -35,7 +35,7 @@ class Store:
         self._write()
 
     def drop(self, name: str) -> None:
-        """Forgets an older result, of a measure that fails now."""
+        """Delete the older result of a benchmark that now fails."""
         self.results.pop(name, None)
         self._write()
 

@@ -1,4 +1,4 @@
-"""`rmrkd transfer` beside a process that reads the same file once and writes it once."""
+"""`rmrkd transfer`, against a process that reads the same file once and writes it once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.networks import build, preset
-from benchmarks.pairs import checked_pairs
-from benchmarks.processes import output, rmrkd, seconds_of
+from benchmarks.pairs import check_and_time
+from benchmarks.processes import output, rmrkd, time_process
 from benchmarks.result import Disagreement, Measure, Result, Row, Setting
 from rmrkd_cli.checkpoints.reader import RUN_KIND, save_torch
 from rmrkd_cli.training.optimizer_step import TrainStep
@@ -25,23 +25,23 @@ torch.save(torch.load(sys.argv[1], map_location="cpu", weights_only=True), sys.a
 GOAL = 1.5
 
 
-def transfer(setting: Setting) -> Result:
+def benchmark_transfer(setting: Setting) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         source, copy, student = (Path(folder) / name for name in ("run.pth", "copy.pth", "student.pth"))
         write_checkpoint(source, setting.quick)
         size = source.stat().st_size
-        checked, times = checked_pairs(
+        checked, times = check_and_time(
             partial(_fresh, copy, sys.executable, "-c", _COPY, source, copy),
             partial(_fresh, student, rmrkd(), "transfer", source, student),
             _same_student,
             setting,
-            settle=os.sync,  # what one side wrote must not reach the disk while the other is timed
+            settle=os.sync,  # pending writes of one side must not slow down the other
         )
-        importing = statistics.median(seconds_of(setting, sys.executable, "-c", "import torch"))
+        importing = statistics.median(time_process(setting, sys.executable, "-c", "import torch"))
     what = (
         f"`rmrkd transfer` of a training run's checkpoint of {size / 1e6:.0f} MB as a whole process, against a process "
-        f"that imports torch, reads the whole file and writes it again; {importing:.2f} s, what a process takes that "
-        "only imports torch, are taken off both sides"
+        f"that imports torch, reads the whole file and writes it again; {importing:.2f} s for importing torch "
+        "are subtracted from both sides"
     )
     theirs, ours = ([seconds - importing for seconds in side] for side in times)
     return Result(
@@ -50,7 +50,7 @@ def transfer(setting: Setting) -> Result:
 
 
 def write_checkpoint(path: Path, quick: bool) -> None:
-    """Student, losses, and an optimizer with the momentum of every weight, as training saves them."""
+    """Write student, losses and optimizer with momentum, as training saves them."""
     spec = preset(quick)
     model = build(spec, "cpu").distiller
     step = TrainStep(model, model, spec.schedule_for("distill"), torch.device("cpu"))
@@ -62,7 +62,7 @@ def write_checkpoint(path: Path, quick: bool) -> None:
 
 
 def _fresh(written: Path, *command: object) -> Path:
-    """Runs a command that writes a new file."""
+    """Run a command that writes a new file."""
     written.unlink(missing_ok=True)
     output(*command)
     return written
@@ -77,4 +77,4 @@ def _same_student(copy: Path, student: Path) -> str:
     return f"all {len(ours)} tensors of the student are equal, bit by bit"
 
 
-MEASURES: dict[str, Measure] = {"transfer": transfer}
+MEASURES: dict[str, Measure] = {"transfer": benchmark_transfer}

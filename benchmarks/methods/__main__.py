@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.machine import choose_device, describe, moment, use_device
+from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
 from benchmarks.methods.costs import as_told, write_costs
 from benchmarks.methods.runs import Conditions, start
@@ -60,8 +60,8 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     output = given.output or (REPORT if preset == PRESET and not settings else folder / REPORT.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
     what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
-    store = Store(folder / "measured.json", {**describe(device), "networks": what})
-    bench = Bench(conditions, setting, store, output, command, moment())
+    store = Store(folder / "measured.json", {**describe_machine(device), "networks": what})
+    bench = Bench(conditions, setting, store, output, command, date_and_commit())
     failed = bench.run(start)
     if given.write_costs:
         write_costs(bench.costs())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import plain
 from benchmarks.memory import SIDES, memory_rows
-from benchmarks.pairs import Times, agree, timed_pairs
+from benchmarks.pairs import Times, compare_tensors, time_pairs
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
 from rmrkd_cli.distillation.factory import build_losses, where_of
@@ -76,12 +76,12 @@ def _checked_and_timed(kind: str, setting: Setting) -> tuple[str, Times]:
     looped, ours = (_Side(kind, side, setting) for side in SIDES)
     for side in (looped, ours):
         side.loss.eval()  # a memory, which each fills with what it draws for itself, is filled by neither
-    checked = agree(ACROSS_KINKS.get(kind, TOLERANCE))(looped(), ours())
+    checked = compare_tensors(ACROSS_KINKS.get(kind, TOLERANCE))(looped(), ours())
     setting.say(f"  {checked}")
     for side in (looped, ours):
         side.loss.train()
         side()
-    return checked, timed_pairs(looped, ours, setting)
+    return checked, time_pairs(looped, ours, setting)
 
 
 def workload(kind: str, side: str, setting: Setting) -> Callable[[], Answer]:

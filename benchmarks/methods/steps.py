@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.methods.runs import BASELINE, Conditions
 from benchmarks.networks import random_batch
-from benchmarks.pairs import seconds_of_call
+from benchmarks.pairs import measure_seconds
 from benchmarks.result import Result, Row, Setting
 from benchmarks.store import Store
 from rmrkd_cli.data.datasets import dataset_info
@@ -52,7 +52,7 @@ def rounds(steps: Sequence[Step], setting: Setting) -> list[list[float]]:
             step()
     for number in range(1, setting.pairs + 1):
         for own, step in zip(times, steps, strict=True):
-            own.append(seconds_of_call(step, setting))
+            own.append(measure_seconds(step, setting))
         setting.say(f"  round {number}/{setting.pairs}")
     return times
 

@@ -104,7 +104,7 @@ def test_ratios_and_goals() -> None:
     fast, memory, bound, told = RESULT.rows
     assert fast.ratios == pytest.approx([100, 200, 600])
     assert (memory.ratios, bound.ratios) == ([1024.0], [1.5])
-    assert [row.met for row in (fast, memory, bound, told)] == [True, False, True, None]
+    assert [row.meets_goal for row in (fast, memory, bound, told)] == [True, False, True, None]
 
 
 def test_the_report_names_median_range_goal_and_whether_it_is_met() -> None:
