@@ -15,7 +15,7 @@ from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
-    from rmrkd_cli.prediction.run import PredictionResults
+    from rmrkd_cli.prediction.results import PredictionResults
 
 
 class Picture(str, Enum):
@@ -74,7 +74,7 @@ def predict_command(
 
 def _show(results: PredictionResults, out: Path) -> None:
     from rmrkd_cli.prediction.legend import format_share
-    from rmrkd_cli.prediction.run import mean_shares
+    from rmrkd_cli.prediction.results import mean_shares
     from rmrkd_cli.terminal import console
 
     shares = mean_shares(results)
@@ -84,7 +84,7 @@ def _show(results: PredictionResults, out: Path) -> None:
         console.show_table("Mean share of pixels", ["class", "share"], rows, [more] if more else [])
     console.write_line(f"{out}: {len(results.entries)} of {len(results.entries) + len(results.unread)} inputs")
     if results.unread:
-        from rmrkd_cli.prediction.run import list_unread
+        from rmrkd_cli.prediction.results import list_unread
 
         count = len(results.unread)
         raise RunError(

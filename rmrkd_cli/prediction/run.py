@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,13 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.prediction.inputs import ImageSet, Input, find_inputs
 from rmrkd_cli.prediction.legend import add_legend, draw_class_legend
 from rmrkd_cli.prediction.overlay import Overlay
+from rmrkd_cli.prediction.results import PredictionResults, shares_csv, to_json
 from rmrkd_cli.prediction.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.results.csv import to_csv
 from rmrkd_cli.signals import stop_requests
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.console import Screen, screen
 
-_MAX_LISTED = 10  # unreadable inputs in a message
 _MAX_LOGITS = 1 << 31  # float32 values
 _MIN_DECODED = 0.95  # of the frames that a video claims to have
 OVERLAYS = ("png", "jpg", "none")
@@ -76,22 +73,6 @@ class PredictJob:
     opacity: float = 0.5
     legend: bool = True
     frames: bool = False
-
-
-@dataclass
-class PredictionResults:
-    """The inputs that were predicted, and those that could not be read.
-
-    Attributes:
-        card: Classes and palette of the network.
-        entries: One dict per predicted input, as in predictions.json: `input`, the files written, `width`, `height`,
-            and `shares`, the pixel share (0 to 1) of each class that occurs.
-        unread: One message per input that could not be read, or only in part.
-    """
-
-    card: ModelCard
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
 
 
 def run_predictions(job: PredictJob) -> PredictionResults:
@@ -212,8 +193,8 @@ class _PredictionRun:
             "inputs": results.entries,
             "unread": results.unread,
         }
-        write_text(_to_json(contents), out / "predictions.json")
-        write_text(_to_csv(card.classes, results.entries), out / "predictions.csv")
+        write_text(to_json(contents), out / "predictions.json")
+        write_text(shares_csv(card.classes, results.entries), out / "predictions.csv")
 
     def _skip(self, error: CorruptError) -> None:
         self.results.unread.append(error.message)
@@ -286,38 +267,3 @@ class _PredictionRun:
 
 class _Stopped(Exception):
     """A signal came in the middle of a video."""
-
-
-def mean_shares(results: PredictionResults) -> list[tuple[str, float]]:
-    """Return (class name, mean pixel share over the inputs) of the classes that occur, the largest first."""
-    total: Counter[str] = Counter()
-    for entry in results.entries:
-        total.update(entry["shares"])
-    return [(name, share / len(results.entries)) for name, share in total.most_common()]
-
-
-def list_unread(results: PredictionResults) -> str:
-    """Return the messages of the unreadable inputs, one per line, at most 10."""
-    lines = [f"  {message}" for message in results.unread[:_MAX_LISTED]]
-    more = len(results.unread) - _MAX_LISTED
-    return "\n".join(lines + ([f"  … and {more} more, in predictions.json"] if more > 0 else []))
-
-
-def _to_json(contents: dict[str, Any]) -> str:
-    """Return indented JSON with one line per input."""
-    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in contents["inputs"])
-    texts = {key: json.dumps(value) for key, value in contents.items()}
-    texts["inputs"] = f"[\n{lines}\n ]" if lines else "[]"
-    return "{\n" + ",\n".join(f' "{key}": {text}' for key, text in texts.items()) + "\n}\n"
-
-
-def _to_csv(classes: Sequence[str], entries: list[dict[str, Any]]) -> str:
-    """Return one line per input with the pixel share of each class."""
-    rows = [
-        [
-            entry["input"], str(entry["width"]), str(entry["height"]),
-            *(str(entry["shares"].get(name, 0.0)) for name in classes),
-        ]
-        for entry in entries
-    ]  # fmt: skip
-    return to_csv((["input", "width", "height", *classes], rows))

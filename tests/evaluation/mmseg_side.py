@@ -1,4 +1,4 @@
-"""A student measured by mmsegmentation alone: its own data set, pipeline, segmentor and `pre_eval`."""
+"""Evaluate a student with mmsegmentation alone: data set, pipeline, segmentor and `pre_eval`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 
 
 class MmsegSide:
-    """Built from the config inside a student's file; nothing of ours computes."""
+    """Built from the config in a student file, without code of rmrkd."""
 
     def __init__(self, student: Path) -> None:
         make_mmseg_importable()
@@ -33,7 +33,7 @@ class MmsegSide:
     def measure(
         self, *, scales: tuple[float, ...] = (1.0,), flip: bool = False, window: tuple[Pair, Pair] | None = None
     ) -> tuple[dict[str, float], list[NDArray[np.int64]]]:
-        """What `dataset.evaluate` says (ratios, rounded as it prints them), and the class map of each image."""
+        """Return the rounded metrics of `dataset.evaluate` and the label map of each image."""
         from mmcv import ConfigDict
         from mmseg.datasets import build_dataset
 

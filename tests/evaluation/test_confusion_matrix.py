@@ -89,16 +89,14 @@ def test_the_ignored_label_can_be_another() -> None:
         ([0], [0, 0], "differ in shape"),
     ],
 )
-def test_what_can_not_be_counted_is_refused_and_leaves_the_counts(
-    guess: list[int], truth: list[int], message: str
-) -> None:
+def test_invalid_values_are_rejected_and_leave_the_counts(guess: list[int], truth: list[int], message: str) -> None:
     confusion = counted(3, [1], [2])
     with pytest.raises(RmrkdError, match=message):
         confusion.update(torch.tensor(guess), torch.tensor(truth))
     assert confusion.matrix.sum() == 1
 
 
-def test_no_classes_are_refused() -> None:
+def test_zero_classes_are_rejected() -> None:
     with pytest.raises(RmrkdError, match="at least 1 class, got 0"):
         ConfusionMatrix(0)
 

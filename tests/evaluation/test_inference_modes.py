@@ -1,4 +1,4 @@
-"""Windows and batches: mmsegmentation's sums, and every image once, as if it were alone."""
+"""Sliding windows and batches: equal to mmsegmentation, and independent of the batch size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def item(index: int, size: tuple[int, int], of: tuple[int, int] | None = None) -
 
 @pytest.fixture(scope="module")
 def networks() -> tuple[nn.Module, nn.Module]:
-    """As built, and as it evaluates."""
+    """Return a network as built, and as prepared for inference."""
     network = lively("demo")
     return network, inference_network(network, "cpu")
 
@@ -45,7 +45,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 @pytest.mark.parametrize(
     ("crop", "stride"), [((32, 48), (21, 32)), ((64, 64), (64, 64)), ((40, 200), (7, 1)), ((500, 500), (1, 1))]
 )
-def test_windows_add_up_as_mmsegs_do_bit_for_bit(
+def test_sliding_windows_equal_mmseg_bit_for_bit(
     crop: tuple[int, int], stride: tuple[int, int], networks: tuple[nn.Module, nn.Module]
 ) -> None:
     network: Any = networks[0]
@@ -69,10 +69,8 @@ def test_windows_leave_no_gap_and_stay_inside(length: int, crop: int, stride: in
 
 @pytest.mark.parametrize("window", [None, Window((32, 40), (20, 27))], ids=["whole", "slide"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_classes_are_those_of_mmsegs_own_test(
-    window: Window | None, flip: bool, networks: tuple[nn.Module, nn.Module]
-) -> None:
-    """Views of another size than the image, one of them mirrored."""
+def test_classes_equal_those_of_mmseg(window: Window | None, flip: bool, networks: tuple[nn.Module, nn.Module]) -> None:
+    """The views differ in size from the image, and one is mirrored."""
     network: Any = networks[0]
     shown = [view((48, 60), (64, 80)), view((64, 80), (64, 80), flip=flip)][: 1 + flip]
     slid = {"mode": "slide", "crop_size": window.crop, "stride": window.stride} if window else {"mode": "whole"}
@@ -103,7 +101,7 @@ def test_a_head_of_one_channel_has_two_classes(networks: tuple[nn.Module, nn.Mod
 
 @pytest.mark.parametrize("window", [None, Window((32, 40), (20, 27))], ids=["whole", "slide"])
 def test_a_batch_gives_the_classes_of_one_by_one(window: Window | None, networks: tuple[nn.Module, nn.Module]) -> None:
-    """Up to the rounding of kernels that go by the batch: where two classes are that near, either may win."""
+    """Kernels round differently for other batch sizes, so nearly equal classes may swap."""
     items = [item(index, (64, 80)) for index in range(5)]
     together = segment_images(networks[1], stack_views(items), CPU, window)
     alone = torch.stack([segment_image(networks[1], one.views, CPU, window) for one in items])
@@ -132,10 +130,10 @@ def test_every_image_is_in_one_batch_of_its_size(sizes: list[tuple[int, int]], b
     assert batches() == batches()
 
 
-def test_a_worker_without_a_last_image_gives_the_others_back() -> None:
+def test_the_last_call_returns_all_waiting_images() -> None:
     batcher = SizeBatcher(3)
     assert batcher.add(item(0, (4, 6)), last=False) == []
-    assert batcher.add(item(1, (4, 6), of=(8, 12)), last=False) == []  # shown alike, of another size itself
+    assert batcher.add(item(1, (4, 6), of=(8, 12)), last=False) == []  # views of equal size, another original size
     assert [[member.index for member in batch] for batch in batcher.add(None, last=True)] == [[0], [1]]
     assert batcher.add(None, last=True) == []
 

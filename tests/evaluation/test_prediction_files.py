@@ -57,7 +57,7 @@ def test_values_colours_and_names(dataset: str, name: str, suffix: str, label_id
     assert np.array_equal(np.asarray(picture.convert("RGB")), np.array(info.palette, np.uint8)[guess.numpy()])
 
 
-def test_only_data_sets_with_ids_of_their_own_are_written_so(tmp_path: Path) -> None:
+def test_label_ids_are_rejected_for_data_sets_without_them(tmp_path: Path) -> None:
     with pytest.raises(RmrkdError, match="`voc12aug` has no label ids") as refused:
         PredictionFiles(tmp_path, info_of("voc12aug"), [], label_ids=True)
     assert "cityscapes" in refused.value.hint
@@ -93,11 +93,11 @@ def test_images_without_labels_are_predicted_and_nothing_is_measured(labels: str
         root = Path(shutil.copytree(root, tmp_path / "data"))
         shutil.rmtree(root / "gtFine" / "test")
     out, here = tmp_path / "out", ("--data-root", root, "--split", "test")
-    code, told, said = predict(city, *here, "--save-predictions", out)
-    assert (code, told) == (0, "")
-    assert "no image of `cityscapes` test has labels: nothing was measured" in said
-    assert "3 predictions" in said
-    assert "label ids of the test server" in said
+    code, stdout, stderr = predict(city, *here, "--save-predictions", out)
+    assert (code, stdout) == (0, "")
+    assert "no image of `cityscapes` test has labels: nothing was measured" in stderr
+    assert "3 predictions" in stderr
+    assert "label ids of the test server" in stderr
     written = sorted(out.rglob("*.png"))
     assert [path.name for path in written] == [f"aachen_{n:06d}_000019_leftImg8bit.png" for n in range(3)]
     indices = tmp_path / "indices"
@@ -109,23 +109,23 @@ def test_images_without_labels_are_predicted_and_nothing_is_measured(labels: str
     assert not (tmp_path / "x").exists()
 
 
-def test_labels_that_are_partly_missing_stay_an_error(city: Path, tmp_path: Path) -> None:
+def test_partly_missing_labels_are_an_error(city: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(city / "data", tmp_path / "data"))
     next((root / "gtFine" / "val").rglob("*.png")).unlink()
     options = ("--data-root", root, "--save-predictions", tmp_path / "out")
-    code, _, said = predict(city, *options)
+    code, _, stderr = predict(city, *options)
     assert code == 2
-    assert "1 of 3 label files are missing" in said
+    assert "1 of 3 label files are missing" in stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_are_asked_for_where_nothing_else_is_wanted(city: Path) -> None:
-    code, _, said = predict(city, "--split", "test")
+def test_missing_labels_are_an_error_without_save_predictions(city: Path) -> None:
+    code, _, stderr = predict(city, "--split", "test")
     assert code == 2
-    assert "3 of 3 label files are missing" in said
+    assert "3 of 3 label files are missing" in stderr
 
 
-def test_a_measured_split_is_written_too(city: Path, tmp_path: Path) -> None:
+def test_predictions_of_a_split_with_labels_are_written(city: Path, tmp_path: Path) -> None:
     outcome = rmrkd(
         "eval", city / "weights.pth", "--preset", city / "city.yaml", "--save-predictions", tmp_path / "p",
         "--confusion", "--mode", "slide", "--crop", "32",

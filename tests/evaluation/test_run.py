@@ -1,4 +1,4 @@
-"""Where a checkpoint's images are looked for, when it comes from elsewhere."""
+"""The data root and the network of untrusted checkpoints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
 
 
-def test_a_stranger_names_no_folder_of_this_machine(tiny: Path, camvid: Path, tmp_path: Path) -> None:
-    """A data set of one's own may lie anywhere, so its place is believed in the run's directory alone."""
+def test_the_data_root_of_a_foreign_checkpoint_is_ignored(tiny: Path, camvid: Path, tmp_path: Path) -> None:
+    """The root of a custom data set is used only if the checkpoint is in its run directory."""
     names = [f"c{number}" for number in range(11)]
     folders = {part: f"{{images: {part}, labels: {part}annot}}" for part in ("train", "val")}
     overrides = ["role=baseline", "dataset=custom", f"data.classes={names}", "data.image_suffix=.png"]

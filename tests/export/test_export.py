@@ -1,4 +1,4 @@
-"""`rmrkd export`: files that onnxruntime and torch alone run as the network does."""
+"""`rmrkd export`: onnxruntime and torch alone get the outputs of the network from the files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NARROW = {  # the families of students beside the PSPNet of `tiny`, an eighth as
 SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
 SIGMOID = {"type": "CrossEntropyLoss", "use_sigmoid": True}
 CLASSES = ("--input", "normalized", "--output", "classes")
-# How each is written: the options of a format; an ONNX file takes torch's exporter several seconds.
+# Formats of each family, and their options; an ONNX export takes several seconds.
 WRITTEN = {
     "deeplabv3": {"onnx": (), "torchscript": ()}, "deeplabv3plus": {"onnx": CLASSES, "torchscript": ()},
     "mobilenetv2": {"torchscript": ()},
@@ -52,9 +52,9 @@ WRITTEN = {
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    made = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(made, str(tiny))
-    return Path(shutil.copy(made, tmp_path_factory.mktemp("alone") / "student.pth"))
+    created = tmp_path_factory.mktemp("run") / "student.pth"
+    random_student(created, str(tiny))
+    return Path(shutil.copy(created, tmp_path_factory.mktemp("alone") / "student.pth"))
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +65,17 @@ def exported(student: Path) -> Path:
 
 
 def check_export(source: Path, target: Path, form: str, size: tuple[int, int], *options: object) -> None:
-    """Exports, and holds the check that was told: three sizes and two batches, nearly every pixel the same."""
+    """Export, and test the reported check: three sizes, two batch sizes, nearly all pixels equal."""
     outcome = rmrkd("export", source, target, "--json", "-", *options)
     assert outcome.exit_code == 0, outcome.message
-    told = json.loads(outcome.stdout)
-    assert (told["format"], told["bytes"]) == (form, target.stat().st_size)
-    assert {(*one["size"], one["batch"]) for one in told["check"]} == {
+    report = json.loads(outcome.stdout)
+    assert (report["format"], report["bytes"]) == (form, target.stat().st_size)
+    assert {(*one["size"], one["batch"]) for one in report["check"]} == {
         (*each, count) for each in (size, (375, 250), (193, 257)) for count in (1, 2)
     }
-    assert sum(one["differing"] for one in told["check"]) <= 1e-4 * sum(one["pixels"] for one in told["check"])
+    assert sum(one["differing"] for one in report["check"]) <= 1e-4 * sum(one["pixels"] for one in report["check"])
     if "classes" not in options:
-        assert 0 < max(one["logits"] for one in told["check"]) < 1e-3
+        assert 0 < max(one["logits"] for one in report["check"]) < 1e-3
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -83,7 +83,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 @pytest.mark.parametrize("inner", [1, 2, 3, 6, (2, 5)])
-def test_means_of_bins_are_those_of_adaptive_pooling(inner: Any) -> None:
+def test_adaptive_pooling_equals_torch(inner: Any) -> None:
     torch.manual_seed(0)
     pool, means = nn.AdaptiveAvgPool2d(inner), AdaptivePooling(inner if isinstance(inner, tuple) else (inner, inner))
     for height in range(1, 70):
@@ -98,7 +98,7 @@ FAMILIES = [pytest.param(name, marks=[pytest.mark.slow] * ("onnx" in WRITTEN[nam
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A family's files, named for their formats."""
+    """Return the name of a family and the folder of its exported files."""
     folder = tmp_path_factory.mktemp(request.param)
     preset, changes = NARROW[request.param]
     random_student(folder / "s.pth", preset, [f"student.{key}={json.dumps(value)}" for key, value in changes.items()])
@@ -107,8 +107,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return request.param, folder
 
 
-def test_every_family_gives_the_networks_classes_at_any_size(family: tuple[str, Path]) -> None:
-    """Whatever a file takes and gives, held against the network itself."""
+def test_files_of_every_family_predict_the_classes_of_the_network(family: tuple[str, Path]) -> None:
     name, folder = family
     assert {path.name for path in folder.iterdir()} == {"s.pth", *(f"s{SUFFIX[form]}" for form in WRITTEN[name])}
     network = load_checkpoint_network(str(folder / "s.pth"), None, "cpu").network
@@ -133,7 +132,7 @@ def test_every_family_gives_the_networks_classes_at_any_size(family: tuple[str, 
         assert ((got if options else got.argmax(1)) != expected).mean() <= 1e-4
 
 
-def test_a_head_of_one_channel_decides_by_its_threshold(tmp_path: Path) -> None:
+def test_a_binary_head_uses_its_threshold(tmp_path: Path) -> None:
     preset = load_preset("psp18w32-psp18w8-camvid")
     config = network_config(preset.student, 2)
     config["decode_head"] |= {"out_channels": 1, "threshold": 0.3, "loss_decode": SIGMOID}
@@ -157,16 +156,21 @@ def test_a_head_of_one_channel_decides_by_its_threshold(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_file_says_what_it_is(student: Path, exported: Path) -> None:
+def test_the_file_contains_its_metadata(student: Path, exported: Path) -> None:
     model = onnx.load(exported)
-    held = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
-    assert held["decision"] == "argmax"
-    assert held["preprocessing"]["mean"] == [123.675, 116.28, 103.53]
-    assert held["preprocessing"]["resize"]["size"] == [96, 64]
-    assert (held["dataset"], held["role"], held["seed"], held["iterations"]) == ("camvid", "distill", 3, 7)
-    assert held["classes"][:2] == ["sky", "building"]
-    assert held["palette"][1] == [128, 0, 0]
-    assert held["source_sha256"] == sha256_of(student)
+    properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert properties["decision"] == "argmax"
+    assert properties["preprocessing"]["mean"] == [123.675, 116.28, 103.53]
+    assert properties["preprocessing"]["resize"]["size"] == [96, 64]
+    assert (properties["dataset"], properties["role"], properties["seed"], properties["iterations"]) == (
+        "camvid",
+        "distill",
+        3,
+        7,
+    )
+    assert properties["classes"][:2] == ["sky", "building"]
+    assert properties["palette"][1] == [128, 0, 0]
+    assert properties["source_sha256"] == sha256_of(student)
     assert not {node.op_type for node in model.graph.node} & {"BatchNormalization"}
     assert str(Path(export_run.__file__).parents[2]).encode() not in exported.read_bytes()
     inputs = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input]
@@ -174,17 +178,19 @@ def test_the_file_says_what_it_is(student: Path, exported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whoever_ships_it_gets_what_predict_gives(exported: Path, student: Path, camvid: Path, tmp_path: Path) -> None:
-    """With onnxruntime, numpy and Pillow, and nothing known but what the file says."""
+def test_the_metadata_suffices_to_reproduce_predict(
+    exported: Path, student: Path, camvid: Path, tmp_path: Path
+) -> None:
+    """Use onnxruntime, numpy, Pillow and the metadata of the file alone."""
     assert rmrkd("predict", student, camvid / "val", "--out", tmp_path / "out", "--workers", 0).exit_code == 0
     run = session(exported)
-    held = {key: json.loads(value) for key, value in run.get_modelmeta().custom_metadata_map.items()}
-    assert (held["preprocessing"]["layout"], held["preprocessing"]["channels"]) == ("NCHW", "RGB")
-    assert held["preprocessing"]["normalized_inside"]
+    properties = {key: json.loads(value) for key, value in run.get_modelmeta().custom_metadata_map.items()}
+    assert (properties["preprocessing"]["layout"], properties["preprocessing"]["channels"]) == ("NCHW", "RGB")
+    assert properties["preprocessing"]["normalized_inside"]
     kinds = set()
     for path in sorted((camvid / "val").iterdir()):
         image = Image.open(path).convert("RGB")
-        assert list(image.size) == held["preprocessing"]["resize"]["size"]
+        assert list(image.size) == properties["preprocessing"]["resize"]["size"]
         batch = np.asarray(image).transpose(2, 0, 1)[None]
         classes = run.run(None, {run.get_inputs()[0].name: batch})[0].argmax(1)[0]
         assert np.array_equal(classes, np.asarray(Image.open(tmp_path / "out" / path.name)))
@@ -193,10 +199,10 @@ def test_whoever_ships_it_gets_what_predict_gives(exported: Path, student: Path,
 
 
 @pytest.mark.parametrize("wrong", ["bias", "scale"])
-def test_a_file_that_computes_something_else_is_not_kept(
+def test_a_file_with_other_outputs_is_not_kept(
     wrong: str, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where every pixel keeps its class."""
+    """This includes other logits with the same classes."""
 
     def changed(network: nn.Module, **options: Any) -> nn.Module:
         graph = build_graph(network, **options)
@@ -217,7 +223,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_its_packages_onnx_is_refused_with_the_command(
+def test_missing_onnx_packages_are_reported_with_the_install_command(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rmrkd_cli.export.onnx.find_spec", lambda name: None if name == "onnxscript" else name)
@@ -227,7 +233,7 @@ def test_without_its_packages_onnx_is_refused_with_the_command(
     assert outcome.hint.startswith(install_command("onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"))
 
 
-def test_images_of_ones_own_are_checked_too(student: Path, camvid: Path, tmp_path: Path) -> None:
+def test_check_images_are_compared_as_well(student: Path, camvid: Path, tmp_path: Path) -> None:
     outcome = rmrkd("export", student, tmp_path / "x.pt", "--check-images", camvid / "val", "--json", "-", *CLASSES)
-    told = json.loads(outcome.stdout)["check"]
-    assert [one["what"] for one in told if one["what"] != "drawn"] == [f"{number}.png" for number in range(4)]
+    report = json.loads(outcome.stdout)["check"]
+    assert [one["what"] for one in report if one["what"] != "drawn"] == [f"{number}.png" for number in range(4)]

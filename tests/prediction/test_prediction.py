@@ -1,4 +1,4 @@
-"""`rmrkd predict`, from a student's file that lies alone in an empty folder."""
+"""`rmrkd predict`, with nothing but a student file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from tests.helpers.students import random_student
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """Alone in its folder."""
-    made = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(made, str(tiny))
-    return Path(shutil.copy(made, tmp_path_factory.mktemp("alone") / "student.pth"))
+    """Return a student file in a folder without any other file."""
+    created = tmp_path_factory.mktemp("run") / "student.pth"
+    random_student(created, str(tiny))
+    return Path(shutil.copy(created, tmp_path_factory.mktemp("alone") / "student.pth"))
 
 
 def predict(student: Path, *arguments: object) -> Outcome:
@@ -47,23 +47,23 @@ def picture(path: Path, size: tuple[int, int] = (96, 64), **options: object) -> 
 
 
 @pytest.mark.parametrize("how", [(), ("--flip", "--scales", "0.5,1.0")], ids=["plain", "averaged"])
-def test_the_class_maps_are_those_of_eval(how: tuple[str, ...], student: Path, camvid: Path, tmp_path: Path) -> None:
-    saved, made = tmp_path / "eval", tmp_path / "predict"
+def test_label_maps_equal_those_of_eval(how: tuple[str, ...], student: Path, camvid: Path, tmp_path: Path) -> None:
+    saved, created = tmp_path / "eval", tmp_path / "predict"
     measured = rmrkd("eval", student, "--data-root", camvid, "--device", "cpu", "--save-predictions", saved, *how)
     assert measured.exit_code == 0
-    assert predict(student, camvid / "val", "--out", made, *how).exit_code == 0
+    assert predict(student, camvid / "val", "--out", created, *how).exit_code == 0
     names = sorted(path.name for path in saved.iterdir())
     assert names == ["0.png", "1.png", "2.png", "3.png"]
     kinds = set()
     for name in names:
-        theirs, ours = Image.open(saved / name), Image.open(made / name)
+        theirs, ours = Image.open(saved / name), Image.open(created / name)
         assert np.array_equal(np.asarray(theirs), np.asarray(ours))
         assert (ours.mode, ours.getpalette()) == ("P", theirs.getpalette())
         kinds |= set(np.unique(ours).tolist())
     assert len(kinds) > 1
 
 
-def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> None:
+def test_outputs_and_shares_of_every_image_are_listed(student: Path, tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a" / "x.png", (120, 90))
     picture(tmp_path / "in" / "b" / "x.jpg", (60, 200))
     (tmp_path / "in" / "b" / "notes.txt").write_text("no image")
@@ -73,20 +73,20 @@ def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> Non
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     pictures = {"a/x.png", "a/x-overlay.png", "b/x.png", "b/x-overlay.png", "legend.png"}
     assert written == pictures | {"predictions.json", "predictions.csv"}
-    held = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    contents = json.loads((tmp_path / "out" / "predictions.json").read_text())
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert held["dataset"] == "camvid"
-    assert held["scale"] == [96, 64]
-    for entry, row, size in zip(held["inputs"], rows, [(120, 90), (60, 200)], strict=True):
+    assert contents["dataset"] == "camvid"
+    assert contents["scale"] == [96, 64]
+    for entry, row, size in zip(contents["inputs"], rows, [(120, 90), (60, 200)], strict=True):
         classes = np.asarray(Image.open(tmp_path / "out" / entry["index"]))
         assert (entry["width"], entry["height"]) == size == classes.shape[::-1]
-        for number, name in enumerate(held["classes"]):
+        for number, name in enumerate(contents["classes"]):
             assert entry["shares"].get(name, 0.0) == pytest.approx(float((classes == number).mean()), abs=1e-6)
             assert float(row[name]) == entry["shares"].get(name, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "expected"),
     [
         ("img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)", []),
         ("img_norm_cfg = dict(mean=[72.4, 82.9, 73.2], std=[1, 1, 1], to_rgb=True)", ["mean 72.4, 82.9, 73.2"]),
@@ -98,16 +98,16 @@ def test_everything_is_told_of_every_image(student: Path, tmp_path: Path) -> Non
         ("import os", []),
     ],
 )  # fmt: skip
-def test_a_file_that_wants_its_images_otherwise_is_said_to(config: str, told: list[str]) -> None:
-    found = find_config_differences(config)
-    assert len(found) == len(told)
-    assert all(part in line for part, line in zip(told, found, strict=True))
+def test_differences_in_preprocessing_are_reported(config: str, expected: list[str]) -> None:
+    messages = find_config_differences(config)
+    assert len(messages) == len(expected)
+    assert all(part in line for part, line in zip(expected, messages, strict=True))
 
 
-def test_the_note_is_shown(student: Path, tmp_path: Path) -> None:
-    held = torch.load(student, weights_only=True)
-    held["meta"]["config"] = held["meta"]["config"].replace("123.675", "72.4")
-    torch.save(held, tmp_path / "s.pth")
+def test_notes_go_to_stderr(student: Path, tmp_path: Path) -> None:
+    contents = torch.load(student, weights_only=True)
+    contents["meta"]["config"] = contents["meta"]["config"].replace("123.675", "72.4")
+    torch.save(contents, tmp_path / "s.pth")
     picture(tmp_path / "x.png")
     for arguments in (("predict", tmp_path / "x.png", "--out", tmp_path / "o"), ("export", tmp_path / "x.pt")):
         code, out, err = run_main(arguments[0], str(tmp_path / "s.pth"), *map(str, arguments[1:]))
@@ -116,7 +116,7 @@ def test_the_note_is_shown(student: Path, tmp_path: Path) -> None:
         assert "72.4" not in out
 
 
-def test_an_image_that_lies_on_its_side_is_turned_as_in_training(student: Path, tmp_path: Path) -> None:
+def test_images_are_rotated_by_their_exif_orientation(student: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(tmp_path / "turned.jpg", (96, 64), exif=exif)
@@ -125,7 +125,7 @@ def test_an_image_that_lies_on_its_side_is_turned_as_in_training(student: Path, 
     assert Image.open(tmp_path / "out" / "turned-overlay.jpg").size == (64, 96)
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_goes_on(student: Path, tmp_path: Path) -> None:
+def test_unreadable_inputs_are_listed_and_the_others_are_predicted(student: Path, tmp_path: Path) -> None:
     good = picture(tmp_path / "good.png")
     (tmp_path / "empty.png").touch()
     (tmp_path / "page.jpg").write_text("<html>")
@@ -138,15 +138,15 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(student: Path, tmp_pa
     assert outcome.exit_code == 1
     assert [name for name in names if name not in outcome.message] == []
     assert "1 of 7 inputs" in outcome.stdout
-    held = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [entry["index"] for entry in held["inputs"]] == ["good.png"]
-    assert len(held["unread"]) == 6
+    contents = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["index"] for entry in contents["inputs"]] == ["good.png"]
+    assert len(contents["unread"]) == 6
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"good.png", "good-overlay.png", "legend.png", "predictions.json", "predictions.csv"}
 
 
 def test_names_of_any_bytes_and_images_of_any_shape(student: Path, tmp_path: Path) -> None:
-    """OpenCV ends the process at a name that is no UTF-8, and mmcv fails where a side is rounded to none."""
+    """OpenCV aborts the process at a name that is not UTF-8, and mmcv fails if a side is rounded to 0."""
     source = picture(tmp_path / "x.png")
     (tmp_path / "in").mkdir()
     for name in (b"\xff.png", b"=1+1.png", b"\xfe.jpg", b"\xfd.bmp"):
@@ -168,8 +168,8 @@ def test_names_of_any_bytes_and_images_of_any_shape(student: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("most", [20_000, 60_000])
-def test_a_video_that_does_not_reach_the_disk_is_no_video(most: int, tmp_path: Path) -> None:
-    """OpenCV says nothing of it."""
+def test_an_incomplete_video_is_deleted(most: int, tmp_path: Path) -> None:
+    """OpenCV does not report a full disk."""
     rng = np.random.default_rng(0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -187,12 +187,12 @@ def test_a_video_that_does_not_reach_the_disk_is_no_video(most: int, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+def test_inputs_with_equal_names_get_unique_names_or_are_rejected(tmp_path: Path) -> None:
     for name in ("in/x.png", "in/X.jpg", "in/y.png", "other/y.png", "third/y-overlay.png", ".hid/z.png", "in/.z.png"):
         picture(tmp_path / name)
     assert {item.name for item in find_inputs([tmp_path / "in", tmp_path / "in" / "y.png"])} == {"x.png", "X.jpg", "y"}
-    whole = find_inputs([tmp_path])
-    assert {item.name for item in whole} == {"in/x.png", "in/X.jpg", "in/y", "other/y", "third/y-overlay"}
+    result = find_inputs([tmp_path])
+    assert {item.name for item in result} == {"in/x.png", "in/X.jpg", "in/y", "other/y", "third/y-overlay"}
     two = [tmp_path / "in" / "y.png", tmp_path / "other" / "y.png"]
     for given in (two, [tmp_path / "in", tmp_path / "third"]):
         with pytest.raises(RmrkdError) as caught:
@@ -211,10 +211,10 @@ def test_a_video_keeps_its_size_and_rate(student: Path, tmp_path: Path) -> None:
         writer.write(frame)
     writer.release()
     assert predict(student, tmp_path / "in.avi", "--out", tmp_path / "out", "--frames").exit_code == 0
-    made = cv2.VideoCapture(str(tmp_path / "out" / "in-overlay.mp4"), cv2.CAP_FFMPEG)
-    assert [made.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)] == [96, 64]
-    assert made.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
-    assert sum(made.read()[0] for _ in range(6)) == 5
+    created = cv2.VideoCapture(str(tmp_path / "out" / "in-overlay.mp4"), cv2.CAP_FFMPEG)
+    assert [created.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)] == [96, 64]
+    assert created.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    assert sum(created.read()[0] for _ in range(6)) == 5
     indices = sorted((tmp_path / "out" / "in-frames").iterdir())
     assert [path.name for path in indices] == [f"{number:06d}.png" for number in range(5)]
     entry = json.loads((tmp_path / "out" / "predictions.json").read_text())["inputs"][0]
@@ -223,7 +223,7 @@ def test_a_video_keeps_its_size_and_rate(student: Path, tmp_path: Path) -> None:
     assert entry["shares"].get("sky", 0.0) == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_signal_leaves_whole_files_alone(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_leaves_only_complete_files(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         picture(tmp_path / "in" / f"{number}.png")
     write = predictions.write_label_png
@@ -241,7 +241,7 @@ def test_a_signal_leaves_whole_files_alone(student: Path, tmp_path: Path, monkey
     assert list((tmp_path / "out").glob(".*")) == []
 
 
-def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
+def test_outlines_are_between_classes_and_colours_have_the_opacity() -> None:
     classes = np.zeros((300, 400), np.uint8)
     classes[:, 200:] = 1
     assert np.flatnonzero(find_edges(classes)[0]).tolist() == [199]
@@ -255,12 +255,12 @@ def test_outlines_lie_between_classes_and_colours_keep_to_the_opacity() -> None:
         assert (half > 220).all(-1).any()  # the name
 
 
-def test_a_legend_is_drawn_whole_at_any_size() -> None:
+def test_a_legend_is_complete_at_any_image_size() -> None:
     from rmrkd_cli.prediction.legend import add_legend
 
     rows = [(f"a class of number {number}", (0, 255, 0), 0.05) for number in range(20)]
     for size in ((8, 8), (96, 64), (64, 200), (2048, 1024), (700, 1500)):
-        whole = np.asarray(add_legend(Image.new("RGB", size, "red"), rows))
-        assert int((whole == (255, 0, 0)).all(-1).sum()) == size[0] * size[1]
-        fill = (whole == (0, 255, 0)).all(-1).astype(np.uint8)
+        result = np.asarray(add_legend(Image.new("RGB", size, "red"), rows))
+        assert int((result == (255, 0, 0)).all(-1).sum()) == size[0] * size[1]
+        fill = (result == (0, 255, 0)).all(-1).astype(np.uint8)
         assert cv2.connectedComponents(fill)[0] - 1 == 20
