@@ -12,7 +12,7 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control
 
 if TYPE_CHECKING:
-    from rmrkd_cli.data.check import Report, SplitReport
+    from rmrkd_cli.data.check import DatasetReport, SplitReport
     from rmrkd_cli.data.check.findings import Group
     from rmrkd_cli.data.datasets import DatasetInfo
     from rmrkd_cli.data.prepare.pipeline import Outcome
@@ -46,11 +46,10 @@ def check_command(
     ] = None,
     workers: Workers = None,
     json_out: JsonOut = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Read files again that did not change.")] = False,
 ) -> None:
     """Find every missing, damaged or wrong file of a data set, and count the pixels of its classes."""
-    from rmrkd_cli.data.check import check
-    from rmrkd_cli.data.check.findings import errors
+    from rmrkd_cli.data.check import check_dataset
+    from rmrkd_cli.data.check.findings import select_errors
     from rmrkd_cli.terminal import console
 
     check_json_out(json_out)
@@ -64,14 +63,12 @@ def check_command(
             if meter is not None:
                 meter.update(done, f"{done / max(total, 1):.0%}")
 
-        report = check(info, split or (), workers=workers or _usable(), fresh=fresh, on_progress=on_progress)
-    if not report.cached:
-        console.say("the cache cannot be written: the next check reads everything again (RMRKD_CACHE=DIR)")
+        report = check_dataset(info, split or (), workers=workers or _usable(), on_progress=on_progress)
     if json_out is not None:
         write_json(_as_json(report), json_out)
     if json_out != "-":
         _show(report)
-    if wrong := errors(report.findings):
+    if wrong := select_errors(report.findings):
         what = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems"
         raise RmrkdError(f"{what} in `{info.root}`{_tree(report, wrong)}", _next_step(wrong))
 
@@ -171,29 +168,29 @@ def _info(dataset: str, data_root: str | None, preset: str | None) -> DatasetInf
     return dataset_info(given.model_copy(update={"data": data}))
 
 
-def _tree(report: Report, wrong: list[Any]) -> str:
+def _tree(report: DatasetReport, wrong: list[Any]) -> str:
     """How the data set should lie, where parts of it are missing."""
     from rmrkd_cli.data.samples import expected_tree
 
     splits = list(dict.fromkeys(finding.split for finding in wrong if finding.kind == "missing-part" and finding.split))
-    return f"; `{report.info.name}` is expected as\n{expected_tree(report.info, splits)}" if splits else ""
+    return f"; the layout of `{report.info.name}` is\n{expected_tree(report.info, splits)}" if splits else ""
 
 
 def _next_step(wrong: list[Any]) -> str:
-    mends = {finding.mend for finding in wrong}
-    first = mends.pop() if len(mends) == 1 else "each finding names its mend"
-    return f"{first}; then check again, files that did not change are not read twice"
+    fixes = {finding.fix for finding in wrong}
+    first = fixes.pop() if len(fixes) == 1 else "each finding above shows its fix"
+    return f"{first}; then run the check again"
 
 
-def _show(report: Report) -> None:
-    from rmrkd_cli.data.check.findings import grouped
+def _show(report: DatasetReport) -> None:
+    from rmrkd_cli.data.check.findings import group_findings
     from rmrkd_cli.terminal import console
 
     if report.splits:
         columns, rows = _share_table(report)
         console.show_table("Pixels of each class, %", columns, rows, _size_lines(report))
         console.write("")
-    root, groups = str(report.info.root), grouped(report.findings)
+    root, groups = str(report.info.root), group_findings(report.findings)
     if groups:
         console.write(f"Below {escape_control(root)}:\n")
     for group in groups:
@@ -201,17 +198,17 @@ def _show(report: Report) -> None:
 
 
 def _group_lines(group: Group, root: str) -> list[str]:
-    """Files below the root, each with what was found, and below those of one mend the mend."""
+    """Return the files with their findings, and the fix below the files that share it."""
     from rmrkd_cli.data.check.findings import TITLES
 
     lines = [f"{group.severity}: {TITLES[group.kind]} ({len(group.findings)})"]
     if group.kind == "absent-class":
         return [*lines, *_absent_lines(group)]
-    for mend, members in list(group.by_mend().items())[:_SHOWN]:
+    for fix, members in list(group.by_fix().items())[:_SHOWN]:
         lines += [f"  {finding.file} {finding.text}".replace(f"{root}/", "") for finding in members[:_SHOWN]]
         left = len(members) - _SHOWN
         lines += [f"  and {left} more, all of them with --json FILE"] if left > 0 else []
-        lines += [f"    -> {mend}"] if mend else []
+        lines += [f"    -> {fix}"] if fix else []
     return lines
 
 
@@ -226,13 +223,13 @@ def _absent_lines(group: Group) -> list[str]:
     ]
 
 
-def _share_table(report: Report) -> tuple[list[str], list[list[str]]]:
+def _share_table(report: DatasetReport) -> tuple[list[str], list[list[str]]]:
     """Classes as rows, splits as columns; a class that never occurs is a dash."""
     rows = []
     for index, name in enumerate(report.info.classes):
         rows.append([name, *(_share(split, split.pixels[index]) for split in report.splits.values())])
     rows.append(["(ignored)", *(_share(split, split.ignored) for split in report.splits.values())])
-    rows.append(["pairs", *(str(split.images) for split in report.splits.values())])
+    rows.append(["pairs", *(str(split.pairs) for split in report.splits.values())])
     return ["class", *report.splits], rows
 
 
@@ -244,7 +241,7 @@ def _share(split: SplitReport, pixels: int) -> str:
     return f"{share:.2f}" if share >= 0.005 else "<0.01"
 
 
-def _size_lines(report: Report) -> list[str]:
+def _size_lines(report: DatasetReport) -> list[str]:
     lines = []
     for name, split in report.splits.items():
         if not split.sizes:
@@ -252,28 +249,27 @@ def _size_lines(report: Report) -> list[str]:
         heights, widths = zip(*split.sizes, strict=True)
         smallest, largest = f"{min(widths)}x{min(heights)}", f"{max(widths)}x{max(heights)}"
         spread = smallest if smallest == largest else f"{smallest} to {largest} (width x height)"
-        lines.append(f"{name}: {split.images} pairs, images of {spread}")
-    total = sum(split.images for split in report.splits.values())
-    return [*lines, f"{report.read} pairs read, {max(total - report.read, 0)} known from earlier checks"]
+        lines.append(f"{name}: {split.pairs} pairs, images of {spread}")
+    return lines
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: DatasetReport) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "format": 1,
+        "format": 2,
         "dataset": report.info.name,
         "root": str(report.info.root),
-        "pairs_read": report.read,
+        "pairs_read": report.pairs_read,
         "splits": {name: _split_json(report, split) for name, split in report.splits.items()},
         "findings": [asdict(finding) for finding in report.findings],
     }
 
 
-def _split_json(report: Report, split: SplitReport) -> dict[str, Any]:
+def _split_json(report: DatasetReport, split: SplitReport) -> dict[str, Any]:
     total = sum(split.pixels) + split.ignored
     return {
-        "pairs": split.images,
+        "pairs": split.pairs,
         "sizes": [{"width": w, "height": h, "images": count} for (h, w), count in sorted(split.sizes.items())],
         "pixels": dict(zip(report.info.classes, split.pixels, strict=True)),
         "ignored": split.ignored,

@@ -1,4 +1,4 @@
-"""What is known of each data set: layout, classes, palette, scales."""
+"""Describe each data set: layout, classes, palette and scales."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from rmrkd_cli.presets.schema import Data, Folder, Preset
 from rmrkd_cli.storage.cache import cache_dir
 
 Palette = tuple[tuple[int, int, int], ...]
-Labels = tuple[tuple[str, ...], Palette]
+ClassesAndPalette = tuple[tuple[str, ...], Palette]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Folders of one split, relative to the data set's root; `parts` pairs a list of names with a label folder."""
+    """The folders of one split, relative to the root of the data set.
+
+    Attributes:
+        images: The image folder.
+        parts: Lists of names, each with its label folder; None in place of a list takes all files of the folder.
+    """
 
     images: str
     parts: tuple[tuple[str | None, str], ...]
@@ -28,37 +33,38 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set, without its images.
+    """The description of a data set.
 
     Attributes:
-        labels: Gives the class names and their colours; mmsegmentation's are read from its text when needed.
-        scale: (width, height) that images are fitted into, in training before the random ratio.
+        load_classes: Returns the class names and their colours. mmsegmentation's are read from its source when needed.
+        scale: (width, height) that training images are fitted into, before the random ratio.
+        eval_scale: The same for evaluation images.
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
-        make: Draws the data set into its root, where it is a generated one.
-        label_ids: What the data set's own test server calls each class, where that is not its index.
+        generate: Writes a generated data set into its root; None for others.
+        label_ids: The value of each class on the data set's test server; None if it is the class index.
     """
 
     name: str
     root: Path
     splits: dict[str, Split]
-    labels: Callable[[], Labels]
+    load_classes: Callable[[], ClassesAndPalette]
     scale: tuple[int, int]
     eval_scale: tuple[int, int]
     image_suffix: str
     label_suffix: str
     ignore_labels: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
-    make: Callable[[Path], None] | None = None
+    generate: Callable[[Path], None] | None = None
     label_ids: tuple[int, ...] | None = None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        return self.labels()[0]
+        return self.load_classes()[0]
 
     @cached_property
     def palette(self) -> Palette:
-        return self.labels()[1]
+        return self.load_classes()[1]
 
     @property
     def num_classes(self) -> int:
@@ -79,7 +85,11 @@ _CAMVID_PALETTE: Palette = (
 
 
 def dataset_info(preset: Preset) -> DatasetInfo:
-    """The data set of a preset, with the preset's own root, scales and (for `custom`) folders and classes."""
+    """Return the data set of a preset, with the root, scales and (for `custom`) folders and classes of the preset.
+
+    Raises:
+        RmrkdError: When a `custom` data set has no root or no scale.
+    """
     info = _BUILDERS[preset.dataset](preset)
     data = preset.data
     changes: dict[str, object] = {}
@@ -92,12 +102,12 @@ def dataset_info(preset: Preset) -> DatasetInfo:
     return replace(info, **changes)  # type: ignore[arg-type]
 
 
-def _labels(classes: tuple[str, ...], palette: Palette) -> Labels:
+def _classes(classes: tuple[str, ...], palette: Palette) -> ClassesAndPalette:
     return classes, palette
 
 
-def _mmseg_labels(file: str) -> Labels:
-    """From the text of mmsegmentation's data set, which takes seconds to import."""
+def _mmseg_classes(file: str) -> ClassesAndPalette:
+    """Parse the source of an mmsegmentation data set; importing it would take seconds."""
     require_mmseg()
     package = find_spec("mmseg")
     assert package is not None
@@ -121,7 +131,7 @@ def _cityscapes(preset: Preset) -> DatasetInfo:
         name="cityscapes",
         root=Path("data/cityscapes"),
         splits={part: _split(f"leftImg8bit/{part}", f"gtFine/{part}") for part in ("train", "val", "test")},
-        labels=partial(_mmseg_labels, "cityscapes.py"),
+        load_classes=partial(_mmseg_classes, "cityscapes.py"),
         scale=(2048, 1024),
         eval_scale=(2048, 1024),
         image_suffix="_leftImg8bit.png",
@@ -137,7 +147,7 @@ def _voc12aug(preset: Preset) -> DatasetInfo:
         name="voc12aug",
         root=Path("data/VOCdevkit/VOC2012"),
         splits={"train": train, "val": _split("JPEGImages", labels, f"{lists}/val.txt")},
-        labels=partial(_mmseg_labels, "voc.py"),
+        load_classes=partial(_mmseg_classes, "voc.py"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",
@@ -151,7 +161,7 @@ def _ade20k(preset: Preset) -> DatasetInfo:
         name="ade20k",
         root=Path("data/ade/ADEChallengeData2016"),
         splits={part: _split(f"images/{name}", f"annotations/{name}") for part, name in folders.items()},
-        labels=partial(_mmseg_labels, "ade.py"),
+        load_classes=partial(_mmseg_classes, "ade.py"),
         scale=(2048, 512),
         eval_scale=(2048, 512),
         image_suffix=".jpg",
@@ -166,7 +176,7 @@ def _camvid(preset: Preset) -> DatasetInfo:
         name="camvid",
         root=Path("data/camvid"),
         splits={part: _split(part, f"{part}annot") for part in ("train", "val", "test")},
-        labels=partial(_labels, _CAMVID_CLASSES, _CAMVID_PALETTE),
+        load_classes=partial(_classes, _CAMVID_CLASSES, _CAMVID_PALETTE),
         scale=(480, 360),
         eval_scale=(480, 360),
         image_suffix=".png",
@@ -182,12 +192,12 @@ def _demo(preset: Preset) -> DatasetInfo:
         name="demo",
         root=cache_dir() / demo.FOLDER,
         splits={part: _split(part, f"{part}annot") for part in demo.SPLITS},
-        labels=partial(_labels, demo.CLASSES, demo.PALETTE),
+        load_classes=partial(_classes, demo.CLASSES, demo.PALETTE),
         scale=demo.SIZE,
         eval_scale=demo.SIZE,
         image_suffix=".png",
         label_suffix=".png",
-        make=demo.make_demo if preset.data.root is None else None,
+        generate=demo.make_demo if preset.data.root is None else None,
     )
 
 
@@ -196,18 +206,23 @@ def _custom(preset: Preset) -> DatasetInfo:
     classes = tuple(data.classes or ())
     folders: dict[str, Folder | None] = {"train": data.train, "val": data.val, "test": data.test}
     if data.root is None:
-        raise RmrkdError("dataset `custom` needs its folder", "--data-root DIR, or `data: {root: DIR}` in the preset")
+        raise RmrkdError(
+            "dataset `custom` needs a data root",
+            "give it with --data-root DIR, or with `data: {root: DIR}` in the preset",
+        )
     scale = data.train_scale or data.eval_scale
     if scale is None:
         raise RmrkdError(
-            "dataset `custom` needs the size its images are fitted into",
+            "dataset `custom` needs the size that images are fitted into",
             "add `data: {train_scale: [WIDTH, HEIGHT]}` to the preset",
         )
     return DatasetInfo(
         name="custom",
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
-        labels=partial(_labels, classes, tuple(data.palette) if data.palette else generated_palette(len(classes))),
+        load_classes=partial(
+            _classes, classes, tuple(data.palette) if data.palette else generated_palette(len(classes))
+        ),
         scale=scale,
         eval_scale=data.eval_scale or scale,
         image_suffix=data.image_suffix,
@@ -217,7 +232,7 @@ def _custom(preset: Preset) -> DatasetInfo:
 
 
 def generated_palette(count: int) -> Palette:
-    """The colours of Pascal VOC, continued: the bits of the class index spread over red, green and blue."""
+    """Return the palette of Pascal VOC for any number of classes: the bits of the index spread over the channels."""
 
     def channel(index: int, offset: int) -> int:
         return sum(((index >> (3 * bit + offset)) & 1) << (7 - bit) for bit in range(8))

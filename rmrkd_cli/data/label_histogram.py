@@ -1,15 +1,18 @@
-"""How often each value of a label map occurs."""
+"""Count the values of a label map."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 1 << 22  # pixels at a time; OpenCV gives counts as float32, exact up to 2^24
+_BLOCK = 1 << 22  # pixels at a time: OpenCV counts in float32, which is exact up to 2^24
 
 
-def value_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(256,): pixels of each value. `np.bincount` would take eight bytes a pixel for it."""
+def count_values(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the pixels of each value (256,).
+
+    `np.bincount` would take 8 bytes of memory per pixel.
+    """
     import cv2
 
     flat, counts = labels.reshape(-1), np.zeros(256, np.int64)

@@ -1,4 +1,4 @@
-"""The image and label files of a data set, found and paired before anything else starts."""
+"""Find the image and label files of a data set and pair them, before anything else starts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from rmrkd_cli.data.datasets import DatasetInfo, Split
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.storage.regular_file import read_regular, why
+from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
-MOST_LIST_BYTES = 1 << 26  # three million names
+MAX_LIST_BYTES = 1 << 26  # three million names
+_GENERATED_PARTS = ("aug.txt", "SegmentationClassAug")  # `data prepare voc12aug` makes these
 
 
 @dataclass(frozen=True)
@@ -24,52 +25,64 @@ class Sample:
     label: Path
 
 
+class ListedName(NamedTuple):
+    """One line of a list of names.
+
+    Attributes:
+        problem: Why the name cannot be a file of the data set; empty if it can.
+    """
+
+    number: int
+    name: str
+    problem: str
+
+
 def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[Sample]:
-    """All samples of a split, ordered by name; a generated data set is drawn first where it is missing.
+    """Return all samples of a split, ordered by name; a missing generated data set is generated first.
 
     Args:
-        labels: Where not, label files may all be missing, as a test server's are; see `have_labels`.
+        labels: If false, all label files may be missing, as in a public test set; see `have_labels`.
 
     Raises:
-        RmrkdError: When the root, a folder, a list or a label is missing; the message shows the expected tree.
+        RmrkdError: When the root, a folder, a list, an image or a label file is missing.
     """
     if split not in info.splits:
         raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, info.splits)}")
-    if info.make is not None:
-        info.make(info.root)
+    if info.generate is not None:
+        info.generate(info.root)
     if not info.root.is_dir():
         raise RmrkdError(
-            f"data root `{info.root}` does not exist; `{info.name}` is expected as\n{expected_tree(info, [split])}",
-            "give its place with --data-root DIR",
+            f"data root `{info.root}` does not exist; the layout of `{info.name}` is\n{expected_tree(info, [split])}",
+            "give the folder of the data set with --data-root DIR",
         )
     layout = info.splits[split]
     optional = () if labels else {part for _, part in layout.parts} - {layout.images}
-    missing = [part for part in missing_parts(info, split) if part not in optional]
+    missing = [part for part in find_missing_parts(info, split) if part not in optional]
     if missing:
         raise RmrkdError(
-            f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; `{info.name}` is expected as\n"
+            f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; the layout of `{info.name}` is\n"
             f"{expected_tree(info, [split])}",
-            fix_for_part(info, missing),
+            fix_for_parts(info, missing),
         )
-    samples = [sample for names, labels in layout.parts for sample in _pair(info, layout.images, names, labels)]
+    samples = [sample for names, labels in layout.parts for sample in _pair_files(info, layout.images, names, labels)]
     if not samples:
-        raise RmrkdError(f"no image ends with `{info.image_suffix}` in `{info.root / layout.images}`")
-    _check_files(samples, info, ("image", "label") if labels or have_labels(samples) else ("image",))
+        raise RmrkdError(f"no image ends in `{info.image_suffix}` in `{info.root / layout.images}`")
+    _check_exist(samples, info, ("image", "label") if labels or have_labels(samples) else ("image",))
     return sorted(samples, key=lambda sample: sample.name)
 
 
 def have_labels(samples: Iterable[Sample]) -> bool:
-    """Whether any of them has a label file."""
+    """Return whether any sample has a label file."""
     return any(sample.label.is_file() for sample in samples)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """Twelve hex digits that name a set of samples: two results are comparable only when it agrees."""
+    """Return 12 hex digits that identify a set of samples; results are comparable only if they are equal."""
     return hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()[:12]
 
 
 def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
-    """The folders a data set needs, one a line, with a file name as example."""
+    """Return the folders and lists that a data set needs, one per line, with example file names."""
     lines = [f"  {info.root}/"]
     for split in splits:
         layout = info.splits[split]
@@ -81,105 +94,107 @@ def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-class Line(NamedTuple):
-    """One name of a list, where it stands, and why it cannot name a file of the data set (empty when it can)."""
-
-    number: int
-    name: str
-    problem: str
-
-
-def read_lines(path: Path) -> list[Line]:
-    """The names in a list file; blank lines are left out.
+def read_name_list(path: Path) -> list[ListedName]:
+    """Return the names in a list file, without blank lines.
 
     Raises:
-        RmrkdError: When it is no text, or more than `MOST_LIST_BYTES`.
+        RmrkdError: When the file is not UTF-8 text, or larger than `MAX_LIST_BYTES`.
     """
     try:
-        text = read_regular(path, MOST_LIST_BYTES).decode("utf-8-sig")
+        text = read_regular(path, MAX_LIST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        told = why(error) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RmrkdError(f"the list `{path}` cannot be read: {told}", "one NAME a line, without suffix") from error
+        reason = error_reason(error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RmrkdError(
+            f"the list `{path}` cannot be read: {reason}", "write one NAME per line, without suffix"
+        ) from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     stripped = enumerate((line.strip() for line in lines), 1)
-    return [Line(number, name, _name_problem(name)) for number, name in stripped if name]
+    return [ListedName(number, name, _name_problem(name)) for number, name in stripped if name]
 
 
-def _name_problem(name: str) -> str:
-    """Predictions are written under these names, so none may lead out of a folder."""
-    if "\0" in name:
-        return "holds a NUL character"
-    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
-        return "is an absolute path"
-    return "leads out of its folder" if ".." in name.replace("\\", "/").split("/") else ""
+def read_valid_names(path: Path) -> list[str]:
+    """Return the names in a list file.
 
-
-def _read_list(path: Path) -> list[str]:
-    lines = read_lines(path)
-    bad = next((line for line in lines if line.problem), None)
-    if bad is not None:
+    Raises:
+        RmrkdError: As `read_name_list`, and when a name is invalid.
+    """
+    lines = read_name_list(path)
+    invalid = next((line for line in lines if line.problem), None)
+    if invalid is not None:
         raise RmrkdError(
-            f"`{path}` line {bad.number}: the name {bad.name!r} {bad.problem}", "one NAME a line, as `2007_000032`"
+            f"`{path}` line {invalid.number}: the name {invalid.name!r} {invalid.problem}",
+            "write one NAME per line, such as `2007_000032`",
         )
     return [line.name for line in lines]
 
 
-def missing_parts(info: DatasetInfo, split: str) -> list[str]:
-    """Folders and lists of a split that are not there, relative to the root."""
-    return [part for part in _needed(info.splits[split]) if not (info.root / part).exists()]
+def find_missing_parts(info: DatasetInfo, split: str) -> list[str]:
+    """Return the folders and lists of a split that do not exist, relative to the root."""
+    return [part for part in _required_parts(info.splits[split]) if not (info.root / part).exists()]
 
 
-def _needed(layout: Split) -> list[str]:
+def data_check_command(info: DatasetInfo) -> str:
+    """Return the command that lists every problem of a data set."""
+    preset = " --preset FILE" if info.name == "custom" else ""
+    return f"rmrkd data check {info.name}{preset} --data-root {info.root}"
+
+
+def fix_for_parts(info: DatasetInfo, parts: Iterable[str]) -> str:
+    """Return how to fix missing folders and lists."""
+    if info.name == "custom":
+        return "correct the folder names under `data` of the preset, or give the data root with --data-root DIR"
+    if all(Path(part).name in _GENERATED_PARTS for part in parts):
+        return fix_for_missing(info)
+    return "give the folder of the data set with --data-root DIR"
+
+
+def fix_for_missing(info: DatasetInfo) -> str:
+    """Return the command that makes label maps which the data set is published without, or an empty text."""
+    if info.name == "cityscapes":
+        return f"make the labelTrainIds files from gtFine: `rmrkd data prepare cityscapes --data-root {info.root}`"
+    if info.name == "voc12aug":
+        return (
+            "make SegmentationClassAug and aug.txt from SBD: "
+            f"`rmrkd data prepare voc12aug --data-root {info.root} --sbd benchmark_RELEASE`"
+        )
+    return ""
+
+
+def _name_problem(name: str) -> str:
+    """Return why a name is invalid; predictions are written under these names, so none may leave its folder."""
+    if "\0" in name:
+        return "contains a NUL character"
+    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
+        return "is an absolute path"
+    return "points outside its folder" if ".." in name.replace("\\", "/").split("/") else ""
+
+
+def _required_parts(layout: Split) -> list[str]:
     parts = [part for pair in layout.parts for part in pair if part is not None]
     return list(dict.fromkeys([layout.images, *parts]))
 
 
-def _pair(info: DatasetInfo, images: str, names: str | None, labels: str) -> list[Sample]:
+def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: str) -> list[Sample]:
     folder = info.root / images
-    if names is not None:
-        stems = _read_list(info.root / names)
+    if list_file is not None:
+        names = read_valid_names(info.root / list_file)
     else:
-        found = sorted(folder.rglob(f"*{info.image_suffix}"))
-        stems = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in found]
+        paths = sorted(folder.rglob(f"*{info.image_suffix}"))
+        names = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in paths]
     return [
-        Sample(stem, folder / (stem + info.image_suffix), info.root / labels / (stem + info.label_suffix))
-        for stem in stems
+        Sample(name, folder / (name + info.image_suffix), info.root / labels / (name + info.label_suffix))
+        for name in names
     ]
 
 
-def _check_files(samples: list[Sample], info: DatasetInfo, kinds: Iterable[str]) -> None:
+def _check_exist(samples: list[Sample], info: DatasetInfo, kinds: Iterable[str]) -> None:
     for kind in kinds:
-        lost = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
-        if not lost:
+        missing = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
+        if not missing:
             continue
-        mend = fix_for_missing(info) if kind == "label" else ""
-        hint = f"{mend}; all: {check_command(info)}" if mend else f"all that is wrong: {check_command(info)}"
-        raise RmrkdError(f"{len(lost)} of {len(samples)} {kind} files are missing, first `{lost[0]}`", hint)
-
-
-def check_command(info: DatasetInfo) -> str:
-    """What names everything that is wrong."""
-    described = " --preset FILE" if info.name == "custom" else ""
-    return f"rmrkd data check {info.name}{described} --data-root {info.root}"
-
-
-def fix_for_part(info: DatasetInfo, parts: Iterable[str]) -> str:
-    """What to do about folders and lists that are not there."""
-    if info.name == "custom":
-        return "name what is there under `data` of the preset, or give the root with --data-root DIR"
-    made = all(Path(part).name in ("aug.txt", "SegmentationClassAug") for part in parts)
-    return fix_for_missing(info) if made else "give its place with --data-root DIR"
-
-
-def fix_for_missing(info: DatasetInfo) -> str:
-    """What makes labels that a data set does not come with."""
-    if info.name == "cityscapes":
-        return (
-            f"the labelTrainIds files are made from gtFine by `rmrkd data prepare cityscapes --data-root {info.root}`"
+        fix = fix_for_missing(info) if kind == "label" else ""
+        listing = f"list all problems with `{data_check_command(info)}`"
+        raise RmrkdError(
+            f"{len(missing)} of {len(samples)} {kind} files are missing, the first is `{missing[0]}`",
+            f"{fix}; {listing}" if fix else listing,
         )
-    if info.name == "voc12aug":
-        return (
-            "SegmentationClassAug and aug.txt are made from SBD by "
-            f"`rmrkd data prepare voc12aug --data-root {info.root} --sbd benchmark_RELEASE`"
-        )
-    return ""

@@ -1,106 +1,77 @@
-"""Processes that read files beside the command, and end with it."""
+"""Worker processes that read files for a command, and end with it."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.signals import ignore_stops
 
-MOST_WORKERS = 32
+MAX_WORKERS = 32
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 def default_workers() -> int:
-    """A process for each CPU that this one may use."""
+    """Return the number of CPUs that this process may use, at most `MAX_WORKERS`."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, MOST_WORKERS)
+    return min(usable, MAX_WORKERS)
 
 
 @contextmanager
-def processes(count: int, begin: Callable[[], None] | None = None) -> Iterator[Map]:
-    """Gives a `map` in order over processes, each prepared by `begin`; an exception of theirs is raised here.
+def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[Map]:
+    """Yield a parallel `map` that keeps the order of its items and raises the errors of its function.
 
-    They are started anew, not forked, since the bar has a thread; and talk through pipes alone, so that whatever ends
-    the command ends them at once, and even its being killed ends them as soon as they look up.
+    The processes are spawned, because forking is unsafe while the progress bar's thread runs.
+
+    Args:
+        workers: Number of processes.
+        initializer: Called once in each process before its first item.
 
     Raises:
-        RunError: Naming what one was at work on when it was lost.
+        RunError: When a process is killed or crashes; the message names the item.
     """
-    from multiprocessing import get_context
-
-    context = get_context("spawn")
-    crew, pipes = [], []
+    others = active_children()
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (initializer,))
     try:
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, begin), daemon=True)
-            process.start()
-            theirs.close()
-            crew.append(process)
-            pipes.append(ours)
-        yield partial(_map, pipes)
+        yield partial(_map, executor)
     finally:
-        for process in crew:
-            process.kill()
-        for process, pipe in zip(crew, pipes, strict=True):
-            process.join()
-            pipe.close()
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():
+            if process not in others:
+                process.kill()  # or an interrupted command would wait for the items in progress
 
 
-def _map(pipes: Sequence[Connection], function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    waiting = iter(enumerate(items))
-    busy: dict[Any, int] = {}
-    results: dict[int, Any] = {}
-    told = 0
-
-    def give(pipe: Any) -> None:
-        for index, item in waiting:
-            busy[pipe] = index
-            with suppress(OSError):  # a lost process is met when its answer is read
-                pipe.send((function, item))
-            return
-
-    for pipe in pipes:
-        give(pipe)
-    while busy:
-        ready: list[Any] = wait(list(busy))
-        for pipe in ready:
-            index = busy.pop(pipe)
-            try:
-                answer, error = pipe.recv()
-            except (EOFError, OSError) as lost:
-                raise _lost(items[index]) from lost
-            if error is not None:
-                raise error
-            results[index] = answer
-            give(pipe)
-        while told in results:
-            yield results.pop(told)
-            told += 1
+def _map(executor: ProcessPoolExecutor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    results = executor.map(function, items)
+    for item in items:
+        try:
+            yield next(results)
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"a worker process was killed or crashed, probably while it processed {item!r}"[:1000],
+                "if memory ran out, use fewer processes with --workers; otherwise one of these files crashes the image "
+                "decoder: replace it by a fresh copy",
+            ) from error
 
 
-def _serve(pipe: Connection, begin: Callable[[], None] | None) -> None:
-    """Leaves signals to the command, and ends when that closes its end of the pipe or is no more."""
+def _start_worker(initializer: Callable[[], None] | None) -> None:
+    """Leave signals to the command, and end when the command is gone, even if it was killed."""
     ignore_stops()
-    if begin is not None:
-        begin()
-    with suppress(EOFError, OSError):
-        while True:
-            function, item = pipe.recv()
-            try:
-                pipe.send((function(item), None))
-            except Exception as error:
-                pipe.send((None, error))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer()
 
 
-def _lost(item: Any) -> RunError:
-    return RunError(
-        f"a process was lost while it worked on {item!r}"[:1000],
-        "killed for want of memory? try fewer with --workers; otherwise one of these files makes the decoder crash",
-    )
+def _exit_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

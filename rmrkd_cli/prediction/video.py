@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmrkd_cli.data.image_io import MOST_DECODED_PIXELS, Picture, is_readable_name
+from rmrkd_cli.data.image_io import MAX_PIXELS, Picture, is_utf8_path
 from rmrkd_cli.errors import CorruptError, RunError
 from rmrkd_cli.storage.atomic import sync_folder
-from rmrkd_cli.storage.regular_file import opened, why
+from rmrkd_cli.storage.regular_file import error_reason, open_regular
 
 SUFFIX = ".mp4"
 _CODECS = ("vp09", "mp4v")  # mp4v for builds of OpenCV without VP9
@@ -47,7 +47,7 @@ class VideoReader:
         import cv2
 
         _check_container(path)
-        if not is_readable_name(path.absolute()):
+        if not is_utf8_path(path.absolute()):
             raise CorruptError(f"`{path}`: the file name of a video must be UTF-8", "rename the file", str(path))
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -57,7 +57,7 @@ class VideoReader:
         if not self._capture.isOpened():
             raise _corrupt(path, "OpenCV finds no video stream that it can decode")
         width, height = (self._capture.get(value) for value in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if not 0 < width * height <= MOST_DECODED_PIXELS:
+        if not 0 < width * height <= MAX_PIXELS:
             raise _corrupt(path, f"unsupported frame size {width:.0f}x{height:.0f}")
         rate, frames = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if not 0 < rate <= _MAX_RATE:
@@ -164,10 +164,10 @@ def _check_container(path: Path) -> None:
     ffmpeg would also open playlists, which can name other files and URLs.
     """
     try:
-        with opened(path) as stream:
+        with open_regular(path) as stream:
             header = stream.read(_HEADER_BYTES) or b""
     except OSError as error:
-        raise _corrupt(path, why(error)) from error
+        raise _corrupt(path, error_reason(error)) from error
     known = (
         header[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
         or header.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3"))

@@ -1,4 +1,4 @@
-"""Files of a data set, read within a bound: archives of strangers hold pipes and links to devices, which never end."""
+"""Read regular files within a size limit: a data set of a stranger can hold pipes and devices, which never end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
-_PIECE = 1 << 20  # beyond the size that a file says it has
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
@@ -20,46 +19,45 @@ _KINDS = (
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[FileIO]:
-    """A regular file, unbuffered; opening it never waits.
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, without ever waiting for another process.
 
     Raises:
-        OSError: Also for everything that is no regular file; `strerror` says what it is.
+        OSError: When it cannot be opened or is not a regular file; `strerror` says what it is.
     """
-    with FileIO(path, opener=_open) as stream:
+    with open(path, "rb", opener=_open_without_waiting) as stream:
         yield stream
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """All of a regular file.
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Return the contents of a regular file.
 
     Raises:
-        OSError: As `opened`, and when it has more than `most` bytes.
+        OSError: As `open_regular`, and when the file is larger than `max_bytes`.
     """
-    with opened(path) as stream:
+    with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size > most:
-            raise OSError(errno.EFBIG, f"{size} bytes are more than {_bytes(most)}", str(path))
-        parts, total = [], 0
-        while part := stream.read(max(size + 1 - total, _PIECE if total else 1)):  # once more, for its end
-            parts.append(part)
-            if (total := total + len(part)) > most:
-                raise OSError(errno.EFBIG, f"it has more than {_bytes(most)}", str(path))
-    return b"".join(parts)  # of one part no copy
+        data = stream.read(size + 1) if size <= max_bytes else b""
+        if len(data) > size:  # the file grows, or is one of those in /proc, whose size is 0
+            data += stream.read(max_bytes + 1 - len(data))
+    if max(size, len(data)) > max_bytes:
+        raise OSError(errno.EFBIG, f"{max(size, len(data))} bytes are more than {_format_size(max_bytes)}", str(path))
+    return data
 
 
-def why(error: OSError) -> str:
+def error_reason(error: OSError) -> str:
+    """Return the system's own words for an error, without its number and path."""
     return error.strerror or str(error)
 
 
-def _open(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+            kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
             raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
     except BaseException:
         os.close(handle)
@@ -67,5 +65,5 @@ def _open(path: str, flags: int) -> int:
     return handle
 
 
-def _bytes(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"

@@ -42,7 +42,7 @@ def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Sto
     info = dataset_info(preset)
     samples = {split: find_samples(info, split) for split in ("train", "val")}
     skip_corrupt = preset.schedule.skip_corrupt
-    quick_check(info, samples, corrupt_in=("train",) if skip_corrupt else ())
+    quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else ())
     _fetch(preset, roles)
     _check_weights(preset, roles, info.num_classes)
     wanted = preset.data.cache != "off" and roles

@@ -1,4 +1,4 @@
-"""Two trees with ten different faults each, and what a check has to say about every one of them."""
+"""Two trees with ten different faults each, and the findings that a check must report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers import trees
 
-Expected = tuple[str, str, str, str]  # kind, end of the file's path, a piece of the text, a piece of the mend
+Expected = tuple[str, str, str, str]  # kind, end of the file's path, part of the text, part of the fix
 
 
 def _relabel(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -64,7 +64,7 @@ def cityscapes(root: Path) -> list[Expected]:
         ("corrupt-label", label(3).name, "ends after", "fresh copy"),
         ("corrupt-image", image(4).name, "checksum", "fresh copy"),
         ("label-value", label(5).name, "classes are 0..18", prepare),
-        ("label-value", label(6).name, "holds 77 (10 pixels)", "as published"),
+        ("label-value", label(6).name, "contains 77 (10 pixels)", "as published"),
         ("size-mismatch", label(7).name, "is 256x127", "label map made for this image"),
         ("label-format", label(8).name, "uint16", "8-bit PNG"),
         ("corrupt-label", f"val/aachen/{label(9).name}", "web page", "fresh copy"),
@@ -86,14 +86,14 @@ def voc12aug(root: Path) -> list[Expected]:
     _relabel(aug / "2007_aug006.png", lambda x: np.full_like(x, 254))
     (jpegs / "2007_val007.jpg").write_bytes(b"")
     return [
-        ("bad-name", "train.txt", "line 13: '../../../etc/passwd' leads out", "one NAME a line"),
-        ("duplicate-name", "train.txt", "line 14: `2007_train000` stands in line 1", "second"),
+        ("bad-name", "train.txt", "line 13: '../../../etc/passwd' points outside", "one NAME per line"),
+        ("duplicate-name", "train.txt", "line 14: `2007_train000` is already in line 1", "second"),
         ("leak", "JPEGImages/2007_train001.jpg", "in `train` and in `val`", "lists"),
         ("missing-pair", "val.txt", "line 2: `2011_gone` has neither", "restore"),
         ("missing-image", "SegmentationClass/2007_train002.png", "2007_train002.jpg", "restore the image"),
         ("missing-label", "JPEGImages/2007_aug003.jpg", "2007_aug003.png", "rmrkd data prepare voc12aug"),
         ("corrupt-image", "2007_aug004.jpg", "end marker", "fresh copy"),
-        ("label-format", "SegmentationClass/2007_val005.png", "(96, 128, 3) (mode RGB)", "palette images"),
-        ("label-value", "SegmentationClassAug/2007_aug006.png", "holds 254 (12288 pixels)", "as published"),
+        ("label-format", "SegmentationClass/2007_val005.png", "3 channels of uint8 (mode RGB)", "palette images"),
+        ("label-value", "SegmentationClassAug/2007_aug006.png", "contains 254 (12288 pixels)", "as published"),
         ("corrupt-image", "2007_val007.jpg", "empty", "fresh copy"),
     ]

@@ -64,8 +64,8 @@ def test_own_folders_are_named_in_the_preset(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda root: (root / "trainannot").rename(root / "gone"), "lacks `trainannot`"),
-        (lambda root: (root / "trainannot/2.png").unlink(), "1 of 4 label files are missing, first"),
-        (lambda root: [path.unlink() for path in (root / "train").iterdir()], "no image ends with `.png`"),
+        (lambda root: (root / "trainannot/2.png").unlink(), "1 of 4 label files are missing, the first"),
+        (lambda root: [path.unlink() for path in (root / "train").iterdir()], "no image ends in `.png`"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:

@@ -1,47 +1,105 @@
-"""Processes that read files: results in order, errors as they are, and a lost one is named."""
+"""The worker pool: ordered results, original errors, and no process that outlives its command."""
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from rmrkd_cli.data.worker_pool import default_workers, processes
+from rmrkd_cli.data.worker_pool import default_workers, worker_pool
 from rmrkd_cli.errors import CorruptError, RunError
 
+SLEEPING_COMMAND = """
+import sys
+from rmrkd_cli.data.worker_pool import worker_pool
+from tests.data.test_worker_pool import process_item
+if __name__ == "__main__":
+    with worker_pool(2) as parallel_map:
+        for pid in parallel_map(process_item, [("pid", 0), ("pid", 1), ("sleep", 60), ("sleep", 60)]):
+            print(pid, flush=True)
+"""
 
-def work(item: tuple[str, int]) -> int:
-    what, value = item
-    if what == "late":
+
+def process_item(item: tuple[str, int]) -> int:
+    action, value = item
+    if action == "late":
         time.sleep(0.1)
-    elif what == "corrupt":
-        raise CorruptError("`x` cannot be read", "mend it", "x")
-    elif what == "full":
+    elif action == "corrupt":
+        raise CorruptError("`x` cannot be read", "replace it", "x")
+    elif action == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "y")
-    elif what == "die":
+    elif action == "die":
         os._exit(9)
+    elif action == "pid":
+        time.sleep(0.5)  # so that the other process takes the other item
+        return os.getpid()
+    elif action == "sleep":
+        time.sleep(value)
     return value + 1
 
 
-def test_results_come_in_order_and_errors_as_they_are() -> None:
-    with processes(2) as map_over:
+def test_results_keep_the_order_of_the_items() -> None:
+    with worker_pool(2) as parallel_map:
         items = [("late" if number % 3 == 0 else "", number) for number in range(20)]
-        assert list(map_over(work, items)) == list(range(1, 21))
-        assert list(map_over(work, [])) == []
-    with pytest.raises(CorruptError) as caught, processes(2) as map_over:
-        list(map_over(work, [("", 0), ("corrupt", 1), ("late", 2)]))
-    assert (caught.value.hint, caught.value.path) == ("mend it", "x")
-    with pytest.raises(OSError, match="No space") as full, processes(1) as map_over:
-        list(map_over(work, [("full", 1)]))
+        assert list(parallel_map(process_item, items)) == list(range(1, 21))
+        assert list(parallel_map(process_item, [])) == []
+
+
+def test_errors_of_the_function_are_raised_unchanged() -> None:
+    with pytest.raises(CorruptError) as caught, worker_pool(2) as parallel_map:
+        list(parallel_map(process_item, [("", 0), ("corrupt", 1), ("late", 2)]))
+    assert (caught.value.hint, caught.value.path) == ("replace it", "x")
+    with pytest.raises(OSError, match="No space") as full, worker_pool(1) as parallel_map:
+        list(parallel_map(process_item, [("full", 1)]))
     assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "y")
 
 
-def test_a_lost_process_is_told_with_what_it_worked_on() -> None:
-    with pytest.raises(RunError, match=r"lost while it worked on \('die', 7\)") as caught, processes(2) as map_over:
-        list(map_over(work, [("", 0), ("die", 7), ("", 2)]))
+def test_a_crashed_process_is_reported_with_its_item() -> None:
+    with pytest.raises(RunError, match=r"killed or crashed, .* \('die', 7\)") as caught, worker_pool(1) as parallel_map:
+        list(parallel_map(process_item, [("", 0), ("die", 7), ("", 2)]))
     assert "--workers" in caught.value.hint
+
+
+def test_leaving_the_pool_ends_busy_processes_at_once() -> None:
+    with worker_pool(2) as parallel_map:
+        assert next(parallel_map(process_item, [("", 0), ("sleep", 60), ("sleep", 60)])) == 1
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_end_when_their_command_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text(SLEEPING_COMMAND)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = subprocess.Popen(
+        [sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert command.stdout is not None
+    workers = {int(command.stdout.readline()) for _ in range(2)}
+    assert len(workers) == 2
+    assert all(is_running(pid) for pid in workers)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_there_is_a_process_for_each_usable_cpu() -> None:

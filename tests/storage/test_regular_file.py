@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.check import check
-from rmrkd_cli.data.check.findings import errors
-from rmrkd_cli.data.image_io import header_size, read_image, read_labels, verify
+from rmrkd_cli.data.check import check_dataset
+from rmrkd_cli.data.check.findings import select_errors
+from rmrkd_cli.data.image_io import header_size, read_image, read_labels, verify_image
 from rmrkd_cli.data.prepare.cityscapes import from_label_ids, from_polygons
 from rmrkd_cli.data.prepare.voc12aug import from_mat
 from rmrkd_cli.data.prepare.write_once import CONFLICT, place_labels, place_names
-from rmrkd_cli.data.samples import read_lines
+from rmrkd_cli.data.samples import read_name_list
 from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
 from rmrkd_cli.storage.regular_file import read_regular
 from tests.data.check.test_check import info_of
@@ -57,7 +57,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "odd", said
 
 
-@pytest.mark.parametrize("read", [read_image, read_labels, verify, header_size])
+@pytest.mark.parametrize("read", [read_image, read_labels, verify_image, header_size])
 def test_a_picture_must_be_a_regular_file(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
     path, said = odd
     with pytest.raises(CorruptError) as caught:
@@ -66,7 +66,7 @@ def test_a_picture_must_be_a_regular_file(read: Callable[[Path], object], odd: t
     assert caught.value.message.endswith(said)
 
 
-@pytest.mark.parametrize("read", [read_lines, from_polygons, from_label_ids, from_mat])
+@pytest.mark.parametrize("read", [read_name_list, from_polygons, from_label_ids, from_mat])
 def test_other_files_must_be_regular_too(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
     path, said = odd
     with pytest.raises(RmrkdError) as caught:
@@ -88,7 +88,10 @@ def test_the_check_names_pipes_and_ends(tmp_path: Path) -> None:
     for name, make in (("train/0.png", os.mkfifo), ("trainannot/1.png", _link_to_zero)):
         (root / name).unlink()
         make(root / name)
-    found = {f.file.removeprefix(f"{root}/"): f for f in errors(check(info_of("camvid", root), workers=2).findings)}
+    found = {
+        f.file.removeprefix(f"{root}/"): f
+        for f in select_errors(check_dataset(info_of("camvid", root), workers=2).findings)
+    }
     assert {name: f.kind for name, f in found.items()} == {
         "train/0.png": "corrupt-image",
         "trainannot/1.png": "corrupt-label",
@@ -126,8 +129,8 @@ def test_files_without_end_are_not_read(tmp_path: Path) -> None:
     with path.open("wb") as stream:
         stream.truncate(1 << 40)  # takes no room on the disk
     with pytest.raises(RmrkdError, match="more than 64 MiB"):
-        read_lines(path)
-    for read, most in ((read_labels, 512), (verify, 512), (from_mat, 32), (from_polygons, 16)):
+        read_name_list(path)
+    for read, most in ((read_labels, 512), (verify_image, 512), (from_mat, 32), (from_polygons, 16)):
         with pytest.raises(RunError, match=f"1099511627776 bytes are more than {most} MiB"):
             read(path)
 
@@ -141,7 +144,7 @@ def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
 
 def test_names_may_end_in_any_way(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa\rb\r\nc\n\nd")
-    assert [(line.number, line.name) for line in read_lines(tmp_path / "list")] == [
+    assert [(line.number, line.name) for line in read_name_list(tmp_path / "list")] == [
         (1, "a"),
         (2, "b"),
         (3, "c"),

@@ -1,6 +1,6 @@
-"""What is wrong with a data set: all of it (`check`), or what can be known in two seconds (`quick_check`)."""
+"""Find the errors of a data set: all of them (`check_dataset`), or those that two seconds show (`quick_check`)."""
 
-from rmrkd_cli.data.check.check import Report as Report
-from rmrkd_cli.data.check.check import SplitReport as SplitReport
-from rmrkd_cli.data.check.check import check as check
-from rmrkd_cli.data.check.check import quick_check as quick_check
+from rmrkd_cli.data.check.dataset_check import DatasetReport as DatasetReport
+from rmrkd_cli.data.check.dataset_check import SplitReport as SplitReport
+from rmrkd_cli.data.check.dataset_check import check_dataset as check_dataset
+from rmrkd_cli.data.check.dataset_check import quick_check as quick_check

@@ -1,4 +1,4 @@
-"""One finding of a check, and findings put together for reading."""
+"""The findings of a check, and their groups for printing."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 ERROR, NOTE = "error", "note"
 
-TITLES = {  # kind -> what its findings have in common; in the order of reading
+TITLES = {  # kind -> title of its findings, in the order in which they are printed
     "missing-part": "missing folders and lists",
-    "bad-list": "lists that cannot be read",
-    "bad-name": "names that are no names",
-    "duplicate-name": "names that stand twice",
-    "missing-pair": "names without image and label",
-    "missing-image": "labels without image",
-    "missing-label": "images without label",
+    "bad-list": "unreadable lists",
+    "bad-name": "invalid names in a list",
+    "duplicate-name": "names listed twice",
+    "missing-pair": "listed names without image and label map",
+    "missing-image": "label maps without an image",
+    "missing-label": "images without a label map",
     "no-images": "no images",
     "leak": "images in two splits",
-    "corrupt-image": "images that cannot be read",
-    "corrupt-label": "label maps that cannot be read",
-    "label-format": "label maps of the wrong form",
-    "size-mismatch": "images and label maps of different size",
-    "label-value": "label values that are no class",
-    "binary-mask": "label maps of 0 and 255 alone",
-    "damaged-image": "images that are decoded with complaints",
-    "all-ignored": "label maps in which everything is ignored",
+    "corrupt-image": "unreadable images",
+    "corrupt-label": "unreadable label maps",
+    "label-format": "label maps in the wrong format",
+    "size-mismatch": "label maps and images of different size",
+    "label-value": "label values that are not a class",
+    "binary-mask": "label maps that contain only 0 and 255",
+    "damaged-image": "images with a decoder warning",
+    "all-ignored": "label maps that contain only ignored pixels",
     "absent-class": "classes that never occur",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (`ERROR`) or worth knowing (`NOTE`).
+    """An error (`ERROR`) or a remark (`NOTE`) about one file or folder.
 
     Attributes:
         kind: A key of `TITLES`.
-        file: Path of the file or folder it is about.
-        text: What was found there, with the value, to stand behind the file's name.
-        mend: What to do about it; may be empty.
+        file: Path of the file or folder.
+        text: The problem with its value; a sentence whose subject is the file.
+        fix: How to fix it; may be empty.
     """
 
     severity: str
@@ -45,33 +45,35 @@ class Finding:
     split: str
     file: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Findings of one kind, ordered by split and file."""
+    """Findings of one severity and kind."""
 
     severity: str
     kind: str
     findings: tuple[Finding, ...]
 
-    def by_mend(self) -> dict[str, list[Finding]]:
+    def by_fix(self) -> dict[str, list[Finding]]:
+        """Return the findings that share a fix, for each fix."""
         groups: dict[str, list[Finding]] = {}
         for finding in self.findings:
-            groups.setdefault(finding.mend, []).append(finding)
+            groups.setdefault(finding.fix, []).append(finding)
         return groups
 
 
-def grouped(findings: Iterable[Finding]) -> list[Group]:
-    """Errors before notes, each in the order of `TITLES`."""
+def group_findings(findings: Iterable[Finding]) -> list[Group]:
+    """Return the groups in printing order: errors before notes, each in the order of `TITLES`."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.kind), []).append(finding)
-    order = {kind: number for number, kind in enumerate(TITLES)}
-    keys = sorted(groups, key=lambda key: (key[0] != ERROR, order[key[1]]))
+    order = list(TITLES)
+    keys = sorted(groups, key=lambda key: (key[0] != ERROR, order.index(key[1])))
     return [Group(*key, tuple(groups[key])) for key in keys]
 
 
-def errors(findings: Iterable[Finding]) -> list[Finding]:
+def select_errors(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that are errors."""
     return [finding for finding in findings if finding.severity == ERROR]

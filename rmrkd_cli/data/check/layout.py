@@ -1,4 +1,4 @@
-"""The tree of a data set, looked over without opening a picture: all that is missing, twice, or in two splits."""
+"""Check the folders, lists and names of a data set, without opening an image."""
 
 from __future__ import annotations
 
@@ -7,24 +7,34 @@ from pathlib import Path
 
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.samples import Line, Sample, fix_for_missing, fix_for_part, missing_parts, read_lines
+from rmrkd_cli.data.samples import (
+    ListedName,
+    Sample,
+    find_missing_parts,
+    fix_for_missing,
+    fix_for_parts,
+    read_name_list,
+)
 from rmrkd_cli.errors import RmrkdError
 
-_ALWAYS = ("train", "val")
+_REQUIRED_SPLITS = ("train", "val")
 _SHOWN = 3
+_FIX_LIST = "write one NAME per line, without folder and suffix"
 
 
-def present_splits(info: DatasetInfo) -> list[str]:
-    """Splits that are to be there, and further ones that have labels: public test sets have none."""
-    return [split for split in info.splits if split in _ALWAYS or info.name == "custom" or _has_labels(info, split)]
+def available_splits(info: DatasetInfo) -> list[str]:
+    """Return the required splits, and the others that have labels; public test sets have none."""
+    return [
+        split for split in info.splits if split in _REQUIRED_SPLITS or info.name == "custom" or _has_labels(info, split)
+    ]
 
 
-def scan(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
-    """The pairs of a split whose files are both there, and everything that keeps others from being one."""
+def find_pairs(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
+    """Return the complete pairs of a split, and a finding for everything that is missing."""
     layout = info.splits[split]
-    missing = missing_parts(info, split)
+    missing = find_missing_parts(info, split)
     findings = [
-        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", fix_for_part(info, [part]))
+        Finding(ERROR, "missing-part", split, str(info.root / part), "does not exist", fix_for_parts(info, [part]))
         for part in missing
     ]
     samples: list[Sample] = []
@@ -32,20 +42,20 @@ def scan(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
         if layout.images in missing or labels in missing or names in missing:
             continue
         if names is None:
-            pairs, found = _from_folders(info, split, labels)
+            pairs, found = _pairs_of_folders(info, split, labels)
         else:
-            pairs, found = _from_list(info, split, names, labels, {sample.name for sample in samples})
+            pairs, found = _pairs_of_list(info, split, names, labels, {sample.name for sample in samples})
         samples += pairs
         findings += found
     if not samples and not findings:
-        place = info.root / layout.images
-        text = f"no image ends with `{info.image_suffix}`"
-        findings.append(Finding(ERROR, "no-images", split, str(place), text, _mend_of_empty(info, place)))
+        folder = info.root / layout.images
+        text = f"contains no image that ends in `{info.image_suffix}`"
+        findings.append(Finding(ERROR, "no-images", split, str(folder), text, _fix_no_images(folder)))
     return sorted(samples, key=lambda sample: sample.name), findings
 
 
-def leaks(info: DatasetInfo, samples: Mapping[str, Iterable[Sample]]) -> list[Finding]:
-    """Images that are in two splits: what is measured on them says nothing."""
+def find_leaks(info: DatasetInfo, samples: Mapping[str, Iterable[Sample]]) -> list[Finding]:
+    """Return a finding for each image that belongs to two splits, or one note if both splits have the same layout."""
     findings: list[Finding] = []
     owners: dict[Path, str] = {}
     same: set[tuple[str, str]] = set()
@@ -58,17 +68,16 @@ def leaks(info: DatasetInfo, samples: Mapping[str, Iterable[Sample]]) -> list[Fi
                 same.add((owner, split))
                 continue
             text = f"is in `{owner}` and in `{split}`"
-            findings.append(Finding(ERROR, "leak", split, str(sample.image), text, "take it out of one of the lists"))
+            findings.append(Finding(ERROR, "leak", split, str(sample.image), text, "remove it from one of the lists"))
     for owner, split in sorted(same):
-        text = f"`{split}` is the same images as `{owner}`"
-        findings.append(
-            Finding(NOTE, "leak", split, str(info.root / info.splits[split].images), text, "results on it say little")
-        )
+        text = f"is the image folder of `{split}` and of `{owner}`"
+        fix = f"use other images for `{split}`: results on images of another split do not measure generalization"
+        findings.append(Finding(NOTE, "leak", split, str(info.root / info.splits[split].images), text, fix))
     return findings
 
 
 def _has_labels(info: DatasetInfo, split: str) -> bool:
-    if missing_parts(info, split):
+    if find_missing_parts(info, split):
         return False
     return any(
         next((info.root / labels).rglob(f"*{info.label_suffix}"), None) is not None
@@ -76,136 +85,118 @@ def _has_labels(info: DatasetInfo, split: str) -> bool:
     )
 
 
-def _from_folders(info: DatasetInfo, split: str, labels: str) -> tuple[list[Sample], list[Finding]]:
-    layout = info.splits[split]
-    image_root, label_root = info.root / layout.images, info.root / labels
-    images = _stems(image_root, info.image_suffix)
-    masks = _stems(label_root, info.label_suffix)
-    samples = [Sample(stem, images[stem], masks[stem]) for stem in images.keys() & masks.keys()]
-    findings = [
-        Finding(ERROR, "missing-label", split, str(images[stem]), *_no_label(info, label_root, stem))
-        for stem in sorted(images.keys() - masks.keys())
-    ]
-    if _own_labels(info, split, labels):
+def _pairs_of_folders(info: DatasetInfo, split: str, labels: str) -> tuple[list[Sample], list[Finding]]:
+    image_root, label_root = info.root / info.splits[split].images, info.root / labels
+    images = _files_by_name(image_root, info.image_suffix)
+    masks = _files_by_name(label_root, info.label_suffix)
+    samples = [Sample(name, images[name], masks[name]) for name in images.keys() & masks.keys()]
+    findings = [_missing_label(info, split, images[name], label_root, name) for name in sorted(images.keys() - masks)]
+    if _is_folder_of_one_split(info, split, labels):
         findings += [
-            Finding(ERROR, "missing-image", split, str(masks[stem]), *_no_image(info, image_root, stem))
-            for stem in sorted(masks.keys() - images.keys())
+            _missing_image(info, split, masks[name], image_root, name) for name in sorted(masks.keys() - images)
         ]
     return samples, findings
 
 
-def _from_list(
-    info: DatasetInfo, split: str, names: str, labels: str, before: set[str]
+def _pairs_of_list(
+    info: DatasetInfo, split: str, names: str, labels: str, earlier_names: set[str]
 ) -> tuple[list[Sample], list[Finding]]:
-    """Folders of data sets with lists hold files of all splits, so that a file without a name is no finding."""
+    """Return the pairs that a list names; files that it does not name may belong to another split."""
     path, image_root, label_root = info.root / names, info.root / info.splits[split].images, info.root / labels
     try:
-        lines = read_lines(path)
+        lines = read_name_list(path)
     except RmrkdError as error:
-        return [], [
-            Finding(ERROR, "bad-list", split, str(path), error.message.removeprefix(f"the list `{path}` "), error.hint)
-        ]
-    findings, samples, seen = [], [], dict.fromkeys(before, "an earlier list")
-    for line in lines:
-        found = _bad_line(line, seen)
-        seen.setdefault(line.name, f"line {line.number}")
-        if found is not None:
-            findings.append(Finding(ERROR, found[0], split, str(path), *found[1:]))
-            continue
-        sample = Sample(
-            line.name, image_root / (line.name + info.image_suffix), label_root / (line.name + info.label_suffix)
-        )
-        there = sample.image.is_file(), sample.label.is_file()
-        if all(there):
-            samples.append(sample)
-        elif not any(there):
-            text = f"line {line.number}: `{line.name}` has neither image nor label"
-            findings.append(Finding(ERROR, "missing-pair", split, str(path), text, _mend_of_name(line.name)))
-        elif there[0]:
-            why = _no_label(info, label_root, line.name)
-            findings.append(Finding(ERROR, "missing-label", split, str(sample.image), *why))
-        else:
-            why = _no_image(info, image_root, line.name)
-            findings.append(Finding(ERROR, "missing-image", split, str(sample.label), *why))
+        text = error.message.removeprefix(f"the list `{path}` ")
+        return [], [Finding(ERROR, "bad-list", split, str(path), text, error.hint)]
     if not lines:
-        findings.append(Finding(ERROR, "bad-list", split, str(path), "is empty", "one NAME a line, without suffix"))
+        return [], [Finding(ERROR, "bad-list", split, str(path), "is empty", _FIX_LIST)]
+    findings, samples, seen = [], [], dict.fromkeys(earlier_names, "an earlier list")
+    for line in lines:
+        problem = _name_problem(line, seen)
+        seen.setdefault(line.name, f"line {line.number}")
+        if problem is not None:
+            kind, text, fix = problem
+            findings.append(Finding(ERROR, kind, split, str(path), f"line {line.number}: {text}", fix))
+            continue
+        image, label = image_root / (line.name + info.image_suffix), label_root / (line.name + info.label_suffix)
+        if image.is_file() and label.is_file():
+            samples.append(Sample(line.name, image, label))
+        elif image.is_file():
+            findings.append(_missing_label(info, split, image, label_root, line.name))
+        elif label.is_file():
+            findings.append(_missing_image(info, split, label, image_root, line.name))
+        else:
+            text = f"line {line.number}: `{line.name}` has neither an image nor a label map"
+            findings.append(Finding(ERROR, "missing-pair", split, str(path), text, _fix_name(line.name)))
     return samples, findings
 
 
-def _bad_line(line: Line, seen: Mapping[str, str]) -> tuple[str, str, str] | None:
+def _name_problem(line: ListedName, seen: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return the kind, text and fix of a problem with a listed name."""
     if line.problem:
-        text = f"line {line.number}: {line.name!r} {line.problem}"
-        return "bad-name", text, "one NAME a line, without folder and suffix"
+        return "bad-name", f"{line.name!r} {line.problem}", _FIX_LIST
     if line.name in seen:
-        text = f"line {line.number}: `{line.name}` stands in {seen[line.name]} already"
-        return "duplicate-name", text, "delete the second one"
+        return "duplicate-name", f"`{line.name}` is already in {seen[line.name]}", "delete the second one"
     return None
 
 
-def _no_label(info: DatasetInfo, folder: Path, stem: str) -> tuple[str, str]:
-    text = f"has no label `{folder / (stem + info.label_suffix)}`"
-    if Path(stem).name.startswith("._"):
-        return text, "delete it: it is no image, macOS leaves such files when it copies"
-    if info.name == "cityscapes":
-        source = next(
-            (f"_gtFine_{kind}" for kind in ("labelIds.png", "polygons.json") if _exists(folder, stem, kind)), ""
-        )
-        return text, (fix_for_missing(info) if source else "unpack gtFine_trainvaltest.zip, " + fix_for_missing(info))
-    other = _with_other_suffix(folder, stem)
-    if other:
-        return text, _mend_of_suffix(info, "label_suffix", other, info.label_suffix)
-    return text, (
-        fix_for_missing(info) if folder.name == "SegmentationClassAug" else ""
-    ) or "restore it, or take the image away"
+def _missing_label(info: DatasetInfo, split: str, image: Path, folder: Path, name: str) -> Finding:
+    text = f"has no label map `{folder / (name + info.label_suffix)}`"
+    fix = _fix_suffix(info, "label_suffix", folder, name) or "restore the label map, or remove the image"
+    if image.name.startswith("._"):
+        fix = "delete it: it is not an image, macOS creates such `._` files when it copies a folder"
+    elif info.name == "cityscapes":
+        sources = [folder / f"{name}_gtFine_{kind}" for kind in ("labelIds.png", "polygons.json")]
+        unpack = "" if any(source.is_file() for source in sources) else "unpack gtFine_trainvaltest.zip, then "
+        fix = unpack + fix_for_missing(info)
+    elif folder.name == "SegmentationClassAug" and not _file_of_other_suffix(folder, name):
+        fix = fix_for_missing(info) or fix
+    return Finding(ERROR, "missing-label", split, str(image), text, fix)
 
 
-def _exists(folder: Path, stem: str, kind: str) -> bool:
-    return (folder / f"{stem}_gtFine_{kind}").is_file()
+def _missing_image(info: DatasetInfo, split: str, label: Path, folder: Path, name: str) -> Finding:
+    text = f"has no image `{folder / (name + info.image_suffix)}`"
+    fix = _fix_suffix(info, "image_suffix", folder, name) or "restore the image, or remove the label map"
+    return Finding(ERROR, "missing-image", split, str(label), text, fix)
 
 
-def _no_image(info: DatasetInfo, folder: Path, stem: str) -> tuple[str, str]:
-    text = f"has no image `{folder / (stem + info.image_suffix)}`"
-    other = _with_other_suffix(folder, stem)
-    if other:
-        return text, _mend_of_suffix(info, "image_suffix", other, info.image_suffix)
-    return text, "restore the image, or take the label away"
-
-
-def _mend_of_suffix(info: DatasetInfo, key: str, other: str, expected: str) -> str:
+def _fix_suffix(info: DatasetInfo, key: str, folder: Path, name: str) -> str:
+    other, expected = _file_of_other_suffix(folder, name), getattr(info, key)
+    if not other:
+        return ""
     if info.name == "custom":
         suffix = Path(other).suffix
-        return f"where all end in `{suffix}`, set `data.{key}: {suffix}` in the preset (now {expected})"
-    return f"there is `{other}`: its suffix must be `{expected}`"
+        return f"if all files end in `{suffix}`, set `data.{key}: {suffix}` in the preset (now {expected})"
+    return f"`{other}` exists: rename it to end in `{expected}`"
 
 
-def _with_other_suffix(folder: Path, stem: str) -> str:
-    base = folder / stem
+def _file_of_other_suffix(folder: Path, name: str) -> str:
+    base = folder / name
     try:
         return next((path.name for path in sorted(base.parent.iterdir()) if path.stem == base.name), "")
     except OSError:
         return ""
 
 
-def _own_labels(info: DatasetInfo, split: str, labels: str) -> bool:
-    """Whether a folder of labels is this split's alone."""
-    mine = info.root / labels
+def _is_folder_of_one_split(info: DatasetInfo, split: str, labels: str) -> bool:
+    folder = info.root / labels
     others = [info.root / part for name, layout in info.splits.items() if name != split for _, part in layout.parts]
-    return not any(mine == other or mine in other.parents or other in mine.parents for other in others)
+    return not any(folder == other or folder in other.parents or other in folder.parents for other in others)
 
 
-def _stems(folder: Path, suffix: str) -> dict[str, Path]:
+def _files_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix()[: -len(suffix)]: path for path in folder.rglob(f"*{suffix}")}
 
 
-def _mend_of_empty(info: DatasetInfo, folder: Path) -> str:
-    others = sorted({path.suffix for path in folder.rglob("*") if path.is_file()})[:_SHOWN]
-    found = f"files there end with {', '.join(f'`{suffix}`' for suffix in others)}; " if others else ""
-    return f"{found}give the data set's place with --data-root DIR"
+def _fix_no_images(folder: Path) -> str:
+    suffixes = sorted({path.suffix for path in folder.rglob("*") if path.is_file()})[:_SHOWN]
+    found = f"the files there end in {', '.join(f'`{suffix}`' for suffix in suffixes)}; " if suffixes else ""
+    return f"{found}give the folder of the data set with --data-root DIR"
 
 
-def _mend_of_name(name: str) -> str:
+def _fix_name(name: str) -> str:
     if len(name.split()) > 1:
-        return "only the name may stand in a line; lists of ImageSets/Main have a second column"
+        return "keep only the name in each line: lists of ImageSets/Main have a second column"
     if name.endswith((".jpg", ".png", ".jpeg")):
-        return "names stand without suffix"
+        return "write names without suffix"
     return "restore both files, or delete the line"

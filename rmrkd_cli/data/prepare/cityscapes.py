@@ -13,7 +13,7 @@ import numpy as np
 
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.image_io import Picture, read_labels
-from rmrkd_cli.data.label_histogram import value_counts
+from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.prepare.pipeline import Outcome, Progress, Task, run
 from rmrkd_cli.data.prepare.polygons import read_polygons
 from rmrkd_cli.data.prepare.write_once import clear_partials, linked
@@ -94,7 +94,7 @@ def from_label_ids(path: Path) -> Picture:
 
     ids = read_labels(path)
     table = np.array(train_ids(), np.int16)
-    strange = np.flatnonzero((value_counts(ids) > 0) & (table < 0))
+    strange = np.flatnonzero((count_values(ids) > 0) & (table < 0))
     if strange.size:
         raise RunError(f"`{path}` holds {strange[0]}, which is no labelId of Cityscapes (0..33)")
     labels: Picture = cv2.LUT(ids, table.astype(np.uint8))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rmrkd_cli.data.image_io import Picture, read_labels, verify
+from rmrkd_cli.data.image_io import Picture, header_size, read_labels
 from rmrkd_cli.data.prepare.write_once import CONFLICT, KEPT, WRITTEN, place_labels, strange_values
-from rmrkd_cli.data.worker_pool import Map, processes
+from rmrkd_cli.data.worker_pool import Map, worker_pool
 from rmrkd_cli.errors import RunError
 
 BAD = "bad"  # the source cannot be used
@@ -97,7 +97,7 @@ def _verified(task: Task) -> str:
         labels = read_labels(task.target)
         if strange := strange_values(labels, task.values):
             return f"holds {', '.join(map(str, strange[:5]))}, which is no class and not ignored"
-        if task.image.is_file() and labels.shape != (size := verify(task.image)):
+        if task.image.is_file() and labels.shape != (size := header_size(task.image)):
             found, wanted = f"{labels.shape[1]}x{labels.shape[0]}", f"{size.width}x{size.height}"
             return f"is {found}, its image `{task.image}` {wanted}"
     except RunError as error:
@@ -125,5 +125,5 @@ def _mapping(workers: int) -> Iterator[Map]:
     if workers <= 1:
         yield map
     else:
-        with processes(workers) as map_over:
+        with worker_pool(workers) as map_over:
             yield map_over

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.storage.regular_file import read_regular, why
+from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 _MOST_BYTES = 1 << 24  # the largest published file has 0.4 MB
 _MOST_PIXELS = 1 << 25  # of an image; the published ones have 2^21
@@ -27,7 +27,7 @@ def read_polygons(path: Path) -> str:
     try:
         data = read_regular(path, _MOST_BYTES)
     except OSError as error:
-        raise RunError(f"`{path}` cannot be read: {why(error)}") from error
+        raise RunError(f"`{path}` cannot be read: {error_reason(error)}") from error
     text = data.decode("utf-8")
     contents = json.loads(text)
     width, height = contents["imgWidth"], contents["imgHeight"]

@@ -12,10 +12,10 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.prepare.mat5 import BadMat, measured
 from rmrkd_cli.data.prepare.pipeline import Outcome, Progress, Task, run
 from rmrkd_cli.data.prepare.write_once import clear_partials, linked, place_names
-from rmrkd_cli.data.samples import read_lines
+from rmrkd_cli.data.samples import read_name_list, read_valid_names
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
-from rmrkd_cli.storage.regular_file import read_regular, why
+from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 FULL = 10_582  # training images of the merged set
 _LISTS = Path("ImageSets/Segmentation")
@@ -71,7 +71,7 @@ def from_mat(path: Path) -> Picture:
     try:
         data = measured(read_regular(path, _MOST_BYTES))
     except OSError as error:
-        raise RunError(f"`{path}` cannot be read: {why(error)}") from error
+        raise RunError(f"`{path}` cannot be read: {error_reason(error)}") from error
     except BadMat as error:
         raise RunError(f"`{path}` is no .mat file that can be read: {error}") from error
     try:
@@ -121,11 +121,7 @@ def _need_scipy() -> None:
 
 
 def _names(path: Path) -> set[str]:
-    lines = read_lines(path)
-    bad = next((line for line in lines if line.problem), None)
-    if bad is not None:
-        raise RmrkdError(f"`{path}` line {bad.number}: the name {bad.name!r} {bad.problem}", "one NAME a line")
-    return {line.name for line in lines}
+    return set(read_valid_names(path))
 
 
 def _verify_lists(root: Path, source: Path, lists: dict[str, set[str]], outcome: Outcome) -> None:
@@ -133,7 +129,7 @@ def _verify_lists(root: Path, source: Path, lists: dict[str, set[str]], outcome:
     failed = {path for path, _ in outcome.problems}
     for name, members in lists.items():
         target = root / _LISTS / f"{name}.txt"
-        if target not in failed and {line.name for line in read_lines(target)} != members:
+        if target not in failed and {line.name for line in read_name_list(target)} != members:
             outcome.problems.append((target, "does not read back as it was written"))
     there = {path.stem for path in (root / _LABELS).glob("*.png")}
     pictures = {path.stem for path in (root / "JPEGImages").glob("*.jpg")}

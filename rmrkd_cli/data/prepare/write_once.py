@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.image_io import Picture, read_labels
-from rmrkd_cli.data.label_histogram import value_counts
-from rmrkd_cli.data.samples import MOST_LIST_BYTES
+from rmrkd_cli.data.label_histogram import count_values
+from rmrkd_cli.data.samples import MAX_LIST_BYTES
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.storage.regular_file import read_regular, why
+from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 PARTIAL = ".rmrkd-partial"
 _SHOWN = 5
@@ -55,9 +55,9 @@ def place_names(names: Iterable[str], target: Path) -> tuple[str, str]:
     if not os.path.lexists(target) and _place("".join(f"{name}\n" for name in wanted).encode(), target):
         return WRITTEN, ""
     try:
-        text = read_regular(target, MOST_LIST_BYTES).decode("utf-8")
+        text = read_regular(target, MAX_LIST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return CONFLICT, f"cannot be read: {why(error) if isinstance(error, OSError) else error}"
+        return CONFLICT, f"cannot be read: {error_reason(error) if isinstance(error, OSError) else error}"
     there = {line.strip() for line in text.splitlines()} - {""}
     more, fewer = len(there - set(wanted)), len(set(wanted) - there)
     return (CONFLICT, f"has {more} names too many and lacks {fewer}") if more or fewer else (KEPT, "")
@@ -106,4 +106,4 @@ def strange_values(labels: Picture, allowed: Iterable[int]) -> list[int]:
     """Values that occur and are not allowed."""
     table = np.zeros(256, np.bool_)
     table[list(allowed)] = True
-    return [int(value) for value in np.flatnonzero(value_counts(labels)) if not table[value]]
+    return [int(value) for value in np.flatnonzero(count_values(labels)) if not table[value]]

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.check import check, quick_check
-from rmrkd_cli.data.check import check as checks
-from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, errors
-from rmrkd_cli.data.check.pair_scan import Facts, scan_pair
-from rmrkd_cli.data.check.scan_cache import ScanCache
+from rmrkd_cli.data.check import check_dataset, dataset_check, quick_check
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding, select_errors
+from rmrkd_cli.data.check.pair_scan import PairScan, scan_pair
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import find_samples
-from rmrkd_cli.data.worker_pool import Map, processes
+from rmrkd_cli.data.worker_pool import Map, worker_pool
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.schema import Preset
 from tests.data import faults
@@ -29,18 +27,18 @@ from tests.helpers.cli import rmrkd
 
 
 @pytest.fixture(autouse=True)
-def _one_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one process is asked for, read in this one: to start another takes longer than most of these tests."""
+def _one_worker_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan in this process instead of one worker process: starting a process takes longer than most of these tests."""
 
     @contextmanager
-    def processes_or_none(count: int, begin: Callable[[], None]) -> Iterator[Map]:
-        if count == 1:
+    def pool_or_map(workers: int, initializer: Callable[[], None]) -> Iterator[Map]:
+        if workers == 1:
             yield map
         else:
-            with processes(count, begin) as run:
-                yield run
+            with worker_pool(workers, initializer) as parallel_map:
+                yield parallel_map
 
-    monkeypatch.setattr("rmrkd_cli.data.check.parallel_scan.processes", processes_or_none)
+    monkeypatch.setattr("rmrkd_cli.data.check.pair_scan.worker_pool", pool_or_map)
 
 
 def info_of(dataset: str, root: Path, **data: object) -> DatasetInfo:
@@ -53,15 +51,15 @@ def quick(info: DatasetInfo, splits: list[str]) -> None:
 
 
 def matches(finding: Finding, expected: faults.Expected) -> bool:
-    kind, file, text, mend = expected
-    return finding.kind == kind and finding.file.endswith(file) and text in finding.text and mend in finding.mend
+    kind, file, text, fix = expected
+    return finding.kind == kind and finding.file.endswith(file) and text in finding.text and fix in finding.fix
 
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "voc12aug"])
 def test_ten_planted_faults_are_found_and_none_is_made_up(dataset: str, tmp_path: Path) -> None:
     expected = getattr(faults, dataset)(tmp_path / "tree")
-    report = check(info_of(dataset, tmp_path / "tree"), workers=2)
-    found = errors(report.findings)
+    report = check_dataset(info_of(dataset, tmp_path / "tree"), workers=2)
+    found = select_errors(report.findings)
     assert len(expected) == 10
     assert [entry for entry in expected if not any(matches(finding, entry) for finding in found)] == []
     assert [finding for finding in found if not any(matches(finding, entry) for entry in expected)] == []
@@ -85,18 +83,17 @@ def test_the_same_through_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", ["cityscapes", "voc12aug", "camvid", "ade20k"])
 def test_a_clean_tree_has_no_error(dataset: str, tmp_path: Path) -> None:
     getattr(trees, dataset)(tmp_path / "tree")
-    report = check(info_of(dataset, tmp_path / "tree"), workers=1)
-    assert errors(report.findings) == []
+    report = check_dataset(info_of(dataset, tmp_path / "tree"), workers=1)
+    assert select_errors(report.findings) == []
     assert {finding.kind for finding in report.findings} <= {"absent-class"}
     assert list(report.splits) == ["train", "val"]
     quick(report.info, ["train", "val"])
     outcome = rmrkd("data", "check", dataset, "--data-root", tmp_path / "tree")
     assert outcome.exit_code == 0
-    assert "0 pairs read" in outcome.stdout
 
 
 def test_shares_and_sizes_are_those_of_the_files(camvid: Path) -> None:
-    report = check(info_of("camvid", camvid), ["val"], workers=1, fresh=True)
+    report = check_dataset(info_of("camvid", camvid), ["val"], workers=1)
     labels = np.stack([np.asarray(Image.open(path)) for path in sorted((camvid / "valannot").iterdir())])
     split = report.splits["val"]
     assert split.pixels == np.bincount(labels.ravel(), minlength=12)[:11].tolist()
@@ -106,54 +103,13 @@ def test_shares_and_sizes_are_those_of_the_files(camvid: Path) -> None:
     assert absent == {name for name, count in zip(report.info.classes, split.pixels, strict=True) if not count}
 
 
-def test_what_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = trees.camvid(tmp_path / "tree")
-    info = info_of("camvid", root)
-    first = check(info, workers=1)
-    assert first.read == 8
-    with monkeypatch.context() as patched:
-        patched.setattr("rmrkd_cli.data.check.parallel_scan.processes", lambda *_: pytest.fail("something is read"))
-        second = check(info, workers=1)
-    assert (second.read, second.splits, second.findings) == (0, first.splits, first.findings)
-    label = root / "trainannot" / "2.png"
-    values = np.asarray(Image.open(label)).copy()
-    values[0, 0] = 200
-    Image.fromarray(values).save(label)
-    third = check(info, workers=1)
-    assert third.read == 1
-    assert [(f.kind, f.file) for f in errors(third.findings)] == [("label-value", str(label))]
-    assert check(info, workers=1, fresh=True).read == 8
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1, "pairs": 3}', b"\xff\x00", b"[" * 100_000])
-def test_a_damaged_cache_is_an_empty_one(damage: bytes, camvid: Path) -> None:
-    info = info_of("camvid", camvid)
-    check(info, workers=1)
-    path = ScanCache(info).path
-    whole = json.loads(path.read_bytes())
-    path.write_bytes(damage)
-    assert all(ScanCache(info).get(sample) is None for sample in find_samples(info, "train"))
-    assert check(info, workers=1).read == 8
-    for key in whole["pairs"]:
-        whole["pairs"][key][1] = {"counts": {"300": -1}}
-    path.write_text(json.dumps(whole))
-    assert check(info, workers=1).read == 8
-
-
-def test_a_cache_that_cannot_be_written_is_told(camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
-    assert not check(info_of("camvid", camvid), ["val"], workers=1).cached
-    assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--split", "val").exit_code == 0
-
-
 def test_masks_of_0_and_255_are_told(tmp_path: Path) -> None:
     root = trees.camvid(tmp_path / "tree")
     for path in (root / "trainannot").iterdir():
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 5, 255, 0).astype(np.uint8)).save(path)
-    found = errors(check(info_of("camvid", root), workers=1).findings)
+    found = select_errors(check_dataset(info_of("camvid", root), workers=1).findings)
     assert [(f.kind, f.file) for f in found] == [("binary-mask", str(root / "trainannot"))]
-    assert "write the class index (1) for 255" in found[0].mend
+    assert "replace 255 by the class index 1" in found[0].fix
 
 
 def test_labels_that_count_from_one_are_told(tmp_path: Path) -> None:
@@ -166,9 +122,9 @@ def test_labels_that_count_from_one_are_told(tmp_path: Path) -> None:
         Image.fromarray(np.where(values == 255, 255, values + 1).astype(np.uint8)).save(root / f"y/{number}.png")
     folder = {"images": "x", "labels": "y"}
     info = info_of("custom", root, classes=["a", "b"], train=folder, val=folder, train_scale=[40, 40])
-    report = check(info, ["train"], workers=1)
-    assert all(f.kind == "label-value" and "subtract 1" in f.mend for f in errors(report.findings))
-    assert errors(report.findings)
+    report = check_dataset(info, ["train"], workers=1)
+    assert all(f.kind == "label-value" and "subtract 1" in f.fix for f in select_errors(report.findings))
+    assert select_errors(report.findings)
 
 
 def test_a_test_split_without_labels_counts_when_asked_for(tmp_path: Path) -> None:
@@ -177,8 +133,8 @@ def test_a_test_split_without_labels_counts_when_asked_for(tmp_path: Path) -> No
     (root / "gtFine/test").mkdir()
     Image.new("RGB", (64, 32)).save(root / "leftImg8bit/test/berlin/berlin_0_0_leftImg8bit.png")
     info = info_of("cityscapes", root)
-    assert "test" not in check(info, workers=1).splits
-    assert [f.kind for f in errors(check(info, ["test"], workers=1).findings)] == ["missing-label"]
+    assert "test" not in check_dataset(info, workers=1).splits
+    assert [f.kind for f in select_errors(check_dataset(info, ["test"], workers=1).findings)] == ["missing-label"]
 
 
 def test_a_root_that_is_not_there_shows_the_tree(tmp_path: Path) -> None:
@@ -198,35 +154,22 @@ def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
     with pytest.raises(RmrkdError) as caught:
         quick(info_of("camvid", root), ["train", "val"])
     assert "2 problems" in caught.value.message
-    assert "valannot/3.png` holds 77 (1 pixels)" in caught.value.message
+    assert "valannot/3.png` contains 77 (1 pixels)" in caught.value.message
     assert "train/1.png` cannot be read as an image" in caught.value.message
     assert f"rmrkd data check camvid --data-root {root}" in caught.value.hint
-
-
-def test_the_quick_check_knows_what_the_whole_one_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also beyond the pairs that it would read itself, and only as long as the files are the same."""
-    root = trees.camvid(tmp_path / "tree")
-    os.truncate(root / "train/3.png", 200)
-    info = info_of("camvid", root)
-    check(info, workers=1)
-    monkeypatch.setattr(checks, "_QUICK_SECONDS", -1.0)
-    with pytest.raises(RmrkdError, match=r"train/3\.png"):
-        quick(info, ["train", "val"])
-    (root / "train/3.png").write_bytes((root / "train/2.png").read_bytes())
-    quick(info, ["train", "val"])
 
 
 def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = info_of("camvid", trees.camvid(tmp_path / "tree", images=30, size=(8, 8)))
     looked: list[str] = []
 
-    def slow(image: Path, label: Path, *, decode: bool) -> Facts:
+    def slow(image: Path, label: Path, *, decode: bool) -> PairScan:
         time.sleep(0.02)
         looked.append(image.parent.name)
         return scan_pair(image, label, decode=decode)
 
-    monkeypatch.setattr(checks, "scan_pair", slow)
-    monkeypatch.setattr(checks, "_QUICK_SECONDS", 0.3)
+    monkeypatch.setattr(dataset_check, "scan_pair", slow)
+    monkeypatch.setattr(dataset_check, "_QUICK_SECONDS", 0.3)
     started = time.monotonic()
     quick(info, ["train", "val"])
     assert time.monotonic() - started < 1.0
@@ -242,7 +185,7 @@ def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
     Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     info = info_of("voc12aug", root)
     quick(info, ["val"])
-    assert errors(check(info, ["val"], workers=1).findings) == []
+    assert select_errors(check_dataset(info, ["val"], workers=1).findings) == []
 
 
 def test_a_label_map_made_for_an_image_before_it_was_turned_is_told(tmp_path: Path) -> None:
@@ -254,11 +197,10 @@ def test_a_label_map_made_for_an_image_before_it_was_turned_is_told(tmp_path: Pa
     Image.open(turned).save(turned, exif=exif)
     Image.open(other).transpose(Image.Transpose.ROTATE_90).save(other)
     info = info_of("voc12aug", root)
-    for _ in range(2):  # the second time as it was kept
-        found = {Path(f.file).stem: f for f in errors(check(info, ["val"], workers=1).findings)}
-        assert {name: f.kind for name, f in found.items()} == dict.fromkeys((turned.stem, other.stem), "size-mismatch")
-        assert "EXIF orientation" in found[turned.stem].mend
-        assert "find the label map made for this image" in found[other.stem].mend
+    found = {Path(f.file).stem: f for f in select_errors(check_dataset(info, ["val"], workers=1).findings)}
+    assert {name: f.kind for name, f in found.items()} == dict.fromkeys((turned.stem, other.stem), "size-mismatch")
+    assert "EXIF orientation" in found[turned.stem].fix
+    assert "find the label map made for this image" in found[other.stem].fix
     with pytest.raises(RmrkdError) as caught:
         quick(info, ["val"])
     assert "EXIF orientation" in caught.value.hint
@@ -287,7 +229,7 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     camvid = trees.camvid(tmp_path / "camvid")
     Path(os.fsdecode(os.fsencode(camvid / "train") + b"/\xff.png")).write_bytes(b"")
     outcome = rmrkd("data", "check", "camvid", "--data-root", camvid)
-    assert "train/\\udcff.png has no label" in outcome.stdout
+    assert "train/\\udcff.png has no label map" in outcome.stdout
     assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--json", "-").exit_code == 2
 
 
@@ -299,12 +241,12 @@ def test_single_masks_and_maps_of_nothing_are_notes(tmp_path: Path) -> None:
     Image.fromarray(half).save(root / "trainannot/1.png")
     Image.fromarray(np.full(size, 11, np.uint8)).save(root / "trainannot/2.png")
     Image.fromarray(half).convert("1").save(root / "trainannot/3.png")
-    findings = check(info_of("camvid", root), ["train"], workers=1).findings
-    assert [(f.kind, Path(f.file).name) for f in errors(findings)] == [("label-format", "3.png")]
+    findings = check_dataset(info_of("camvid", root), ["train"], workers=1).findings
+    assert [(f.kind, Path(f.file).name) for f in select_errors(findings)] == [("label-format", "3.png")]
     notes = {(f.kind, Path(f.file).name): f.text for f in findings if f.severity == NOTE and f.kind != "absent-class"}
     assert notes == {
-        ("binary-mask", "1.png"): "holds 0 and 255 alone, 255 on 50 % of it",
-        ("all-ignored", "2.png"): "holds only 11, which is ignored",
+        ("binary-mask", "1.png"): "contains only 0 and 255, with 255 on 50 % of the pixels",
+        ("all-ignored", "2.png"): "contains only the ignored value 11",
     }
 
 
@@ -313,7 +255,7 @@ def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
     (root / "ImageSets/Segmentation/aug.txt").unlink()
     (root / "SegmentationClassAug").rename(root / "elsewhere")
     outcome = rmrkd("data", "check", "voc", "--data-root", root)
-    assert outcome.message.startswith(f"2 problems in `{root}`; `voc12aug` is expected as\n")
+    assert outcome.message.startswith(f"2 problems in `{root}`; the layout of `voc12aug` is\n")
     assert f"rmrkd data prepare voc12aug --data-root {root} --sbd benchmark_RELEASE" in outcome.hint
     assert "(one NAME a line)" in outcome.message
     with pytest.raises(RmrkdError) as caught:
@@ -342,5 +284,5 @@ student: {{config: x.py}}
     assert {name: split["pairs"] for name, split in contents["splits"].items()} == {"train": 4, "val": 2, "test": 2}
     told = [f for f in contents["findings"] if f["kind"] != "absent-class"]
     assert [(f["severity"], f["kind"], f["text"]) for f in told] == [
-        ("note", "leak", "`test` is the same images as `val`")
+        ("note", "leak", "is the image folder of `test` and of `val`")
     ]

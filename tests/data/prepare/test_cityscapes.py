@@ -142,7 +142,7 @@ def test_what_is_there_is_never_overwritten(root: Path) -> None:
     assert outcome.exit_code == 2
     assert "2 problems" in outcome.message
     assert f"`{changed}` differs in 7 pixels; it was left as it is" in outcome.message
-    assert f"`{cut}` cannot be read as a label map: it ends after" in outcome.message
+    assert f"`{cut}` cannot be read as a label map: it is incomplete: the file ends after" in outcome.message
     assert "move those named away" in outcome.hint
     assert {path: path.read_bytes() for path in before} == before
     assert "1 files written, 3 already there" in outcome.stdout

@@ -264,7 +264,7 @@ def test_names_of_a_list_may_not_lead_out_of_the_folder(voc: Path) -> None:
     (voc.parent.parent / "benchmark_RELEASE/dataset/train.txt").write_text("../../evil\n")
     outcome = prepare(voc)
     assert outcome.exit_code == 2
-    assert "train.txt` line 1: the name '../../evil' leads out of its folder" in outcome.message
+    assert "train.txt` line 1: the name '../../evil' points outside its folder" in outcome.message
 
 
 def test_what_is_missing_is_shown_with_its_source(voc: Path, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""`rmrkd data check`: find every error of a data set; and a quick check before training."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rmrkd_cli.data.check.findings import ERROR, Finding, select_errors
+from rmrkd_cli.data.check.label_checks import ScannedSplit, check_labels, count_class_pixels
+from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs
+from rmrkd_cli.data.check.pair_scan import scan_in_parallel, scan_pair
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+
+_QUICK_PAIRS = 64  # per split
+_QUICK_SECONDS = 2.0  # for all splits together
+_QUICK_SHOWN = 5
+_UNREADABLE = ("corrupt-image", "corrupt-label")
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """The statistics of one split.
+
+    Attributes:
+        pairs: Images that have a label map.
+        sizes: (height, width) of the readable images -> how many.
+        pixels: Of each class.
+        ignored: Pixels of no class.
+    """
+
+    pairs: int
+    sizes: dict[tuple[int, ...], int]
+    pixels: list[int]
+    ignored: int
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """The result of a check.
+
+    Attributes:
+        pairs_read: Different pairs over all splits.
+    """
+
+    info: DatasetInfo
+    splits: dict[str, SplitReport]
+    findings: list[Finding]
+    pairs_read: int = 0
+
+
+def check_dataset(
+    info: DatasetInfo,
+    splits: Sequence[str] = (),
+    *,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DatasetReport:
+    """Read every file of the splits and report all errors.
+
+    Args:
+        splits: Empty for all that are available.
+        workers: Number of processes.
+        on_progress: Called with the number of pairs read and their total.
+
+    Raises:
+        RmrkdError: When a split is unknown.
+        RunError: When a worker process is killed or crashes.
+    """
+    for split in splits:
+        if split not in info.splits:
+            raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, info.splits)}")
+    if info.generate is not None:
+        info.generate(info.root)
+    chosen = list(dict.fromkeys(splits)) or available_splits(info)
+    if not info.root.is_dir():
+        text = f"does not exist; the layout of `{info.name}` is\n{expected_tree(info, chosen)}"
+        fix = "give the folder of the data set with --data-root DIR"
+        return DatasetReport(info, {}, [Finding(ERROR, "missing-part", "", str(info.root), text, fix)])
+    samples: dict[str, list[Sample]] = {}
+    findings: list[Finding] = []
+    for split in chosen:
+        samples[split], found = find_pairs(info, split)
+        findings += found
+    findings += find_leaks(info, samples)
+    unique = list(dict.fromkeys(sample for pairs in samples.values() for sample in pairs))
+    scans = scan_in_parallel(unique, workers, (lambda done: on_progress(done, len(unique))) if on_progress else None)
+    scan_of = dict(zip(unique, scans, strict=True))
+    reports = {}
+    for split, pairs in samples.items():
+        scanned = [(sample, scan_of[sample]) for sample in pairs]
+        findings += check_labels(info, split, scanned)
+        reports[split] = _summarize(info, scanned)
+    return DatasetReport(info, reports, findings, len(unique))
+
+
+def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, allow_corrupt: Sequence[str] = ()) -> None:
+    """Check up to 64 evenly spread pairs of each split, for at most two seconds in all, before training starts.
+
+    The check covers the structure of the files, their sizes, and the label values.
+
+    Args:
+        samples: Split -> its pairs, as `find_samples` returns them.
+        allow_corrupt: Splits that may contain unreadable files.
+
+    Raises:
+        RmrkdError: With the first findings, each naming its file.
+    """
+    deadline = time.monotonic() + _QUICK_SECONDS
+    findings: list[Finding] = []
+    for number, (split, pairs) in enumerate(samples.items()):
+        now = time.monotonic()
+        split_deadline = now + (deadline - now) / (len(samples) - number)
+        scanned = []
+        for sample in _spread(pairs):
+            if time.monotonic() > split_deadline:
+                break
+            scanned.append((sample, scan_pair(sample.image, sample.label, decode=False)))
+        findings += [
+            finding
+            for finding in select_errors(check_labels(info, split, scanned))
+            if split not in allow_corrupt or finding.kind not in _UNREADABLE
+        ]
+    if findings:
+        raise _quick_check_error(info, findings)
+
+
+def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError:
+    lines = [f"  `{finding.file}` {finding.text}" for finding in findings[:_QUICK_SHOWN]]
+    if len(findings) > _QUICK_SHOWN:
+        lines.append(f"  and {len(findings) - _QUICK_SHOWN} more")
+    count = "1 problem" if len(findings) == 1 else f"{len(findings)} problems"
+    fix = findings[0].fix
+    if all(finding.kind in _UNREADABLE and finding.split == "train" for finding in findings):
+        fix += ", or skip unreadable images with --skip-corrupt"
+    return RmrkdError(
+        f"{count} in the images and label maps of `{info.root}`:\n" + "\n".join(lines),
+        f"{fix}; to list all problems, run `{data_check_command(info)}`",
+    )
+
+
+def _spread(samples: list[Sample]) -> list[Sample]:
+    """Return up to 64 samples, ordered so that each prefix is spread over the split."""
+    step = max(1, len(samples) / _QUICK_PAIRS)
+    picked = [samples[int(number * step)] for number in range(min(len(samples), _QUICK_PAIRS))]
+    return [sample for start in range(8) for sample in picked[start::8]]
+
+
+def _summarize(info: DatasetInfo, scanned: ScannedSplit) -> SplitReport:
+    sizes = Counter(tuple(scan.image_size) for _, scan in scanned if scan.image_size is not None)
+    return SplitReport(len(scanned), dict(sizes), *count_class_pixels(info, scanned))

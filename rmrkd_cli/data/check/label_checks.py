@@ -1,0 +1,178 @@
+"""Check the scanned files of a split: unreadable files, sizes, and label values with their usual mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
+from rmrkd_cli.data.check.pair_scan import PairScan
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.sample_reader import IGNORE, label_tables
+from rmrkd_cli.data.samples import Sample
+
+_CITYSCAPES_IDS = range(34)
+_BORDER_SHARE = 0.1  # up to this share of a label map, 255 is taken for a border to be ignored
+_SHOWN = 5
+_FIX_SIZE = "do not resize either file: find the label map made for this image"
+_FIX_ROTATION = (
+    "the image is rotated when it is read (EXIF orientation), and its label map is not: remove the orientation from "
+    "the image with `exiftool -Orientation= FILE`, or rotate the label map"
+)
+_FIX_BINARY = "255 is the ignored value, so only class 0 would be learned: replace 255 by the class index 1"
+_FIX_MACOS = "delete it: macOS creates such `._` files when it copies a folder"
+
+ScannedSplit = Sequence[tuple[Sample, PairScan]]
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """The label values that a data set allows and ignores, and those present in a split."""
+
+    info: DatasetInfo
+    allowed: frozenset[int]
+    ignored: frozenset[int]
+    present: frozenset[int]
+
+    def describe(self) -> str:
+        """Return the allowed values in words."""
+        first = 1 if self.info.reduce_zero_label else 0
+        classes = f"{first}..{first + self.info.num_classes - 1}"
+        return f"classes are {classes}, ignored values {_join(self.ignored) or 'none'}"
+
+
+def check_labels(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
+    """Return all findings about the contents of a split's files."""
+    classes_of, allowed = label_tables(info)
+    values = LabelValues(
+        info,
+        frozenset(np.flatnonzero(allowed).tolist()),
+        frozenset(np.flatnonzero(classes_of == IGNORE).tolist()),
+        frozenset(value for _, scan in scans for value in scan.label_counts),
+    )
+    findings = []
+    for sample, scan in scans:
+        findings += _check_image(split, sample, scan)
+        findings += _check_label_file(info, split, sample, scan)
+        findings += _check_values(values, split, str(sample.label), scan.label_counts)
+    return [*_merge_binary_masks(info, split, scans, findings), *_absent_classes(info, split, scans)]
+
+
+def count_class_pixels(info: DatasetInfo, scans: ScannedSplit) -> tuple[list[int], int]:
+    """Return the pixels of each class and the ignored pixels; invalid label values are not counted."""
+    classes_of, _ = label_tables(info)
+    pixels = np.zeros(256, np.int64)
+    for _, scan in scans:
+        for value, count in scan.label_counts.items():
+            pixels[classes_of[value]] += count
+    return pixels[: info.num_classes].tolist(), int(pixels[IGNORE])
+
+
+def _check_image(split: str, sample: Sample, scan: PairScan) -> list[Finding]:
+    image = str(sample.image)
+    if scan.image_error:
+        return [Finding(ERROR, "corrupt-image", split, image, scan.image_error, _fix_corrupt(image))]
+    if scan.decoder_warning:
+        text, fix = f"gives a decoder warning: {scan.decoder_warning}", "open it, and replace it if it is damaged"
+        return [Finding(NOTE, "damaged-image", split, image, text, fix)]
+    return []
+
+
+def _check_label_file(info: DatasetInfo, split: str, sample: Sample, scan: PairScan) -> list[Finding]:
+    image, label = str(sample.image), str(sample.label)
+    if scan.label_channels:
+        return [Finding(ERROR, "label-format", split, label, scan.label_error, _fix_format(info, scan))]
+    if scan.label_error:
+        return [Finding(ERROR, "corrupt-label", split, label, scan.label_error, _fix_corrupt(label))]
+    if scan.image_size and scan.label_size and scan.image_size != scan.label_size:
+        text = f"is {_format_size(scan.label_size)}, its image `{image}` {_format_size(scan.image_size)}"
+        fix = _FIX_ROTATION if scan.exif_rotated else _FIX_SIZE
+        return [Finding(ERROR, "size-mismatch", split, label, text, fix)]
+    return []
+
+
+def _check_values(values: LabelValues, split: str, label: str, counts: dict[int, int]) -> list[Finding]:
+    if not counts:
+        return []
+    invalid = {value: count for value, count in counts.items() if value not in values.allowed}
+    if invalid:
+        shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(invalid.items())[:_SHOWN])
+        more = f" and {len(invalid) - _SHOWN} further values" if len(invalid) > _SHOWN else ""
+        text = f"contains {shown}{more}; {values.describe()}"
+        return [Finding(ERROR, "label-value", split, label, text, _fix_values(values, counts, set(invalid)))]
+    share = counts.get(255, 0) / sum(counts.values())
+    if counts.keys() == {0, 255} and share >= _BORDER_SHARE and values.info.num_classes > 1:
+        text = f"contains only 0 and 255, with 255 on {100 * share:.0f} % of the pixels"
+        return [Finding(NOTE, "binary-mask", split, label, text, _FIX_BINARY)]
+    if counts.keys() <= values.ignored:
+        text = f"contains only the ignored value{'s' * (len(counts) > 1)} {_join(counts)}"
+        return [Finding(NOTE, "all-ignored", split, label, text, "remove the pair if you like: it teaches nothing")]
+    return []
+
+
+def _fix_format(info: DatasetInfo, scan: PairScan) -> str:
+    if scan.label_channels == 1:
+        return "save it as an 8-bit PNG with one class index per pixel"
+    fix = f"it stores colours: write the class index 0..{info.num_classes - 1} in place of each colour of the palette"
+    if info.name == "voc12aug":
+        fix += ", or use the original PNGs of VOCdevkit: they are palette images, which store the index"
+    return fix
+
+
+def _fix_values(values: LabelValues, counts: dict[int, int], invalid: set[int]) -> str:
+    info = values.info
+    if info.name == "cityscapes" and invalid <= set(_CITYSCAPES_IDS):
+        return (
+            "the values are labelIds, not trainIds: move the file away, then run "
+            f"`rmrkd data prepare cityscapes --data-root {info.root}`"
+        )
+    if counts.keys() <= {0, 255}:
+        return "this is a mask of 0 and 255: replace 255 by the class index 1"
+    past_last = info.num_classes + (1 if info.reduce_zero_label else 0)
+    if invalid == {past_last} and 0 not in values.present:
+        return "no label map of this split contains 0, so the labels seem to start at 1: subtract 1"
+    if info.name == "custom" and min(invalid) == past_last:
+        return f"{past_last} is one more than the last class: add its name to `data.classes`, or correct the labels"
+    if info.name == "custom":
+        return "write class indices, or list the values to ignore in `data.ignore_labels` of the preset"
+    return f"use the label maps of {info.name} as published; for your own data write a preset with `dataset: custom`"
+
+
+def _fix_corrupt(path: str) -> str:
+    return _FIX_MACOS if "._" in path else "replace it by a fresh copy"
+
+
+def _merge_binary_masks(info: DatasetInfo, split: str, scans: ScannedSplit, findings: list[Finding]) -> list[Finding]:
+    """Replace the notes on binary masks by one error if half of the label maps are such masks."""
+    masks = sum(finding.kind == "binary-mask" for finding in findings)
+    if not masks or masks * 2 < len(scans):
+        return findings
+    others = [finding for finding in findings if finding.kind != "binary-mask"]
+    text = f"contains {masks} label maps (of {len(scans)}) with only 0 and 255"
+    return [*others, Finding(ERROR, "binary-mask", split, _label_folder(info, split), text, _FIX_BINARY)]
+
+
+def _absent_classes(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
+    pixels, _ = count_class_pixels(info, scans)
+    if not any(pixels):
+        return []
+    folder = _label_folder(info, split)
+    return [
+        Finding(NOTE, "absent-class", split, folder, f"has no pixel of class {index} `{name}` in `{split}`")
+        for index, (name, count) in enumerate(zip(info.classes, pixels, strict=True))
+        if not count
+    ]
+
+
+def _label_folder(info: DatasetInfo, split: str) -> str:
+    return str(info.root / info.splits[split].parts[0][1])
+
+
+def _format_size(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _join(values: Sequence[int] | dict[int, int] | frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(values)))
