@@ -39,7 +39,7 @@ def predict_command(
     scales: Annotated[str, typer.Option(metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.")] = "1.0",
     overlay: Annotated[Picture, typer.Option(help="How the coloured images are written.")] = Picture.png,
     opacity: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the colours over the image.")] = 0.5,
-    legend: Annotated[bool, typer.Option(help="Draw the classes that occur below or beside it.")] = True,
+    legend: Annotated[bool, typer.Option(help="Draw a legend of the classes below each overlay.")] = True,
     frames: Annotated[bool, typer.Option("--frames", help="Also write index PNGs of a video's frames.")] = False,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Whose network it is, where the file does not say.")

@@ -1,4 +1,4 @@
-"""A trained network from its file, for use in Python."""
+"""Load a trained network from its file, for use in Python."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def load_network(
     Args:
         checkpoint: A run's `student.pth`, a distiller checkpoint (its student is taken), or a plain mmsegmentation
             checkpoint.
-        preset: Name or file of the preset that describes the network; needed only where the file does not.
-        device: Where the network goes, such as "cpu" or "cuda:0".
+        preset: Name or file of a preset; needed only if the checkpoint does not describe its network.
+        device: Device of the network, such as "cpu" or "cuda:0".
         allow_partial: Load the tensors that match, and leave the others random.
 
     Returns:
-        An mmsegmentation `EncoderDecoder`. `encode_decode(images, None)` maps images (B, 3, H, W), normalised as the
-        config in the checkpoint says, to logits (B, K, H, W).
+        An mmsegmentation `EncoderDecoder`. `encode_decode(images, None)` maps images (B, 3, H, W), normalized as in the
+        config of the checkpoint, to logits (B, K, H, W).
 
     Raises:
-        RmrkdError: When the file describes no network, or its weights do not match the network.
+        RmrkdError: The file describes no network, or its weights do not match.
     """
-    described = load_preset(preset) if preset is not None else None
+    loaded_preset = load_preset(preset) if preset is not None else None
     kind = "cuda" if device.startswith("cuda") else "cpu"
-    found = load_checkpoint_network(str(checkpoint), described, kind, allow_partial=allow_partial)
-    return found.network.to(device).eval()
+    model = load_checkpoint_network(str(checkpoint), loaded_preset, kind, allow_partial=allow_partial)
+    return model.network.to(device).eval()
