@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ WRONG_CALLS = (
     "methods nonsense",
 )
 
-Rows = Iterator[tuple[str, str, str]]  # check, what was compared, difference ("" if none)
+Ended = tuple[int, str, str]  # exit code, stdout, stderr
+Row = tuple[str, str, str]  # check, what was compared, difference ("" if none)
+Rows = Generator[Row, None, None]
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,28 @@ class Side:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def rmrkd(self, *arguments: object, codes: tuple[int, ...] = (0,)) -> tuple[int, str, str]:
-        """Run a command; return exit code, stdout and stderr. Raise RuntimeError if the code is not in `codes`."""
-        process = self.start("-m", "rmrkd_cli", *arguments)
-        out, err = process.communicate(timeout=TIMEOUT)
-        if codes and process.returncode not in codes:
-            raise RuntimeError(
-                f"`rmrkd {' '.join(map(str, arguments))}` ended with {process.returncode}: {err[-1500:]}"
-            )
-        return process.returncode, out, err
-
     def call(self, function: Callable[[str], None]) -> Any:
         """Run a function of this file in the checkout, and load the file that it saves."""
         target = self.folder / f"{function.__name__}.pth"
-        process = self.start("-c", f"{inspect.getsource(function)}\n{function.__name__}({str(target)!r})")
-        _, err = process.communicate(timeout=TIMEOUT)
-        if process.returncode:
-            raise RuntimeError(f"{function.__name__} failed in `{self.checkout}`: {err[-1500:]}")
+        finish(self.start("-c", f"{inspect.getsource(function)}\n{function.__name__}({str(target)!r})"), (0,))
         return torch.load(target, weights_only=True)
+
+
+Sides = tuple[Side, ...]
+
+
+def finish(process: subprocess.Popen[str], codes: tuple[int, ...]) -> Ended:
+    """Wait for a process; return exit code, stdout and stderr. Raise RuntimeError if the code is not in `codes`."""
+    out, err = process.communicate(timeout=TIMEOUT)
+    if codes and process.returncode not in codes:
+        raise RuntimeError(f"`{str(process.args)[:300]}` ended with {process.returncode}: {err[-1500:]}")
+    return process.returncode, out, err
+
+
+def rmrkd(sides: Sides, *arguments: object, codes: tuple[int, ...] = (0,)) -> list[Ended]:
+    """Run a command of rmrkd in all sides at the same time; `codes` are the permitted exit codes, () for any."""
+    processes = [side.start("-m", "rmrkd_cli", *arguments) for side in sides]
+    return [finish(process, codes) for process in processes]
 
 
 def save_losses(target: str) -> None:
@@ -108,13 +114,10 @@ def save_losses(target: str) -> None:
         flags = [key for key, parameter in parameters.items() if isinstance(parameter.default, bool)]
         for changed in (None, *flags):
             options = {key: parameters[key].default != (key == changed) for key in flags}
-            channels = (((classes,), (classes,)), ((8,), (12,)))["student_channels" in parameters]
-            if options.get("on_logits"):
-                channels = (classes,), (classes,)
             several = "tuple" in str(getattr(parameters.get("student_channels"), "annotation", ""))
-            if several:
-                channels = (8, 6), (12, 10)
-            sizes = [side if several else side[0] for side in channels]
+            on_logits = "student_channels" not in parameters or options.get("on_logits")
+            channels = [[classes], [classes]] if on_logits else [[8, 6], [12, 10]] if several else [[8], [12]]
+            sizes = [tuple(side) if several else side[0] for side in channels]
             options |= {"student_channels": sizes[0], "teacher_channels": sizes[1], "num_classes": classes}
             torch.manual_seed(1)
             loss = loss_class(**{key: value for key, value in options.items() if key in parameters})
@@ -132,6 +135,95 @@ def save_losses(target: str) -> None:
                 results[label] = {f"value {index}": value.detach() for index, value in enumerate(values)}
                 results[label] |= {f"gradient {i}": one for i, one in enumerate(gradients) if one is not None}
     torch.save(results, target)
+
+
+def compare_losses(sides: Sides) -> Rows:
+    old, new = [side.call(save_losses) for side in sides]
+    for name in sorted({label.partition(",")[0] for label in {**old, **new}}):
+        cases = [{label: one[label] for label in one if label.partition(",")[0] == name} for one in (old, new)]
+        yield f"loss {name}", f"value and gradients, {len(cases[1])} cases", first_difference(cases[0], cases[1])
+
+
+def train_command(role: str, iters: int, work_dir: Path | str, *options: object) -> list[object]:
+    return ["train", "--preset", "demo", "--role", role, "--max-iters", iters, "--seed", 0, "--device", "cpu",
+            "--workers", 0, "--set", "schedule.log_interval=1", "--work-dir", work_dir, *options]  # fmt: skip
+
+
+def compare_training(sides: Sides, iters: int) -> Rows:
+    if not all((side.folder / "work" / "distill" / "result.json").is_file() for side in sides):
+        say("training in both checkouts")
+        rmrkd(sides, *train_command("all", iters, "work"))
+    for role in ROLES:
+        for name, load in {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_state}.items():
+            files = [side.folder / "work" / role / name for side in sides]
+            yield f"train {role}", f"{name}, {iters} iterations", compare_files(files, load)
+
+
+def compare_resuming(sides: Sides, iters: int) -> Rows:
+    """Stop a run of the old version, resume it with the new one, and compare it with the uninterrupted run."""
+    old, new = sides
+    reference, work_dir = old.folder / "work" / "distill", old.folder.parent / "resumed"
+    shutil.rmtree(work_dir, ignore_errors=True)
+    teacher = ("--teacher-checkpoint", old.folder / "work" / "teacher" / "student.pth")
+    log = work_dir / "distill" / "log.jsonl"
+    process = old.start("-m", "rmrkd_cli", *train_command("distill", iters, work_dir, *teacher))
+    while process.poll() is None and not any(line.get("iter", 0) >= STOP_AT for line in load_log(log)):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    finish(process, (128 + signal.SIGTERM,))
+    what = f"stopped by the old version after {load_log(log)[-1]['iter']} of {iters} iterations"
+    command = train_command("distill", iters, work_dir, *teacher, "--resume")
+    [(code, _, err)] = rmrkd((new,), *command, codes=(0, 2))
+    if code == 2:
+        yield "resume", f"{what}, refused by the new one", "" if err.startswith("error:") else "no message"
+        return
+    for name, load in {"log.jsonl": load_log, "student.pth": load_state}.items():
+        yield "resume", f"{what}, {name}", compare_files([reference / name, log.with_name(name)], load)
+
+
+def compare_commands(sides: Sides, quick: bool) -> Rows:
+    """Run the commands that read a checkpoint on the students of the old version."""
+    images = next(path for path in (sides[0].folder / "cache").rglob("*.png") if "val" in path.parts).parent
+    device = ("--device", "cpu", "--workers", 0)
+    averaged = ("--mode", "slide", "--crop", 64, "--flip", "--scales", "0.75,1", "--max-images", 8)
+    for name, command in {
+        "eval": ["eval", STUDENT, *device],
+        "eval, windows averaged": ["eval", STUDENT, *device, *averaged],
+        "compare": ["compare", BASELINE, STUDENT, *device],
+        "export .pt": ["export", STUDENT, "exported.pt", "--force"],
+        "export .onnx": ["export", STUDENT, "exported.onnx", "--force"],
+    }.items():
+        if not (quick and "onnx" in name):
+            old, new = (json.loads(out) for _, out, _ in rmrkd(sides, *command, "--json", "-"))
+            yield name, "JSON", first_difference(old, new)
+    rmrkd(sides, "transfer", "../old/work/distill/last.pth", "transferred.pth", "--force")
+    for side in sides:
+        shutil.rmtree(side.folder / "predicted", ignore_errors=True)
+    rmrkd(sides, "predict", STUDENT, images, "--out", "predicted", *device)
+    for check, name, load in (
+        ("transfer", "transferred.pth", load_state),
+        ("predict", "predicted/predictions.json", load_json),
+        ("predict", "predicted/predictions.csv", Path.read_text),
+        ("predict", "predicted", load_label_maps),
+        ("export .pt", "exported.pt", run_torchscript),
+        ("export .onnx", "exported.onnx", run_onnx),
+    ):
+        if not (quick and load is run_onnx):
+            yield check, name, compare_files([side.folder / name for side in sides], load)
+
+
+def compare_wrong_calls(sides: Sides) -> Rows:
+    for side in sides:
+        (side.folder / "text.pth").write_text("no checkpoint")
+        (side.folder / "text.json").write_text("no record")
+    for call in WRONG_CALLS:
+        old, new = (code for code, _, _ in rmrkd(sides, *call.split(), codes=()))
+        yield f"rmrkd {call.replace(STUDENT, 'STUDENT')}", f"exit code {new}", "" if old == new else f"{old} and {new}"
+
+
+def compare_files(paths: Sequence[Path], load: Callable[[Path], Any]) -> str:
+    """Return the first difference between the contents of two files or folders; "" if none."""
+    return first_difference(load(paths[0]), load(paths[1]))
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> str:
@@ -163,102 +255,14 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def compare_files(old: Path, new: Path, load: Callable[[Path], Any]) -> str:
-    """Return the first difference between the contents of two files or folders; "" if none."""
-    return first_difference(load(old), load(new))
-
-
 def load_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def compare_losses(old: Side, new: Side) -> Rows:
-    values = [side.call(save_losses) for side in (old, new)]
-    for name in sorted({label.partition(",")[0] for one in values for label in one}):
-        ours = [{label: held for label, held in one.items() if label.partition(",")[0] == name} for one in values]
-        yield f"loss {name}", f"value and gradients, {len(ours[1])} cases", first_difference(*ours)
-
-
-def compare_training(old: Side, new: Side, iters: int) -> Rows:
-    for side in (old, new):
-        say(f"training in {side.checkout}")
-        side.rmrkd(
-            "train", "--preset", "demo", "--role", "all", "--max-iters", iters, "--seed", 0, "--device", "cpu",
-            "--workers", 0, "--set", "schedule.log_interval=1", "--work-dir", "work",
-        )  # fmt: skip
-    for role in ROLES:
-        runs = [side.folder / "work" / role for side in (old, new)]
-        files = {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_state}
-        for name, load in files.items():
-            yield f"train {role}", f"{name}, {iters} iterations", compare_files(*(run / name for run in runs), load)
-
-
-def compare_resuming(old: Side, new: Side, iters: int) -> Rows:
-    """Stop a run of the old version, resume it with the new one, and compare it with the uninterrupted run."""
-    teacher = old.folder / "work" / "teacher" / "student.pth"
-    command = [
-        "train", "--preset", "demo", "--role", "distill", "--max-iters", iters, "--seed", 0, "--device", "cpu",
-        "--workers", 0, "--set", "schedule.log_interval=1", "--teacher-checkpoint", teacher,
-        "--work-dir", old.folder.parent / "resumed",
-    ]  # fmt: skip
-    run = old.folder.parent / "resumed" / "distill"
-    process = old.start("-m", "rmrkd_cli", *command)
-    while process.poll() is None and not any(line.get("iter") == STOP_AT for line in _lines(run / "log.jsonl")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=TIMEOUT)
-    if process.returncode != 128 + signal.SIGTERM:
-        raise RuntimeError(f"the run of the old version was not interrupted: {process.returncode} {err[-1500:]}")
-    stopped = _lines(run / "log.jsonl")[-1]["iter"]
-    code, _, err = new.rmrkd(*command, "--resume", codes=(0, 2))
-    what = f"stopped by the old version at {stopped} of {iters}"
-    if code == 2:
-        yield "resume", f"{what}, refused by the new one", "" if err.startswith("error:") else "no message"
-        return
-    reference = old.folder / "work" / "distill"
-    for name, load in {"log.jsonl": load_log, "student.pth": load_state}.items():
-        yield "resume", f"{what}, {name}", compare_files(reference / name, run / name, load)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a log that is being written."""
+def load_log(path: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a log; none if it does not exist yet."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def compare_commands(old: Side, new: Side, quick: bool) -> Rows:
-    """Run the commands that read a checkpoint on the students of the old version."""
-    sides = (old, new)
-    images = next((old.folder / "cache").rglob("val"))
-    images = images if any(images.glob("*.png")) else next(images.rglob("*.png")).parent
-    device = ("--device", "cpu", "--workers", 0)
-    averaged = ("--mode", "slide", "--crop", 64, "--flip", "--scales", "0.75,1", "--max-images", 8)
-    for name, command in {
-        "eval": ["eval", STUDENT, *device],
-        "eval, windows averaged": ["eval", STUDENT, *device, *averaged],
-        "compare": ["compare", BASELINE, STUDENT, *device],
-    }.items():
-        yield name, "JSON", first_difference(*(json.loads(side.rmrkd(*command, "--json", "-")[1]) for side in sides))
-    for side in sides:
-        side.rmrkd("transfer", "../old/work/distill/last.pth", "transferred.pth")
-        side.rmrkd("predict", STUDENT, images, "--out", "predicted", *device)
-    files = {"transferred.pth": load_state, "predicted/predictions.json": load_json,
-             "predicted/predictions.csv": Path.read_text, "predicted": load_label_maps}  # fmt: skip
-    for name, load in files.items():
-        yield (
-            "transfer" if load is load_state else "predict",
-            name,
-            compare_files(*(side.folder / name for side in sides), load),
-        )
-    for suffix in (".pt",) if quick else (".pt", ".onnx"):
-        records = [json.loads(side.rmrkd("export", STUDENT, f"exported{suffix}", "--json", "-")[1]) for side in sides]
-        yield f"export {suffix}", "JSON", first_difference(*records)
-        files = [side.folder / f"exported{suffix}" for side in sides]
-        yield f"export {suffix}", "outputs for a random image", compare_files(*files, run_exported)
 
 
 def load_label_maps(folder: Path) -> dict[str, Any]:
@@ -266,51 +270,50 @@ def load_label_maps(folder: Path) -> dict[str, Any]:
     return {str(path.relative_to(folder)): np.asarray(Image.open(path)) for path in files}
 
 
-def run_exported(path: Path) -> Any:
-    """Return what an exported file computes for a random image, and its tensors if it is TorchScript."""
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, 120, 160), np.uint8)
-    if path.suffix == ".pt":
-        module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        return [module(torch.from_numpy(image)), dict(module.state_dict())]
+def random_image() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (1, 3, 120, 160), np.uint8)
+
+
+def run_torchscript(path: Path) -> Any:
+    """Return the output for a random image, and the tensors in the file."""
+    module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return [module(torch.from_numpy(random_image())), dict(module.state_dict())]
+
+
+def run_onnx(path: Path) -> Any:
+    """Return the output for a random image."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"image": image})
-
-
-def compare_wrong_calls(old: Side, new: Side) -> Rows:
-    for side in (old, new):
-        (side.folder / "text.pth").write_text("no checkpoint")
-        (side.folder / "text.json").write_text("no record")
-    for call in WRONG_CALLS:
-        codes = [side.rmrkd(*call.split(), codes=())[0] for side in (old, new)]
-        problem = "" if codes[0] == codes[1] else f"{codes[0]} and {codes[1]}"
-        yield f"rmrkd {call.replace(STUDENT, 'STUDENT')}", f"exit code {codes[1]}", problem
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": random_image()})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, metavar="OLD_CHECKOUT", help="folder of the older version")
     parser.add_argument("--quick", action="store_true", help="train 2 iterations; skip resuming and ONNX")
-    parser.add_argument("--keep", action="store_true", help="keep the folder of the runs, and print its name")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the runs in DIR, and reuse them if they exist")
     options = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="rmrkd-side-by-side-"))
-    old, new = Side(options.old.resolve(), root / "old"), Side(Path(__file__).resolve().parents[1], root / "new")
-    for side in (old, new):
-        side.folder.mkdir()
+    root = options.keep or Path(tempfile.mkdtemp(prefix="rmrkd-side-by-side-"))
+    checkouts = {"old": options.old, "new": Path(__file__).parents[1]}
+    sides = tuple(Side(checkout.resolve(), (root / name).resolve()) for name, checkout in checkouts.items())
+    for side in sides:
+        side.folder.mkdir(parents=True, exist_ok=True)
     iters = 2 if options.quick else 2 * STOP_AT
-    rows: list[tuple[str, str, str]] = []
-    checks = [compare_losses(old, new), compare_training(old, new, iters)]
-    checks += [] if options.quick else [compare_resuming(old, new, iters)]
-    checks += [compare_commands(old, new, options.quick), compare_wrong_calls(old, new)]
+    checks = [compare_losses(sides), compare_training(sides, iters)]
+    checks += [] if options.quick else [compare_resuming(sides, iters)]
+    checks += [compare_commands(sides, options.quick), compare_wrong_calls(sides)]
+    rows: list[Row] = []
     for check in checks:
-        for row in check:
-            say(": ".join(part for part in row if part))
-            rows.append(row)
-    if options.keep:
-        say(f"kept: {root}")
-    else:
+        try:
+            for row in check:
+                say(": ".join(part for part in row if part))
+                rows.append(row)
+        except RuntimeError as error:
+            rows.append(("failed", "", str(error)))
+    if options.keep is None:
         shutil.rmtree(root)
-    different = sum(bool(row[2]) for row in rows)
+    different = sum(bool(problem) for _, _, problem in rows)
     table = [[name, what, problem or "equal"] for name, what, problem in rows]
     show_table("Old and new", ["check", "compared", "result"], table, [f"{different} of {len(rows)} checks differ"])
     return 1 if different else 0
