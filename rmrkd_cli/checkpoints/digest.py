@@ -1,7 +1,7 @@
-"""The digest at the end of a checkpoint file, by which damage is seen.
+"""Store a SHA-256 digest at the end of a checkpoint file, and find damage with it.
 
-torch.save writes a zip archive, and such an archive may end in a comment, which every reader passes over. The SHA-256
-of what torch wrote goes there, so that it travels with the file. (The archive's own CRC-32 sums are not read by torch.)
+torch.save writes a zip archive. An archive may end with a comment, which every reader ignores. The comment holds the
+SHA-256 of what torch wrote, so the digest moves with the file. torch does not read the archive's own CRC-32 sums.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _LENGTH = COMMENT_BYTES.to_bytes(2, "little")
 _BLOCK = 1 << 22
 
 
-def save_sealed(contents: Mapping[str, Any], path: Path) -> None:
-    """`torch.save`, with the digest of what was meant to be written at the file's end.
+def save_with_digest(contents: Mapping[str, Any], path: Path) -> None:
+    """Write a file with `torch.save`, and the digest of the intended bytes at its end.
 
     Raises:
-        OSError: When the file cannot be written to its end.
+        OSError: The file cannot be written completely.
     """
     import torch
 
@@ -32,7 +32,7 @@ def save_sealed(contents: Mapping[str, Any], path: Path) -> None:
         try:
             torch.save(dict(contents), writer)  # type: ignore[arg-type]
         except RuntimeError:
-            if writer.error is not None:  # torch only says that its position is wrong
+            if writer.error is not None:  # torch's own message is only about a wrong position
                 raise writer.error from None
             raise
         comment = _LABEL + writer.digest.hexdigest().encode()
@@ -40,28 +40,34 @@ def save_sealed(contents: Mapping[str, Any], path: Path) -> None:
         writer.write(_LENGTH + comment)
 
 
-def damage(path: Path, *, required: bool = False) -> str:
-    """What is wrong with a file's bytes, in words; empty where its digest agrees or, unless `required`, is absent."""
+def find_damage(path: Path, *, required: bool = False) -> str:
+    """Return what is wrong with a file's bytes, or "" where its digest matches.
+
+    Args:
+        required: A file without a digest is damaged.
+    """
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
-            told = _told(stream, size)
-            if told is None:
-                why = "it has no digest at its end: cut, or not written by rmrkd" if size else "it is empty"
-                return why if required else ""
-            found = _computed(stream, size)
+            stored = _stored_digest(stream, size)
+            if stored is None:
+                problem = "it has no digest at its end: cut off, or not written by rmrkd" if size else "it is empty"
+                return problem if required else ""
+            computed = _computed_digest(stream, size)
     except OSError as error:
         return f"it cannot be read: {error.strerror or error}"
-    return "" if found == told else f"its bytes have the digest {found[:12]}…, it was written with {told[:12]}…"
+    return (
+        "" if computed == stored else f"its bytes have the digest {computed[:12]}…, and {stored[:12]}… is stored in it"
+    )
 
 
-def stored_digest(comment: bytes) -> bool:
-    """Whether an archive's comment is such a digest."""
+def is_digest_comment(comment: bytes) -> bool:
+    """Return whether the comment of an archive is a digest that `save_with_digest` wrote."""
     return re.fullmatch(_LABEL + rb"[0-9a-f]{64}", comment) is not None
 
 
 class _HashingWriter:
-    """The stream that torch writes to; keeps the error that torch would hide."""
+    """A stream for torch to write to; it keeps the OSError that torch would hide."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -80,10 +86,10 @@ class _HashingWriter:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: the stream is unbuffered."""
 
 
-def _told(stream: BinaryIO, size: int) -> str | None:
+def _stored_digest(stream: BinaryIO, size: int) -> str | None:
     tail = len(_LENGTH) + COMMENT_BYTES
     if size < tail:
         return None
@@ -94,7 +100,7 @@ def _told(stream: BinaryIO, size: int) -> str | None:
     return end[len(_LENGTH) + len(_LABEL) :].decode("ascii", "replace")
 
 
-def _computed(stream: BinaryIO, size: int) -> str:
+def _computed_digest(stream: BinaryIO, size: int) -> str:
     digest = hashlib.sha256()
     stream.seek(0)
     left = size - len(_LENGTH) - COMMENT_BYTES

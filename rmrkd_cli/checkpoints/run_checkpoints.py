@@ -1,4 +1,4 @@
-"""The checkpoint files of one run: written, kept, and found again."""
+"""Write, keep and find the checkpoint files of one run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.atomic import PARTIAL, link_or_copy
 
 _NAME = re.compile(r"iter_(\d+)\.pth")
-DAMAGED = ".damaged"  # is added to the name of a file that was set aside
+DAMAGED = ".damaged"  # suffix of a renamed damaged file
+_FRESH_HINT = "--fresh renames this run folder and starts over"
 
 
 class RunCheckpoints:
-    """`iter_N.pth`, `last.pth` and `best.pth` in a run's directory.
+    """The files `iter_N.pth`, `last.pth` and `best.pth` in a run directory.
 
-    `last.pth` and `best.pth` are second names of one of the others, or copies where there are no hard links.
+    `last.pth` and `best.pth` are hard links to an `iter_N.pth`, or copies where the file system has no hard links.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,75 +32,71 @@ class RunCheckpoints:
         self.last = folder / "last.pth"
         self.best = folder / "best.pth"
 
-    def numbered(self) -> list[Path]:
-        """`iter_N.pth`, newest first."""
+    def list_numbered(self) -> list[Path]:
+        """Return all `iter_N.pth`, newest first."""
         found = [(int(m[1]), p) for p in self.folder.glob("iter_*.pth") if (m := _NAME.fullmatch(p.name))]
         return [path for _, path in sorted(found, reverse=True)]
 
     def save(self, contents: Mapping[str, Any], iteration: int, *, best: bool, keep: int) -> None:
-        """Writes `iter_N.pth`, points `last.pth` (and `best.pth`) at it, then drops the oldest beyond `keep`.
+        """Write `iter_N.pth`, link `last.pth` (and `best.pth`) to it, then delete the oldest beyond `keep`.
 
-        Nothing is deleted before the newer file is known to be good (`save_torch` reads it again).
+        Nothing is deleted before `save_torch` has read the new file again and found it intact.
 
         Raises:
-            RunError: When it cannot be written, or is not what was written when it is read again.
+            RunError: The file cannot be written, or is damaged when it is read again.
         """
         path = self.folder / f"iter_{iteration}.pth"
         save_torch(contents, path)
         link_or_copy(path, self.last)
         if best:
             link_or_copy(path, self.best)
-        for old in self.numbered()[keep:]:
+        for old in self.list_numbered()[keep:]:
             old.unlink()
 
     def latest_valid(self, say: Callable[[str], None]) -> Path | None:
-        """The file to resume from; none where nothing was saved yet.
+        """Return the newest intact checkpoint, to resume from; None where nothing was saved yet.
 
-        Damaged files that are newer are reported and set aside, so that they count neither as checkpoints to keep nor
-        as ones to load.
+        Newer damaged files are reported and renamed, so that they are neither loaded nor counted by `keep`.
 
         Raises:
-            RmrkdError: When there are checkpoints and none is whole.
+            RmrkdError: There are checkpoints, and all are damaged.
         """
-        path, harmed = self._newest_whole()
-        for bad, why in harmed:
-            say(f"`{bad}` is damaged ({why}): set aside as `{_quarantine(bad).name}`; going on from `{path}`")
+        path, damaged = self._newest_intact()
+        for bad, damage in damaged:
+            say(f"`{bad}` is damaged ({damage}): renamed to `{_quarantine(bad).name}`; resuming from `{path}`")
         return path
 
-    def probe(self) -> None:
-        """Looks into the file that `newest_good` will choose, before anything is built for it; changes nothing.
+    def check_resumable(self) -> None:
+        """Check the file that `latest_valid` will return, before a network is built for it; change nothing.
 
         Raises:
-            RmrkdError: As `newest_good`, or when that file is whole and still no run's checkpoint.
+            RmrkdError: As `latest_valid`, or the file is intact but not a checkpoint of a run.
         """
-        path, _ = self._newest_whole()
+        path, _ = self._newest_intact()
         if path is not None and read_checkpoint(path, lazy=True, verified=True).kind != "run":
-            raise RmrkdError(f"`{path}` is not a run's checkpoint", "--fresh moves this run aside and starts again")
+            raise RmrkdError(f"`{path}` is not a checkpoint of a training run", _FRESH_HINT)
 
-    def _newest_whole(self) -> tuple[Path | None, list[tuple[Path, str]]]:
-        """That file, and the damaged ones that are newer, each with what is wrong."""
-        harmed: list[tuple[Path, str]] = []
+    def _newest_intact(self) -> tuple[Path | None, list[tuple[Path, str]]]:
+        """Return the newest intact checkpoint, and every newer damaged one with its damage."""
+        damaged: list[tuple[Path, str]] = []
         for path in self._candidates():
-            harm = digest.damage(path, required=True)
-            if not harm:
-                return path, harmed
-            harmed.append((path, harm))
-        if harmed:
-            lines = "\n".join(f"  {path.name}: {why}" for path, why in harmed)
-            raise RmrkdError(
-                f"no checkpoint in `{self.folder}` can be used:\n{lines}",
-                "--fresh moves this run aside and starts again",
-            )
-        return None, harmed
+            damage = digest.find_damage(path, required=True)
+            if not damage:
+                return path, damaged
+            damaged.append((path, damage))
+        if damaged:
+            lines = "\n".join(f"  {path.name}: {damage}" for path, damage in damaged)
+            raise RmrkdError(f"all checkpoints in `{self.folder}` are damaged:\n{lines}", _FRESH_HINT)
+        return None, damaged
 
-    def repair_names(self, source: Path, best_iteration: int, say: Callable[[str], None]) -> None:
-        """Makes `last.pth` and `best.pth` what they were when `source` was written.
+    def repair_links(self, source: Path, best_iteration: int, say: Callable[[str], None]) -> None:
+        """Link `last.pth` and `best.pth` as they were when `source` was written.
 
-        A kill can come between a checkpoint and its second names.
+        The process may have been killed after it wrote a checkpoint and before it linked it.
 
         Args:
-            source: The checkpoint that is resumed from.
-            best_iteration: That of the best score so far, 0 where there was none.
+            source: The checkpoint that training resumes from.
+            best_iteration: Iteration of the best score so far; 0 for none.
         """
         if not (self.last.exists() and self.last.samefile(source)):
             link_or_copy(source, self.last)
@@ -109,62 +106,63 @@ class RunCheckpoints:
         if _iteration_of(kept) == best_iteration:
             link_or_copy(kept, self.best)
             return
-        if self.best.exists() and digest.damage(self.best, required=True):
+        if self.best.exists() and digest.find_damage(self.best, required=True):
             _quarantine(self.best)
-        say(f"`{self.best}` of iteration {best_iteration} is lost; its score is remembered")
+        say(f"the best checkpoint, of iteration {best_iteration}, is lost; its score is kept")
 
-    def room_needed(self, weights: Mapping[str, Tensor], keep: int) -> int:
-        """Bytes that are still missing on the disk for as many files as a run holds at a time; 0 where they are there.
+    def missing_bytes(self, weights: Mapping[str, Tensor], keep: int) -> int:
+        """Return the disk space that is missing for all checkpoints of a run, in bytes; 0 where there is enough.
 
         Args:
-            weights: Of one checkpoint; momentum takes as much once more.
+            weights: Tensors of one checkpoint; the optimizer's momentum takes the same again.
         """
         size = sum(value.numel() * value.element_size() for value in weights.values())
-        held = sum({path.stat().st_ino: path.stat().st_size for path in self.folder.glob("*.pth")}.values())
-        return max(0, 2 * size * (keep + 2) - held - shutil.disk_usage(self.folder).free)  # the best, and a new one
+        existing = sum({path.stat().st_ino: path.stat().st_size for path in self.folder.glob("*.pth")}.values())
+        return max(0, 2 * size * (keep + 2) - existing - shutil.disk_usage(self.folder).free)  # + best, + new
 
-    def clear_partial(self) -> None:
-        """Removes what a killed run was about to write."""
+    def delete_partial(self) -> None:
+        """Delete files that a killed run had not finished."""
         for path in self.folder.glob(f".*{PARTIAL}"):
             path.unlink(missing_ok=True)
 
     def _candidates(self) -> list[Path]:
-        """Newest first, each file once whatever names it has.
+        """Return every checkpoint file once, whatever names it has, newest first.
 
-        Ordered by the iteration a file claims: somebody may have deleted a name and kept another.
+        The order is that of the iterations in the files: a user may have deleted one name and kept another.
         """
         found: dict[tuple[int, int], tuple[float, Path]] = {}
-        for path in (*self.numbered(), self.last, self.best):
+        for path in (*self.list_numbered(), self.last, self.best):
             if path.is_file():
                 status = path.stat()
-                found.setdefault((status.st_dev, status.st_ino), (_claimed(path), path))
+                found.setdefault((status.st_dev, status.st_ino), (_iteration_or_inf(path), path))
         return [path for _, path in sorted(found.values(), key=lambda entry: -entry[0])]
 
 
-def _claimed(path: Path) -> float:
-    """The iteration in a file's name; else the one it says, damaged or not; where it says none it comes first."""
+def _iteration_or_inf(path: Path) -> float:
+    """Return the iteration in a file's name, or in the file, damaged or not; infinity where it has none."""
     if match := _NAME.fullmatch(path.name):
         return int(match[1])
-    told = _told_iteration(path)
-    return float("inf") if told is None else told
+    iteration = _read_iteration(path)
+    return float("inf") if iteration is None else iteration
 
 
 def _iteration_of(path: Path) -> int | None:
-    """The iteration a whole checkpoint was written at; none for a missing or damaged file."""
-    if not path.is_file() or digest.damage(path, required=True):
+    """Return the iteration of an intact checkpoint; None for a missing or damaged file."""
+    if not path.is_file() or digest.find_damage(path, required=True):
         return None
-    return _told_iteration(path)
+    return _read_iteration(path)
 
 
-def _told_iteration(path: Path) -> int | None:
+def _read_iteration(path: Path) -> int | None:
     try:
-        told = read_checkpoint(path, lazy=True, verified=True).rest.get("iteration")
+        iteration = read_checkpoint(path, lazy=True, verified=True).rest.get("iteration")
     except RmrkdError:
         return None
-    return told if isinstance(told, int) else None
+    return iteration if isinstance(iteration, int) else None
 
 
 def _quarantine(path: Path) -> Path:
+    """Rename a damaged file out of the way, and return its new path."""
     number, target = 1, path.with_name(path.name + DAMAGED)
     while target.exists():
         number += 1

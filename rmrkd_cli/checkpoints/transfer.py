@@ -1,4 +1,4 @@
-"""The student of a distiller's checkpoint, written as a plain mmsegmentation file."""
+"""Extract the student from a distiller's checkpoint, and write it as a plain mmsegmentation file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ def transfer(
     config: Path | None = None,
     without_config: bool = False,
 ) -> tuple[int, int]:
-    """Writes the student, reads it back, and compares; returns the number of tensors and of their elements.
+    """Write the student of a checkpoint to a file, read the file again, and compare.
+
+    Args:
+        form: "pth" or "safetensors".
+        force: Overwrite existing files.
+        config: Also write the student's mmsegmentation config to this file.
+        without_config: Leave the config out of the student's metadata.
+
+    Returns:
+        The number of tensors, and of their elements.
 
     Raises:
-        RmrkdError: When there is no student in the file, or something would be overwritten.
+        RmrkdError: The file contains no student, or a file exists already.
+        RunError: A file cannot be written.
     """
     import torch
 
@@ -33,17 +43,17 @@ def transfer(
     check_new_file(config, force=True, inputs=[source, target])
     for file in (target, config):
         if file is not None and os.path.lexists(file) and not force:
-            raise RmrkdError(f"`{file}` exists, and nothing is overwritten", "choose another name, or --force")
+            raise RmrkdError(f"`{file}` already exists", "choose another name, or overwrite it with --force")
     if (form == "safetensors") != (target.suffix == ".safetensors"):
-        raise RmrkdError(f"`{target.name}` does not end as a {form} file does", f"{target}.{form}")
+        raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
     student = checkpoint.student()
     if checkpoint.kind == "plain" and any(key.startswith("decode_head.") for key in student):
-        raise RmrkdError(f"`{source}` is already a plain checkpoint, there is nothing to take out", "use it as it is")
+        raise RmrkdError(f"`{source}` is already a plain checkpoint without a teacher", "use it as it is")
     if checkpoint.kind == "plain" or not student:
         groups = sorted({key.split(".")[0] for key in checkpoint.state})
         raise RmrkdError(
-            f"`{source}` holds no student: no key begins with `student.`, there are {', '.join(groups[:8])}"
+            f"`{source}` contains no student: no key starts with `student.`, keys start with {', '.join(groups[:8])}"
         )
     tensors = {key: value.contiguous().clone() for key, value in student.items()}
     meta = {**checkpoint.meta, "kind": STUDENT_KIND}
@@ -54,7 +64,7 @@ def transfer(
     if config is not None:
         text = meta.get("config")
         if not isinstance(text, str) or checkpoint.kind == "released":
-            raise RmrkdError(f"`{source}` holds no config of its student", "leave out --config")
+            raise RmrkdError(f"`{source}` contains no config of its student", "leave out --config")
         write_text(text, config)
     if form == "safetensors":
         _save_safetensors(tensors, meta, target)
@@ -62,7 +72,7 @@ def transfer(
         save_torch({"meta": meta, "state_dict": tensors}, target)
     written = read_checkpoint(target).state
     if written.keys() != tensors.keys() or not all(torch.equal(written[key], tensors[key]) for key in tensors):
-        raise RmrkdError(f"`{target}` does not read back as it was written", "is the disk full or failing?")
+        raise RmrkdError(f"`{target}` differs from what was written to it", "check the disk for errors")
     return len(tensors), sum(value.numel() for value in tensors.values())
 
 
@@ -73,7 +83,7 @@ def _check_config(text: str, source: Path) -> None:
         parse_config_text(text)
     except RmrkdError as error:
         raise RmrkdError(
-            f"`{source}`: {error.message}", "--without-config leaves it out of the student's file"
+            f"`{source}`: {error.message}", "leave the config out of the student's file with --without-config"
         ) from error
 
 

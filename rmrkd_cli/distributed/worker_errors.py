@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
+from rmrkd_cli.storage.atomic import create_bytes
 from rmrkd_cli.terminal.sanitize import escape_lines
 
 ERRORS = "RMRKD_ERRORS"  # the environment's name for the files they are left in
@@ -61,7 +62,7 @@ class WorkerErrors:
         first = True
         for path in self._files(final=final):
             try:
-                first = _leave(path, json.dumps(told)) and first
+                first = create_bytes(json.dumps(told).encode(), path) and first
             except OSError as problem:  # the disk may be full, which may be what is to be told
                 print(
                     f"{escape_lines(error.message)} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr
@@ -88,20 +89,3 @@ class WorkerErrors:
     def _files(self, *, final: bool) -> list[Path]:
         name = f".error-{self.token}-{'final' if final else 'passing'}.json"
         return [folder / name for folder in filter(None, (self.own, self.shared if final else None))]
-
-
-def _leave(target: Path, text: str) -> bool:
-    """Writes a file that is whole or not there; False where it was there before."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.link(partial, target)
-    except FileExistsError:
-        return False
-    except OSError:
-        if target.exists() or not partial.exists() or partial.stat().st_size != len(text.encode()):
-            raise
-        os.replace(partial, target)  # a file system without hard links
-    finally:
-        partial.unlink(missing_ok=True)
-    return True

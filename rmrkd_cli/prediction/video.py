@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from rmrkd_cli.data.image_io import MAX_PIXELS, Picture, is_utf8_path
 from rmrkd_cli.errors import CorruptError, RunError
-from rmrkd_cli.storage.atomic import sync_folder
+from rmrkd_cli.storage.atomic import PARTIAL, atomic_path
 from rmrkd_cli.storage.regular_file import error_reason, open_regular
 
 SUFFIX = ".mp4"
@@ -126,25 +125,16 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
         RunError: The video cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".partial{SUFFIX}")
-    os.close(handle)
-    partial = Path(name)
-    writer = VideoWriter(partial, rate)
-    try:
-        yield writer
-        writer.finish()
-        with partial.open("rb+") as stream:
-            if stream.seek(0, 2) == 0:
-                raise RunError(f"cannot write `{path}`: nothing of it reached the disk", "is the disk full?")
-            os.fsync(stream.fileno())
+    with atomic_path(path, suffix=f"{PARTIAL}{SUFFIX}") as partial:
+        writer = VideoWriter(partial, rate)
+        try:
+            yield writer
+        finally:
+            writer.finish()
+        if partial.stat().st_size == 0:
+            raise RunError(f"cannot write `{path}`: nothing of it reached the disk", "is the disk full?")
         if writer.count != _frames_in(partial):  # OpenCV does not say that it could not write
             raise RunError(f"cannot write `{path}`: not all of it reached the disk", "is the disk full?")
-        partial.chmod(0o644)
-        os.replace(partial, path)
-        sync_folder(path.parent)
-    finally:
-        writer.finish()
-        partial.unlink(missing_ok=True)
 
 
 def _frames_in(path: Path) -> int:

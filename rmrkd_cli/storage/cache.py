@@ -1,23 +1,37 @@
-"""The user's cache folder, and files fetched into it."""
+"""The user's cache folder, and files downloaded into it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.storage.download import FAILURES, download, file_name, reason_of
-from rmrkd_cli.storage.partial_file import Partial, cannot_write, partial_for
+from rmrkd_cli.storage.atomic import rename_synced
+from rmrkd_cli.storage.download import (
+    DOWNLOAD_ERRORS,
+    Progress,
+    cannot_write_cache,
+    describe_failure,
+    download,
+    file_size,
+    url_file_name,
+)
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+HUNG_SECONDS = 120.0  # after which another process is given up whose partial file does not grow
 _CHUNK = 1 << 20
-Progress = Callable[[int, int], None]
 
 
 def cache_dir() -> Path:
-    """`$RMRKD_CACHE`, or the platform's cache folder for rmrkd."""
+    """Return `$RMRKD_CACHE`, or the platform's cache folder for rmrkd."""
     chosen = os.environ.get("RMRKD_CACHE")
     if chosen:
         return Path(chosen)
@@ -27,7 +41,7 @@ def cache_dir() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -35,85 +49,147 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cached(url: str) -> Path | None:
-    """The file of an address, where it was fetched before."""
-    target = _place_of(url)
+def cached_file(url: str) -> Path | None:
+    """Return the downloaded file of a URL, or None where it was not downloaded."""
+    target = _target(url)
     return target if target.is_file() else None
 
 
-def _place_of(url: str) -> Path:
-    return cache_dir() / "checkpoints" / file_name(url)
-
-
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
-    """The file at `url`, downloaded once into the cache and checked before it gets its name.
+    """Return the file at `url`, downloaded once into the cache and compared with its SHA-256.
 
-    What came before a connection was lost, or the process ended, is kept beside it, and the next attempt goes on from
-    there. Of several processes that ask for the same file one downloads it, and the others wait.
+    An interrupted download is resumed by the next call. Of several processes that ask for the same file, one downloads
+    it and the others wait.
 
     Args:
-        url: An https address; the file keeps its last component as name.
-        sha256: Hex digest, or its first 8 or more digits.
-        on_progress: Called with (bytes so far, bytes in all, 0 when unknown).
-        hint: What else the user can do when the address cannot be reached.
+        url: An https address; the file keeps its last part as name.
+        sha256: Hexadecimal SHA-256, or its first 8 or more digits.
+        on_progress: Called with the bytes so far and the total bytes, 0 where the server does not say.
+        hint: What else the user can do when the download fails.
 
     Raises:
-        RmrkdError: When there is no network (with the address, and where the file may be put), or on a wrong hash.
-        RunError: When the cache cannot be written, or the disk has no room.
+        RmrkdError: The download failed (the hint names where to save the file by hand), or the SHA-256 differs.
+        RunError: The cache cannot be written, or the disk is full.
     """
-    target = _place_of(url)
-    if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
-        raise RmrkdError(f"`{sha256}` is not a SHA-256: 64 hexadecimal digits, or the first 8 or more of them")
+    target, expected = _target(url), sha256.lower()
+    if not re.fullmatch(r"[0-9a-f]{8,64}", expected):
+        raise RmrkdError(f"`{sha256}` is not a SHA-256: expected 64 hexadecimal digits, or the first 8 or more of them")
+    partial = target.with_name(f".{target.name}.{expected[:8]}.partial")
     try:
         if not os.path.lexists(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial_for(target, sha256[:8].lower()) as partial:
-                if partial is not None:
-                    _fill(partial, url, sha256.lower(), on_progress, target, hint)
-                    partial.place(target)
+            with _download_lock(target, partial) as locked:
+                if not os.path.lexists(target):
+                    _download(url, expected, partial, target, on_progress, hint, shared=locked)
                     return target
     except OSError as error:
-        raise cannot_write(target.parent, error) from error
-    _check_present(target, sha256.lower())
+        raise cannot_write_cache(target.parent, error) from error
+    _check_existing(target, expected)
     return target
 
 
-def _fill(partial: Partial, url: str, expected: str, on_progress: Progress | None, target: Path, hint: str) -> None:
-    """Until the hash is right: what was put together of parts gets a second chance, from the start."""
-    if partial.size and partial.sha256().startswith(expected):  # ended between the last byte and the new name
-        return
+def _target(url: str) -> Path:
+    return cache_dir() / "checkpoints" / url_file_name(url)
+
+
+@contextmanager
+def _download_lock(target: Path, partial: Path) -> Iterator[bool]:
+    """Wait until no other process downloads the file; yield whether this process has the lock.
+
+    It has none on a file system without locks, beside another user's lock file, and where the other process hangs.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        sure = download(url, partial, on_progress)
-        if not sure and not partial.sha256().startswith(expected):
-            partial.begin_at(0, 0)
-            download(url, partial, on_progress)
-    except FAILURES as error:
-        raise _cannot_download(url, error, partial, target, hint) from error
-    found = partial.sha256()
-    if not found.startswith(expected):
-        partial.remove()
-        again = f"the file at {url} is not the one expected; run the command again"
-        raise _wrong_hash(target, found, expected, again)
+        locked = _acquire(lock, target.name, partial)
+    except (OSError, NotImplementedError):
+        locked = False
+    try:
+        yield locked
+    finally:
+        lock.release()
 
 
-def _cannot_download(url: str, error: BaseException, partial: Partial, target: Path, hint: str) -> RmrkdError:
-    kept = f"; the same command goes on after the first {partial.size} bytes" if partial.kept and partial.size else ""
+def _acquire(lock: BaseFileLock, name: str, partial: Path) -> bool:
+    from filelock import Timeout
+
+    from rmrkd_cli.terminal.console import say
+
+    size = -1
+    while True:
+        try:
+            lock.acquire(timeout=0 if size < 0 else HUNG_SECONDS, poll_interval=0.1)
+            return True
+        except Timeout:
+            if size < 0:
+                say(f"another process is downloading {name}; waiting for it")
+            before, size = size, partial.stat().st_size if partial.exists() else 0
+            if size == before:
+                return False
+
+
+def _download(
+    url: str, expected: str, partial: Path, target: Path, on_progress: Progress | None, hint: str, *, shared: bool
+) -> None:
+    """Download into the partial file, and rename it to `target` when its hash is right.
+
+    Args:
+        shared: Use the partial file that the next process continues; otherwise one of this process, deleted at the end.
+    """
+    if not shared:
+        partial = partial.with_name(f".{os.urandom(8).hex()}.partial")
+    with FileIO(partial, "a", opener=_open_no_link) as stream:
+        try:
+            try:
+                digest = _fill(stream, url, expected, partial, on_progress)
+            except DOWNLOAD_ERRORS as error:
+                raise _cannot_download(url, error, target, file_size(stream) if shared else 0, hint) from error
+            if not digest.startswith(expected):
+                stream.truncate(0)
+                hint = f"the file at {url} changed or is damaged; run the command again"
+                raise _wrong_hash(target, digest, expected, hint)
+            rename_synced(partial, target)
+        finally:
+            if not (shared and file_size(stream)):
+                partial.unlink(missing_ok=True)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)  # the folder may be shared with other users
+
+
+def _fill(stream: FileIO, url: str, expected: str, partial: Path, on_progress: Progress | None) -> str:
+    """Download what is missing of the partial file, and return its SHA-256."""
+    if (digest := sha256_of(partial)).startswith(expected):  # the process was killed between download and rename
+        return digest
+    complete = download(url, stream, on_progress)
+    digest = sha256_of(partial)
+    if complete or digest.startswith(expected):
+        return digest
+    stream.truncate(0)  # the parts are of two versions of the file: download it once more
+    download(url, stream, on_progress)
+    return sha256_of(partial)
+
+
+def _cannot_download(url: str, error: BaseException, target: Path, kept: int, hint: str) -> RmrkdError:
+    resume = f"; the same command resumes after the first {kept} bytes" if kept else ""
     return RmrkdError(
-        f"cannot download {url} ({reason_of(error)})",
-        f"with a browser elsewhere, save it as `{target}`" + (f"; or {hint}" if hint else "") + kept,
+        f"cannot download {url} ({describe_failure(error)})",
+        f"download it by other means and save it as `{target}`" + (f"; or {hint}" if hint else "") + resume,
     )
 
 
-def _check_present(target: Path, expected: str) -> None:
-    """A user's own file is never removed."""
+def _check_existing(target: Path, expected: str) -> None:
+    """Check the hash of a file in the cache; it may be the user's own, so it is not deleted."""
     try:
-        found = sha256_of(target)
+        digest = sha256_of(target)
     except OSError as error:
         raise RunError(f"cannot read `{target}`: {error.strerror}", f"move `{target}` away") from error
-    if not found.startswith(expected):
-        raise _wrong_hash(target, found, expected, f"delete `{target}` and run the command again")
+    if not digest.startswith(expected):
+        raise _wrong_hash(target, digest, expected, f"delete `{target}` and run the command again")
 
 
-def _wrong_hash(target: Path, found: str, expected: str, hint: str) -> RmrkdError:
-    shown, wanted = (digits + "…" * (len(digits) < 64) for digits in (found[: max(16, len(expected))], expected))
+def _wrong_hash(target: Path, digest: str, expected: str, hint: str) -> RmrkdError:
+    shown, wanted = (digits + "…" * (len(digits) < 64) for digits in (digest[: max(16, len(expected))], expected))
     return RmrkdError(f"`{target.name}` has the SHA-256 {shown}, expected {wanted}", hint)

@@ -1,255 +1,252 @@
-"""One file over https: bounded in time and size, and continued after a lost connection."""
+"""Download one file over https, with limits on time and size, and resume it after a lost connection."""
 
 from __future__ import annotations
 
+import errno
 import http.client
-import io
+import os
 import re
+import shutil
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.storage.partial_file import Partial
+from rmrkd_cli.errors import RmrkdError, RunError
 
-ANSWER_SECONDS = 20.0  # for the head of an answer, and between two bytes
-SLOWEST = 10 << 10  # bytes a second
-SLOW_SECONDS = 30.0  # over which that is measured
-LARGEST = 8 << 30  # bytes
+ANSWER_SECONDS = 20.0  # for the header of an answer, and between two bytes of its body
+MIN_SPEED = 10 << 10  # bytes per second,
+SPEED_SECONDS = 30.0  # measured over this time
+MAX_BYTES = 8 << 30
 ATTEMPTS = 3
-PAUSE_SECONDS = 1.0  # before the second attempt; longer before each further one
-REDIRECTS = 5
-
-FAILURES = (OSError, http.client.HTTPException)
+PAUSE_SECONDS = 1.0  # before the second attempt; doubled before the third
+DOWNLOAD_ERRORS = (OSError, http.client.HTTPException)
 _CHUNK = 1 << 20
-_LONGEST_NAME = 200  # bytes; most file systems take 255, and the name of the unfinished file is longer
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAX_NAME_BYTES = 200  # most file systems allow 255, and the partial file has a longer name
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
+_CACHE_HINT = "choose another cache folder with RMRKD_CACHE=DIR"
 
 Progress = Callable[[int, int], None]
 
 
-class RefusedError(OSError):
-    """An answer that another attempt would not make better."""
+class RejectedError(OSError):
+    """An answer that another attempt would not improve."""
 
 
-def file_name(url: str) -> str:
-    """The last component of the address's path, as the name of a file.
+class _RestartError(OSError):
+    """The server cannot continue the partial file."""
+
+
+def url_file_name(url: str) -> str:
+    """Return the last part of a URL's path, as a file name.
 
     Raises:
-        RmrkdError: When the address is none that is followed, or gives no plain name.
+        RmrkdError: The URL is not a valid https address, or its path does not end with a file name.
     """
-    problem = _problem(url)
-    if problem:
+    if problem := _find_url_problem(url):
         raise RmrkdError(f"`{url}` {problem}")
-    try:
-        name = unquote(urlsplit(url).path.rsplit("/", 1)[-1], errors="strict")
-    except UnicodeDecodeError:
-        name = ""
-    if not re.fullmatch(r"\w[\w.+-]*", name) or len(name.encode()) > _LONGEST_NAME:
+    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1], errors="replace")
+    if not re.fullmatch(r"\w[\w.+-]*", name) or len(name.encode()) > _MAX_NAME_BYTES:
         raise RmrkdError(
             f"`{url}` does not end with a file name",
-            f"its last part must be up to {_LONGEST_NAME} letters, digits, `-`, `_`, `.` or `+`",
+            f"the last part must be up to {_MAX_NAME_BYTES} letters, digits, `-`, `_`, `.` or `+`",
         )
     return name
 
 
-def download(url: str, into: Partial, on_progress: Progress | None = None) -> bool:
-    """Fills a file from where it ends.
+def download(url: str, stream: FileIO, on_progress: Progress | None = None) -> bool:
+    """Append what is missing of the file at `url`, in up to `ATTEMPTS` attempts.
 
     Args:
-        on_progress: Called with (bytes so far, bytes in all, 0 when unknown).
+        stream: Opened in append mode; it holds the bytes of earlier attempts.
+        on_progress: Called with the bytes so far and the total bytes, 0 where the server does not say.
 
     Returns:
-        Whether it is sure to be whole: of one answer, which had the length that was announced. Otherwise its parts may
-        be of two versions.
+        True where all bytes are of one answer with a known length. Otherwise they may be of two versions of the file,
+        or incomplete.
 
     Raises:
-        RunError: When the disk takes no more.
-        FAILURES: Everything else; what came until then stays in the file.
+        RunError: The disk is full, or cannot be written.
+        DOWNLOAD_ERRORS: Any other failure; the stream keeps the bytes received so far.
     """
-    came = 0
-
-    def progress(done: int, total: int, more: int) -> None:
-        nonlocal came
-        came += more
-        if on_progress:
-            on_progress(done, total)
-
-    attempt = 1
+    first_size, attempt = file_size(stream), 1
     while True:
         try:
-            return _attempt(url, into, progress)
-        except FAILURES as error:
-            lasting = isinstance(error, RefusedError) or (
-                isinstance(error, urllib.error.HTTPError) and error.code < 500
+            return _transfer(url, stream, on_progress)
+        except _RestartError:
+            stream.truncate(0)
+            continue
+        except DOWNLOAD_ERRORS as error:
+            temporary = not isinstance(error, (RejectedError, urllib.error.HTTPError)) or (
+                isinstance(error, urllib.error.HTTPError) and error.code >= 500
             )
-            if lasting or not came or attempt >= ATTEMPTS:  # without a network there is no point in waiting
+            if not temporary or file_size(stream) <= first_size or attempt == ATTEMPTS:
                 raise
         time.sleep(PAUSE_SECONDS * attempt)
         attempt += 1
 
 
-def reason_of(error: BaseException) -> str:
-    """In words; what a server sent as its reason is not repeated."""
+def describe_failure(error: BaseException) -> str:
+    """Return the cause of a failed download in words, without text that the server sent."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {http.client.responses.get(error.code, '')}".rstrip()
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return f"no answer for {ANSWER_SECONDS:g} s"
     if isinstance(cause, http.client.IncompleteRead):
-        return "the connection ended in the middle"
-    said = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return said or type(cause).__name__
+        return "the connection was closed early"
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return text or type(cause).__name__
 
 
-def _problem(url: str) -> str:
-    """What keeps an address from being followed; empty for a good one."""
-    if not url.lower().startswith("https://"):
-        return "is not an https address"
-    if re.search(r"[\x00-\x20\x7f-\x9f\\]", url):
-        return "holds characters that no address may hold"
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        named = False
-    if not named:
-        return "names no host"
-    return "holds a user's name" if "@" in parts.netloc else ""
+def cannot_write_cache(folder: Path, error: OSError) -> RunError:
+    return RunError(f"cannot write into the cache `{folder}`: {error.strerror or error}", _CACHE_HINT)
 
 
-def _attempt(url: str, into: Partial, progress: Callable[[int, int, int], None]) -> bool:
-    answer, start, total = _ask(url, into.size)
-    with answer:
-        if total > LARGEST:
-            raise RefusedError(f"the server announces {total} bytes, more than {LARGEST}")
-        into.begin_at(start, total - start if total else 0)
-        done = start
+def _transfer(url: str, stream: FileIO, on_progress: Progress | None) -> bool:
+    size = file_size(stream)
+    with _request(url, size) as answer:
+        start, total = _content_range(answer, size)
+        if total > MAX_BYTES:
+            raise RejectedError(f"the server announces {total} bytes, the limit is {MAX_BYTES}")
+        stream.truncate(start)
+        _check_disk(_folder(stream), total - start)
+        done, waited, received = start, 0.0, 0
         while not total or done < total:
-            chunk = answer.read1(min(_CHUNK, total - done) if total else _CHUNK)
+            began = time.monotonic()
+            chunk = answer.read1(_CHUNK)
+            waited, received = waited + time.monotonic() - began, received + len(chunk)
             if not chunk:
                 break
-            if done + len(chunk) > LARGEST:
-                raise RefusedError(f"the server sends more than {LARGEST} bytes")
-            into.write(chunk)
+            if done + len(chunk) > MAX_BYTES:
+                raise RejectedError(f"the server sends more than {MAX_BYTES} bytes")
+            _write(stream, chunk)
             done += len(chunk)
-            progress(done, total, len(chunk))
+            if on_progress:
+                on_progress(done, total)
+            if waited >= SPEED_SECONDS:
+                if received < MIN_SPEED * waited:
+                    raise RejectedError(f"the server sends less than {MIN_SPEED} bytes a second")
+                waited, received = 0.0, 0
     if done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
     return start == 0 and total > 0
 
 
-def _ask(url: str, have: int) -> tuple[http.client.HTTPResponse, int, int]:
-    """An answer with the byte it starts at, and the size of the whole file, 0 when unknown.
-
-    No `If-Range`: whether the parts fit together is told by the hash.
-    """
-    headers = {"User-Agent": "rmrkd", **({"Range": f"bytes={have}-"} if have else {})}
+def _request(url: str, start: int) -> http.client.HTTPResponse:
+    """Open the URL from byte `start`; there is no `If-Range`, since the file's hash is compared at the end."""
+    headers = {"User-Agent": "rmrkd", **({"Range": f"bytes={start}-"} if start else {})}
+    opener = urllib.request.build_opener(_Redirects(), _HttpsHandler(context=ssl.create_default_context()))
     try:
-        answer = _opener().open(urllib.request.Request(url, headers=headers), timeout=ANSWER_SECONDS)
+        answer: http.client.HTTPResponse = opener.open(
+            urllib.request.Request(url, headers=headers), timeout=ANSWER_SECONDS
+        )
+        return answer
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:
-            return _ask(url, 0)
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            raise _RestartError from error
         raise
-    except ValueError as error:  # the address of a proxy, or one that was redirected to
-        raise RefusedError(str(error)) from error
-    if answer.status == 200:
-        return answer, 0, answer.length or 0
+    except ValueError as error:  # an invalid address of a proxy, or of a redirection
+        raise RejectedError(str(error)) from error
+
+
+def _content_range(answer: http.client.HTTPResponse, start: int) -> tuple[int, int]:
+    """Return the byte that the answer starts at, and the size of the whole file, 0 where it is unknown."""
+    if answer.status == http.HTTPStatus.OK:
+        return 0, answer.length or 0
+    if not start or answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+        raise RejectedError(f"HTTP {answer.status} instead of 200")
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    if have and answer.status == 206 and found and int(found[1]) == have:
-        return answer, have, int(found[2]) + 1 if found[3] == "*" else int(found[3])
-    answer.close()
-    if have and answer.status == 206:  # another range than asked for
-        return _ask(url, 0)
-    raise RefusedError(f"HTTP {answer.status} where 200 was expected")
+    if found is None or int(found[1]) != start:
+        raise _RestartError
+    return start, int(found[2]) + 1 if found[3] == "*" else int(found[3])
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Knows https alone, through the proxy of the environment where that names one."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(),
-        urllib.request.HTTPErrorProcessor(),
-        _Https(),
-    ):
-        opener.add_handler(handler)
-    return opener
+def _write(stream: FileIO, chunk: bytes) -> None:
+    remaining = memoryview(chunk)
+    try:
+        while remaining:
+            remaining = remaining[stream.write(remaining) :]
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            stream.truncate(0)  # frees the full disk
+        raise cannot_write_cache(_folder(stream), error) from error
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RunError(
+            f"`{folder}` has {free / 1e6:.1f} MB free, the download needs {needed / 1e6:.1f} MB more",
+            f"free some space there, or {_CACHE_HINT}",
+        )
+
+
+def file_size(stream: FileIO) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _folder(stream: FileIO) -> Path:
+    return Path(os.fsdecode(stream.name)).parent
+
+
+def _find_url_problem(url: str) -> str:
+    """Return why a URL is not a valid https address, or ""."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not url.lower().startswith("https://"):
+        return "is not an https address"
+    if not has_host or "@" in parts.netloc or re.search(r"[\x00-\x20\x7f-\x9f\\]", url):
+        return "is not a valid https address without a user name"
+    return ""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Only to https addresses, and before anything is asked of another one."""
+    """Follow redirects to https addresses only."""
+
+    max_redirections = 5
+    max_repeats = 2
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        fp.close()  # its body is of no interest, and may be endless
-        problem = _problem(newurl)
-        if problem:
-            raise RefusedError(f"redirected to `{newurl}`, which {problem}")
-        followed = getattr(req, "redirect_dict", {})
-        if newurl in (req.full_url, *followed) or len(followed) >= REDIRECTS:
-            raise RefusedError(f"redirected in a circle, or more than {REDIRECTS} times")
+        fp.close()  # urllib would read the body, which may be endless
+        if problem := _find_url_problem(newurl):
+            raise RejectedError(f"redirected to `{newurl}`, which {problem}")
         return super().redirect_request(req, fp, code if code != 308 else 307, msg, headers, newurl)
 
-    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # Python 3.10 lacks it
-
-
-class _Raw(io.RawIOBase):
-    """A connection's bytes, for as long as they come fast enough."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
-        self.head_until: float | None = time.monotonic() + ANSWER_SECONDS
-        self._waited = 0.0
-        self._came = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        began = time.monotonic()
-        count = self._raw.readinto(buffer)
-        now = time.monotonic()
-        if self.head_until is not None:
-            if now > self.head_until:
-                raise TimeoutError
-            return count
-        self._waited += now - began  # for the server: what writing takes is not its fault
-        self._came += count or 0
-        if self._waited >= SLOW_SECONDS:
-            if self._came < SLOWEST * self._waited:
-                raise RefusedError(f"the server sends less than {SLOWEST} bytes a second")
-            self._waited, self._came = 0.0, 0
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self._bounded = _Raw(self.fp.detach())
-        self.fp = io.BufferedReader(self._bounded)
-
-    def begin(self) -> None:
-        super().begin()
-        self._bounded.head_until = None
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # missing in Python 3.10
 
 
 class _Connection(http.client.HTTPSConnection):
-    response_class = _Response
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Read the header; close the connection where it is not complete in time, however it arrives."""
+        expired = threading.Event()
+        timer = threading.Timer(ANSWER_SECONDS, self._expire, [expired])
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        except DOWNLOAD_ERRORS as error:
+            raise (TimeoutError() if expired.is_set() else error) from error
+        finally:
+            timer.cancel()
+
+    def _expire(self, expired: threading.Event) -> None:
+        expired.set()
+        socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
-class _Https(urllib.request.HTTPSHandler):
+class _HttpsHandler(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req, context=ssl.create_default_context())
+        return self.do_open(_Connection, req, context=self._context)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Checks of the paths that results are written to, made before the work starts."""
+"""Check the paths that results are written to, before the work starts."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from rmrkd_cli.errors import RmrkdError
 
 
 def check_free_folder(folder: Path | None) -> None:
-    """Raises RmrkdError unless the folder is empty, or still to be made."""
+    """Raise RmrkdError unless the folder is empty, or can be created."""
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise RmrkdError(f"`{folder}` {what}, and nothing is overwritten", "choose another folder")
+        problem = "is not empty" if folder.is_dir() else "is a file"
+        raise RmrkdError(f"`{folder}` {problem}", "choose a new or an empty folder")
     if folder is not None:
-        _check_place(folder)
+        _check_writable(folder)
 
 
 def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Whether a result can be written there, asked before the work is done.
+    """Check that a result can be written to a file.
 
     Args:
-        force: A file that exists may be replaced.
-        inputs: Files that may not be, even so.
+        path: None checks nothing.
+        force: Allow an existing file, except one of `inputs`.
+        inputs: Files that the command reads.
 
     Raises:
-        RmrkdError: When it exists, is an input, or lies where nothing can be written.
+        RmrkdError: The file exists, is one of `inputs`, or its folder cannot be written.
     """
     if path is None:
         return
     if path.is_dir():
-        raise RmrkdError(f"`{path}` is a folder", "name a file")
+        raise RmrkdError(f"`{path}` is a folder", "give the path of a file")
     for other in inputs:
         if path == other or (path.exists() and other.exists() and path.samefile(other)):
             raise RmrkdError(f"`{path}` is the same file as `{other}`", "choose another name")
     if os.path.lexists(path) and not force:
-        raise RmrkdError(f"`{path}` exists, and nothing is overwritten", "choose another name, or remove it")
+        raise RmrkdError(f"`{path}` already exists", "choose another name, or delete it")
     if path.exists() and not path.is_file():
         raise RmrkdError(f"`{path}` is not a regular file", "choose another name")
-    _check_place(path)
+    _check_writable(path)
 
 
-def _check_place(path: Path) -> None:
-    """The nearest folder above that exists must take new files; those below it are made."""
-    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not above.is_dir():
-        raise RmrkdError(f"`{path}` cannot be written: `{above}` is not a folder", "choose another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise RmrkdError(f"`{path}` cannot be written: `{above}` takes no new files", "choose another place")
+def _check_writable(path: Path) -> None:
+    """Check that the nearest existing parent folder is writable; missing folders are created later."""
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise RmrkdError(f"`{path}` cannot be written: `{parent}` is not a folder", "choose another folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RmrkdError(f"`{path}` cannot be written: no write permission for `{parent}`", "choose another folder")

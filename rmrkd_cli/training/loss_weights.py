@@ -19,7 +19,7 @@ from rmrkd_cli.networks.feature_maps import Place
 from rmrkd_cli.networks.mmseg import network_config, zoo_address
 from rmrkd_cli.presets.fields import AUTO, STAGES
 from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset, Schedule
-from rmrkd_cli.storage.cache import cached
+from rmrkd_cli.storage.cache import cached_file
 from rmrkd_cli.training.batches import run_batches
 from rmrkd_cli.training.determinism import seed_step
 
@@ -135,8 +135,8 @@ def missing_here(preset: Preset) -> str:
 def _is_here(what: str, network: Network, classes: int) -> bool:
     source: CheckpointSource | None = network.checkpoint
     if source is not None:
-        return Path(source.path).is_file() if source.path is not None else cached(str(source.url)) is not None
+        return Path(source.path).is_file() if source.path is not None else cached_file(str(source.url)) is not None
     if network.init == "scratch":
         return True
     pretrained = network_config(network, classes).get("pretrained")
-    return pretrained is not None and cached(zoo_address(pretrained)) is not None
+    return pretrained is not None and cached_file(zoo_address(pretrained)) is not None

@@ -87,7 +87,7 @@ class RunState:
                 say(_what_changes(saved.meta, self.batches(), progress.iteration))
         if self.dist_ctx.is_first:
             self._tidy(found, progress, say)
-            missing = self.files.checkpoints.room_needed(self.model.state_dict(), self.schedule.keep)
+            missing = self.files.checkpoints.missing_bytes(self.model.state_dict(), self.schedule.keep)
             if missing:
                 say(
                     f"`{self.files.path}` lacks {missing / 1e9:.2f} GB of room for this run's checkpoints: it will "
@@ -107,7 +107,7 @@ class RunState:
             raise _unusable(saved.path, f"its optimizer's state does not fit: {error}") from error
 
     def _find(self, say: Say) -> Path | None:
-        self.files.checkpoints.clear_partial()
+        self.files.checkpoints.delete_partial()
         return self.files.checkpoints.latest_valid(say)
 
     def _tidy(self, found: Path | None, progress: Progress, say: Say) -> None:
@@ -117,7 +117,7 @@ class RunState:
             say(f"`{self.files.log}` has lost {progress.log_lines - lines} of {progress.log_lines} lines")
             progress.log_lines = lines
         if found is not None:
-            self.files.checkpoints.repair_names(found, progress.best_iteration, say)
+            self.files.checkpoints.repair_links(found, progress.best_iteration, say)
 
     def batches(self) -> dict[str, int]:
         """What decides which images a step sees, and in which groups."""

@@ -79,7 +79,7 @@ def _left(
         for run in (run for plan in plans for run in plan):
             run.files.check(run.preset, resume=resume, fresh=fresh, force=force)
             if resume and not run.files.finished:
-                run.files.checkpoints.probe()
+                run.files.checkpoints.check_resumable()
             if resume and run.files.finished and run.role == "distill":
                 written = read_checkpoint(run.files.student, lazy=True)
                 check_same_code(written.meta, hashes(run.preset, code), run.files.path)

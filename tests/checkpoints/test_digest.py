@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmrkd_cli.checkpoints.digest import damage
+from rmrkd_cli.checkpoints.digest import find_damage
 from rmrkd_cli.checkpoints.reader import read_checkpoint, save_torch
 from rmrkd_cli.errors import RmrkdError, RunError
 from tests.helpers.forked import server
@@ -32,7 +32,7 @@ def changed(sealed: Path, contents: bytes) -> Path:
 
 
 def test_a_sealed_file_is_a_plain_torch_file(sealed: Path) -> None:
-    assert damage(sealed, required=True) == ""
+    assert find_damage(sealed, required=True) == ""
     for mapped in (False, True):
         loaded = torch.load(sealed, weights_only=True, mmap=mapped)
         assert torch.equal(loaded["state_dict"]["weight"], CONTENTS["state_dict"]["weight"])
@@ -44,25 +44,25 @@ def test_one_flipped_bit_anywhere_is_seen(sealed: Path, data: st.DataObject) -> 
     contents = bytearray(sealed.read_bytes())
     bit = data.draw(st.integers(0, 8 * len(contents) - 1))
     contents[bit // 8] ^= 1 << bit % 8
-    assert damage(changed(sealed, bytes(contents)), required=True)
+    assert find_damage(changed(sealed, bytes(contents)), required=True)
 
 
 @given(data=st.data())
 def test_a_cut_anywhere_is_seen(sealed: Path, data: st.DataObject) -> None:
     contents = sealed.read_bytes()
     kept = data.draw(st.integers(0, len(contents) - 1))
-    assert damage(changed(sealed, contents[:kept]), required=True)
+    assert find_damage(changed(sealed, contents[:kept]), required=True)
 
 
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_no_sealed_file(sealed: Path, data: bytes) -> None:
-    assert damage(changed(sealed, data), required=True)
+    assert find_damage(changed(sealed, data), required=True)
 
 
 def test_files_of_others_carry_no_digest_and_are_read_all_the_same(tmp_path: Path) -> None:
     torch.save(CONTENTS, tmp_path / "other.pth")
-    assert damage(tmp_path / "other.pth") == ""
-    assert "no digest" in damage(tmp_path / "other.pth", required=True)
+    assert find_damage(tmp_path / "other.pth") == ""
+    assert "no digest" in find_damage(tmp_path / "other.pth", required=True)
     assert read_checkpoint(tmp_path / "other.pth").meta == {"a": 1}
 
 

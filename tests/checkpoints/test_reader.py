@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
+from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.storage.atomic import link_or_copy, save_atomic
 from tests.helpers.cli import rmrkd
 
 STUDENT = {"backbone.conv.weight": torch.arange(4.0).view(2, 2), "decode_head.conv_seg.weight": torch.ones(3, 2, 1, 1)}
@@ -75,30 +74,6 @@ def test_a_cut_file_is_named_unreadable(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(RmrkdError, match=r"in\.pth"):
             read_checkpoint(path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "last.pth"
-    save_torch({"state_dict": STUDENT}, path)
-    before = path.read_bytes()
-
-    def fail(partial: Path) -> None:
-        partial.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    with pytest.raises(RmrkdError, match="No space left") as failure:
-        save_atomic(fail, path)
-    assert failure.value.exit_code == 1
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]
-
-
-def test_a_second_name_is_replaced_in_one_move(tmp_path: Path) -> None:
-    for text in ("one", "two"):
-        (tmp_path / text).write_text(text)
-        link_or_copy(tmp_path / text, tmp_path / "last")
-        assert (tmp_path / "last").read_text() == text
-    assert (tmp_path / "one").read_text() == "one"
 
 
 def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -> None:

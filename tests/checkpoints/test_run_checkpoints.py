@@ -42,7 +42,7 @@ def spoil(path: Path) -> None:
 
 def test_old_checkpoints_go_only_beyond_keep(files: RunCheckpoints) -> None:
     save(files, 11, keep=2)
-    assert [path.name for path in files.numbered()] == ["iter_11.pth", "iter_10.pth"]
+    assert [path.name for path in files.list_numbered()] == ["iter_11.pth", "iter_10.pth"]
     assert iteration_of(files.best) == 2
     assert files.last.samefile(files.folder / "iter_11.pth")
 
@@ -53,9 +53,9 @@ def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
     def badly(contents: object, path: Path) -> None:
         path.write_bytes(b"other bytes")
 
-    monkeypatch.setattr("rmrkd_cli.checkpoints.digest.save_sealed", badly)
+    monkeypatch.setattr("rmrkd_cli.checkpoints.digest.save_with_digest", badly)
     before = sorted(files.folder.iterdir())
-    with pytest.raises(RmrkdError, match=r"iter_11\.pth` was written, and when read again it has no digest"):
+    with pytest.raises(RmrkdError, match=r"iter_11\.pth` was damaged while it was written: it has no digest"):
         save(files, 11, keep=1)
     assert sorted(files.folder.iterdir()) == before
 
@@ -65,7 +65,7 @@ def test_a_name_that_somebody_deleted_costs_no_iteration(files: RunCheckpoints) 
     (files.folder / "iter_10.pth").unlink()
     found = files.latest_valid(pytest.fail)
     assert iteration_of(found) == 10
-    files.repair_names(found, 2, pytest.fail)
+    files.repair_links(found, 2, pytest.fail)
     assert iteration_of(files.last) == 10
 
 
@@ -100,8 +100,8 @@ def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: R
     assert len(said) == 1
     for name in ("iter_10.pth", "iter_10.pth.damaged", "iter_2.pth"):
         assert name in said[0]
-    assert [path.name for path in files.numbered()] == ["iter_2.pth", "iter_1.pth"]
-    files.repair_names(found, 2, said.append)
+    assert [path.name for path in files.list_numbered()] == ["iter_2.pth", "iter_1.pth"]
+    files.repair_links(found, 2, said.append)
     assert iteration_of(files.last) == 2
 
 
@@ -125,10 +125,10 @@ def test_the_best_is_the_last_resort(files: RunCheckpoints) -> None:
 
 
 def test_where_none_is_whole_all_are_named_and_left(files: RunCheckpoints) -> None:
-    for path in files.numbered():
+    for path in files.list_numbered():
         spoil(path)
     before = sorted(files.folder.iterdir())
-    with pytest.raises(RmrkdError, match="no checkpoint in") as failure:
+    with pytest.raises(RmrkdError, match=r"all checkpoints in `.*` are damaged") as failure:
         files.latest_valid(pytest.fail)
     for name in ("iter_1.pth", "iter_2.pth", "iter_10.pth"):
         assert name in failure.value.message
@@ -149,7 +149,7 @@ def test_names_that_a_kill_prevented_are_given_on_resumption(files: RunCheckpoin
         os.link(files.folder / f"iter_{old}.pth", name)
     found = files.latest_valid(pytest.fail)
     assert iteration_of(found) == 11
-    files.repair_names(found, 11, pytest.fail)
+    files.repair_links(found, 11, pytest.fail)
     assert iteration_of(last) == iteration_of(best) == 11
 
 
@@ -157,14 +157,14 @@ def test_a_lost_best_is_told_and_its_score_kept(files: RunCheckpoints) -> None:
     found = files.latest_valid(pytest.fail)
     spoil(files.best)
     said: list[str] = []
-    files.repair_names(found, 2, said.append)
+    files.repair_links(found, 2, said.append)
     assert "best.pth` of iteration 2 is lost" in said[0]
     assert not files.best.exists()
 
 
 def test_what_a_killed_run_was_writing_goes(files: RunCheckpoints) -> None:
     (files.folder / ".iter_11.pth.abc.partial").write_bytes(b"half")
-    files.clear_partial()
+    files.delete_partial()
     assert not list(files.folder.glob(".*"))
 
 
@@ -188,7 +188,7 @@ def test_room_that_is_missing_is_known_before_it_is_needed(
     files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = {"a": torch.zeros(250_000)}  # 1 MB, and as much momentum
-    held = sum(path.stat().st_size for path in files.numbered())
+    held = sum(path.stat().st_size for path in files.list_numbered())
     for free, missing in ((10_000_000, 0), (0, 8_000_000 - held)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        assert files.room_needed(weights, keep=2) == missing
+        assert files.missing_bytes(weights, keep=2) == missing

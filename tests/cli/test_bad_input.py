@@ -211,9 +211,9 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "transfer no.pth out.pth": ("no.pth", "does not exist"),
     "transfer no.pth taken.pth --force": ("no.pth", "does not exist"),
     "transfer bomb.pth out.pth": ("bomb.pth", "system"),
-    "transfer released.pth taken.pth": ("taken.pth", "nothing is overwritten", "--force"),
+    "transfer released.pth taken.pth": ("taken.pth", "already exists", "--force"),
     "transfer released.pth released.pth --force": ("same file",),
-    "transfer released.pth out.pth --config taken.pth": ("taken.pth", "nothing is overwritten"),
+    "transfer released.pth out.pth --config taken.pth": ("taken.pth", "already exists"),
     "transfer released.pth out.pth --config out.py": ("released.pth", "no config"),
     "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
     "transfer foreign.pth out.pth": ("foreign.pth",),
@@ -251,7 +251,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "plot runs/good --out x.jpg": ("x.jpg", "did you mean `.png`?"),
     "plot runs/good --smooth 1": ("--smooth 1", "0.999"), "plot runs/good --smooth nan": ("--smooth nan",),
     "plot runs/good --x epochs": ("epochs", "iterations"),
-    "plot runs/good --out taken.png": ("`taken.png` exists, and nothing is overwritten",),
+    "plot runs/good --out taken.png": ("`taken.png` already exists",),
     "compare a.json b.json": ("split: val in `baseline`, test in `distill`", "image scale: [128, 128]", "[64, 64]"),
     "compare a.json no.json": ("no.json",), "compare a.json cut.json": ("cut.json", "is not a result file"),
     "compare a.json bare.json": ("bare.json", "is not a result file"),
@@ -389,7 +389,7 @@ def test_a_comparison_names_only_the_lines_that_differ() -> None:
 
 
 def test_main_prints_the_message_and_the_hint_to_stderr() -> None:
-    told = "error: `taken.pth` exists, and nothing is overwritten\n\nhint: choose another name, or --force\n"
+    told = "error: `taken.pth` already exists\n\nhint: choose another name, or overwrite it with --force\n"
     assert run_main("transfer", "released.pth", "taken.pth") == (2, "", told)
 
 
@@ -419,10 +419,10 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
         load_state_dict_checked(network, state, "some.pth", hint="another preset?")
     assert (caught.value.exit_code, caught.value.hint) == (2, "another preset?")
     assert caught.value.message.splitlines() == [
-        "`some.pth` does not fit the network, of whose 14 tensors it has 8:",
+        "`some.pth` does not match the network: it has 8 of the network's 14 tensors:",
         "  missing: decode_head.1 (4)",
         "  unexpected: neck.0 (2)",
-        "  other shape: backbone.0.weight is (9,), expected (4, 3, 1, 1)",
+        "  shape mismatch: backbone.0.weight is (9,), expected (4, 3, 1, 1)",
     ]
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
@@ -488,7 +488,7 @@ def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatc
         "transfer released.pth new.pth",
     ):
         code, text = run(*shlex.split(command))
-        assert (code, "takes no new files" in text) == (2, True), text
+        assert (code, "no write permission" in text) == (2, True), text
 
 
 def test_the_name_alone_shows_the_help() -> None:

@@ -13,7 +13,7 @@ from rmrkd_cli.distributed.process_group import choose_device
 from rmrkd_cli.distributed.rendezvous import TcpRendezvous
 from rmrkd_cli.distributed.worker_errors import ERRORS, WorkerErrors
 from rmrkd_cli.errors import Interrupted, LostError, RmrkdError, RunError
-from rmrkd_cli.signals import restored
+from rmrkd_cli.signals import restore_default_handlers
 
 STEP = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2",
@@ -179,7 +179,7 @@ def test_a_worker_tells_what_can_pass_and_what_cannot(
     monkeypatch.setattr(worker, "_die_with_the_launcher", lambda: None)
     monkeypatch.setattr("rmrkd_cli.distributed.job.read_job", lambda _: None)
     monkeypatch.setattr("rmrkd_cli.distributed.launcher.run_job", fail)
-    with restored():
+    with restore_default_handlers():
         codes = [worker.main("job.json") for _ in range(2)]  # two workers that meet the same
     assert codes == [1, 1]
     assert verdicts.final == final

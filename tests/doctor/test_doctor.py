@@ -86,7 +86,7 @@ def test_the_list_and_a_file(tmp_path: Path) -> None:
         assert re.search(rf"^{check['status']} +{re.escape(check['name'])} ", done.stdout, re.MULTILINE)
     again = rmrkd("doctor", "--no-step", "--json", tmp_path / "found.json")
     assert again.exit_code == 2
-    assert "nothing is overwritten" in again.message
+    assert "already exists" in again.message
 
 
 @pytest.mark.parametrize(

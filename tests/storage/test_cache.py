@@ -22,7 +22,8 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def files() -> list[str]:
     folder = cache.cache_dir() / "checkpoints"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    return sorted(path.name for path in found if path.suffix != ".lock")
 
 
 def test_a_file_is_fetched_once_and_checked(address: str) -> None:

@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(
     run(tiny, tmp_path, resume=True)
     told = capfd.readouterr().err
     assert "iter_4.pth` is damaged (it has no digest at its end" in told
-    assert "going on from" in told
+    assert "resuming from" in told
     assert "iter_3.pth" in told
     assert (folder / "iter_4.pth.damaged").is_file()
     assert_same_end(tmp_path, reference)

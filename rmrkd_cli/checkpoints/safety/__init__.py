@@ -1,1 +1,1 @@
-"""What a stranger's file holds, found out before anything is built from it."""
+"""Checks of checkpoint files from unknown authors, made before torch opens them or a network is built from them."""

@@ -1,4 +1,4 @@
-"""The configuration that mmcv writes into a checkpoint: Python text, of which only values are read."""
+"""Read the config that mmcv writes into a checkpoint: Python text, which is parsed and never executed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
 
-_MOST_CHARACTERS = 1 << 18
-_MOST_DEPTH = 40
-_MOST_RANGE = 256  # of which a text can hold thousands
+_MAX_CHARACTERS = 1 << 18
+_MAX_DEPTH = 40
+_MAX_RANGE = 256  # a text can contain thousands of ranges
 _CONSTANTS = ("True", "False", "None")
 _OPENING, _CLOSING, _OTHER = "([{", ")]}", ("=", ",", ":", "-")
 _KINDS = (
@@ -22,21 +22,21 @@ _KINDS = (
 
 
 def parse_config_text(text: str) -> dict[str, Any]:
-    """The top-level names of a config text, read from its syntax tree; nothing is run.
+    """Return the top-level names of a config text with their values.
 
-    Read are literals, `dict(...)` and a small `range(...)`.
+    The text may contain literals, `dict(...)` and a small `range(...)`.
 
     Raises:
-        RmrkdError: On anything else, naming the line.
+        RmrkdError: The text contains anything else; the message names the line.
     """
-    if len(text) > _MOST_CHARACTERS:
-        raise RmrkdError(f"the checkpoint's config text is longer than {_MOST_CHARACTERS:,} characters")
+    if len(text) > _MAX_CHARACTERS:
+        raise RmrkdError(f"the checkpoint's config text is longer than {_MAX_CHARACTERS:,} characters")
     try:
         _check_tokens(text)
         values: dict[str, Any] = {}
         for statement in ast.parse(text).body:
             if not isinstance(statement, ast.Assign) or not all(isinstance(t, ast.Name) for t in statement.targets):
-                raise _refusal(statement.lineno, ast.unparse(statement))
+                raise _not_a_value(statement.lineno, ast.unparse(statement))
             value = _literal(statement.value)
             values.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
     except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError, ValueError, TypeError) as error:
@@ -45,7 +45,7 @@ def parse_config_text(text: str) -> dict[str, Any]:
 
 
 def _check_tokens(text: str) -> None:
-    """Leaves only what cannot nest without brackets, and those not deep: Python's own parser has crashed on less."""
+    """Reject deep nesting before Python parses the text: its parser has crashed on nested expressions."""
     depth, before = 0, ""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         word = token.string
@@ -53,12 +53,12 @@ def _check_tokens(text: str) -> None:
             chained = word in _OPENING and (before in _CLOSING if before else False)
             twice = word == "-" and before == "-"
             if chained or twice or word not in (*_OPENING, *_CLOSING, *_OTHER):
-                raise _refusal(token.start[0], token.line)
+                raise _not_a_value(token.start[0], token.line)
             depth += (word in _OPENING) - (word in _CLOSING)
-            if depth > _MOST_DEPTH:
-                raise RmrkdError(f"the checkpoint's config text is nested more than {_MOST_DEPTH} deep")
+            if depth > _MAX_DEPTH:
+                raise RmrkdError(f"the checkpoint's config text is nested more than {_MAX_DEPTH} levels deep")
         elif token.type not in _KINDS or (keyword.iskeyword(word) and word not in _CONSTANTS):
-            raise _refusal(token.start[0], token.line)
+            raise _not_a_value(token.start[0], token.line)
         before = word
 
 
@@ -68,7 +68,7 @@ def _literal(node: ast.expr) -> Any:
             return _range([_literal(argument) for argument in node.args], node)  # `gpu_ids` of the zoo's files
         is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
         if not is_dict or any(keyword.arg is None for keyword in node.keywords):
-            raise _refusal(node.lineno, ast.unparse(node))
+            raise _not_a_value(node.lineno, ast.unparse(node))
         return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict) and None not in node.keys:
         return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True) if key}
@@ -82,17 +82,17 @@ def _literal(node: ast.expr) -> Any:
             return -inner
     if isinstance(node, ast.Constant):
         return node.value
-    raise _refusal(node.lineno, ast.unparse(node))
+    raise _not_a_value(node.lineno, ast.unparse(node))
 
 
 def _range(bounds: list[Any], node: ast.Call) -> list[int]:
-    if not 1 <= len(bounds) <= 2 or not all(type(bound) is int and 0 <= bound <= _MOST_RANGE for bound in bounds):
-        raise _refusal(node.lineno, ast.unparse(node))
+    if not 1 <= len(bounds) <= 2 or not all(type(bound) is int and 0 <= bound <= _MAX_RANGE for bound in bounds):
+        raise _not_a_value(node.lineno, ast.unparse(node))
     return list(range(*bounds))
 
 
-def _refusal(line: int, text: str) -> RmrkdError:
+def _not_a_value(line: int, text: str) -> RmrkdError:
     return RmrkdError(
-        f"the checkpoint's config text does more than name values (line {line}: {text.strip()[:80]})",
-        "name a preset with --preset to say which network it is",
+        f"the checkpoint's config text contains more than values (line {line}: {text.strip()[:80]})",
+        "choose the network with --preset NAME instead",
     )

@@ -1,4 +1,4 @@
-"""Whether what was read is plain data: no cycles, no endless nesting, no more than a checkpoint has."""
+"""Check that loaded contents are plain data: no cycles, bounded nesting, a bounded number of values."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-MOST_DEPTH = 48
-MOST_VALUES = 1_000_000  # each counted as often as it is reached
-_MOST_DIGITS_BITS = 128  # of a whole number
+MAX_DEPTH = 48
+MAX_VALUES = 1_000_000  # a shared value counts each time it is reached
+_MAX_INTEGER_BITS = 128
 _ATOMS = (str, bytes, float, bool, type(None), Tensor, np.generic)
 
 
-def why_not_plain(value: Any) -> str:
-    """What is wrong, in words; empty for plain data that can be walked, printed and copied."""
+def find_unsafe_data(value: Any) -> str:
+    """Return what is wrong, or "" for plain data, which is safe to walk, print and copy."""
     level, count = [value], 0
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
             if isinstance(item, Mapping):
@@ -25,16 +25,16 @@ def why_not_plain(value: Any) -> str:
             elif isinstance(item, (list, tuple)):
                 below += item
             elif isinstance(item, int) and not isinstance(item, bool):
-                if item.bit_length() > _MOST_DIGITS_BITS:
-                    return f"it holds a whole number of {item.bit_length()} bits"
+                if item.bit_length() > _MAX_INTEGER_BITS:
+                    return f"it holds an integer of {item.bit_length()} bits"
             elif isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
                 continue
             elif not isinstance(item, _ATOMS):
                 return f"it holds a {type(item).__name__}"
-            if count + len(below) > MOST_VALUES:
-                return f"it holds more than {MOST_VALUES:,} values"
+            if count + len(below) > MAX_VALUES:
+                return f"it holds more than {MAX_VALUES:,} values"
         if not below:
             return ""
         count += len(below)
         level = below
-    return f"it is nested more than {MOST_DEPTH} deep, or holds itself"
+    return f"it is nested more than {MAX_DEPTH} levels deep, or contains itself"

@@ -1,4 +1,4 @@
-"""Files of torch.save, looked through before torch opens them: nothing larger than the file comes out of it."""
+"""Check a file of torch.save before torch opens it: loading it may take no more memory than the file has bytes."""
 
 from __future__ import annotations
 
@@ -8,156 +8,177 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rmrkd_cli.checkpoints.digest import COMMENT_BYTES, stored_digest
-from rmrkd_cli.checkpoints.safety.pickle_scan import Malformed, Program, Refused
+from rmrkd_cli.checkpoints.digest import COMMENT_BYTES, is_digest_comment
+from rmrkd_cli.checkpoints.safety.pickle_scan import PickleScan
+from rmrkd_cli.checkpoints.safety.placeholders import MalformedFileError, UnsafeFileError
 
-MOST_BYTES = 8 << 30  # of a file
-MOST_PICKLE_BYTES = 16 << 20
-_MOST_ENTRIES = 100_000
-_SHARED = 2  # how often the bytes of a file may come out as tensors; tied weights lie on one storage
-_ZIP = b"PK\x03\x04"  # torch takes any other beginning for the form it wrote before 1.6
-_END_MARK, _END = b"PK\x05\x06", struct.Struct("<4s4H2LH")  # the end record of a zip archive,
-_LOCATOR_MARK, _LOCATOR = b"PK\x06\x07", struct.Struct("<4sLQL")  # what points to that of a large one,
-_END64_MARK, _END64 = b"PK\x06\x06", struct.Struct("<4sQ2H2L4Q")  # and that one
+MAX_BYTES = 8 << 30  # of a file
+MAX_PICKLE_BYTES = 16 << 20
+_MAX_ENTRIES = 100_000
+_MAX_SHARING = 2  # bytes of tensors for each byte of the file: tied weights share one storage
+_ZIP = b"PK\x03\x04"  # torch reads any other start as the format before 1.6
+# Records at the end of a zip archive: its end; for a large archive also a locator, which points to a second end record.
+_END_MARK, _END = b"PK\x05\x06", struct.Struct("<4s4H2LH")
+_LOCATOR_MARK, _LOCATOR = b"PK\x06\x07", struct.Struct("<4sLQL")
+_END64_MARK, _END64 = b"PK\x06\x06", struct.Struct("<4sQ2H2L4Q")
 _TAIL = _END.size + _LOCATOR.size + _END64.size + COMMENT_BYTES
-_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in that form
+_TWO_ENDS = "it is an archive with two ends"
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in the format before 1.6
 
 
-def inspect(path: Path) -> None:
-    """Follows the file's pickle programs and compares what they ask for with what the file holds.
+def check_torch_file(path: Path) -> None:
+    """Follow the file's pickle programs, and compare what they ask for with what the file holds.
 
     Raises:
-        Refused: When it would do what no checkpoint needs.
-        Malformed: When it is not a file of torch.save.
-        OSError: When it cannot be read.
+        UnsafeFileError: It asks for something that no checkpoint needs.
+        MalformedFileError: It is not a file of torch.save.
+        OSError: It cannot be read.
     """
     size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise Refused(f"it has {size / 1e9:.1f} GB, more than {MOST_BYTES >> 30} GiB")
+    if size > MAX_BYTES:
+        raise UnsafeFileError(f"it has {size / 1e9:.1f} GB, more than {MAX_BYTES >> 30} GiB")
     with path.open("rb") as stream:
         if stream.read(len(_ZIP)) == _ZIP:
-            _inspect_archive(stream, size)
+            _check_archive(stream, size)
         else:
-            _inspect_stream(stream, size)
+            _check_legacy(stream, size)
 
 
-def _inspect_archive(stream: BinaryIO, size: int) -> None:
-    """The zip archive that torch writes since 1.6: `NAME/data.pkl`, `NAME/data/KEY` for each storage."""
+def _check_archive(stream: BinaryIO, size: int) -> None:
+    """Check a zip archive, torch's format since 1.6: `NAME/data.pkl`, and `NAME/data/KEY` for each storage."""
     try:
         _check_end(stream, size)
         with zipfile.ZipFile(stream) as archive:
             entries = _entries(archive, size)
             root = next(iter(entries)).split("/")[0]
-            held = entries.get(f"{root}/data.pkl")
-            if held is None:
-                raise Malformed("it holds no `data.pkl`")
-            if held.file_size > MOST_PICKLE_BYTES:
-                raise Refused(f"its pickle program has {held.file_size:,} bytes, more than {MOST_PICKLE_BYTES:,}")
-            program = Program(io.BytesIO(archive.read(held)))
+            pickled = entries.get(f"{root}/data.pkl")
+            if pickled is None:
+                raise MalformedFileError("it has no `data.pkl`")
+            if pickled.file_size > MAX_PICKLE_BYTES:
+                raise UnsafeFileError(
+                    f"its pickle program has {pickled.file_size:,} bytes, more than {MAX_PICKLE_BYTES:,}"
+                )
+            scan = PickleScan(io.BytesIO(archive.read(pickled)))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, RuntimeError) as error:
-        raise Malformed(f"a damaged archive: {error}") from error
-    for key, storage in program.storages.items():
+        raise MalformedFileError(f"its archive is damaged: {error}") from error
+    for key, storage in scan.storages.items():
         entry = entries.get(f"{root}/data/{key}")
         if entry is None:
-            raise Malformed(f"the storage `{key[:40]}` is missing")
+            raise MalformedFileError(f"the storage `{key[:40]}` is missing")
         if entry.file_size != storage.size:
-            raise Refused(f"the storage `{key[:40]}` claims {storage.size:,} bytes and has {entry.file_size:,}")
-    _check_total(program, size)
+            raise UnsafeFileError(f"the storage `{key[:40]}` claims {storage.size:,} bytes and has {entry.file_size:,}")
+    _check_total(scan, size)
 
 
 def _check_end(stream: BinaryIO, size: int) -> None:
-    """The archive's directory must lie where every reader looks for it, whichever way: right before the one end.
+    """Check that every reader finds the same directory: it must end directly before the only end record.
 
-    Python goes by the distance from the end, torch by the offset that is written there.
+    Python finds the directory by its distance from the end, torch by the offset in the end record. An archive in
+    which the two differ could show each of them other contents.
     """
     stream.seek(max(0, size - _TAIL))
     tail = stream.read(_TAIL)
-    for comment in (0, COMMENT_BYTES):
-        end = size - _END.size - comment
-        record = tail[len(tail) - _END.size - comment :][: _END.size]
+    for comment_length in (0, COMMENT_BYTES):
+        end = size - _END.size - comment_length
+        record = tail[len(tail) - _END.size - comment_length :][: _END.size]
         if len(record) == _END.size and record.startswith(_END_MARK):
             break
     else:
-        raise Malformed("an archive that is cut, or has a comment")
-    _, disk, first, dist_ctx, count, length, offset, told = _END.unpack(record)
-    if told != comment or (comment and not stored_digest(tail[-comment:])):
-        raise Refused("it is an archive with a comment")
-    locator = tail[: len(tail) - _END.size - comment][-_LOCATOR.size :]
+        raise MalformedFileError("its archive is cut off, or has a comment")
+    _, disk, first_disk, count_on_disk, count, length, offset, stated_comment = _END.unpack(record)
+    if stated_comment != comment_length or (comment_length and not is_digest_comment(tail[-comment_length:])):
+        raise UnsafeFileError("it is an archive with a comment")
+    locator = tail[: len(tail) - _END.size - comment_length][-_LOCATOR.size :]
     if locator.startswith(_LOCATOR_MARK):
-        _, where_disk, where, disks = _LOCATOR.unpack(locator)
         end -= _LOCATOR.size + _END64.size
-        record = tail[len(tail) - (size - end) :][: _END64.size]
-        mark, rest, _, _, disk64, first64, here64, count64, length64, offset64 = _END64.unpack(record)
-        short = [(count, count64, 0xFFFF), (length, length64, 0xFFFFFFFF), (offset, offset64, 0xFFFFFFFF)]
-        if (
-            mark != _END64_MARK or where != end or rest != _END64.size - 12 or here64 != count64
-            or (where_disk, disk64, first64) != (0, 0, 0) or disks > 1
-            or any(old not in (new, unset) for old, new, unset in short)
-        ):  # fmt: skip
-            raise Refused("it is an archive with two ends")
-        count, length, offset = count64, length64, offset64
-    elif dist_ctx != count:
-        raise Refused("it is an archive with two ends")
-    if (disk, first) not in ((0, 0), (0xFFFF, 0xFFFF)) or offset + length != end:
-        raise Refused("it is an archive with two ends")
-    if count > _MOST_ENTRIES or length > MOST_PICKLE_BYTES:
-        raise Refused(f"it is an archive of {count:,} entries")
+        record64 = tail[len(tail) - (size - end) :][: _END64.size]
+        count, length, offset = _check_end64(locator, record64, end, (count, length, offset))
+    elif count_on_disk != count:
+        raise UnsafeFileError(_TWO_ENDS)
+    if (disk, first_disk) not in ((0, 0), (0xFFFF, 0xFFFF)) or offset + length != end:
+        raise UnsafeFileError(_TWO_ENDS)
+    if count > _MAX_ENTRIES or length > MAX_PICKLE_BYTES:
+        raise UnsafeFileError(f"it is an archive of {count:,} entries")
+
+
+def _check_end64(locator: bytes, record: bytes, end: int, stated: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Check the second end record of a large archive, which must lie at `end` and repeat the first one's numbers.
+
+    Args:
+        stated: Count, length and offset from the first end record; each may be its largest number, for "see there".
+
+    Returns:
+        Count, length and offset of the directory.
+    """
+    _, locator_disk, position, disks = _LOCATOR.unpack(locator)
+    mark, rest, _, _, disk, first_disk, count_on_disk, *values = _END64.unpack(record)
+    if (
+        mark != _END64_MARK or position != end or rest != _END64.size - 12 or count_on_disk != values[0]
+        or (locator_disk, disk, first_disk) != (0, 0, 0) or disks > 1
+        or any(
+            old not in (new, unset)
+            for old, new, unset in zip(stated, values, (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF), strict=True)
+        )
+    ):  # fmt: skip
+        raise UnsafeFileError(_TWO_ENDS)
+    count, length, offset = values
+    return count, length, offset
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """All entries by name: uncompressed, each once, in one folder, together no larger than the file."""
+    """Return all entries by name; they must be uncompressed, unique, in one folder, and fit into the file."""
     listed = archive.infolist()
     if not listed:
-        raise Malformed("an archive without entries")
+        raise MalformedFileError("its archive has no entries")
     entries = {entry.filename: entry for entry in listed}
-    if len({name.lower() for name in entries}) < len(listed):  # torch's reader does not mind the case
-        raise Refused("it is an archive that holds a name twice")
+    if len({name.lower() for name in entries}) < len(listed):  # torch's reader ignores case
+        raise UnsafeFileError("it is an archive with two entries of one name")
     if not any(name.lower().endswith("/data.pkl") for name in entries):
-        raise Malformed("an archive without `data.pkl`")
+        raise MalformedFileError("its archive has no `data.pkl`")
     if min(entry.header_offset for entry in listed) > 0:
-        raise Refused("it is an archive behind something else")
+        raise UnsafeFileError("it is an archive that starts after other data")
     if any(name.endswith("/constants.pkl") for name in entries):
-        raise Refused("it is a TorchScript program")
+        raise UnsafeFileError("it is a TorchScript program")
     roots = {name.split("/")[0] for name in entries}
     for name, entry in entries.items():
         odd = not name.isascii() or not name.isprintable() or entry.orig_filename != name
         if odd or name.startswith("/") or ".." in name.split("/") or "\\" in name or len(roots) > 1:
-            raise Refused(f"it is an archive with the path `{name[:80]}`")
+            raise UnsafeFileError(f"it is an archive with the path `{name[:80]}`")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
-            raise Refused(f"it is a compressed archive (`{name[:80]}`); torch writes none")
+            raise UnsafeFileError(f"it is a compressed archive (`{name[:80]}`); torch never writes one")
     if sum(entry.file_size for entry in listed) > size:
-        raise Refused("it is an archive whose entries are larger than the file")
+        raise UnsafeFileError("it is an archive whose entries are larger than the file")
     return entries
 
 
-def _inspect_stream(stream: BinaryIO, size: int) -> None:
-    """The older form: pickles of a magic number, a version, the system, the contents, the keys; then the storages."""
+def _check_legacy(stream: BinaryIO, size: int) -> None:
+    """Check the format before torch 1.6: pickles of magic number, version, system, contents and keys; storages."""
     stream.seek(0)
-    start = io.BytesIO(stream.read(5 * MOST_PICKLE_BYTES))
+    start = io.BytesIO(stream.read(5 * MAX_PICKLE_BYTES))
     try:
-        magic = Program(start).value
-    except Malformed:
+        magic = PickleScan(start).value
+    except MalformedFileError:
         magic = None
     if magic != _MAGIC:
-        raise Malformed("it begins as no file of torch.save does")
-    Program(start)
-    Program(start)
+        raise MalformedFileError("it does not start as a file of torch.save")
+    PickleScan(start)
+    PickleScan(start)
     begin = start.tell()
-    program = Program(start)
-    if start.tell() - begin > MOST_PICKLE_BYTES:
-        raise Refused(f"its pickle program has more than {MOST_PICKLE_BYTES:,} bytes")
-    keys: Any = Program(start).value
+    scan = PickleScan(start)
+    if start.tell() - begin > MAX_PICKLE_BYTES:
+        raise UnsafeFileError(f"its pickle program has more than {MAX_PICKLE_BYTES:,} bytes")
+    keys: Any = PickleScan(start).value
     if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
-        raise Malformed("its storages have no names")
-    if set(keys) != set(program.storages):
-        raise Malformed("its storages are not those that its contents name")
-    needed = sum(8 + storage.size for storage in program.storages.values())
+        raise MalformedFileError("its storages have no valid keys")
+    if set(keys) != set(scan.storages):
+        raise MalformedFileError("its storages differ from those that its contents name")
+    needed = sum(8 + storage.size for storage in scan.storages.values())
     if needed > size - start.tell():
-        raise Refused(f"its storages claim {needed:,} bytes, {size - start.tell():,} are there")
-    _check_total(program, size)
+        raise UnsafeFileError(f"its storages claim {needed:,} bytes, and the file has {size - start.tell():,} for them")
+    _check_total(scan, size)
 
 
-def _check_total(program: Program, size: int) -> None:
-    total = sum(tensor.size for tensor in program.tensors)
-    if total > _SHARED * size:
-        raise Refused(f"its tensors would take {total:,} bytes, the file has {size:,}")
+def _check_total(scan: PickleScan, size: int) -> None:
+    total = sum(tensor.size for tensor in scan.tensors)
+    if total > _MAX_SHARING * size:
+        raise UnsafeFileError(f"its tensors would take {total:,} bytes, the file has {size:,}")

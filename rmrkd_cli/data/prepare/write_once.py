@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Iterable
@@ -15,12 +14,12 @@ from rmrkd_cli.data.image_io import Picture, read_labels
 from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.samples import MAX_LIST_BYTES
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.storage.atomic import create_bytes
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 PARTIAL = ".rmrkd-partial"
 _SHOWN = 5
 WRITTEN, KEPT, CONFLICT = "written", "kept", "conflict"
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 
 
 def place_labels(labels: Picture, target: Path) -> tuple[str, str]:
@@ -37,7 +36,8 @@ def place_labels(labels: Picture, target: Path) -> tuple[str, str]:
 
         stream = io.BytesIO()
         Image.fromarray(labels).save(stream, "PNG")
-        if _place(stream.getvalue(), target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if create_bytes(stream.getvalue(), target, suffix=PARTIAL):
             return WRITTEN, ""
     try:
         there = read_labels(target)
@@ -52,8 +52,11 @@ def place_labels(labels: Picture, target: Path) -> tuple[str, str]:
 def place_names(names: Iterable[str], target: Path) -> tuple[str, str]:
     """The same for a list of names, which is compared as a set and written in order."""
     wanted = sorted(set(names))
-    if not os.path.lexists(target) and _place("".join(f"{name}\n" for name in wanted).encode(), target):
-        return WRITTEN, ""
+    content = "".join(f"{name}\n" for name in wanted).encode()
+    if not os.path.lexists(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if create_bytes(content, target, suffix=PARTIAL):
+            return WRITTEN, ""
     try:
         text = read_regular(target, MAX_LIST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -76,30 +79,6 @@ def linked(root: Path, targets: Iterable[Path]) -> list[str]:
     links = sorted(root / folder for folder in folders if (root / folder).is_symlink() and folder != Path())
     told = [f"`{link}` is a link: what is written there lies in `{link.resolve()}`" for link in links[:_SHOWN]]
     return [*told, *([f"and {len(links) - _SHOWN} more folders are links"] if links[_SHOWN:] else [])]
-
-
-def _place(contents: bytes, target: Path) -> bool:
-    """False when the name was taken in the meantime."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as stream:
-            stream.write(contents)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(partial, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if os.path.lexists(target):
-                return False
-            os.rename(partial, target)  # a file system without hard links
-        return True
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def strange_values(labels: Picture, allowed: Iterable[int]) -> list[int]:

@@ -13,10 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
-from rmrkd_cli.checkpoints.safety import pickle_scan
-from rmrkd_cli.checkpoints.safety.pickle_scan import Malformed, Program, Refused
-from rmrkd_cli.checkpoints.safety.plain_data import MOST_DEPTH, why_not_plain
-from rmrkd_cli.checkpoints.safety.torch_archive import inspect
+from rmrkd_cli.checkpoints.safety.pickle_scan import PickleScan
+from rmrkd_cli.checkpoints.safety.placeholders import (
+    CALLS,
+    STORAGE_CLASSES,
+    MalformedFileError,
+    Storage,
+    UnsafeFileError,
+)
+from rmrkd_cli.checkpoints.safety.plain_data import MAX_DEPTH, find_unsafe_data
+from rmrkd_cli.checkpoints.safety.torch_archive import check_torch_file
 from rmrkd_cli.errors import RmrkdError
 from tests.checkpoints.hostile import programs as p
 
@@ -37,8 +43,8 @@ CONTENTS = st.recursive(
 )  # fmt: skip
 
 
-def follow(program: bytes) -> Program:
-    return Program(io.BytesIO(program))
+def follow(program: bytes) -> PickleScan:
+    return PickleScan(io.BytesIO(program))
 
 
 @settings(max_examples=150, deadline=None)
@@ -48,7 +54,7 @@ def test_whatever_plain_data_torch_writes_is_let_in(contents: Any, new: bool, tm
     torch.save(
         {"state_dict": {"x": torch.ones(1)}, "meta": {"any": contents}}, path, _use_new_zipfile_serialization=new
     )
-    inspect(path)
+    check_torch_file(path)
     assert "any" in read_checkpoint(path).meta
 
 
@@ -97,7 +103,7 @@ def test_a_changed_file_is_read_or_refused(data: st.DataObject, new: bool, tmp_p
 def test_any_bytes_are_a_program_or_not(program: bytes) -> None:
     try:
         follow(program)
-    except (Refused, Malformed):
+    except (UnsafeFileError, MalformedFileError):
         return
 
 
@@ -105,17 +111,17 @@ def test_storages_and_tensors_are_counted_in_bytes() -> None:
     made = follow(
         p.checkpoint(a=p.tensor(p.storage(6, "k"), (2, 3), (3, 1)), b=p.tensor(p.storage(6, "k"), (2,), (1,), 4))
     )
-    assert made.storages == {"k": pickle_scan.Storage("k", 6, 4)}
+    assert made.storages == {"k": Storage("k", 6, 4)}
     assert [tensor.size for tensor in made.tensors] == [24, 8]
 
 
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        (p.tensor(p.storage(6), (2, 3), (3, 1), 1), "lies on 6 elements"),
-        (p.tensor(p.storage(6), (7,), (0,)), "lies on 6 elements"),
-        (p.tensor(p.storage(6), (2, 3), (1,)), "without a shape"),
-        (p.tensor(p.storage(6), (-2,), (1,)), "without a shape"),
+        (p.tensor(p.storage(6), (2, 3), (3, 1), 1), "larger than its storage of 6 elements"),
+        (p.tensor(p.storage(6), (7,), (0,)), "larger than its storage of 6 elements"),
+        (p.tensor(p.storage(6), (2, 3), (1,)), "no valid shape"),
+        (p.tensor(p.storage(6), (-2,), (1,)), "no valid shape"),
         (p.tensor(b"N", (2,), (1,)), "without a storage"),
         (p.tensor(p.storage(6, kind="UntypedStorage"), (2,), (1,)), "torch.UntypedStorage"),
         (p.group(p.storage(6), p.storage(7)), "two sizes"),
@@ -128,7 +134,7 @@ def test_storages_and_tensors_are_counted_in_bytes() -> None:
     ],
 )  # fmt: skip
 def test_what_no_checkpoint_needs_is_named(program: bytes, why: str) -> None:
-    with pytest.raises((Refused, Malformed), match=why):
+    with pytest.raises((UnsafeFileError, MalformedFileError), match=why):
         follow(p.PROTO + program + p.STOP)
 
 
@@ -138,16 +144,16 @@ def test_only_names_with_a_reason_are_let_in() -> None:
 
     numbers = {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
     numbers |= {"numpy.dtype"}
-    assert {*pickle_scan._CALLS, *pickle_scan._STORAGES} - numbers <= set(_get_allowed_globals())
-    assert len(pickle_scan._CALLS) == 9
+    assert {*CALLS, *STORAGE_CLASSES} - numbers <= set(_get_allowed_globals())
+    assert len(CALLS) == 9
 
 
 def test_plain_data_is_bounded() -> None:
     nested: Any = []
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MAX_DEPTH + 1):
         nested = [nested]
-    assert why_not_plain({"a": [1, "b", None, 2.5, (True,)], "t": torch.ones(1), "n": np.float64(1)}) == ""
-    assert "nested more than" in why_not_plain(nested)
-    assert "a set" in why_not_plain([{1}])
-    assert "bits" in why_not_plain({"n": 1 << 200})
-    assert "values" in why_not_plain([[0] * 2000] * 2000)
+    assert find_unsafe_data({"a": [1, "b", None, 2.5, (True,)], "t": torch.ones(1), "n": np.float64(1)}) == ""
+    assert "nested more than" in find_unsafe_data(nested)
+    assert "a set" in find_unsafe_data([{1}])
+    assert "bits" in find_unsafe_data({"n": 1 << 200})
+    assert "values" in find_unsafe_data([[0] * 2000] * 2000)

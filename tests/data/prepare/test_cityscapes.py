@@ -117,7 +117,7 @@ def test_it_goes_on_after_being_killed(root: Path, monkeypatch: pytest.MonkeyPat
         real(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr("rmrkd_cli.data.prepare.write_once.os.link", link)
+        patched.setattr("rmrkd_cli.storage.atomic.os.link", link)
         assert prepare(root).exit_code not in (0, 2)
     assert len(targets(root)) == 3
     leftover = root / "gtFine/train/bonn" / f".bonn_gtFine_labelTrainIds.png.77{PARTIAL}"
