@@ -24,7 +24,7 @@ from rmrkd_cli.data.image_io import header_size
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
 from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
 from rmrkd_cli.storage.cache import cache_dir
-from rmrkd_cli.storage.resources import available_memory, check_fits
+from rmrkd_cli.storage.resources import available_memory, require_space
 
 _MAGIC = b"rmrkd-decoded-1\n"
 _ENTRY = np.dtype([("offset", "<u8"), ("pixels", "<u8"), ("height", "<u4"), ("width", "<u4"), ("stamp", "V16")])
@@ -147,7 +147,7 @@ def _layout(files: SampleFiles, *, skip_corrupt: bool) -> NDArray[Any]:
 def _in_memory(table: NDArray[Any], size: int) -> Store:
     if not hasattr(os, "memfd_create"):
         raise RmrkdError("`--cache ram` needs Linux", "--cache disk")
-    check_fits(_WHAT, size, available_memory(), "memory", "--cache disk, or --cache off")
+    require_space(_WHAT, size, available_memory(), "memory", "--cache disk, or --cache off")
     handle = os.memfd_create("rmrkd-decoded")
     _begin(handle, table, size)
     return Store(f"/proc/{os.getpid()}/fd/{handle}", size, keep_open=handle)
@@ -160,7 +160,7 @@ def _on_disk(table: NDArray[Any], size: int, files: SampleFiles) -> Store:
     found = path.is_file() and path.stat().st_size == size and _starts_well(path)
     used = path.stat().st_blocks * 512 if found else 0
     hint = "RMRKD_CACHE=DIR on a larger disk, or --cache off"
-    check_fits(_WHAT, size - used, shutil.disk_usage(folder).free, f"`{folder}`", hint)
+    require_space(_WHAT, size - used, shutil.disk_usage(folder).free, f"`{folder}`", hint)
     if not found:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)

@@ -1,43 +1,44 @@
-"""One thing that was looked at, and how to mend it."""
+"""The result of one check, with the fix for a problem."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from rmrkd_cli.errors import first_line
 from rmrkd_cli.installation.mmseg import MODULES, SETUP_COMMAND
 from rmrkd_cli.installation.requirements import install_command, version_of
 
 _PACKAGES = {"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python", "pkg_resources": "setuptools<81"}
 
-Status = Literal["ok", "note", "wrong"]
+Status = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
 class Check:
     """
     Args:
-        status: "note" is worth knowing and stops nothing; "wrong" keeps something of rmrkd from working.
-        found: What is there.
-        expected: What should be; may be empty.
-        mend: The command, or the option, that helps; never empty for what is wrong.
+        status: "error" keeps a part of rmrkd from working; "warning" does not.
+        found: What was found.
+        expected: What rmrkd needs; may be empty.
+        fix: The command or option that fixes the problem; never empty for an error.
     """
 
     name: str
     status: Status
     found: str
     expected: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
-def first_line(error: BaseException) -> str:
-    """Of its message, after its kind."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def describe_error(error: BaseException) -> str:
+    """Return the class of an exception and the first line of its message."""
+    line, kind = first_line(error).strip(), type(error).__name__
+    return kind if line in ("", kind) else f"{kind}: {line}"
 
 
-def install_missing(error: BaseException) -> str:
-    """Return the command that installs a module which an import did not find; empty for other errors."""
+def fix_for_missing(error: BaseException) -> str:
+    """Return the command that installs the module which an import did not find; "" for other errors."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     module = error.name.partition(".")[0]

@@ -1,18 +1,16 @@
-"""The network of the preset `demo`, built as a check of the installation."""
+"""Build a network, to check that mmsegmentation was installed correctly."""
 
 from __future__ import annotations
 
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.installation.mmseg import (
-    SETUP_COMMAND,
-)
+from rmrkd_cli.installation.mmseg import SETUP_COMMAND
 
 
 def build_demo_student() -> int:
     """Build the student of the preset `demo` and return its number of parameters.
 
     Raises:
-        RunError: With the first line of what went wrong.
+        RunError: The network cannot be built; the message has the first line of the cause.
     """
     from rmrkd_cli.data.datasets import dataset_info
     from rmrkd_cli.errors import first_line
@@ -24,6 +22,6 @@ def build_demo_student() -> int:
         config = network_config(preset.student, dataset_info(preset).num_classes)
         network = build_network(config, device="cpu")
     except Exception as error:  # mmsegmentation checks versions with `assert`, and a library can fail in any way
-        message = f"mmsegmentation is installed and cannot build a network: {first_line(error)}"
-        raise RunError(message, f"{SETUP_COMMAND} --reinstall; rmrkd doctor names the cause") from error
+        message = f"mmsegmentation is installed, but cannot build a network: {first_line(error)}"
+        raise RunError(message, f"{SETUP_COMMAND} --reinstall; rmrkd doctor checks the installation") from error
     return sum(parameter.numel() for parameter in network.parameters())

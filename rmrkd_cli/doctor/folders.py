@@ -1,4 +1,4 @@
-"""Where rmrkd writes: permission, room, locks; and what lies in the cache."""
+"""Check the folders that rmrkd writes to: permission, free space, file locks; and report the cache's size."""
 
 from __future__ import annotations
 
@@ -13,57 +13,49 @@ from pathlib import Path
 from rmrkd_cli.doctor.check import Check
 from rmrkd_cli.storage.cache import cache_dir
 
-_WORK = "work_dirs"  # where `rmrkd train` writes unless told otherwise
-_NO_ROOM = 1 << 30  # bytes: checkpoints of the paper's pairs take a few hundred MB each
-_LITTLE_ROOM = 10 << 30
-_PROBE = b"rmrkd" * 200_000
+_WORK_DIR = "work_dirs"  # default of `rmrkd train --work-dir`
+_ERROR_BELOW = 1 << 30  # bytes; the checkpoints of one run take up to a few GB
+_WARNING_BELOW = 10 << 30
 
 
 def folder_checks() -> Iterator[Check]:
-    yield _writable("work folder", Path.cwd() / _WORK, "rmrkd train --work-dir DIR on another disk")
-    yield _writable("cache folder", cache_dir(), "RMRKD_CACHE=DIR on another disk")
-    mend = "TMPDIR=DIR on another disk"
+    yield _check_folder("work folder", Path.cwd() / _WORK_DIR, "rmrkd train --work-dir DIR on another disk")
+    yield _check_folder("cache folder", cache_dir(), "RMRKD_CACHE=DIR on another disk")
+    fix = "TMPDIR=DIR on another disk"
     try:
         temporary = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        yield Check("temporary files", "wrong", str(error), "a folder that can be written", mend)
+        yield Check("temporary files", "error", str(error), "a writable folder", fix)
     else:
-        yield _writable("temporary files", temporary, mend)
-    yield from _contents()
+        yield _check_folder("temporary files", temporary, fix)
+    yield from _check_cache()
 
 
-def _writable(name: str, folder: Path, mend: str) -> Check:
-    """Writes a file there and removes it; a folder that is still to be made is left so."""
+def _check_folder(name: str, folder: Path, fix: str) -> Check:
+    """Write a file into the folder, or into its nearest existing parent, lock it and delete it."""
     try:
-        there = _existing(folder)
-        free = shutil.disk_usage(there).free
-        locks = _try_writing(there)
+        existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        free = shutil.disk_usage(existing).free
+        has_locks = _write_and_lock(existing)
     except OSError as error:
-        return Check(name, "wrong", f"`{folder}`: {error.strerror or error}", "a folder that can be written", mend)
+        return Check(name, "error", f"`{folder}`: {error.strerror or error}", "a writable folder", fix)
     found = f"{free / 2**30:.1f} GiB free for `{folder}`"
-    if free < _NO_ROOM:
-        return Check(name, "wrong", found, f"{_NO_ROOM >> 30} GiB", f"make room, or {mend}")
-    if not locks:
-        why = "locks, which keep two commands from writing the same files"
-        return Check(name, "note", f"{found}; its file system has no locks", why, mend)
-    if free < _LITTLE_ROOM:
-        return Check(name, "note", found, f"{_LITTLE_ROOM >> 30} GiB for long runs", f"make room, or {mend}")
+    if free < _ERROR_BELOW:
+        return Check(name, "error", found, f"{_ERROR_BELOW >> 30} GiB", f"free some space, or {fix}")
+    if not has_locks:
+        expected = "file locks, which keep two commands from writing the same files"
+        return Check(name, "warning", f"{found}; its file system has no file locks", expected, fix)
+    if free < _WARNING_BELOW:
+        return Check(name, "warning", found, f"{_WARNING_BELOW >> 30} GiB for long runs", f"free some space, or {fix}")
     return Check(name, "ok", found)
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the one above it that is there."""
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
-def _try_writing(folder: Path) -> bool:
-    """Raises OSError when a file cannot be written there; tells whether it could be locked."""
+def _write_and_lock(folder: Path) -> bool:
+    """Return whether a file in the folder can be locked. Raises OSError when it cannot be written."""
     path = folder / f".rmrkd-doctor-{uuid.uuid4().hex}"
     try:
         with path.open("xb") as stream:
-            stream.write(_PROBE)
+            stream.write(bytes(1 << 20))
             stream.flush()
             os.fsync(stream.fileno())
             try:
@@ -76,26 +68,26 @@ def _try_writing(folder: Path) -> bool:
         path.unlink(missing_ok=True)
 
 
-def _contents() -> Iterator[Check]:
+def _check_cache() -> Iterator[Check]:
     cache = cache_dir()
     if not cache.is_dir():
         yield Check("cache", "ok", "empty")
         return
-    sizes = {entry.name: _size(Path(entry.path)) for entry in sorted(os.scandir(cache), key=lambda entry: entry.name)}
+    sizes = {path.name: _disk_size(path) for path in sorted(cache.iterdir())}
     parts = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
     yield Check("cache", "ok", f"{sum(sizes.values()) / 1e6:.1f} MB" + (f": {parts}" if parts else ""))
-    left = sorted((cache / "checkpoints").glob(".*.partial"))
-    if left:
-        names = ", ".join(f"`{path.name}` {_size(path) / 1e6:.1f} MB" for path in left)
-        expected = "gone on with when it is asked for again"
-        yield Check("unfinished downloads", "note", names, expected, f"rm {cache / 'checkpoints'}/.*.partial")
+    partial = sorted((cache / "checkpoints").glob(".*.partial"))
+    if partial:
+        names = ", ".join(f"`{path.name}` {_disk_size(path) / 1e6:.1f} MB" for path in partial)
+        fix = f"rm {cache / 'checkpoints'}/.*.partial"
+        yield Check("unfinished downloads", "warning", names, "none, or resumed by the next command", fix)
 
 
-def _size(path: Path) -> int:
-    """Bytes that it takes on the disk, with all that is in it; files that go away meanwhile are left out."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(_size(Path(entry.path)) for entry in os.scandir(path))
+def _disk_size(path: Path) -> int:
+    """Return the bytes that a file or folder takes on the disk; 0 for what is deleted meanwhile."""
     try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(_disk_size, path.iterdir()))
         return path.lstat().st_blocks * 512
     except OSError:
         return 0

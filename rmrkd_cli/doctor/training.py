@@ -1,4 +1,4 @@
-"""Presets, and a few real training steps on random data."""
+"""Check the presets, and run a few training steps on random data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rmrkd_cli.doctor.check import Check, first_line
+from rmrkd_cli.doctor.check import Check, describe_error
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.requirements import install_command, reinstall_command
 
 SECONDS = 2.0
-_WARM_UP = 2  # steps
+_WARM_UP_STEPS = 2
 _PRESET = "demo"
 _CLASSES = 8
 
@@ -24,46 +24,45 @@ def preset_checks() -> Iterator[Check]:
     from rmrkd_cli.presets.schema import OWN_METHOD
 
     presets, methods = preset_names(), [name for name in method_names() if name != OWN_METHOD]
-    again = reinstall_command()
-    bad = []
+    fix = reinstall_command()
+    failed = []
     for names, load in ((presets, load_preset), (methods, load_method)):
         for name in names:
             try:
                 load(name)
             except (RmrkdError, OSError) as error:
-                bad.append(Check(f"preset {name}", "wrong", first_line(error), "a preset that can be read", again))
+                failed.append(Check(f"preset {name}", "error", describe_error(error), "a readable preset", fix))
     if not presets:
-        bad.append(Check("presets", "wrong", "none found", "presets inside the package", again))
-    yield from bad or [Check("presets", "ok", f"{len(presets)} presets and {len(methods)} methods, all readable")]
+        failed.append(Check("presets", "error", "none found", "presets inside the package", fix))
+    yield from failed or [Check("presets", "ok", f"{len(presets)} presets and {len(methods)} methods, all readable")]
 
 
 def step_checks() -> Iterator[Check]:
-    """The demo's distillation on the CPU, and on one GPU of each kind."""
+    """Train the preset `demo` on the CPU, and on one GPU of each kind."""
     torch: Any = importlib.import_module("torch")
-    places = {"CPU": "cpu"}
+    devices = {"CPU": "cpu"}
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            places.setdefault(torch.cuda.get_device_name(index), f"cuda:{index}")
-    for name, device in places.items():
-        yield _rehearsed(f"training on {name}", device)
+            devices.setdefault(torch.cuda.get_device_name(index), f"cuda:{index}")
+    for name, device in devices.items():
+        yield _check_training(f"training on {name}", device)
 
 
-def _rehearsed(name: str, device: str) -> Check:
-    again = install_command("torch", "torchvision", options="--force-reinstall")
+def _check_training(name: str, device: str) -> Check:
+    fix = install_command("torch", "torchvision", options="--force-reinstall")
     try:
         rate, losses = _train(device)
     except Exception as error:
-        return Check(name, "wrong", first_line(error), "steps without an error", again)
+        return Check(name, "error", describe_error(error), "steps without an error", fix)
     values = ", ".join(f"{loss} {value:.3g}" for loss, value in losses.items())
-    bad = [loss for loss, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        return Check(name, "wrong", f"not finite on random images: {', '.join(bad)}", "finite losses", again)
+    nonfinite = [loss for loss, value in losses.items() if not math.isfinite(value)]
+    if nonfinite:
+        return Check(name, "error", f"not finite on random images: {', '.join(nonfinite)}", "finite losses", fix)
     return Check(name, "ok", f"{rate:.1f} steps/s of preset `{_PRESET}`; losses {values}")
 
 
 def _train(device: str) -> tuple[float, dict[str, float]]:
-    """Steps a second, after a few or, where one is so slow, from the first; and each loss of the last step, or of the
-    first in which one was not finite."""
+    """Train for `SECONDS`, or until a loss is not finite; return the steps per second and the last step's losses."""
     import torch
 
     from rmrkd_cli.data.loader import Batch
@@ -90,5 +89,5 @@ def _train(device: str) -> tuple[float, dict[str, float]]:
             seconds = time.perf_counter() - began
             if seconds >= SECONDS or not all(map(math.isfinite, losses.values())):
                 return (number - warm) / seconds, losses
-            if number == _WARM_UP:
+            if number == _WARM_UP_STEPS:
                 warm, began = number, time.perf_counter()

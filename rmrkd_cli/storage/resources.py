@@ -1,4 +1,4 @@
-"""What there is room for in memory, on a disk, and on the processor, before something large is begun."""
+"""Measure free memory and the CPU limit of this process, within the limits of its container or batch job."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from pathlib import Path
 
 from rmrkd_cli.errors import RmrkdError
 
-_KEPT_FREE = 0.1  # of what is there
+_RESERVE = 0.1  # share of the free bytes that stays free
 _MEMINFO = Path("/proc/meminfo")
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_VERSIONS = (  # of control groups, which containers and job schedulers limit memory with: v2, and v1
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_CGROUPS = (  # control groups, by which containers and job schedulers limit memory: version 2, version 1
     ("", Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     ("memory", Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
-def check_fits(what: str, needed: int, free: int, where: str, hint: str) -> None:
-    """Raises RmrkdError with both sizes unless `needed` bytes leave a tenth of the `free` ones."""
-    if needed > free * (1 - _KEPT_FREE):
+def require_space(what: str, needed: int, free: int, where: str, hint: str) -> None:
+    """Raise RmrkdError, with both sizes, unless a tenth of the `free` bytes stays free beside the `needed` ones."""
+    if needed > free * (1 - _RESERVE):
         raise RmrkdError(
-            f"{what} take {needed / 1e9:.2f} GB; {where} has {free / 1e9:.2f} GB free, of which a tenth must stay so",
+            f"{what} need {needed / 1e9:.2f} GB; {where} has {free / 1e9:.2f} GB free, and a tenth must stay free",
             hint,
         )
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, by Linux's own estimate, within the limits of this process's groups."""
+    """Return the bytes that can be allocated without swapping, by Linux's estimate and the limits of the container.
+
+    Raises:
+        OSError: The system is not Linux.
+    """
     available = _fields(_MEMINFO)["MemAvailable:"] * 1024
-    for controller, root, limit, used, reclaimable in _VERSIONS:
-        for folder in _groups(controller, root):
+    for controller, root, limit, used, reclaimable in _CGROUPS:
+        for folder in _cgroup_folders(controller, root):
             try:
                 allowed = int((folder / limit).read_text()) - int((folder / used).read_text())
                 available = min(available, allowed + _fields(folder / "memory.stat")[reclaimable])
-            except (OSError, ValueError, KeyError):  # not this version, or no limit ("max")
+            except (OSError, ValueError, KeyError):  # another version of control groups, or no limit ("max")
                 continue
     return max(available, 0)
 
 
-def allowed_cores() -> float | None:
-    """Processor time that the groups of this process may take, in cores; None without a limit."""
+def cpu_limit() -> float | None:
+    """Return the CPU time that the container may use, in cores; None without a limit."""
     limits = []
-    for folder in _groups("", Path("/sys/fs/cgroup")):
+    for folder in _cgroup_folders("", Path("/sys/fs/cgroup")):
         with suppress(OSError, ValueError):
             quota, period = (folder / "cpu.max").read_text().split()
             limits.append(int(quota) / int(period))
-    for folder in _groups("cpu", Path("/sys/fs/cgroup/cpu")):
+    for folder in _cgroup_folders("cpu", Path("/sys/fs/cgroup/cpu")):
         with suppress(OSError, ValueError):
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
             if int(quota) > 0:
@@ -53,10 +57,10 @@ def allowed_cores() -> float | None:
     return min(limits, default=None)
 
 
-def _groups(controller: str, root: Path) -> list[Path]:
-    """The folder of this process's group and of all above it; in a container the root alone is there."""
+def _cgroup_folders(controller: str, root: Path) -> list[Path]:
+    """Return the folders of this process's control group and its parents; a container sees only the root."""
     try:
-        lines = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in _OWN_CGROUPS.read_text().splitlines()]
     except OSError:
         lines = []
     own = [path for _, controllers, path in lines if controller in controllers.split(",")]

@@ -31,8 +31,8 @@ from rmrkd_cli.terminal.training_status import TrainingStatus
 
 _FOLDED_OUTPUT = 160  # columns where stdout is a file or a pipe
 
-_STATUS_WIDTH, _NAME_WIDTH = 5, 20  # columns
-_STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+_STATUS_WIDTH, _NAME_WIDTH = 7, 20  # columns
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 _QUIET_SECONDS = 10  # between two lines of progress where stderr is no terminal
 _REFRESHES = 4  # a second; each takes the steps a millisecond
@@ -109,7 +109,7 @@ def show_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
     out.print(grid, highlight=False)
 
 
-def show_check(status: str, name: str, found: str, expected: str, mend: str) -> None:
+def show_check(status: str, name: str, found: str, expected: str, fix: str) -> None:
     """One line on stdout, folded under itself where it is long; a command to copy is left whole."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=_STATUS_WIDTH)
@@ -119,8 +119,8 @@ def show_check(status: str, name: str, found: str, expected: str, mend: str) -> 
     label.stylize(_STYLES.get(status, "none"))
     grid.add_row(label, _text(name), _text(found + (f"; expected: {expected}" if expected else "")))
     out.print(grid, highlight=False)
-    if mend:
-        out.print(_text(f"{' ' * (_STATUS_WIDTH + 2)}mend: {mend}"), highlight=False, soft_wrap=True)
+    if fix:
+        out.print(_text(f"{' ' * (_STATUS_WIDTH + 2)}fix: {fix}"), highlight=False, soft_wrap=True)
 
 
 def write(text: str) -> None:

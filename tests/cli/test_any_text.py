@@ -94,7 +94,7 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RMRKD_CACHE", str(filled.parent / "cache"))
     monkeypatch.setattr("rmrkd_cli.training.preflight.check", check)
     monkeypatch.setattr("rmrkd_cli.distributed.launcher.execute", execute)
-    monkeypatch.setattr("rmrkd_cli.doctor.examine", lambda step: iter(()))
+    monkeypatch.setattr("rmrkd_cli.doctor.run_checks", lambda step: iter(()))
     monkeypatch.setattr("rmrkd_cli.training.dry_run.dry_run", lambda *args: ["rehearsed"])
     monkeypatch.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])
     monkeypatch.setattr("rmrkd_cli.report.figures.draw_curves", lambda *args, **options: None)

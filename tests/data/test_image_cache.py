@@ -194,7 +194,7 @@ def test_is_refused_with_both_sizes_where_it_does_not_fit(
         with create(where, files) as store:
             assert store.size == 131_072
         return
-    with pytest.raises(RmrkdError, match=r"take 0\.00 GB; .* has 0\.00 GB free") as refused:
+    with pytest.raises(RmrkdError, match=r"need 0\.00 GB; .* has 0\.00 GB free") as refused:
         create(where, files)
     assert ("--cache disk" if where == "ram" else "RMRKD_CACHE") in refused.value.hint
 

@@ -77,7 +77,7 @@ def test_doctor_reports_it_with_the_same_command() -> None:
     outcome = rmrkd("doctor", "--no-step")
     assert outcome.exit_code == 1
     for name in mmseg.VERSIONS:
-        assert re.search(rf"wrong +{name} +not installed.*\n +mend: rmrkd setup\n", outcome.stdout), outcome.stdout
+        assert re.search(rf"error +{name} +not installed.*\n +fix: rmrkd setup\n", outcome.stdout), outcome.stdout
     assert "compiled ops" not in outcome.stdout
 
 

@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_gets_its_room_back(server: Server) -> None:
         "try: cache.fetch(*sys.argv[1:])\n"
         "except RunError as error: print(error.message, error.hint)\n"
     )
-    command = [sys.executable, "-c", code, f"{server.address}/good/a.pth", DIGEST]
+    command = [sys.executable, "-B", "-c", code, f"{server.address}/good/a.pth", DIGEST]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "cannot write into the cache" in done.stdout, done.stderr
     assert "RMRKD_CACHE=DIR" in done.stdout
