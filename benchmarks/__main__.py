@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
-from benchmarks.measures import load_measures
+from benchmarks.registry import load_benchmarks
 from benchmarks.report import write_report
-from benchmarks.result import Disagreement, Measure, Setting
+from benchmarks.result import Benchmark, Disagreement, Setting
 from benchmarks.store import Store
 
 HERE = Path(__file__).parent
@@ -18,17 +18,17 @@ HERE = Path(__file__).parent
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code: 1 if the two sides of a benchmark give different results, else 0."""
-    measures = load_measures()
-    parser = _parser(list(measures))
+    benchmarks = load_benchmarks()
+    parser = _parser(list(benchmarks))
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in measures]
+    unknown = [name for name in options.names if name not in benchmarks]
     if unknown:
-        parser.error(f"unknown benchmark {', '.join(unknown)}; available: {', '.join(measures)}")
+        parser.error(f"unknown benchmark {', '.join(unknown)}; available: {', '.join(benchmarks)}")
     device = choose_device(options.device)
     use_device(device)
     setting = Setting(1 if options.quick else options.pairs, options.quick, device, _say)
     store = Store(None if options.quick else HERE / ".results.json", describe_machine(device))
-    names = options.names or list(measures)
+    names = options.names or list(benchmarks)
     if not options.names and not options.resume:
         store.clear()
     output = options.output or (None if options.quick else HERE / "RESULTS.md")
@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
             if _in_own_process(name, setting, output):
                 failed.append(name)
         else:
-            if not _run(name, measures[name], setting, store):
+            if not _run(name, benchmarks[name], setting, store):
                 failed.append(name)
             if output is not None:
-                output.write_text(_report(store, list(measures)), encoding="utf-8")
+                output.write_text(_report(store, list(benchmarks)), encoding="utf-8")
     if failed:
         _say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -57,7 +57,7 @@ def _in_own_process(name: str, setting: Setting, output: Path) -> int:
     return subprocess.call([sys.executable, "-m", "benchmarks", name, *map(str, options)])
 
 
-def _run(name: str, measure: Measure, setting: Setting, store: Store) -> bool:
+def _run(name: str, measure: Benchmark, setting: Setting, store: Store) -> bool:
     _say(f"{name}:")
     try:
         result = measure(setting)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.pairs import time_pairs
-from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.image_cache import ImageCache, create
 from rmrkd_cli.data.resize_crop import ResizedCrop
@@ -182,4 +182,4 @@ def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
     cv2.imwrite(str(path), pixels)
 
 
-MEASURES: dict[str, Measure] = {"data": benchmark_data}
+BENCHMARKS: dict[str, Benchmark] = {"data": benchmark_data}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks import CLASSES, build, preset
 from benchmarks.pairs import time_pairs
-from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.sample_reader import IGNORE
 from rmrkd_cli.data.samples import find_samples
@@ -159,4 +159,4 @@ def _mmseg_config(info: DatasetInfo) -> dict[str, Any]:
     }  # fmt: skip
 
 
-MEASURES: dict[str, Measure] = {"evaluation": benchmark_evaluation}
+BENCHMARKS: dict[str, Benchmark] = {"evaluation": benchmark_evaluation}

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.networks import random_batch
 from benchmarks.pairs import synchronize
-from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.transforms import seed_draws
 from rmrkd_cli.distillation.factory import build_distiller
@@ -147,4 +147,4 @@ def _one(step: TrainStep, batch: Batch, here: DistContext | None) -> None:
     step.update()
 
 
-MEASURES: dict[str, Measure] = {"guarantees": benchmark_guarantees}
+BENCHMARKS: dict[str, Benchmark] = {"guarantees": benchmark_guarantees}

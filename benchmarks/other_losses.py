@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.pairs import check_and_time, compare_tensors
-from benchmarks.result import Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Result, Row, Setting
 from benchmarks.rmrkd import get_size, make_inputs, value_and_gradient
 from rmrkd_cli.losses import IDDLoss, IFVDLoss, MGDLoss
 
@@ -84,7 +84,7 @@ def _with_gradients(
     return call
 
 
-MEASURES: dict[str, Measure] = {
+BENCHMARKS: dict[str, Benchmark] = {
     "idd": partial(benchmark_class_loss, "idd"),
     "ifvd": partial(benchmark_class_loss, "ifvd"),
     "mgd": benchmark_mgd,

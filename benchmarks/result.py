@@ -91,4 +91,4 @@ class Result:
         return cls(**{**stored, "rows": [Row(**row) for row in stored["rows"]]})
 
 
-Measure = Callable[[Setting], Result]
+Benchmark = Callable[[Setting], Result]

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.memory import SIDES, memory_rows
 from benchmarks.pairs import check_and_time, compare_tensors, time_pairs
-from benchmarks.result import Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Result, Row, Setting
 from rmrkd_cli.losses import RMRKDLoss
 
 Answer = dict[str, Tensor]
@@ -160,7 +160,7 @@ def matrix_products(size: Size, count: int, device: str) -> Callable[[], None]:
     return call
 
 
-MEASURES: dict[str, Measure] = {
+BENCHMARKS: dict[str, Benchmark] = {
     **{name: partial(benchmark_loss, name) for name in GOALS},
     "rmrkd-bmm": benchmark_matrix_products,
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.pairs import check_and_time
 from benchmarks.processes import output, rmrkd
-from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.presets.loader import preset_names
 
 _EMPTY = '''
@@ -65,4 +65,4 @@ def _check_output(argument: str) -> Callable[[str, str], str]:
     return check
 
 
-MEASURES: dict[str, Measure] = {"startup": benchmark_startup}
+BENCHMARKS: dict[str, Benchmark] = {"startup": benchmark_startup}

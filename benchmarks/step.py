@@ -12,7 +12,7 @@ from benchmarks.memory import memory_rows
 from benchmarks.networks import build, preset, random_batch
 from benchmarks.pairs import compare_tensors, time_pairs
 from benchmarks.released_step import ReleasedStep
-from benchmarks.result import Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.losses import MGDLoss
@@ -115,4 +115,4 @@ def random_mask(model: Distiller, batch: Batch) -> Tensor:
     return (torch.rand(count, 1, height // 8, width // 8, generator=generator) < share).float()
 
 
-MEASURES: dict[str, Measure] = {"step": benchmark_step}
+BENCHMARKS: dict[str, Benchmark] = {"step": benchmark_step}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks import build, preset, random_batch
 from benchmarks.pairs import time_pairs
-from benchmarks.result import Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Result, Row, Setting
 from benchmarks.step import mgd_of, our_step, random_mask
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
@@ -98,4 +98,4 @@ def _backward(out: Tensor, features: Tensor, layers: nn.Module) -> None:
     torch.autograd.grad(out, [features, *layers.parameters()], torch.ones_like(out))
 
 
-MEASURES: dict[str, Measure] = {"step-parts": benchmark_step_parts}
+BENCHMARKS: dict[str, Benchmark] = {"step-parts": benchmark_step_parts}

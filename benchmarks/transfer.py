@@ -14,7 +14,7 @@ import torch
 from benchmarks.networks import build, preset
 from benchmarks.pairs import check_and_time
 from benchmarks.processes import output, rmrkd, time_process
-from benchmarks.result import Disagreement, Measure, Result, Row, Setting
+from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.checkpoints.reader import RUN_KIND, save_torch
 from rmrkd_cli.training.optimizer_step import TrainStep
 
@@ -77,4 +77,4 @@ def _same_student(copy: Path, student: Path) -> str:
     return f"all {len(ours)} tensors of the student are equal, bit by bit"
 
 
-MEASURES: dict[str, Measure] = {"transfer": benchmark_transfer}
+BENCHMARKS: dict[str, Benchmark] = {"transfer": benchmark_transfer}

@@ -255,6 +255,16 @@ def test_outlines_are_between_classes_and_colours_have_the_opacity() -> None:
         assert (half > 220).all(-1).any()  # the name
 
 
+def test_a_name_is_drawn_only_if_it_fits_into_its_region() -> None:
+    classes = np.zeros((300, 400), np.uint8)
+    classes[:, 380:] = 1
+    overlay = Overlay(["a", "a class name of more than 20 pixels"], [[200, 0, 0], [0, 0, 200]], 0.25)
+    image = np.full((300, 400, 3), 100, np.uint8)
+    changed = (np.asarray(overlay.draw(image, classes)) != overlay.blend(image, classes)).any(-1)
+    assert changed[:, :370].any()
+    assert not changed[:, 370:].any()
+
+
 def test_a_legend_is_complete_at_any_image_size() -> None:
     from rmrkd_cli.prediction.legend import add_legend
 

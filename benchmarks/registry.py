@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from benchmarks.result import Measure
+from benchmarks.result import Benchmark
 
 # Each module has `MEASURES`, a dict from name to benchmark; the slowest come last.
 MODULES = (
@@ -20,8 +20,8 @@ MODULES = (
 )
 
 
-def load_measures() -> dict[str, Measure]:
-    measures: dict[str, Measure] = {}
+def load_benchmarks() -> dict[str, Benchmark]:
+    benchmarks: dict[str, Benchmark] = {}
     for module in MODULES:
-        measures.update(importlib.import_module(f"benchmarks.{module}").MEASURES)
-    return measures
+        benchmarks.update(importlib.import_module(f"benchmarks.{module}").BENCHMARKS)
+    return benchmarks
