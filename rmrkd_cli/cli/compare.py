@@ -112,7 +112,7 @@ def compare_command(
     if json_out is not None:
         write_json(as_document(comparison), json_out)
     if json_out != "-":
-        notes = [protocol_line(comparison.protocol), *tables.verdict_lines(comparison)]
+        notes = [protocol_line(comparison.protocol), *tables.summary_lines(comparison)]
         console.show_table("IoU of each class, %", *tables.class_table(comparison), bold_last=True)
         console.show_table("Summary", *tables.summary_table(comparison.groups), notes)
 

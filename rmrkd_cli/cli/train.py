@@ -116,7 +116,7 @@ def _show_compared(records: list[Record], preset: Preset) -> None:
 
     compared = compare(records)
     columns, rows = tables.summary_table(compared.groups)
-    notes = [protocol_line(compared.protocol), *tables.verdict_lines(compared)]
+    notes = [protocol_line(compared.protocol), *tables.summary_lines(compared)]
     if preset.paper is not None and preset.method == OWN_METHOD:
         notes.append(f"paper: baseline {preset.paper.baseline:.2f}, distilled {preset.paper.distilled:.2f}")
     if len(compared.groups) > 1:

@@ -17,19 +17,19 @@ _TIMED_PIXELS = 1 << 24  # of a size that only a result file says
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFile:
     """A file that was named, its record, and the checkpoint of its network where that is there."""
 
-    file: Path
+    path: Path
     record: Record
     checkpoint: Path | None
 
     @property
     def is_result(self) -> bool:
-        return self.file.suffix == ".json"
+        return self.path.suffix == ".json"
 
 
-def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Cluster) -> list[Compared]:
+def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Cluster) -> list[ComparedFile]:
     """Checkpoints are measured, result files read; none of them may differ in how it was measured.
 
     Args:
@@ -49,7 +49,7 @@ def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Clus
         raise RmrkdError(f"a comparison needs two or more results, got {count}", "rmrkd compare FILE FILE")
     if read:
         check_same_protocol([record for records in read.values() for record in records])
-    found: list[Compared] = []
+    found: list[ComparedFile] = []
     for file in files:
         records = read[file] if file in read else evaluate_files([file], cluster, **options)
         if file not in read and found:
@@ -58,14 +58,14 @@ def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Clus
             checkpoint = _network_of(file, record)
             if checkpoint is not None:
                 record["checkpoint_bytes"] = checkpoint.stat().st_size
-            found.append(Compared(file, record, checkpoint))
+            found.append(ComparedFile(file, record, checkpoint))
     compared = [one.record for one in found]
     check_same_protocol(compared)
     name_teachers(compared)
     return found
 
 
-def add_latencies(compared: Sequence[Compared], given: Any, device: str, *, allow_partial: bool) -> None:
+def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, allow_partial: bool) -> None:
     """Times one network of each group, in turns, so that all figures are of the same machine and hour."""
     import torch
 

@@ -18,7 +18,7 @@ class Interval:
     high: float | None = None
 
     @property
-    def decided(self) -> bool:
+    def excludes_zero(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 

@@ -1,4 +1,4 @@
-"""What a report needs besides the comparison: logs beside the files, pictures, and where everything came from."""
+"""The report of a comparison, with what it needs besides: training logs, example images and provenance."""
 
 from __future__ import annotations
 
@@ -10,91 +10,92 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
-    from rmrkd_cli.comparison.inputs import Compared
+    from rmrkd_cli.comparison.inputs import ComparedFile
     from rmrkd_cli.comparison.types import Comparison, Group
     from rmrkd_cli.report.html import Provenance
     from rmrkd_cli.report.image_selection import ReportImages
     from rmrkd_cli.results.training_log import Curves
 
-_OF_A_RUN = re.compile(r"student\.pth|result\.json|best\.pth|last\.pth|iter_\d+\.pth")
+_FILE_OF_A_RUN = re.compile(r"student\.pth|result\.json|best\.pth|last\.pth|iter_\d+\.pth")
 
 
 def write_report_folder(
-    comparison: Comparison, compared: Sequence[Compared], folder: Path, command: str, **how: Any
+    comparison: Comparison, files: Sequence[ComparedFile], folder: Path, command: str, **options: Any
 ) -> None:
-    """Writes the page and its figures; what cannot be shown is named there and fails nothing.
+    """Write the page and the files beside it. The page names logs and images that cannot be read.
 
     Args:
-        command: What makes the report again.
-        how: As for `take_pictures`: given, dataset, data_root, device, allow_partial.
+        command: The command that writes the report again.
+        options: Passed to `predict_images`: given, dataset, data_root, device, allow_partial.
 
     Raises:
         RunError: When a file cannot be written.
     """
     from rmrkd_cli.report.html import write_report, write_results
 
-    there = write_results(comparison, folder)  # what was measured is safe before anything is drawn
-    curves, lost = _curves(comparison, compared)
+    written = write_results(comparison, folder)  # first, so that the results survive a failure below
+    curves, missing_curves = _read_curves(comparison, files)
     write_report(
-        comparison, folder, pictures=_pictures(comparison, compared, how), curves=curves, without_curves=lost,
-        provenance=_provenance(comparison, compared, command), there=there,
+        comparison, folder, images=_predict_images(comparison, files, options), curves=curves,
+        missing_curves=missing_curves, provenance=_provenance(comparison, files, command), written=written,
     )  # fmt: skip
 
 
-def _of(group: Group, compared: Sequence[Compared]) -> list[Compared]:
-    """In the order of the group's records."""
-    return [next(one for one in compared if one.record is record) for record in group.records]
+def _files_of(group: Group, files: Sequence[ComparedFile]) -> list[ComparedFile]:
+    """Return the files of a group in the order of its records."""
+    return [next(file for file in files if file.record is record) for record in group.records]
 
 
-def _curves(comparison: Comparison, compared: Sequence[Compared]) -> tuple[dict[str, list[Curves]], list[str]]:
+def _read_curves(comparison: Comparison, files: Sequence[ComparedFile]) -> tuple[dict[str, list[Curves]], list[str]]:
+    """Return the curves of each group by label, and a sentence for each run without a log."""
     from rmrkd_cli.results.training_log import LOG, read_curves
 
-    found: dict[str, list[Curves]] = {}
-    lost = []
+    curves: dict[str, list[Curves]] = {}
+    missing = []
     for group in comparison.groups:
-        found[group.label] = []
-        for one in _of(group, compared):
-            log = one.file.parent / LOG
-            if not _OF_A_RUN.fullmatch(one.file.name) or not log.is_file():
-                lost.append(f"no curves of {group.label}: `{one.file}` does not lie in a run's directory")
+        curves[group.label] = []
+        for file in _files_of(group, files):
+            log = file.path.parent / LOG
+            if not _FILE_OF_A_RUN.fullmatch(file.path.name) or not log.is_file():
+                missing.append(f"no curves of {group.label}: `{file.path}` is not in a run directory")
                 continue
             try:
-                found[group.label].append(read_curves(log))
+                curves[group.label].append(read_curves(log))
             except RmrkdError as error:
-                lost.append(f"no curves of {group.label}: {error}")
-    return found, lost
+                missing.append(f"no curves of {group.label}: {error}")
+    return curves, missing
 
 
-def _pictures(comparison: Comparison, compared: Sequence[Compared], how: dict[str, Any]) -> ReportImages:
-    from rmrkd_cli.report.image_selection import choose, shown_records
+def _predict_images(comparison: Comparison, files: Sequence[ComparedFile], options: dict[str, Any]) -> ReportImages:
+    from rmrkd_cli.report.image_selection import choose_images, representative_records
     from rmrkd_cli.report.predictions import Source, predict_images
 
-    files = {id(one.record): one for one in compared}
-    shown = shown_records(comparison, lambda record: files[id(record)].checkpoint is not None)
+    by_record = {id(file.record): file for file in files}
+    records = representative_records(comparison, lambda record: by_record[id(record)].checkpoint is not None)
     sources = []
-    for label, record in shown.items():
-        one, seed = files[id(record)], record.get("seed")
-        sources.append(Source(label, one.checkpoint, f"seed {seed}" if seed is not None else one.file.name))
-    return predict_images(sources, choose(comparison, shown), comparison.protocol, **how)
+    for label, record in records.items():
+        file, seed = by_record[id(record)], record.get("seed")
+        sources.append(Source(label, file.checkpoint, f"seed {seed}" if seed is not None else file.path.name))
+    return predict_images(sources, choose_images(comparison, records), comparison.protocol, **options)
 
 
-def _provenance(comparison: Comparison, compared: Sequence[Compared], command: str) -> Provenance:
+def _provenance(comparison: Comparison, files: Sequence[ComparedFile], command: str) -> Provenance:
     from datetime import datetime, timezone
 
-    from rmrkd_cli.report.html import File, Provenance, versions
+    from rmrkd_cli.report.html import File, Provenance, package_versions
     from rmrkd_cli.storage.cache import sha256_of
 
-    files = tuple(
+    compared = tuple(
         File(
-            str(one.file),
+            str(file.path),
             group.label,
-            one.record.get("seed"),
-            one.record.get("iterations") or (one.record.get("training") or {}).get("iterations"),
-            one.file.stat().st_size,
-            sha256_of(one.file),
+            file.record.get("seed"),
+            file.record.get("iterations") or (file.record.get("training") or {}).get("iterations"),
+            file.path.stat().st_size,
+            sha256_of(file.path),
         )
         for group in comparison.groups
-        for one in _of(group, compared)
+        for file in _files_of(group, files)
     )
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return Provenance(command, now, files, versions())
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return Provenance(command, date, compared, package_versions())

@@ -1,6 +1,6 @@
-"""Which images a reader should see, chosen from the counts of every image; and the images, once they are there.
+"""The images of a report: which ones are chosen, from the counts of every image, and what is shown of each.
 
-Knows no torch: what loads and predicts is `report.predictions`.
+Knows no torch: `predictions` loads the images and predicts them.
 """
 
 from __future__ import annotations
@@ -19,31 +19,33 @@ from rmrkd_cli.results.record import Record
 EXTREMES, RANDOM = 6, 6
 _SEED = 2025
 
-Why = Literal["won", "lost", "random"]
+Reason = Literal["gain", "loss", "random"]
 Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An image, by its place among the samples, and why it is shown.
+    """A chosen image.
 
     Attributes:
-        difference: What `to` has more than `base` in mean IoU of this image, -1..1; none where it is not known.
+        index: Among the samples.
+        reason: Why it was chosen: an extreme of the main difference, or at random.
+        difference: The main difference in the mean IoU of this image, -1..1; None where unknown.
     """
 
     index: int
-    why: Why
+    reason: Reason
     difference: float | None = None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One chosen image.
+class ReportImage:
+    """One chosen image and its predictions.
 
     Attributes:
-        image: (H, W, 3), red first.
-        truth: (H, W), classes and 255 for what is not counted.
-        predictions: By label of the group, (H, W) classes.
+        image: (H, W, 3) RGB.
+        truth: (H, W) classes; 255 is ignored.
+        predictions: (H, W) classes, by label of the group.
     """
 
     name: str
@@ -55,101 +57,101 @@ class Picture:
 
 @dataclass(frozen=True)
 class ReportImages:
-    """What could be shown, and what could not.
+    """All images of a report.
 
     Attributes:
-        shown: In the order of the choices.
-        palette: The data set's colour of each class.
-        predicted_by: Of each group with predictions: which of its files they are of, in words.
-        missing: What is not shown and why, a sentence each.
+        images: In the order of the choices.
+        palette: Colour of each class.
+        checkpoints: Which checkpoint of each group made its predictions, in words.
+        missing: A sentence for each image or prediction that could not be made.
     """
 
-    shown: tuple[Picture, ...] = ()
+    images: tuple[ReportImage, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
-    predicted_by: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
 def main_difference(comparison: Comparison) -> Difference | None:
-    """The one that a reader came for: of the first distilled group, else the first."""
+    """Return the difference that the report is about: of the first distilled group, else the first."""
     roles = {group.label: group.role for group in comparison.groups}
     differences = comparison.differences
-    return next((found for found in differences if roles.get(found.to) == "distill"), next(iter(differences), None))
+    distilled = (difference for difference in differences if roles.get(difference.to) == "distill")
+    return next(distilled, next(iter(differences), None))
 
 
-def shown_records(comparison: Comparison, usable: Callable[[Record], bool] = lambda _: True) -> dict[str, Record]:
-    """Of each group the record whose network is shown, by label: all of one seed, where the compared groups share one.
+def representative_records(
+    comparison: Comparison, has_network: Callable[[Record], bool] = lambda _: True
+) -> dict[str, Record]:
+    """Return one record of each group by label, all of the same seed where the compared groups share one.
 
     Args:
-        usable: Whether a record's network is there; groups without any are shown by their first record.
+        has_network: Whether the network of a record is available. A group without any gives its first record.
     """
-    there = {group.label: [record for record in group.records if usable(record)] for group in comparison.groups}
+    usable = {group.label: [record for record in group.records if has_network(record)] for group in comparison.groups}
     main = main_difference(comparison)
-    seeds = [record.get("seed") for record in there.get(main.to, ())] if main else []
-    of_base = {record.get("seed") for record in there.get(main.base, ())} if main else set()
-    seed = next((seed for seed in seeds if seed in of_base), None)
-    shown = {}
+    seeds = [record.get("seed") for record in usable.get(main.to, ())] if main else []
+    seeds_of_base = {record.get("seed") for record in usable.get(main.base, ())} if main else set()
+    seed = next((seed for seed in seeds if seed in seeds_of_base), None)
+    chosen = {}
     for group in comparison.groups:
-        records = there[group.label] or group.records
-        shown[group.label] = next((record for record in records if record.get("seed") == seed), records[0])
-    return shown
+        records = usable[group.label] or group.records
+        chosen[group.label] = next((record for record in records if record.get("seed") == seed), records[0])
+    return chosen
 
 
-def choose(
+def choose_images(
     comparison: Comparison,
-    shown: Mapping[str, Record] | None = None,
+    records: Mapping[str, Record] | None = None,
     *,
     extremes: int = EXTREMES,
     others: int = RANDOM,
     seed: int = _SEED,
 ) -> tuple[Choice, ...]:
-    """The images most won and most lost by the main difference, and some at random, none twice.
+    """Choose the images with the largest gain and loss of the main difference, and random ones; none twice.
 
     Args:
-        shown: As `shown_records` gives them: the figures are of the networks that are shown.
-        extremes: Half of them won, half lost; fewer where fewer images differ so. None without counts of each image.
+        records: The record of each group whose network predicts the images, see `representative_records`.
+        extremes: Half of them gains, half losses; fewer where fewer images differ, none without counts of images.
     """
     count = comparison.protocol["images"]
-    difference = image_differences(comparison, shown or shown_records(comparison))
-    chosen: list[Choice] = []
-    if difference is not None:
-        order = sorted(difference, key=lambda index: (-difference[index], index))
-        won = [index for index in order if difference[index] > 0][: (extremes + 1) // 2]
-        lost = [index for index in reversed(order) if difference[index] < 0][: extremes // 2]
-        chosen = [Choice(index, "won", difference[index]) for index in won]
-        chosen += [Choice(index, "lost", difference[index]) for index in lost]
-    taken = {choice.index for choice in chosen}
+    differences = image_differences(comparison, records or representative_records(comparison)) or {}
+    order = sorted(differences, key=lambda index: (-differences[index], index))
+    gains = [index for index in order if differences[index] > 0][: (extremes + 1) // 2]
+    losses = [index for index in reversed(order) if differences[index] < 0][: extremes // 2]
+    taken = {*gains, *losses}
     drawn = random.Random(seed).sample(range(count), min(count, others + len(taken)))
     rest = sorted([index for index in drawn if index not in taken][:others])
-    known = difference or {}
-    return (*chosen, *(Choice(index, "random", known.get(index)) for index in rest))
+    reasons: tuple[tuple[Reason, list[int]], ...] = (("gain", gains), ("loss", losses), ("random", rest))
+    return tuple(Choice(index, reason, differences.get(index)) for reason, indices in reasons for index in indices)
 
 
-def image_differences(comparison: Comparison, shown: Mapping[str, Record]) -> dict[int, float] | None:
-    """What `to` of the main difference has more than `base`, in the mean IoU of each image, -1..1.
+def image_differences(comparison: Comparison, records: Mapping[str, Record]) -> dict[int, float] | None:
+    """Return the main difference in the mean IoU of each image, -1..1, by index.
 
-    Images in which either has none are left out; none where the counts are not known, or of other images.
+    Images without an IoU are left out. Returns None where counts of images are unknown or of another number of them.
     """
     main = main_difference(comparison)
-    if main is None or main.base not in shown or main.to not in shown:
+    if main is None or main.base not in records or main.to not in records:
         return None
     count = comparison.protocol["images"]
-    base, to = (_means(shown[label].get("per_image"), count) for label in (main.base, main.to))
+    base, to = (_image_means(records[label].get("per_image"), count) for label in (main.base, main.to))
     if base is None or to is None:
         return None
-    both = to - base
-    return {int(index): float(both[index]) for index in np.flatnonzero(~np.isnan(both))}
+    differences = to - base
+    return {int(index): float(differences[index]) for index in np.flatnonzero(~np.isnan(differences))}
 
 
-def _means(per_image: Mapping[str, Any] | None, count: int) -> NDArray[np.float64] | None:
+def _image_means(per_image: Mapping[str, Any] | None, count: int) -> NDArray[np.float64] | None:
     if not per_image or len(per_image.get("counts", ())) != count:
         return None
     return np.array([_image_mean(flat) for flat in per_image["counts"]])
 
 
 def _image_mean(flat: Sequence[int]) -> float:
+    """Return the mean IoU over the classes of an image, from its flat list of counts."""
     if not flat or len(flat) % 4:
         return float("nan")
-    _, right, truth, predicted = np.asarray(flat, np.float64).reshape(-1, 4).T
-    union = truth + predicted - right
-    return float((right[union > 0] / union[union > 0]).mean()) if (union > 0).any() else float("nan")
+    _, correct, true, predicted = np.asarray(flat, np.float64).reshape(-1, 4).T
+    union = true + predicted - correct
+    return float((correct[union > 0] / union[union > 0]).mean()) if (union > 0).any() else float("nan")

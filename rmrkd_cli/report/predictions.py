@@ -1,4 +1,4 @@
-"""Chosen images of a data set with the predictions of several networks, for a report."""
+"""The images of a report with the predictions of each network."""
 
 from __future__ import annotations
 
@@ -26,34 +26,41 @@ from rmrkd_cli.evaluation.checkpoint_network import (
 from rmrkd_cli.evaluation.inference_modes import Window, segment_image
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.report.image_selection import Choice, Image, Picture, ReportImages
+from rmrkd_cli.report.figures.class_maps import shrink
+from rmrkd_cli.report.image_selection import Choice, Image, ReportImage, ReportImages
 
-_WIDEST = 1280  # pixels that are kept: a report shows no more
+_WIDEST = 1280  # pixels of the images in memory; the page and the sheets shrink them further
 
 
 @dataclass(frozen=True)
 class Source:
-    """A group's network.
+    """The network of a group.
 
     Attributes:
-        checkpoint: Its file; none where only a result is known.
-        told: Which of the group's files it is.
+        checkpoint: Its file; None where only a result file is known.
+        description: Which of the group's files it is.
     """
 
     label: str
     checkpoint: Path | None
-    told: str
+    description: str
 
 
 @dataclass(frozen=True)
-class _Place:
-    """The data set, and of the chosen images those that can be read."""
+class _ChosenSamples:
+    """The chosen images that can be read.
+
+    Attributes:
+        samples: All samples of the split.
+        choices, pairs: For each readable image its choice, and photograph and labels.
+        problems: A sentence for each unreadable image.
+    """
 
     info: DatasetInfo
     samples: list[Sample]
     choices: list[Choice]
     pairs: list[Pair]
-    unread: list[str]
+    problems: list[str]
 
 
 def predict_images(
@@ -67,18 +74,20 @@ def predict_images(
     device: str = "cpu",
     allow_partial: bool = False,
 ) -> ReportImages:
-    """Loads the chosen images and predicts each with every network, as the protocol says; nothing here fails a report.
+    """Load the chosen images, and predict each with every network as the protocol says.
+
+    Whatever cannot be loaded or predicted becomes a sentence in `ReportImages.missing`.
 
     Args:
         choices: Indices into the samples of the protocol's split.
-        given, dataset, data_root, device, allow_partial: As for an evaluation.
+        given, dataset, data_root, device, allow_partial: The options of an evaluation.
     """
     missing: list[str] = []
-    place: _Place | None = None
+    chosen: _ChosenSamples | None = None
     predictions: dict[str, list[Image]] = {}
     for source in sources:
         if source.checkpoint is None:
-            missing.append(f"no predictions of {source.label}: only its result file is there, no checkpoint beside it")
+            missing.append(f"no predictions of {source.label}: its result file has no checkpoint beside it")
             continue
         job = EvalJob(
             preset=None, checkpoint=str(source.checkpoint), dataset=dataset, data_root=data_root, device=device,
@@ -87,52 +96,53 @@ def predict_images(
         )  # fmt: skip
         try:
             loaded = load_checkpoint_network(job.checkpoint, given, device, allow_partial=allow_partial)
-            if place is None:
-                place = _read(*_found(job, loaded, protocol), choices)
-                missing += place.unread
-            check_num_classes(loaded.network, place.info, job.checkpoint)
-            predictions[source.label] = _predicted(loaded.network, place, job, _window(protocol))
+            if chosen is None:
+                chosen = _read_chosen(*_find_samples(job, loaded, protocol), choices)
+                missing += chosen.problems
+            check_num_classes(loaded.network, chosen.info, job.checkpoint)
+            predictions[source.label] = _predict(loaded.network, chosen, job, _window(protocol))
         except (RmrkdError, OSError) as error:
             missing.append(f"no predictions of {source.label}: {error}")
-    if place is None:
+    if chosen is None:
         return ReportImages(missing=tuple(missing))
-    told = {source.label: source.told for source in sources if source.label in predictions}
-    return ReportImages(_shown(place, predictions), place.info.palette, told, tuple(missing))
+    checkpoints = {source.label: source.description for source in sources if source.label in predictions}
+    return ReportImages(_images(chosen, predictions), chosen.info.palette, checkpoints, tuple(missing))
 
 
-def _found(job: EvalJob, loaded: CheckpointNetwork, protocol: Mapping[str, Any]) -> tuple[DatasetInfo, list[Sample]]:
-    """The images that were measured.
+def _find_samples(
+    job: EvalJob, loaded: CheckpointNetwork, protocol: Mapping[str, Any]
+) -> tuple[DatasetInfo, list[Sample]]:
+    """Return the data set and its samples.
 
     Raises:
-        RmrkdError: When they are not there, or others are.
+        RmrkdError: If they are missing, or are not those of the protocol.
     """
     info = resolve_dataset(job, loaded)
     samples = select_samples(info, job)
     if (info.name, fingerprint(samples)) != (protocol["dataset"], protocol["fingerprint"]):
         raise RmrkdError(
-            f"the images in `{info.root}` are not those that were measured "
+            f"the images in `{info.root}` are not the evaluated ones "
             f"({fingerprint(samples)}, not {protocol['fingerprint']})"
         )
     if list(info.eval_scale) != list(protocol["scale"]):
         raise RmrkdError(
-            "its preset measures at {}x{}, the results at {}x{}".format(*info.eval_scale, *protocol["scale"])
+            "its preset evaluates at {}x{}, the results are at {}x{}".format(*info.eval_scale, *protocol["scale"])
         )
     return info, samples
 
 
-def _read(info: DatasetInfo, samples: list[Sample], choices: Sequence[Choice]) -> _Place:
-    """The chosen images that can be read, with their labels."""
+def _read_chosen(info: DatasetInfo, samples: list[Sample], choices: Sequence[Choice]) -> _ChosenSamples:
     files = SampleFiles(info, samples)
-    place = _Place(info, samples, [], [], [])
+    chosen = _ChosenSamples(info, samples, [], [], [])
     for choice in choices:
         try:
             pair = files.pair(choice.index)
         except RmrkdError as error:
-            place.unread.append(f"no picture of {samples[choice.index].name}: {error}")
+            chosen.problems.append(f"no image of {samples[choice.index].name}: {error}")
             continue
-        place.choices.append(choice)
-        place.pairs.append(Pair(_reduced(pair.image), _reduced(pair.labels)))
-    return place
+        chosen.choices.append(choice)
+        chosen.pairs.append(Pair(shrink(pair.image, _WIDEST), shrink(pair.labels, _WIDEST)))
+    return chosen
 
 
 def _window(protocol: Mapping[str, Any]) -> Window | None:
@@ -142,34 +152,22 @@ def _window(protocol: Mapping[str, Any]) -> Window | None:
 
 
 @torch.inference_mode()
-def _predicted(network: torch.nn.Module, place: _Place, job: EvalJob, window: Window | None) -> list[Image]:
+def _predict(network: torch.nn.Module, chosen: _ChosenSamples, job: EvalJob, window: Window | None) -> list[Image]:
     device = torch.device(job.device)
     ready = inference_network(network.to(device), device.type)
-    dataset = EvalSet(place.info, place.samples, scales=job.scales, flip=job.flip, labelled=False)
-    guesses = (segment_image(ready, dataset[choice.index].views, device, window) for choice in place.choices)
-    return [_reduced(guess.to("cpu", torch.uint8).numpy()) for guess in guesses]
+    dataset = EvalSet(chosen.info, chosen.samples, scales=job.scales, flip=job.flip, labelled=False)
+    maps = (segment_image(ready, dataset[choice.index].views, device, window) for choice in chosen.choices)
+    return [shrink(classes.to("cpu", torch.uint8).numpy(), _WIDEST) for classes in maps]
 
 
-def _shown(place: _Place, predictions: Mapping[str, Sequence[Image]]) -> tuple[Picture, ...]:
+def _images(chosen: _ChosenSamples, predictions: Mapping[str, Sequence[Image]]) -> tuple[ReportImage, ...]:
     return tuple(
-        Picture(
-            place.samples[choice.index].name,
+        ReportImage(
+            chosen.samples[choice.index].name,
             choice,
-            np.ascontiguousarray(pair.image[..., ::-1]),
+            np.ascontiguousarray(pair.image[..., ::-1]),  # BGR to RGB
             pair.labels,
             {label: maps[number] for label, maps in predictions.items()},
         )
-        for number, (choice, pair) in enumerate(zip(place.choices, place.pairs, strict=True))
+        for number, (choice, pair) in enumerate(zip(chosen.choices, chosen.pairs, strict=True))
     )
-
-
-def _reduced(picture: Image) -> Image:
-    """At most `_WIDEST` pixels wide: a photograph averaged, classes taken as they are."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    if width <= _WIDEST:
-        return np.ascontiguousarray(picture)
-    size = (_WIDEST, max(1, round(height * _WIDEST / width)))
-    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=way), np.uint8)

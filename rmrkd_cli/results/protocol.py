@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rmrkd_cli.terminal.text import plural, short
+from rmrkd_cli.terminal.text import plural, shorten
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """How the figures were measured, in one line; not escaped."""
     scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
     width, height = protocol["scale"]
-    mode = f"{short(protocol['mode'])} image"
+    mode = f"{shorten(protocol['mode'])} image"
     if protocol.get("window"):
         window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
         mode = f"window of {window} sliding by {stride} (height x width) over each image"
     return (
-        f"{short(protocol['dataset'])} {short(protocol['split'])}, {plural(protocol['images'], 'image')} "
-        f"({short(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "
+        f"{shorten(protocol['dataset'])} {shorten(protocol['split'])}, {plural(protocol['images'], 'image')} "
+        f"({shorten(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "
         f"flip {'on' if protocol['flip'] else 'off'}"
     )

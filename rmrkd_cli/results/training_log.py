@@ -1,4 +1,4 @@
-"""The log of a run, `log.jsonl`, as columns: what was lost, learned and spent at which iteration. Knows no torch."""
+"""Reader of a run's log, `log.jsonl`: losses, validations and times as columns. Knows no torch."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import shorten
 
 LOG = "log.jsonl"
 MOST_BYTES = 256 << 20
 _MOST_LINE_BYTES = 1 << 20
 _MOST_LOSSES = 50
-_MOST_NAME = 100  # characters
-_LARGEST = 2**53  # an iteration
-_LOOKED_AT = 10_000  # folders, when runs below a folder are named
-_HINT = "a run writes it anew: rmrkd train … --fresh"
+_LONGEST_NAME = 100  # characters
+_LARGEST_ITERATION = 2**53
+_MOST_FOLDERS = 10_000  # that are searched for runs
+_HINT = "start the run over: rmrkd train … --fresh"
 
 Column = tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One run's log. All columns of steps are equally long, and so are those of validations.
+    """The log of one run. All columns of steps have the same length, and so have those of validations.
 
     Attributes:
-        path: Of the log.
-        iterations, lr, total: Of each logged step; the total is of the weighted losses.
-        losses, weighted: Of each loss; none where a step has it not.
-        elapsed: Seconds of training until the step, evaluations left out; none where the log does not say.
-        gradient_norm: None where the log does not say.
+        path: The log.
+        iterations, lr, total: Of each logged step; `total` is the sum of the weighted losses.
+        losses, weighted: By name of the loss; None where a step lacks it.
+        elapsed: Seconds of training up to the step, without evaluations; None where unknown.
+        gradient_norm: None where unknown.
         validated, miou, validated_elapsed: Iteration, mIoU (0..1) and seconds of each validation.
-        skipped: Steps whose update was left out.
-        cut: The last line is not whole: the run is being written, or was killed.
+        skipped: Number of steps without an update.
+        incomplete: Whether the last line lacks its end: the run is still writing, or was killed.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Curves:
     miou: tuple[float, ...]
     validated_elapsed: Column
     skipped: int
-    cut: bool
+    incomplete: bool
 
 
 @dataclass
@@ -69,107 +69,107 @@ class _Validations:
     elapsed: list[float | None] = field(default_factory=list)
 
 
-class _Strange(ValueError):
-    """What is wrong with a line."""
+class _InvalidLine(ValueError):
+    """The message says what is wrong with a line."""
 
 
 def find_log(path: Path) -> Path:
-    """The log of a run's directory, or the file itself.
+    """Return the log in a run directory, or the path itself where it is a file.
 
     Raises:
-        RmrkdError: When there is none; runs below the folder are named.
+        RmrkdError: If there is none; the hint names runs in folders below.
     """
     if path.is_dir():
         if (path / LOG).is_file():
             return path / LOG
         below = _runs_below(path)
-        hint = f"below it: {', '.join(str(run) for run in below)}" if below else "a run's directory holds it: work_dirs"
-        raise RmrkdError(f"`{path}` is no run: it holds no `{LOG}`", hint)
+        hint = f"runs below it: {', '.join(str(run) for run in below)}" if below else "name a run directory: work_dirs"
+        raise RmrkdError(f"`{path}` is not a run directory: it has no `{LOG}`", hint)
     if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
-        raise RmrkdError(f"`{path}` {what}", f"name a run's directory, or its {LOG}")
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise RmrkdError(f"`{path}` {problem}", f"name a run directory, or its {LOG}")
     return path
 
 
 def read_curves(path: Path) -> Curves:
-    """The log of a run that is finished, stopped or at work; its last line may be cut.
+    """Return the curves of a finished, stopped or running run. An incomplete last line is ignored.
 
     Args:
-        path: A file, as `find_log` gives it.
+        path: A file, as returned by `find_log`.
 
     Raises:
-        RmrkdError: When it cannot be read, or naming the line that is none of a log.
+        RmrkdError: If the file cannot be read, or a line is invalid.
     """
     steps, validations, skipped = _Steps(), _Validations(), 0
-    lines, cut = _lines(path)
+    lines, incomplete = _read_lines(path)
     for number, text in enumerate(lines, 1):
         try:
-            line = _parsed(text)
+            line = _parse(text)
             if "val_miou" in line:
                 _add_validation(validations, steps, line)
             elif "losses" in line or "weighted" in line:
                 _add_step(steps, line)
             else:
                 skipped += "skipped" in line
-        except _Strange as error:
-            if number == len(lines) and cut:
+        except _InvalidLine as error:
+            if number == len(lines) and incomplete:
                 break
             raise RmrkdError(f"`{path}` line {number}: {error}", _HINT) from error
     if not steps.iterations and not validations.iterations:
-        raise RmrkdError(f"`{path}` holds no logged step yet", "wait for the first one, or name another run")
-    return _columns(path, steps, validations, skipped, cut)
+        raise RmrkdError(f"`{path}` has no logged step yet", "wait for the first step, or name another run")
+    return _curves(path, steps, validations, skipped, incomplete)
 
 
-def _columns(path: Path, steps: _Steps, validations: _Validations, skipped: int, cut: bool) -> Curves:
+def _curves(path: Path, steps: _Steps, validations: _Validations, skipped: int, incomplete: bool) -> Curves:
     def column(key: str) -> Column:
         return tuple(row[key] for row in steps.rows)
 
-    def named(key: str) -> dict[str, Column]:
+    def columns_by_name(key: str) -> dict[str, Column]:
         names = dict.fromkeys(name for row in steps.rows for name in row[key])
         if len(names) > _MOST_LOSSES:
-            raise RmrkdError(f"`{path}` names {len(names)} losses, at most {_MOST_LOSSES} are possible", _HINT)
+            raise RmrkdError(f"`{path}` names {len(names)} losses, at most {_MOST_LOSSES} are allowed", _HINT)
         return {name: tuple(row[key].get(name) for row in steps.rows) for name in names}
 
     return Curves(
-        path, tuple(steps.iterations), column("lr"), column("total"), named("losses"), named("weighted"),
-        tuple(steps.elapsed), column("gradient_norm"), tuple(validations.iterations), tuple(validations.miou),
-        tuple(validations.elapsed), skipped, cut,
+        path, tuple(steps.iterations), column("lr"), column("total"), columns_by_name("losses"),
+        columns_by_name("weighted"), tuple(steps.elapsed), column("gradient_norm"), tuple(validations.iterations),
+        tuple(validations.miou), tuple(validations.elapsed), skipped, incomplete,
     )  # fmt: skip
 
 
-def _lines(path: Path) -> tuple[list[bytes], bool]:
-    """Lines without their ends; whether the last one lacks its end."""
+def _read_lines(path: Path) -> tuple[list[bytes], bool]:
+    """Return the lines, and whether the last one lacks its line break."""
     try:
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
-        raise RmrkdError(
-            f"`{path}` cannot be read: {error.strerror}", f"name a run's directory, or its {LOG}"
-        ) from error
+        raise RmrkdError(f"cannot read `{path}`: {error.strerror}", f"name a run directory, or its {LOG}") from error
     if len(data) > MOST_BYTES:
-        raise RmrkdError(f"`{path}` is no log of a run: it is larger than {MOST_BYTES >> 20} MiB")
+        raise RmrkdError(f"`{path}` is not the log of a run: it is larger than {MOST_BYTES >> 20} MiB")
     lines = data.split(b"\n")
     last = lines.pop()
     return ([*lines, last], True) if last else (lines, False)
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes) -> dict[str, Any]:
     if len(text) > _MOST_LINE_BYTES:
-        raise _Strange(f"it has {len(text)} bytes, at most {_MOST_LINE_BYTES} are possible")
+        raise _InvalidLine(f"it has {len(text)} bytes, at most {_MOST_LINE_BYTES} are allowed")
     try:
         line = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _Strange("it is not JSON") from error
+        raise _InvalidLine("it is not JSON") from error
     if not isinstance(line, dict):
-        raise _Strange("it is not a mapping")
-    _whole(line, "iter")
+        raise _InvalidLine("it is not a mapping")
+    iteration = line.get("iter")
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or not 0 <= iteration <= _LARGEST_ITERATION:
+        raise _InvalidLine(f"`iter` is {_value_text(iteration)}, expected a whole number")
     return line
 
 
 def _add_step(steps: _Steps, line: Mapping[str, Any]) -> None:
-    iteration, before = line["iter"], steps.iterations[-1] if steps.iterations else 0
-    if steps.iterations and iteration <= before:
-        raise _Strange(f"`iter` is {iteration}, after {before}")
+    iteration, previous = line["iter"], steps.iterations[-1] if steps.iterations else 0
+    if steps.iterations and iteration <= previous:
+        raise _InvalidLine(f"`iter` is {iteration}, after {previous}")
     weighted = _numbers(line, "weighted")
     row = {
         "lr": _number(line, "lr"),
@@ -181,9 +181,9 @@ def _add_step(steps: _Steps, line: Mapping[str, Any]) -> None:
     if row["total"] is None and weighted:
         row["total"] = sum(weighted.values())
     elapsed, seconds = _number(line, "elapsed", least=0.0), _number(line, "seconds", least=0.0)
-    known = steps.elapsed[-1] if steps.elapsed else 0.0
-    if elapsed is None and seconds is not None and known is not None:
-        elapsed = known + seconds * (iteration - before)
+    elapsed_before = steps.elapsed[-1] if steps.elapsed else 0.0
+    if elapsed is None and seconds is not None and elapsed_before is not None:  # logs of older versions
+        elapsed = elapsed_before + seconds * (iteration - previous)
     steps.iterations.append(iteration)
     steps.rows.append(row)
     steps.elapsed.append(elapsed)
@@ -192,10 +192,10 @@ def _add_step(steps: _Steps, line: Mapping[str, Any]) -> None:
 def _add_validation(validations: _Validations, steps: _Steps, line: Mapping[str, Any]) -> None:
     iteration = line["iter"]
     if validations.iterations and iteration <= validations.iterations[-1]:
-        raise _Strange(f"`iter` is {iteration}, after {validations.iterations[-1]}")
+        raise _InvalidLine(f"`iter` is {iteration}, after {validations.iterations[-1]}")
     miou = _number(line, "val_miou", least=0.0)
     if miou is None or miou > 1:
-        raise _Strange(f"`val_miou` is {_short(line['val_miou'])}, a ratio from 0 to 1 was expected")
+        raise _InvalidLine(f"`val_miou` is {_value_text(line['val_miou'])}, expected a ratio from 0 to 1")
     elapsed = _number(line, "elapsed", least=0.0)
     if elapsed is None and steps.elapsed:
         elapsed = steps.elapsed[-1]
@@ -204,41 +204,32 @@ def _add_validation(validations: _Validations, steps: _Steps, line: Mapping[str,
     validations.elapsed.append(elapsed)
 
 
-def _whole(line: Mapping[str, Any], key: str) -> None:
-    value = line.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
-        raise _Strange(f"`{key}` is {_short(value)}, a whole number was expected")
-
-
 def _number(line: Mapping[str, Any], key: str, least: float = -math.inf) -> float | None:
     value = line.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_amount(value, least):
-        raise _Strange(f"`{key}` is {_short(value)}, a finite number was expected")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (abs(value) <= 1e30 and value >= least):  # NaN fails both comparisons
+        raise _InvalidLine(f"`{key}` is {_value_text(value)}, expected a finite number")
     return float(value)
 
 
-def _is_amount(value: float, least: float) -> bool:
-    return abs(value) <= 1e30 and value >= least  # NaN is not
-
-
 def _numbers(line: Mapping[str, Any], key: str) -> dict[str, float]:
-    held = line.get(key, {})
-    if not isinstance(held, dict):
-        raise _Strange(f"`{key}` is {_short(held)}, a number for each loss was expected")
-    if len(held) > _MOST_LOSSES or any(len(name) > _MOST_NAME for name in held):
-        raise _Strange(f"`{key}` has more than {_MOST_LOSSES} losses, or a name longer than {_MOST_NAME} characters")
-    found = {name: _number(held, name) for name in held}
-    return {name: value for name, value in found.items() if value is not None}
+    values = line.get(key, {})
+    if not isinstance(values, dict):
+        raise _InvalidLine(f"`{key}` is {_value_text(values)}, expected a number for each loss")
+    if len(values) > _MOST_LOSSES or any(len(name) > _LONGEST_NAME for name in values):
+        raise _InvalidLine(f"`{key}` has more than {_MOST_LOSSES} losses, or a name above {_LONGEST_NAME} characters")
+    numbers = {name: _number(values, name) for name in values}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _short(value: object) -> str:
-    text = escape_control(ascii(value))
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _value_text(value: object) -> str:
+    return shorten(ascii(value))
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """The first few runs one or two folders down."""
-    found = (log.parent for pattern in (f"*/{LOG}", f"*/*/{LOG}") for log in islice(folder.glob(pattern), _LOOKED_AT))
-    return sorted(islice(found, 6))
+    """Return the first few runs in the folders one and two levels below."""
+    patterns = (f"*/{LOG}", f"*/*/{LOG}")
+    runs = (log.parent for pattern in patterns for log in islice(folder.glob(pattern), _MOST_FOLDERS))
+    return sorted(islice(runs, 6))

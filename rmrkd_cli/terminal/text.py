@@ -1,98 +1,88 @@
-"""Names and figures as reports write them: everything from elsewhere is made visible, and escaped in HTML."""
+"""Labels and numbers as tables, reports and messages show them.
+
+Every function that takes text from outside replaces control characters by their escapes (`terminal.sanitize`). None of
+them escapes HTML: the report's templates do that.
+"""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rmrkd_cli.terminal import durations
 from rmrkd_cli.terminal.sanitize import escape_control
 
-NONE = "–"
-_LONGEST = 60  # characters of a name that are shown
-_MOST_NAME = 60  # characters of a file's name that come from a label
+NONE = "–"  # for a value that is unknown or undefined
+_LONGEST = 60  # characters of a label
+_LONGEST_FILE_NAME = 60  # characters of a file name made from a label
 
 
-def escaped(text: object) -> str:
-    return html.escape(escape_control(text))
+def shorten(text: object, longest: int = _LONGEST) -> str:
+    """Return the text on one line, with control characters escaped, in at most `longest` characters.
 
-
-def short(text: object, longest: int = _LONGEST) -> str:
-    """One line of visible characters, cut where it is long; not escaped."""
-    shown = escape_control(text)
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    The last character of a shortened text is `…`.
+    """
+    line = escape_control(text)
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def abbreviate_labels(labels: Iterable[str], longest: int) -> dict[str, str]:
-    """Labels cut to so many characters, at the end, or in the middle where that tells more of them apart."""
-    whole = {label: escape_control(label) for label in labels}
+    """Return each label in at most `longest` characters, no two alike.
+
+    Long labels lose their end, or their middle where that leaves more of them distinct. Where neither does, each
+    label gets its number in front.
+    """
+    escaped = {label: escape_control(label) for label in labels}
     head = longest // 3
-    ways = [
-        {label: short(text, longest) for label, text in whole.items()},
-        {label: _cut_within(text, head, longest - head - 1) for label, text in whole.items()},
+    candidates = [
+        {label: shorten(text, longest) for label, text in escaped.items()},
+        {label: _cut_middle(text, head, longest - head - 1) for label, text in escaped.items()},
     ]
-    best = max(ways, key=lambda way: len(set(way.values())))
+    best = max(candidates, key=lambda candidate: len(set(candidate.values())))
     if len(set(best.values())) == len(best):
         return best
-    return {label: short(f"{number}: {text}", longest) for number, (label, text) in enumerate(whole.items(), 1)}
+    return {label: shorten(f"{number}: {text}", longest) for number, (label, text) in enumerate(escaped.items(), 1)}
 
 
-def _cut_within(text: str, head: int, tail: int) -> str:
+def _cut_middle(text: str, head: int, tail: int) -> str:
     return text if len(text) <= head + tail + 1 else f"{text[:head]}…{text[-tail:]}"
 
 
-def name(text: object) -> str:
-    """A name as HTML, whose writing direction changes nothing around it; the whole of a long one is its title."""
-    shown = escape_control(text)
-    title = f' title="{html.escape(shown[:2000])}"' if len(shown) > _LONGEST else ""
-    return f"<bdi{title}>{html.escape(short(shown))}</bdi>"
+def format_percent(ratio: float | None, digits: int = 2) -> str:
+    """Return a ratio (0..1) as percent without the sign: `0.3621` is `36.21`."""
+    return NONE if ratio is None else f"{100 * ratio:.{digits}f}"
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """A ratio as percent."""
-    return NONE if value is None else f"{100 * value:.{digits}f}"
+def format_points(difference: float | None, digits: int = 2) -> str:
+    """Return a difference of two ratios (-1..1) in signed percentage points: `+3.10`, `-0.52`."""
+    return NONE if difference is None else f"{100 * difference:+.{digits}f}"
 
 
-def points(value: float | None, digits: int = 2) -> str:
-    """A difference of ratios in percentage points, with its sign."""
-    return NONE if value is None else signed(100 * value, digits)
-
-
-def signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}"
+def typeset_minus(text: str) -> str:
+    """Replace hyphens that serve as minus signs by U+2212, for pages and figures. Not for terminals or CSV files."""
     return text.replace("-", "−")
 
 
-def scaled(value: float | None, unit: str, size: float) -> str:
+def format_scaled(value: float | None, unit: str, size: float) -> str:
+    """Return a value in a larger unit: `format_scaled(12_790_000, "M", 1e6)` is `12.79 M`."""
     return NONE if value is None else f"{value / size:.2f} {unit}"
 
 
-def size_of(count: float | None) -> str:
-    """Bytes as MB."""
-    return NONE if count is None else f"{count / 1e6:,.1f} MB"
-
-
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
+    """Return a length of time: `1 h 05 min`, `45 s`."""
     return NONE if seconds is None else durations.duration(seconds)
 
 
-def mean_of(records: Iterable[Mapping[str, Any]], get: Callable[[Mapping[str, Any]], float | None]) -> float | None:
-    """Over the records that have it."""
-    values = [value for record in records if (value := get(record)) is not None]
-    return sum(values) / len(values) if values else None
-
-
 def plural(count: int, word: str) -> str:
+    """Return a count and its noun: `1 image`, `1,200 images`."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def file_names(labels: Iterable[str]) -> dict[str, str]:
-    """For each label a part of a file's name: letters, digits, dots and dashes alone, none twice, case aside."""
+    """Return a part of a file name for each label: letters, digits, dots and dashes, unique regardless of case."""
     names: dict[str, str] = {}
     for label in labels:
-        plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:_MOST_NAME].strip("-.") or "group"
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:_LONGEST_FILE_NAME].strip("-.") or "group"
         chosen, number = plain, 1
         taken = {other.lower() for other in names.values()}
         while chosen.lower() in taken:

@@ -13,6 +13,7 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from rmrkd_cli.cli.app import app
 from rmrkd_cli.distributed.job import EvalJob
@@ -97,6 +98,7 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rmrkd_cli.doctor.run_checks", lambda step: iter(()))
     monkeypatch.setattr("rmrkd_cli.training.dry_run.dry_run", lambda *args: ["rehearsed"])
     monkeypatch.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])
+    monkeypatch.setattr("rmrkd_cli.report.html.document.inline_svg", lambda *args, **options: Markup())
     monkeypatch.setattr("rmrkd_cli.report.figures.draw_curves", lambda *args, **options: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("rmrkd_cli.installation.setup.find_installer", lambda **_: nullcontext(Mock()))

@@ -41,7 +41,7 @@ def test_differences_are_to_the_baseline_and_leave_the_teacher_out() -> None:
     difference = compared.differences[0]
     teacher, distill, baseline = (made.miou or 0.0 for made in compared.groups)
     assert difference.mean.value == pytest.approx(distill - baseline)
-    assert difference.mean.decided
+    assert difference.mean.excludes_zero
     assert difference.classes[2].value is None
     assert compared.gap == (
         f"distill goes {100 * (distill - baseline) / (teacher - baseline):.0f} % of the way from the baseline to the "

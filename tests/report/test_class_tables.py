@@ -40,7 +40,7 @@ def test_rows_of_the_confusion_matrix_are_percent() -> None:
 
 def test_where_columns_do_not_fit_each_class_names_what_it_is_taken_for() -> None:
     columns, rows = class_tables.confusion_table(RECORD, 20)
-    assert columns == ["class", "right", "most often taken for"]
+    assert columns == ["class", "correct", "most often predicted as"]
     assert rows == [
         ["0 sky", "99.5", "1 road 0.4, 2 never 0.1"],
         ["1 road", "75.0", "0 sky 25.0"],

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from rmrkd_cli.comparison.types import Comparison
-from rmrkd_cli.report.image_selection import choose, image_differences, main_difference, shown_records
+from rmrkd_cli.report.image_selection import choose_images, image_differences, main_difference, representative_records
 from tests.report.html import made
 
 
@@ -22,7 +22,7 @@ def with_counts(base: list[list[int]], to: list[list[int]]) -> Comparison:
 
 
 def differences_of(comparison: Comparison) -> dict[int, float] | None:
-    return image_differences(comparison, shown_records(comparison))
+    return image_differences(comparison, representative_records(comparison))
 
 
 def test_differences_are_of_the_mean_iou_of_each_image() -> None:
@@ -36,29 +36,29 @@ def test_extremes_of_both_directions_and_others_none_twice() -> None:
     comparison = made.comparison()
     differences = differences_of(comparison)
     assert differences is not None
-    chosen = choose(comparison)
-    assert [choice.why for choice in chosen] == ["won"] * 3 + ["lost"] * 3 + ["random"] * 6
+    chosen = choose_images(comparison)
+    assert [choice.reason for choice in chosen] == ["gain"] * 3 + ["loss"] * 3 + ["random"] * 6
     assert len({choice.index for choice in chosen}) == 12
     order = sorted(differences, key=lambda index: differences[index])
     assert [choice.index for choice in chosen[:3]] == order[:-4:-1]
     assert [choice.index for choice in chosen[3:6]] == order[:3]
     assert all(choice.difference == differences[choice.index] for choice in chosen)
-    assert choose(comparison) == chosen
-    assert choose(comparison, seed=1)[6:] != chosen[6:]
+    assert choose_images(comparison) == chosen
+    assert choose_images(comparison, seed=1)[6:] != chosen[6:]
 
 
-def test_nothing_lost_is_not_called_lost() -> None:
+def test_an_image_without_loss_is_not_called_a_loss() -> None:
     same = [[0, 5, 10, 10]] * 4
-    assert {choice.why for choice in choose(with_counts(same, same))} == {"random"}
-    chosen = choose(with_counts(same, [[0, 6, 10, 10], *same[1:]]))
-    assert (chosen[0].index, chosen[0].why) == (0, "won")
+    assert {choice.reason for choice in choose_images(with_counts(same, same))} == {"random"}
+    chosen = choose_images(with_counts(same, [[0, 6, 10, 10], *same[1:]]))
+    assert (chosen[0].index, chosen[0].reason) == (0, "gain")
     assert len(chosen) == 4
 
 
 def test_without_counts_images_are_random() -> None:
     comparison = made.comparison(per_image=False)
-    assert {choice.why for choice in choose(comparison)} == {"random"}
-    assert len(choose(comparison)) == 6
+    assert {choice.reason for choice in choose_images(comparison)} == {"random"}
+    assert len(choose_images(comparison)) == 6
 
 
 def test_counts_of_another_number_of_images_are_not_used() -> None:
@@ -78,9 +78,9 @@ def test_networks_of_one_seed_are_shown_and_chosen_by() -> None:
     comparison = made.comparison(seeds=3)
     label = comparison.groups[1].label
     lost = comparison.groups[1].records[0]
-    shown = shown_records(comparison, lambda record: record is not lost)
+    shown = representative_records(comparison, lambda record: record is not lost)
     assert {record["seed"] for record in shown.values()} == {1}
-    assert {record["seed"] for record in shown_records(comparison).values()} == {0}
-    nothing_left = shown_records(comparison, lambda record: record not in comparison.groups[1].records)
+    assert {record["seed"] for record in representative_records(comparison).values()} == {0}
+    nothing_left = representative_records(comparison, lambda record: record not in comparison.groups[1].records)
     assert nothing_left[label] is lost
     assert image_differences(comparison, shown) != differences_of(comparison)

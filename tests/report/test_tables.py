@@ -58,19 +58,19 @@ def test_intervals_stand_behind_their_difference_or_in_columns_of_their_own() ->
     known = replace(difference, mean=Interval(0.1, 0.05, 0.1512), classes=difference.classes)
     compared = replace(compared, differences=(known,))
     assert tables.class_table(compared)[1][-1][-1] == "+10.00 [+5.00, +15.12]"
-    columns, rows = tables.class_table(compared, apart=True)
+    columns, rows = tables.class_table(compared, separate_bounds=True)
     assert columns[-3:] == ["distill - baseline", "distill - baseline, 2.5 %", "distill - baseline, 97.5 %"]
     assert rows[-1][-3:] == ["+10.00", "+5.00", "+15.12"]
     assert rows[0][-3:] == ["+20.00", "–", "–"]
 
 
 def test_the_verdict_says_how_sure_it_is_and_warns() -> None:
-    lines = tables.verdict_lines(compare([record(10, "teacher"), record(4), record(7, "distill")]))
+    lines = tables.summary_lines(compare([record(10, "teacher"), record(4), record(7, "distill")]))
     assert lines[0].startswith("distill - baseline = +")
     assert "of the way from the baseline to the teacher" in lines[1]
     assert any(line.startswith("warning: fewer than 3 seeds (baseline 1, distill 1)") for line in lines)
     seeds = [record(hits, role, seed=seed) for role, hits in (("baseline", 3), ("distill", 6)) for seed in (0, 1, 2)]
-    lines = tables.verdict_lines(compare(seeds))
+    lines = tables.summary_lines(compare(seeds))
     assert "by seed 0: +" in lines[0]
     assert not any("seeds" in line for line in lines)
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.report.figures.series import panels, smoothed, thinned
+from rmrkd_cli.report.figures.series import panels, running_mean, thin_out
 from rmrkd_cli.results import training_log
 from rmrkd_cli.results.training_log import find_log, read_curves
 from tests.report.html import made
@@ -36,7 +36,7 @@ def test_columns_of_a_run(tmp_path: Path) -> None:
     assert read.weighted == {"ce": (1.0, 0.5), "mgd": (None, 3.0)}
     assert read.elapsed == (0.5, 2.0)  # half a second for each of four steps
     assert (read.validated, read.miou, read.validated_elapsed) == ((4,), (0.25,), (2.0,))
-    assert (read.skipped, read.cut, read.gradient_norm) == (1, False, (None, None))
+    assert (read.skipped, read.incomplete, read.gradient_norm) == (1, False, (None, None))
 
 
 def test_what_a_log_says_of_time_and_gradients_is_believed(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_what_a_log_says_of_time_and_gradients_is_believed(tmp_path: Path) -> No
 @pytest.mark.parametrize("end", ['\n{"iter": 2, "lo', "\n\xff", '\n{"iter": 2}', ""])
 def test_a_last_line_that_is_being_written_is_left_out(end: str, tmp_path: Path) -> None:
     read = read_curves(written(tmp_path, STEP, end=end))
-    assert (read.iterations, read.cut) == ((1,), True)
+    assert (read.iterations, read.incomplete) == ((1,), True)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_last_line_that_is_being_written_is_left_out(end: str, tmp_path: Path)
         ({"iter": 3, "val_miou": 1.5}, "`val_miou` is 1.5"), ({"iter": 3, "val_miou": None}, "`val_miou` is None"),
         ({**STEP, "iter": 2, "losses": []}, "`losses` is []"), ({**STEP, "iter": 2, "seconds": -1}, "`seconds` is -1"),
         ({**STEP, "iter": 2, "weighted": {"ce": 10**400}}, "`ce` is 1000"), ("9" * 5000, "it is not JSON"),
-        ("[" * 100_000, "it is not JSON"), ({**STEP, "iter": 2, "losses": {"x" * 101: 1.0}}, "a name longer"),
+        ("[" * 100_000, "it is not JSON"), ({**STEP, "iter": 2, "losses": {"x" * 101: 1.0}}, "a name above"),
         ('{"iter": 2, "x": "' + "y" * (1 << 20) + '"}', "bytes"),
     ],
     ids=str,
@@ -85,7 +85,7 @@ def test_runs_below_a_folder_are_named(tmp_path: Path) -> None:
     assert find_log(tmp_path / "work" / "distill").name == "log.jsonl"
     with pytest.raises(RmrkdError) as refused:
         find_log(tmp_path)
-    assert "is no run" in refused.value.message
+    assert "is not a run directory" in refused.value.message
     assert "work/distill" in refused.value.hint
 
 
@@ -114,15 +114,15 @@ def test_a_damaged_log_is_read_or_explained(seed: int, noise: bytes, tmp_path: P
 
 def test_thinned_lines_keep_ends_and_mean() -> None:
     points = tuple((float(x), float(x % 7)) for x in range(1000))
-    thin = thinned(points, 100)
+    thin = thin_out(points, 100)
     assert (len(thin), thin[0][0], thin[-1][0]) == (100, 0.0, 999.0)
     assert sum(y for _, y in thin) / 100 == pytest.approx(sum(y for _, y in points) / 1000)
-    assert thinned(points[:50], 100) == points[:50]
+    assert thin_out(points[:50], 100) == points[:50]
 
 
 def test_a_running_mean_has_no_bias_at_its_beginning() -> None:
-    assert smoothed(((0.0, 3.0), (1.0, 3.0)), 0.9) == (pytest.approx((0.0, 3.0)), pytest.approx((1.0, 3.0)))
-    (_, (_, second)) = smoothed(((0.0, 0.0), (1.0, 1.0)), 0.5)
+    assert running_mean(((0.0, 3.0), (1.0, 3.0)), 0.9) == (pytest.approx((0.0, 3.0)), pytest.approx((1.0, 3.0)))
+    (_, (_, second)) = running_mean(((0.0, 0.0), (1.0, 1.0)), 0.5)
     assert second == pytest.approx(2 / 3)
 
 

@@ -260,7 +260,7 @@ def test_compare_shows_classes_differences_and_cost(finished: Path, tmp_path: Pa
     assert tables | {"classes.png", "curves.png", "confusion-distill.csv", "confusion-distill.png"} <= set(files)
     assert len([file for file in files if file.startswith("pictures/")]) == 4  # all images
     page = (tmp_path / "report" / "index.html").read_text()
-    assert page.count("<figure class=picture ") == page.count("<div class=wipe ") == 4
+    assert page.count('<figure class="example"') == page.count('<div class="slider"') == 4
     assert "Not shown" not in page
     assert "no curves" not in page
 

@@ -1,4 +1,4 @@
-"""The figures of a comparison as files, for papers and slides. matplotlib is imported when one is drawn."""
+"""The figures of a comparison. matplotlib is imported when the first one is drawn."""
 
 from rmrkd_cli.report.figures.class_bars import draw_classes as draw_classes
 from rmrkd_cli.report.figures.confusion import draw_confusion as draw_confusion

@@ -1,4 +1,4 @@
-"""Maps of classes: where two disagree, and where a class's number fits into it."""
+"""Class maps as pictures: their colours, the positions of their numbers, and where two of them differ."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.comparison.types import Difference
 
-_SMALLEST = 0.012  # share of the image, from which on a class gets its number
-_HATCH = 50  # stripes in the width
-_FAR = 60  # between colours of 0 to 255, from which on two are told apart
-_GROUNDS = ((0, 0, 0), (255, 255, 255), (224, 224, 192), (255, 0, 255), (0, 255, 255), (96, 96, 96))
-_WON, _LOST, _OTHER = (0, 114, 178), (230, 130, 0), (120, 120, 120)
+WIDEST = 640  # pixels of an image in a report
 
-WIDEST = 640  # pixels
+_SMALLEST_SHARE = 0.012  # of the image's pixels, from which a class gets its number
+_DARK = 0.35  # luminance below which a number is white
+_STRIPES = 50  # in the width of an overlay
+_DISTINCT = 60  # distance of two colours (0 to 255) from which they look different
+_BACKGROUNDS = ((0, 0, 0), (255, 255, 255), (224, 224, 192), (255, 0, 255), (0, 255, 255), (96, 96, 96))
+_SECOND_CORRECT, _FIRST_CORRECT, _NEITHER_CORRECT = (0, 114, 178), (230, 130, 0), (120, 120, 120)
 
 Image = NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
 
 
-def pair_of(main: Difference | None, labels: Sequence[str]) -> tuple[str, str] | None:
-    """Which two predictions are held against each other first."""
+def compared_pair(main: Difference | None, labels: Sequence[str]) -> tuple[str, str] | None:
+    """Return the two groups whose predictions are compared: those of the main difference, else the first two."""
     if main is not None and main.base in labels and main.to in labels:
         return main.base, main.to
     return (labels[0], labels[1]) if len(labels) > 1 else None
 
 
-def numbered(classes: Image, palette: Palette) -> list[tuple[int, int, int, bool]]:
-    """(class, x, y, whether its colour is dark): the innermost point of every class that takes enough room."""
+def label_positions(classes: Image, palette: Palette) -> list[tuple[int, int, int, bool]]:
+    """Return (class, x, y, whether its colour is dark) at the innermost pixel of each class that is large enough."""
     import cv2
 
-    counts, found = np.bincount(classes.ravel(), minlength=256), []
-    for k in np.flatnonzero(counts[: len(palette)] >= _SMALLEST * classes.size).tolist():
-        mask = np.pad((classes == k).astype(np.uint8), 1)  # a region that leaves the picture ends at its edge
+    counts, positions = np.bincount(classes.ravel(), minlength=256), []
+    for k in np.flatnonzero(counts[: len(palette)] >= _SMALLEST_SHARE * classes.size).tolist():
+        mask = np.pad((classes == k).astype(np.uint8), 1)  # so that a region ends at the edge of the image
         inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(inside.argmax()), inside.shape)
-        found.append((k, int(x), int(y), bool(_luminance(palette[k]) < 0.35)))
-    return found
+        positions.append((k, int(x), int(y), bool(_luminance(palette[k]) < _DARK)))
+    return positions
 
 
 def _luminance(colour: tuple[int, int, int]) -> float:
@@ -47,28 +48,34 @@ def _luminance(colour: tuple[int, int, int]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def disagreement(photo: Image, truth: Image, first: Image, second: Image) -> Image:
-    """The photograph in pale grey; won pixels full, lost ones striped, those where both are wrong dotted, all outlined.
+def difference_overlay(photo: Image, truth: Image, first: Image, second: Image) -> Image:
+    """Return the photograph in grey with the pixels marked on which two predictions differ.
+
+    Solid blue: only the second is correct. Orange stripes: only the first is. Grey dots: neither is.
 
     Args:
-        photo: (H, W, 3); the others (H, W).
+        photo: (H, W, 3).
+        truth, first, second: (H, W) classes; pixels whose truth is 255 stay unmarked.
     """
-    differ, counted = first != second, truth != 255
-    won, lost = differ & counted & (second == truth), differ & counted & (first == truth)
-    other = differ & counted & ~won & ~lost
+    differ = (first != second) & (truth != 255)
+    second_correct, first_correct = differ & (second == truth), differ & (first == truth)
+    neither = differ & ~second_correct & ~first_correct
     grey = 110 + 0.55 * photo.astype(np.float32).mean(2, keepdims=True)
-    marked: NDArray[np.float32] = np.repeat(grey, 3, 2)
+    overlay: NDArray[np.float32] = np.repeat(grey, 3, 2)
     ys, xs = np.indices(truth.shape)
-    step = max(4, truth.shape[1] // _HATCH)
+    step = max(4, truth.shape[1] // _STRIPES)
     stripes = (xs + ys) % step < step // 2
     dots = (xs % step < step // 2) & (ys % step < step // 2)
-    for region, pattern, colour in ((won, True, _WON), (lost, stripes, _LOST), (other, dots, _OTHER)):
-        marked[region & pattern] = colour
-        marked[_edge(region)] = colour
-    return np.clip(marked, 0, 255).astype(np.uint8)
+    for region, pattern, colour in (
+        (second_correct, True, _SECOND_CORRECT), (first_correct, stripes, _FIRST_CORRECT),
+        (neither, dots, _NEITHER_CORRECT),
+    ):  # fmt: skip
+        overlay[region & pattern] = colour
+        overlay[_outline(region)] = colour
+    return np.clip(overlay, 0, 255).astype(np.uint8)
 
 
-def _edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     inside = region.copy()
     inside[1:] &= region[:-1]
     inside[:-1] &= region[1:]
@@ -78,32 +85,34 @@ def _edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def full_palette(palette: Palette) -> Image:
-    """(256, 3); what is no class has a colour that no class has, black where that is free.
+    """Return (256, 3) colours, one for each class; all other values share a colour that no class has.
 
-    A class whose colour is another's too gets the nearest free one, so that every class can be read from its colour.
+    Where two classes have the same colour, the later one gets the nearest free colour, so that every class can be
+    read from its colour.
     """
-    taken = [tuple(map(int, colour)) for colour in palette]
-    ground = _ground(taken)
-    colours = np.full((256, 3), ground, np.uint8)
-    used: set[tuple[int, ...]] = {ground}
-    for k, colour in enumerate(taken):
-        chosen = next(free for free in _near(colour) if free not in used)
-        used.add(chosen)
-        colours[k] = chosen
+    class_colours = [tuple(map(int, colour)) for colour in palette]
+    background = _background(class_colours)
+    colours = np.full((256, 3), background, np.uint8)
+    used: set[tuple[int, ...]] = {background}
+    for k, colour in enumerate(class_colours):
+        free = next(near for near in _nearby_colours(colour) if near not in used)
+        used.add(free)
+        colours[k] = free
     return colours
 
 
-def _ground(taken: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
-    """The first that lies far from all classes, else the one that lies farthest."""
+def _background(class_colours: Sequence[tuple[int, ...]]) -> tuple[int, int, int]:
+    """Return the first candidate that is distinct from all classes, else the most distant one."""
 
-    def distance(ground: tuple[int, int, int]) -> float:
-        return min((math.dist(ground, colour) for colour in taken), default=math.inf)
+    def distance(background: tuple[int, int, int]) -> float:
+        return min((math.dist(background, colour) for colour in class_colours), default=math.inf)
 
-    return next((ground for ground in _GROUNDS if distance(ground) >= _FAR), max(_GROUNDS, key=distance))
+    distinct = (background for background in _BACKGROUNDS if distance(background) >= _DISTINCT)
+    return next(distinct, max(_BACKGROUNDS, key=distance))
 
 
-def _near(colour: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The colour itself, then others ever farther from it."""
+def _nearby_colours(colour: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the colour itself, then colours at a growing distance."""
     for step in range(256):
         for sign in (1, -1):
             for channel in (2, 0, 1):
@@ -113,13 +122,12 @@ def _near(colour: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
                     yield tuple(moved)
 
 
-def reduced(picture: Image, widest: int = WIDEST) -> Image:
-    """At most so wide: a photograph averaged, a map of classes taken as it is."""
+def shrink(image: Image, width: int) -> Image:
+    """Return an image of at most `width` pixels: a photograph is averaged, a class map is sampled."""
     import cv2
 
-    height, width = picture.shape[:2]
-    if width <= widest:
-        return picture
-    size = (widest, max(1, round(height * widest / width)))
-    way = cv2.INTER_AREA if picture.ndim == 3 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)
+    if image.shape[1] <= width:
+        return image
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    interpolation = cv2.INTER_AREA if image.ndim == 3 else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation), np.uint8)

@@ -1,65 +1,95 @@
-"""Confusion matrices as pictures."""
+"""A confusion matrix as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmrkd_cli.comparison.types import Group
 from rmrkd_cli.report.figures.counts import MOST_NUMBERED, Matrix, shares
-from rmrkd_cli.report.figures.style import drawing, new_figure, save
-from rmrkd_cli.terminal.text import short
+from rmrkd_cli.report.figures.style import CELL_TEXT, figure_style, new_figure, save
+from rmrkd_cli.terminal.text import NONE, shorten
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHADE = (0x2A, 0x79, 0xBD)  # black and white text both have a contrast of 4.5 on it
 _MOST_NAMED = 160  # classes whose names are written
-_ROW = 0.105  # inches a class, where only shades are shown
+_NUMBERED_CELL, _PLAIN_CELL = 0.3, 0.105  # inches
 
 
 def draw_confusion(group: Group, classes: Sequence[str], path: Path) -> None:
-    """Rows of truth as shares; figures in the cells of small matrices, the root of the share as shade.
+    """Write the matrix with its title and scale.
 
     Raises:
-        RunError: When it cannot be written.
+        RunError: When the file cannot be written.
+    """
+    with figure_style():
+        save(confusion_matrix(group, classes, standalone=True), path)
+
+
+def confusion_matrix(group: Group, classes: Sequence[str], *, standalone: bool = False) -> Figure:
+    """Return the matrix: rows are true classes, columns predictions. The shade is the square root of the row's share.
+
+    Matrices of up to `MOST_NUMBERED` classes show each share in percent.
+
+    Args:
+        standalone: Draw a title, the colour scale and the names of many classes, which the report page leaves out.
     """
     assert group.matrix is not None
-    part, count = shares(group.matrix), len(classes)
-    small = count <= MOST_NUMBERED
-    side = 0.36 * count if small else min(16.0, max(7.0, _ROW * count))
-    with drawing():
-        figure = new_figure(side + 2.2, side + 1.6)
-        panel = figure.subplots()
-        shown = panel.imshow(np.sqrt(part), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        _name_axes(panel, classes, small)
-        if small:
-            _write_figures(panel, part)
-        panel.set_title(
-            f"{short(group.label, 50)}: of each true class, the share predicted as each class, %", loc="left"
+    share, count = shares(group.matrix), len(classes)
+    numbered = count <= MOST_NUMBERED
+    named = numbered or (standalone and count <= _MOST_NAMED)
+    side = _NUMBERED_CELL * count if numbered else min(16.0, max(7.0, _PLAIN_CELL * count)) if standalone else 4.0
+    margin = 0.35 + 1.2 * named  # inches left of the matrix and below it
+    width, height = margin + side + 1.2 * standalone + 0.1, margin + side + 0.3 * standalone + 0.1
+    figure = new_figure(width, height, layout=None)  # constrained layout would measure every number
+    panel = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    pixels = np.zeros((count, count, 4), np.uint8)
+    pixels[..., :3] = SHADE
+    pixels[..., 3] = np.rint(255 * np.sqrt(np.nan_to_num(share)))  # transparent where zero: for light and dark pages
+    panel.imshow(pixels, interpolation="none")
+    _label_axes(panel, [shorten(name, 16) for name in classes] if named else [], 8 if numbered else 5)
+    if numbered:
+        _write_shares(panel, share)
+    if standalone:
+        panel.set_title(f"{shorten(group.label, 50)}: share of each true class, %", loc="left")
+        _add_scale(
+            figure, ((margin + side + 0.3) / width, (margin + 0.2 * side) / height, 0.15 / width, 0.6 * side / height)
         )
-        bar = figure.colorbar(shown, ax=panel, shrink=0.6, pad=0.02, ticks=np.sqrt([0, 0.01, 0.05, 0.25, 0.5, 1]))
-        bar.ax.set_yticklabels(["0", "1", "5", "25", "50", "100"])
-        bar.set_label("% of the true class")
-        save(figure, path)
+    return figure
 
 
-def _name_axes(panel: Any, classes: Sequence[str], small: bool) -> None:
-    if len(classes) <= _MOST_NAMED:
-        names = [short(kind, 18) for kind in classes]
-        size = 8 if small else 5
-        panel.set_xticks(range(len(classes)), names, rotation=90, fontsize=size)
-        panel.set_yticks(range(len(classes)), names, fontsize=size)
+def _label_axes(panel: Any, names: Sequence[str], size: float) -> None:
+    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.tick_params(length=0)
-    panel.set_xlabel("predicted")
-    panel.set_ylabel("true")
-    for spine in panel.spines.values():
-        spine.set_visible(False)
+    panel.set_xlabel("predicted class")
+    panel.set_ylabel("true class")
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(True)
 
 
-def _write_figures(panel: Any, part: Matrix) -> None:
-    for truth, row in enumerate(part):
-        for guess, share in enumerate(row):
-            if np.isnan(share) or share > 0:
-                text = "–" if np.isnan(share) else "·" if share < 0.005 else f"{100 * share:.0f}"
-                colour = "white" if share > 0.35 else "black"
-                panel.text(guess, truth, text, ha="center", va="center", fontsize=7, color=colour, in_layout=False)
+def _write_shares(panel: Any, share: Matrix) -> None:
+    for truth, guess in zip(*np.nonzero(np.isnan(share) | (share > 0)), strict=True):
+        value = share[truth, guess]
+        text = NONE if np.isnan(value) else "·" if value < 0.005 else f"{100 * value:.0f}"
+        panel.text(guess, truth, text, ha="center", va="center", fontsize=7.5, color=CELL_TEXT, in_layout=False)
+
+
+def _add_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    colours = np.ones((256, 4))
+    colours[:, :3] = np.array(SHADE) / 255
+    colours[:, 3] = np.linspace(0, 1, 256)
+    ticks = (0, 1, 5, 25, 50, 100)
+    scale = figure.colorbar(
+        ScalarMappable(cmap=ListedColormap(colours)), cax=figure.add_axes(box), ticks=np.sqrt(np.array(ticks) / 100)
+    )
+    scale.ax.set_yticklabels(map(str, ticks))
+    scale.set_label("% of the true class")

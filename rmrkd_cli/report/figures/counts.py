@@ -1,4 +1,4 @@
-"""Confusion matrices as shares, and what is mistaken most."""
+"""Confusion matrices as shares, and their largest confusions."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.comparison.types import Group
 
-MOST_NUMBERED = 24  # classes, up to which every cell shows its figure
+MOST_NUMBERED = 24  # classes up to which every cell shows a number
 _LARGEST = 10
 
 Matrix = NDArray[np.float64]
 
 
 def has_matrix(group: Group) -> bool:
-    """Whether its counts are of as many classes as it has figures of; a stranger's record may hold others."""
+    """Return whether the group has a square matrix of its classes; a result file may hold another."""
     count = len(group.iou)
     return group.matrix is not None and len(group.matrix) == count and all(len(row) == count for row in group.matrix)
 
 
 def shares(matrix: Sequence[Sequence[int]]) -> Matrix:
-    """Of each row's pixels, 0..1; NaN in the rows of classes that never occur."""
+    """Return each cell's share of its row, 0..1; NaN in the rows of classes that never occur."""
     counts = np.array(matrix, np.float64)
     total = counts.sum(1, keepdims=True)
-    found: Matrix = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return found
+    share: Matrix = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    return share
 
 
-def largest(matrix: Sequence[Sequence[int]], count: int = _LARGEST) -> list[tuple[int, int]]:
-    """(truth, prediction) of the wrong cells with most pixels."""
+def largest_confusions(matrix: Sequence[Sequence[int]], count: int = _LARGEST) -> list[tuple[int, int]]:
+    """Return (truth, prediction) of the cells off the diagonal with the most pixels, largest first."""
     wrong = np.array(matrix, np.float64)
     np.fill_diagonal(wrong, 0)
     flat = wrong.ravel()
-    found = heapq.nlargest(count, np.flatnonzero(flat).tolist(), key=lambda place: (flat[place], -place))
-    return [divmod(place, len(wrong)) for place in found]
+    cells = heapq.nlargest(count, np.flatnonzero(flat).tolist(), key=lambda cell: (flat[cell], -cell))
+    return [divmod(cell, len(wrong)) for cell in cells]

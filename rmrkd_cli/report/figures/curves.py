@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.report.figures.group_styles import Style, style
 from rmrkd_cli.report.figures.series import Panel, Series, panels
-from rmrkd_cli.report.figures.style import drawing, new_figure, save
+from rmrkd_cli.report.figures.style import PAPER, figure_style, new_figure, save
 from rmrkd_cli.results.training_log import Curves
-from rmrkd_cli.terminal.text import abbreviate_labels, short
+from rmrkd_cli.terminal.text import abbreviate_labels, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLUMNS = 3
 
@@ -24,71 +27,85 @@ def draw_curves(
     seconds: bool = False,
     smooth: float = 0.0,
 ) -> None:
-    """A panel for mIoU, the total loss, each weighted loss, gradient norm and learning rate, as far as they are known.
+    """Write a panel each for mIoU, total loss, weighted losses, gradient norm and learning rate, where logged.
 
     Args:
-        runs: By label; runs of one label are drawn alike.
-        styles: By label; the slots in order where none are given.
-        seconds, smooth: As for `panels`.
+        runs: By label; all runs of a label look the same.
+        styles: By label; by default the slots in order.
+        seconds, smooth: See `panels`.
 
     Raises:
-        RmrkdError: When no line has a point.
-        RunError: When it cannot be written.
+        RmrkdError: If no log has a value to draw.
+        RunError: When the file cannot be written.
     """
     styles = styles or {label: style(number + 1) for number, label in enumerate(runs)}
     drawn = panels(runs, seconds=seconds, smooth=smooth, more=True)
     if not drawn:
-        over = "the seconds of its steps" if seconds else "a loss or a validation"
-        raise RmrkdError(
-            f"nothing can be drawn: no log says {over}", "--x iterations" if seconds else "name another run"
-        )
+        missing = "the seconds of its steps" if seconds else "a loss or a validation"
+        raise RmrkdError(f"no log has {missing}", "--x iterations" if seconds else "name another run")
     columns = min(_COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
-    with drawing():
+    with figure_style():
         figure = new_figure(3.5 * columns, 2.5 * rows + 0.3)
-        places = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, place in zip(drawn, places, strict=False):
-            _draw(place, panel, styles)
-            place.set_xlabel("seconds of training" if seconds else "iteration")
-        for place in places[len(drawn) :]:
-            place.set_visible(False)
-        _key(figure, [label for label in runs if runs[label]], styles)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, ax in zip(drawn, axes, strict=False):
+            _draw_panel(ax, panel, styles, seconds)
+            ax.set_title(panel_title(panel))
+        for ax in axes[len(drawn) :]:
+            ax.set_visible(False)
+        _add_legend(figure, [label for label in runs if runs[label]], styles, columns)
         save(figure, path)
 
 
-def _draw(place: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
+def curve_panel(panel: Panel, styles: Mapping[str, Style], *, seconds: bool) -> Figure:
+    """Return one panel without title and legend, for the report page."""
+    figure = new_figure(3.5, 2.3)
+    _draw_panel(figure.subplots(), panel, styles, seconds)
+    return figure
+
+
+def curve_legend(labels: Sequence[str], styles: Mapping[str, Style]) -> Figure:
+    """Return the legend of all panels, one line a label."""
+    figure = new_figure(3.5, 0.1 + 0.2 * len(labels))
+    _add_legend(figure, labels, styles, columns=1)
+    return figure
+
+
+def panel_title(panel: Panel) -> str:
+    """Return the name of the quantity and its unit; not escaped for HTML."""
+    return shorten(panel.title, 40) + (f", {panel.unit}" if panel.unit else "")
+
+
+def _draw_panel(ax: Any, panel: Panel, styles: Mapping[str, Style], seconds: bool) -> None:
     for series in panel.series:
         if series.points:
-            _line(place, series, styles[series.label], marked=panel.marked)
+            _draw_line(ax, series, styles[series.label], all_marked=panel.marked)
     if panel.log:
-        place.set_yscale("log")
-    place.set_title(short(panel.title, 40) + (f", {panel.unit}" if panel.unit else ""))
-    place.grid(axis="y")
-    place.set_axisbelow(True)
-    place.ticklabel_format(axis="x", style="plain")
+        ax.set_yscale("log")
+    ax.set_xlabel("seconds of training" if seconds else "iteration")
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    ax.ticklabel_format(axis="x", style="plain")
 
 
-def _line(place: Any, series: Series, drawn: Style, *, marked: bool) -> None:
+def _draw_line(ax: Any, series: Series, style: Style, *, all_marked: bool) -> None:
     xs, ys = zip(*series.points, strict=True)
-    dash: Any = (0, drawn.dash) if drawn.dash else "-"
-    every = None if marked or len(xs) == 1 else (len(xs) // 12 + drawn.slot, max(1, len(xs) // 4))
-    place.plot(
-        xs, ys, color=drawn.colour, linestyle=dash, linewidth=1.1, marker=drawn.marker, markersize=3.6,
-        markeredgecolor="white", markeredgewidth=0.4, markevery=every,
+    every = None if all_marked or len(xs) == 1 else (len(xs) // 12 + style.slot, max(1, len(xs) // 4))
+    ax.plot(
+        xs, ys, linewidth=1.1, markersize=3.6, markeredgecolor=PAPER, markeredgewidth=0.4, markevery=every,
+        **_line_style(style),
     )  # fmt: skip
 
 
-def _key(figure: Any, labels: Sequence[str], styles: Mapping[str, Style]) -> None:
+def _line_style(style: Style) -> dict[str, Any]:
+    dash = (0, style.dash) if style.dash else "-"
+    return {"color": style.colour, "linestyle": dash, "marker": style.marker}
+
+
+def _add_legend(figure: Figure, labels: Sequence[str], styles: Mapping[str, Style], columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    handles = []
-    for label in labels:
-        drawn = styles[label]
-        dash: Any = (0, drawn.dash) if drawn.dash else "-"
-        handles.append(
-            Line2D([], [], color=drawn.colour, linestyle=dash, linewidth=1.3, marker=drawn.marker, markersize=5)
-        )
-    names = [
-        f"\u2009{shown}" for shown in abbreviate_labels(labels, 40).values()
-    ]  # a name that begins with _ would be left out
-    figure.legend(handles, names, loc="outside upper left", ncols=min(4, len(names)), frameon=False, handlelength=3.5)
+    handles = [Line2D([], [], linewidth=1.3, markersize=5, **_line_style(styles[label])) for label in labels]
+    # matplotlib leaves out names that begin with an underscore, so each begins with a thin space
+    names = [f"\u2009{name}" for name in abbreviate_labels(labels, 40).values()]
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, handlelength=3.5)

@@ -1,4 +1,4 @@
-"""Curves of several runs as series to draw: thinned, smoothed, over iterations or seconds."""
+"""Training curves as series to draw: over iterations or seconds, smoothed and thinned."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from rmrkd_cli.results.training_log import Column, Curves
 
 _MOST_POINTS = 150
-_SPREAD = 20  # between the largest and the smallest value, from which on a logarithmic axis shows more
+_LOG_FROM = 20  # ratio of the largest to the smallest value, from which the y axis is logarithmic
 
 Points = tuple[tuple[float, float], ...]
 Runs = Mapping[str, Sequence[Curves]]
-_Get = Callable[[Curves], Column]
+_Values = Callable[[Curves], Column]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A run's line. `label` is shared by all runs of a group."""
+    """The line of one run. All runs of a group have its label."""
 
     label: str
     points: Points
@@ -29,9 +29,9 @@ class Panel:
     """Lines that share their axes.
 
     Attributes:
-        unit: What y counts; empty for a loss.
-        log: Whether y is better shown logarithmically.
-        marked: Every point was measured, and is marked.
+        unit: Of y; empty for a loss.
+        log: Whether the y axis is logarithmic.
+        marked: Whether each point is one measurement and gets a marker.
     """
 
     title: str
@@ -42,68 +42,68 @@ class Panel:
 
 
 def panels(runs: Runs, *, seconds: bool = False, smooth: float = 0.0, more: bool = False) -> list[Panel]:
-    """mIoU, the total loss and each weighted loss, as far as any run has them.
+    """Return panels for mIoU, the total loss and each weighted loss that any run logged.
 
     Args:
         runs: By label.
-        seconds: Over the seconds of training, else over iterations.
-        smooth: Weight of what was before in a running mean, 0 (none) to below 1.
-        more: Learning rate and gradient norm as well.
+        seconds: Put seconds of training on the x axis, instead of iterations.
+        smooth: Weight of the past in a running mean of the losses, from 0 (none) to below 1.
+        more: Add gradient norm and learning rate.
     """
-    made = [Panel("validation mIoU", "%", tuple(_validations(runs, seconds)), marked=True)]
-    made.append(_loss_panel("total weighted loss", runs, lambda run: run.total, seconds, smooth))
-    names = dict.fromkeys(name for group in runs.values() for run in group for name in run.weighted)
-    for name in names:
-        made.append(_loss_panel(name, runs, _weighted(name), seconds, smooth))
+    drawn = [Panel("validation mIoU", "%", tuple(_validations(runs, seconds)), marked=True)]
+    drawn.append(_loss_panel("total weighted loss", runs, lambda run: run.total, seconds, smooth))
+    losses = dict.fromkeys(name for group in runs.values() for run in group for name in run.weighted)
+    for name in losses:
+        drawn.append(_loss_panel(name, runs, _weighted(name), seconds, smooth))
     if more:
-        made.append(_loss_panel("gradient norm", runs, lambda run: run.gradient_norm, seconds, smooth))
-        made.append(Panel("learning rate", "", tuple(_lines(runs, lambda run: run.lr, seconds, 0.0))))
-    return [panel for panel in made if any(series.points for series in panel.series)]
+        drawn.append(_loss_panel("gradient norm", runs, lambda run: run.gradient_norm, seconds, smooth))
+        drawn.append(Panel("learning rate", "", tuple(_lines(runs, lambda run: run.lr, seconds, 0.0))))
+    return [panel for panel in drawn if any(series.points for series in panel.series)]
 
 
-def _weighted(name: str) -> _Get:
+def _weighted(name: str) -> _Values:
     return lambda run: run.weighted.get(name, ())
 
 
-def _loss_panel(title: str, runs: Runs, get: _Get, seconds: bool, smooth: float) -> Panel:
-    series = tuple(_lines(runs, get, seconds, smooth))
-    values = [y for one in series for _, y in one.points]
-    log = bool(values) and min(values) > 0 and max(values) > _SPREAD * min(values)
+def _loss_panel(title: str, runs: Runs, values: _Values, seconds: bool, smooth: float) -> Panel:
+    series = tuple(_lines(runs, values, seconds, smooth))
+    ys = [y for one in series for _, y in one.points]
+    log = bool(ys) and min(ys) > 0 and max(ys) > _LOG_FROM * min(ys)
     return Panel(title, "", series, log=log)
 
 
-def _lines(runs: Runs, get: _Get, seconds: bool, smooth: float) -> Iterator[Series]:
+def _lines(runs: Runs, values: _Values, seconds: bool, smooth: float) -> Iterator[Series]:
     for label, group in runs.items():
         for run in group:
-            places: Column = run.elapsed if seconds else run.iterations
-            yield Series(label, thinned(smoothed(_known(places, get(run)), smooth)))
+            xs: Column = run.elapsed if seconds else run.iterations
+            yield Series(label, thin_out(running_mean(_known_points(xs, values(run)), smooth)))
 
 
 def _validations(runs: Runs, seconds: bool) -> Iterator[Series]:
     for label, group in runs.items():
         for run in group:
-            places: Column = run.validated_elapsed if seconds else run.validated
-            points = _known(places, tuple(100 * value for value in run.miou))
-            yield Series(label, points if len(points) <= 2 * _MOST_POINTS else thinned(points))
+            xs: Column = run.validated_elapsed if seconds else run.validated
+            points = _known_points(xs, tuple(100 * value for value in run.miou))
+            yield Series(label, points if len(points) <= 2 * _MOST_POINTS else thin_out(points))
 
 
-def _known(places: Column, values: Column) -> Points:
-    return tuple((x, y) for x, y in zip(places, values, strict=False) if x is not None and y is not None)
+def _known_points(xs: Column, ys: Column) -> Points:
+    return tuple((x, y) for x, y in zip(xs, ys, strict=False) if x is not None and y is not None)
 
 
-def smoothed(points: Points, weight: float) -> Points:
-    """A running mean that begins without a bias towards zero."""
+def running_mean(points: Points, weight: float) -> Points:
+    """Return an exponential running mean without the bias towards zero of its first values."""
     if weight <= 0:
         return points
-    total, known, done = 0.0, 0.0, []
+    total, mass, smoothed = 0.0, 0.0, []
     for x, y in points:
-        total, known = weight * total + (1 - weight) * y, weight * known + 1 - weight
-        done.append((x, total / known))
-    return tuple(done)
+        total, mass = weight * total + (1 - weight) * y, weight * mass + 1 - weight
+        smoothed.append((x, total / mass))
+    return tuple(smoothed)
 
 
-def thinned(points: Points, most: int = _MOST_POINTS) -> Points:
-    """Means of neighbours where there are more points than can be seen; the ends of the line stay where they are."""
+def thin_out(points: Points, most: int = _MOST_POINTS) -> Points:
+    """Return at most `most` points: means of neighbours. The line keeps its first and last x."""
     if len(points) <= most:
         return points
     bounds = [len(points) * number // most for number in range(most + 1)]

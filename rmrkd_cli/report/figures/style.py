@@ -1,4 +1,4 @@
-"""Figures of matplotlib without its global state, drawn whatever a user's or a folder's matplotlibrc says."""
+"""The style of every figure. Draws with matplotlib's object interface, so a user's matplotlibrc changes nothing."""
 
 from __future__ import annotations
 
@@ -13,52 +13,62 @@ from rmrkd_cli.storage.atomic import save_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
+FONTS = ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
+# The report page replaces these colours by variables of its light and its dark scheme (`html.svg`).
+INK, SOFT, LINE, PAPER = "#1b1d21", "#565c66", "#d9dce1", "#ffffff"
+CELL_TEXT = "#010101"  # not pure black, which matplotlib leaves out of an SVG
 _DPI = 200
-_LARGEST = 6000  # pixels a side
+_LONGEST_SIDE = 6000  # pixels
 _STYLE: Any = {
-    "font.family": ["sans-serif"], "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.edgecolor": "#333333",
-    "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.grid": False, "grid.color": "#dddddd",
-    "grid.linewidth": 0.6, "xtick.major.width": 0.7, "ytick.major.width": 0.7, "hatch.linewidth": 1.0,
-    "text.usetex": False, "text.parse_math": False, "axes.unicode_minus": True, "svg.hashsalt": "rmrkd",
-    "pdf.fonttype": 42, "axes.formatter.use_mathtext": False,
+    "font.family": ["sans-serif"], "font.sans-serif": list(FONTS), "font.size": 9,
+    "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
+    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "text.color": INK, "axes.titlecolor": INK,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.grid": False, "grid.color": LINE, "grid.linewidth": 0.6, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+    "hatch.linewidth": 1.0, "text.usetex": False, "text.parse_math": False, "axes.unicode_minus": True,
+    "svg.hashsalt": "rmrkd", "pdf.fonttype": 42, "axes.formatter.use_mathtext": False,
 }  # fmt: skip
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """matplotlib's own defaults and the style above; a name in letters that its font has not is no warning."""
+def figure_style(**changes: Any) -> Iterator[None]:
+    """Apply matplotlib's defaults and the style above, and silence warnings about characters that a font lacks.
+
+    Args:
+        changes: Further settings, with `_` for the dot of their names: `svg_fonttype="none"`.
+    """
     import logging
 
     import matplotlib
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    plain: Any = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
-    with matplotlib.rc_context(plain), matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    defaults: Any = {key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith("backend")}
+    style = _STYLE | {key.replace("_", ".", 1): value for key, value in changes.items()}
+    with matplotlib.rc_context(defaults), matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def new_figure(width: float, height: float, *, plain: bool = False) -> Figure:
-    """A figure of so many inches.
+def new_figure(width: float, height: float, *, layout: Any = "constrained") -> Figure:
+    """Return an empty figure.
 
     Args:
-        plain: Whoever draws places everything.
+        width, height: In inches.
+        layout: None where the caller places all axes.
     """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout=None if plain else "constrained", facecolor="white")
+    return Figure(figsize=(width, height), layout=layout, facecolor=PAPER)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the file whole or not at all, as what its suffix says.
+    """Write a figure as the format that the file's suffix names: PNG, SVG or PDF.
 
     Raises:
-        RunError: When it cannot be written.
+        RunError: When the file cannot be written.
     """
-    kind = path.suffix[1:].lower()
-    dpi = min(_DPI, _LARGEST / max(figure.get_size_inches()))
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    save_atomic(lambda partial: figure.savefig(partial, format=kind, dpi=dpi, metadata=metadata), path)
+    suffix = path.suffix[1:].lower()
+    dpi = min(_DPI, _LONGEST_SIDE / max(figure.get_size_inches()))
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)  # the same bytes on every day
+    save_atomic(lambda partial: figure.savefig(partial, format=suffix, dpi=dpi, metadata=metadata), path)

@@ -1,4 +1,7 @@
-"""A comparison as a folder to publish: one HTML page, and its figures as PNG and CSV. Nothing here imports torch."""
+"""The report of a comparison: a folder with one HTML page and its figures and tables as PNG, CSV and JSON.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rmrkd_cli.comparison.types import Comparison
-from rmrkd_cli.report.html.document import page
+from rmrkd_cli.report.html.document import render_page
 from rmrkd_cli.report.html.files import write_figures, write_tables
 from rmrkd_cli.report.html.files import write_results as write_results
 from rmrkd_cli.report.html.provenance import File as File
 from rmrkd_cli.report.html.provenance import Provenance as Provenance
-from rmrkd_cli.report.html.provenance import versions as versions
+from rmrkd_cli.report.html.provenance import package_versions as package_versions
 from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.storage.atomic import write_text
@@ -21,25 +24,26 @@ def write_report(
     comparison: Comparison,
     folder: Path,
     *,
-    pictures: ReportImages,
+    images: ReportImages,
     curves: Mapping[str, Sequence[Curves]],
     provenance: Provenance,
-    without_curves: Sequence[str] = (),
-    there: Sequence[str] = (),
+    missing_curves: Sequence[str] = (),
+    written: Sequence[str] = (),
 ) -> None:
-    """Writes `index.html` and everything beside it.
+    """Write `index.html`, the figures and the tables.
 
     Args:
-        curves: Of each group's runs whose log is known, by label.
-        without_curves: Whose log is not known, and why, a line each.
-        there: Names of files that lie in the folder already, as `write_results` gives them.
+        curves: The logs of each group's runs, by label.
+        missing_curves: A sentence for each run without a log.
+        written: Files that are already in the folder, as returned by `write_results`.
 
     Raises:
         RunError: When a file cannot be written.
     """
-    beside = [*there, *write_tables(comparison, curves, folder), *write_figures(comparison, pictures, curves, folder)]
-    text = page(
-        comparison, pictures=pictures, curves=curves, without_curves=without_curves, provenance=provenance,
-        beside=beside,
+    tables = write_tables(comparison, curves, folder)
+    file_names = [*written, *tables, *write_figures(comparison, images, curves, folder)]
+    page = render_page(
+        comparison, images=images, curves=curves, missing_curves=missing_curves, provenance=provenance,
+        file_names=file_names,
     )  # fmt: skip
-    write_text(text, folder / "index.html")
+    write_text(page, folder / "index.html")

@@ -1,4 +1,4 @@
-"""The page as one HTML file that needs nothing else, and lets nothing else in."""
+"""The report as one HTML file that loads nothing: styles, script, figures and images are inside it."""
 
 from __future__ import annotations
 
@@ -6,107 +6,174 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
-from rmrkd_cli.comparison.types import Comparison
-from rmrkd_cli.report.figures.group_styles import DARK, LIGHT, styles_of
-from rmrkd_cli.report.html.bar_charts import chart_bounds, difference_chart
-from rmrkd_cli.report.html.confusion import LEVELS, confusion_section
-from rmrkd_cli.report.html.gallery import gallery_section
-from rmrkd_cli.report.html.header import lead, title_of
-from rmrkd_cli.report.html.line_charts import curves_section
-from rmrkd_cli.report.html.provenance import Provenance, made_section
-from rmrkd_cli.report.html.tables import classes, summary
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rmrkd_cli.comparison.groups import group as group_records
+from rmrkd_cli.comparison.types import Comparison, Group
+from rmrkd_cli.report import tables
+from rmrkd_cli.report.figures.class_bars import class_bars
+from rmrkd_cli.report.figures.confusion import confusion_matrix
+from rmrkd_cli.report.figures.counts import MOST_NUMBERED, has_matrix, largest_confusions, shares
+from rmrkd_cli.report.figures.curves import curve_legend, curve_panel, panel_title
+from rmrkd_cli.report.figures.group_miou import group_miou
+from rmrkd_cli.report.figures.group_styles import styles_of
+from rmrkd_cli.report.figures.series import panels
+from rmrkd_cli.report.figures.style import figure_style
+from rmrkd_cli.report.html.gallery import gallery
+from rmrkd_cli.report.html.header import conclusion, title_of
+from rmrkd_cli.report.html.provenance import Provenance
+from rmrkd_cli.report.html.svg import COLOURS, inline_svg
+from rmrkd_cli.report.html.text import label_html
 from rmrkd_cli.report.image_selection import ReportImages
+from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.training_log import Curves
-from rmrkd_cli.terminal.text import escaped
+from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import format_percent, format_points, format_scaled, plural, shorten, typeset_minus
 
-_LIGHT_SHADE, _DARK_SHADE = ((255, 255, 255), (8, 75, 140)), ((24, 27, 32), (110, 190, 250))
+_MOST_READABLE = 256  # classes up to which the page holds every count of a matrix
 
 
-def page(
+def render_page(
     comparison: Comparison,
     *,
-    pictures: ReportImages,
+    images: ReportImages,
     curves: Mapping[str, Sequence[Curves]],
-    without_curves: Sequence[str],
+    missing_curves: Sequence[str],
     provenance: Provenance,
-    beside: Sequence[str],
+    file_names: Sequence[str],
 ) -> str:
-    """Everything as HTML; text of the comparison is escaped."""
+    """Return the page. See `write_report` for the arguments; `file_names` are the files beside the page."""
+    style, script = _style(), Markup(_asset("page.js"))
+    with figure_style():
+        page = _environment().get_template("page.html.j2")
+        return page.render(
+            style=style, script=script, style_hash=_hash(style), script_hash=_hash(script),
+            title=title_of(comparison), conclusion=conclusion(comparison), comparison=comparison,
+            protocol=protocol_line(comparison.protocol), miou_chart=_miou_chart(comparison.groups),
+            tables=_tables(comparison), class_charts=_class_charts(comparison), curves=_curves(comparison, curves),
+            missing_curves=missing_curves, matrices=_matrices(comparison), gallery=gallery(comparison, images),
+            provenance=provenance, file_names=file_names,
+        )  # fmt: skip
+
+
+def _environment() -> Environment:
+    """Return templates that escape every value, and show control characters in it as escapes."""
+    environment = Environment(
+        loader=PackageLoader("rmrkd_cli.report.html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: value if isinstance(value, Markup) else escape_control(value),
+    )  # fmt: skip
+    environment.filters |= {
+        "label": label_html, "percent": format_percent, "plural": plural, "shorten": shorten,
+        "lines": lambda text: Markup("&#10;").join(map(escape_control, text.split("\n"))),
+        "points": lambda value: typeset_minus(format_points(value)),
+        "megabytes": lambda count: format_scaled(count, "MB", 1e6),
+    }  # fmt: skip
+    return environment
+
+
+def _miou_chart(groups: Sequence[Group]) -> Markup:
+    figure = group_miou(groups)
+    return Markup() if figure is None else inline_svg(figure, "miou", "mIoU of each group, as in the table below")
+
+
+def _tables(comparison: Comparison) -> dict[str, Any]:
+    several = any(len(group.records) > 1 for group in comparison.groups)
+    columns, rows = tables.class_table(comparison)
+    differences = [
+        Markup("{} − {}").format(label_html(difference.to), label_html(difference.base))
+        for difference in comparison.differences
+    ]
+    return {
+        "summary": tables.summary_table(comparison.groups),
+        "runs": tables.summary_table(group_records(comparison.records, seeds=False)) if several else None,
+        "classes": ([*columns[: len(columns) - len(differences)], *differences], rows),
+        "accuracy": tables.metric_table(comparison, lambda group: group.accuracy),
+        "dice": tables.metric_table(comparison, lambda group: group.dice),
+    }
+
+
+def _class_charts(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "difference": difference,
+            "intervals": any(interval.low is not None for interval in difference.classes),
+            "svg": inline_svg(
+                class_bars(comparison, [difference]), f"classes-{number}",
+                "Difference of IoU of each class, as in the table below",
+            ),
+        }
+        for number, difference in enumerate(comparison.differences)
+    ]  # fmt: skip
+
+
+def _curves(comparison: Comparison, runs: Mapping[str, Sequence[Curves]]) -> dict[str, Any] | None:
+    """Return every panel over iterations and over seconds; None without a log."""
+    labels = [label for label, group in runs.items() if group]
+    if not labels:
+        return None
     styles = styles_of(comparison.groups)
-    bounds = chart_bounds(comparison.differences)
-    charts = "".join(difference_chart(comparison, one, bounds) for one in comparison.differences)
-    sections = (
-        ("summary", "Summary", summary(comparison)),
-        ("classes", "Class by class", f"<div class=charts>{charts}</div>{classes(comparison)}"),
-        ("training", "Training curves", curves_section(curves, styles, without_curves)),
-        ("confusion", "What is taken for what", confusion_section(comparison)),
-        ("pictures", "Pictures", gallery_section(comparison, pictures)),
-        ("made", "How it was made", made_section(provenance, beside)),
-    )
-    links = "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in sections)
-    body = "".join(
-        f"<section id={key} aria-labelledby=h-{key}><h2 id=h-{key}>{heading}</h2>{text}</section>"
-        for key, heading, text in sections
-    )
-    style, script = _style(), _data("page.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    return (
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        f'<meta http-equiv=Content-Security-Policy content="{policy}">'
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        '<meta name=color-scheme content="light dark">'
-        f"<meta name=referrer content=no-referrer><title>{escaped(title_of(comparison))}</title>"
-        f"<style>{style}</style></head>\n<body>{_PATTERNS}<main>{lead(comparison)}"
-        f"<nav aria-label=Contents><ul>{links}</ul></nav>\n{body}</main><script>{script}</script></body></html>\n"
-    )
+
+    def charts(seconds: bool) -> list[tuple[str, bool, Markup]]:
+        drawn = []
+        for number, panel in enumerate(panels(runs, seconds=seconds)):
+            ends = [f"{shorten(one.label)} ends at {one.points[-1][1]:.4g}" for one in panel.series if one.points]
+            figure = curve_panel(panel, styles, seconds=seconds)
+            svg = inline_svg(figure, f"curve-{seconds}-{number}", f"{panel_title(panel)}: {'; '.join(ends)}")
+            drawn.append((panel_title(panel), panel.log, svg))
+        return drawn
+
+    return {
+        "legend": inline_svg(curve_legend(labels, styles), "legend", "Legend"),
+        "runs": {label: len(runs[label]) for label in labels},
+        "incomplete": any(run.incomplete for group in runs.values() for run in group),
+        "by_iteration": charts(seconds=False),
+        "by_time": charts(seconds=True),
+    }
 
 
-# Hatching for lengths and areas, so that no meaning hangs on colour alone.
-_PATTERNS = (
-    "<svg class=defs width=0 height=0 aria-hidden=true><defs>"
-    '<pattern id=lost width=5 height=5 patternUnits=userSpaceOnUse patternTransform="rotate(45)">'
-    "<rect class=ground width=5 height=5 /><rect class=stripe width=2.6 height=5 /></pattern>"
-    '<pattern id=lost-marked width=5 height=5 patternUnits=userSpaceOnUse patternTransform="rotate(45)">'
-    "<rect class=light width=5 height=5 /><rect class=marked width=2.6 height=5 /></pattern>"
-    "<pattern id=dots width=4 height=4 patternUnits=userSpaceOnUse><rect class=light width=4 height=4 />"
-    "<rect class=dotted width=2 height=2 /></pattern></defs></svg>"
-)
+def _matrices(comparison: Comparison) -> list[dict[str, Any]]:
+    classes = comparison.classes
+    readable, numbered = len(classes) <= _MOST_READABLE, len(classes) <= MOST_NUMBERED
+    matrices = []
+    for number, group in enumerate(comparison.groups):
+        if not has_matrix(group):
+            continue
+        assert group.matrix is not None
+        share = shares(group.matrix)
+        description = f"Confusion matrix of {shorten(group.label)}"
+        figure = confusion_matrix(group, classes)
+        matrices.append(
+            {
+                "label": group.label,
+                "description": description,
+                "numbered": numbered,
+                "svg": inline_svg(figure, f"confusion-{number}", description, fixed_width=numbered),
+                "counts": ";".join(",".join(str(n or "") for n in row) for row in group.matrix) if readable else "",
+                "names": "\n".join(shorten(name, 40) for name in classes) if readable else "",
+                "largest": [
+                    (classes[truth], classes[guess], float(share[truth, guess]), group.matrix[truth][guess])
+                    for truth, guess in largest_confusions(group.matrix)
+                ],
+            }
+        )
+    return matrices
 
 
-def _data(file: str) -> str:
-    return files("rmrkd_cli.report.html").joinpath(file).read_text(encoding="utf-8")
+def _style() -> Markup:
+    """Return the style sheet after the colours of the light and the dark scheme."""
+    light, dark = (";".join(f"{colour[1]}:{colour[column]}" for colour in COLOURS) for column in (2, 3))
+    schemes = f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+    return Markup(schemes + _asset("style.css"))
 
 
-def _style() -> str:
-    """The style sheet, with the colours of groups and shades in light and dark."""
-    light, dark = _colours(LIGHT, _LIGHT_SHADE), _colours(DARK, _DARK_SHADE)
-    slots = "".join(f".g{slot}{{--c:var(--g{slot})}}" for slot in range(len(LIGHT)))
-    shades = "".join(f".s{level}{{background:var(--s{level});color:var(--t{level})}}" for level in range(LEVELS + 1))
-    return (
-        f":root{{{light}}}@media (prefers-color-scheme:dark){{@media screen{{:root{{{dark}}}}}}}{slots}{shades}\n"
-        + _data("style.css")
-    )
+def _asset(name: str) -> str:
+    return files("rmrkd_cli.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
-def _colours(groups: Sequence[str], shade: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
-    named = [f"--g{slot}:{colour}" for slot, colour in enumerate(groups)]
-    for level in range(LEVELS + 1):
-        part = level / LEVELS
-        mixed = [round(low + part * (high - low)) for low, high in zip(*shade, strict=True)]
-        named.append("--s{}:#{:02x}{:02x}{:02x}".format(level, *mixed))
-        named.append(f"--t{level}:{'#000' if _is_light(mixed) else '#fff'}")
-    return ";".join(named)
-
-
-def _is_light(colour: Sequence[int]) -> bool:
-    """Whether black stands out more than white."""
-    linear = [float(((value / 255 + 0.055) / 1.055) ** 2.4) for value in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+def _hash(text: str) -> Markup:
+    """Return the source expression of a Content-Security-Policy that allows this text and no other."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return Markup(f"'sha256-{digest}'")

@@ -1,4 +1,4 @@
-"""Pictures as bytes that a page can hold."""
+"""Images as data URIs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from rmrkd_cli.report.figures.class_maps import Image, Palette, full_palette
 _QUALITY = 80
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def photograph(picture: Image) -> str:
-    """(H, W, 3), red first, as JPEG."""
+def photograph(image: Image) -> str:
+    """Return (H, W, 3) RGB as JPEG."""
     from PIL import Image as Pillow
 
     stream = io.BytesIO()
-    Pillow.fromarray(picture).save(stream, "JPEG", quality=_QUALITY, optimize=True)
-    return data_uri(stream.getvalue(), "image/jpeg")
+    Pillow.fromarray(image).save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    return _data_uri(stream.getvalue(), "image/jpeg")
 
 
 def class_map(classes: Image, palette: Palette) -> str:
-    """(H, W) classes as a PNG of indices, each with a colour of its own to be read from; so has 255."""
+    """Return (H, W) classes as PNG. Every class, and 255, has its own colour, from which the script reads it."""
     from PIL import Image as Pillow
 
-    picture = Pillow.fromarray(classes)
-    picture.putpalette(bytes(full_palette(palette).ravel()))
+    image = Pillow.fromarray(classes)
+    image.putpalette(bytes(full_palette(palette).ravel()))
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return data_uri(stream.getvalue(), "image/png")
+    image.save(stream, "PNG", optimize=True)
+    return _data_uri(stream.getvalue(), "image/png")
+
+
+def _data_uri(data: bytes, mime_type: str) -> str:
+    return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""What stands on the page and beside it, held against the comparison: lengths, counts, colours, names."""
+"""The page and the files beside it, compared with the numbers they show: lengths, counts, colours, names."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import base64
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
-from rmrkd_cli.comparison.types import Interval
+from rmrkd_cli.comparison.types import Comparison, Interval
 from rmrkd_cli.report.figures import draw_sheet
 from rmrkd_cli.report.figures import image_sheets as sheets_module
-from rmrkd_cli.report.figures.class_maps import disagreement, full_palette, numbered
-from rmrkd_cli.report.figures.counts import largest, shares
-from rmrkd_cli.report.figures.group_styles import styles_of
+from rmrkd_cli.report.figures.class_bars import class_bars
+from rmrkd_cli.report.figures.class_maps import difference_overlay, full_palette, label_positions
+from rmrkd_cli.report.figures.confusion import SHADE, confusion_matrix
+from rmrkd_cli.report.figures.counts import largest_confusions, shares
+from rmrkd_cli.report.figures.curves import curve_panel
+from rmrkd_cli.report.figures.group_miou import group_miou
+from rmrkd_cli.report.figures.group_styles import GAIN, LOSS, styles_of
 from rmrkd_cli.report.figures.series import Panel, Series
+from rmrkd_cli.report.figures.style import figure_style
 from rmrkd_cli.report.html import write_report, write_results
-from rmrkd_cli.report.html.axes import Scale, nice
-from rmrkd_cli.report.html.bar_charts import chart_bounds, difference_chart
+from rmrkd_cli.report.html.document import render_page
 from rmrkd_cli.report.html.files import write_figures
-from rmrkd_cli.report.html.gallery import gallery_section
-from rmrkd_cli.report.html.header import verdict
+from rmrkd_cli.report.html.header import conclusion
 from rmrkd_cli.report.html.images import class_map
-from rmrkd_cli.report.html.line_charts import apart, line_chart
+from rmrkd_cli.report.html.svg import COLOURS, inline_svg
 from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import find_log, read_curves
 from rmrkd_cli.terminal.sanitize import escape_control
@@ -48,10 +53,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = {
         group.label: [read_curves(find_log(made.log(folder / f"run{n}")))] for n, group in enumerate(comparison.groups)
     }
-    shown = made.pictures(comparison, size=(64, 48))
-    few = ReportImages(shown.shown[:2], shown.palette, shown.predicted_by, shown.missing)
-    there = write_results(comparison, folder / "out")
-    write_report(comparison, folder / "out", pictures=few, curves=curves, provenance=made.PROVENANCE, there=there)
+    images = made.images(comparison, size=(64, 48))
+    few = ReportImages(images.images[:2], images.palette, images.checkpoints, images.missing)
+    written = write_results(comparison, folder / "out")
+    write_report(comparison, folder / "out", images=few, curves=curves, provenance=made.PROVENANCE, written=written)
     return folder / "out"
 
 
@@ -125,82 +130,131 @@ def test_the_page_says_every_figure_and_asks_for_nothing(report: Path) -> None:
 def test_bars_begin_at_zero_and_end_at_their_value(width: float | None) -> None:
     comparison = made.comparison(width=width)
     difference = comparison.differences[0]
-    bounds = chart_bounds([difference])
-    drawn = difference_chart(comparison, difference, bounds)
-    rows = re.findall(r'<li class="row" data-class="(\d+)".*?</li>', drawn, re.S)
-    assert sorted(map(int, rows)) == list(range(19))
-    for match in re.finditer(r'<li class="row" data-class="(\d+)" data-value="([^"]*)">(.*?)</li>', drawn, re.S):
-        found = difference.classes[int(match[1])]
-        assert found.value is not None
-        place = re.search(r'<rect class="(\w+)( open)?" x="([\d.]+)%" width="([\d.]+)%"', match[3])
-        assert place is not None
-        scale = Scale(*bounds)
-        low, high = sorted((scale(0), scale(100 * found.value)))
-        assert (float(place[3]), float(place[4])) == (pytest.approx(low, abs=2e-3), pytest.approx(high - low, abs=2e-3))
-        assert place[1] == ("gain" if found.value >= 0 else "loss")
-        assert bool(place[2]) == (width is not None and not found.decided)
-        ends = re.findall(r'class=whisker x1="([\d.]+)%" x2="([\d.]+)%"', match[3])
-        assert len(ends) == (0 if width is None else 3)
-        if found.low is not None:
-            assert [float(end) for end in ends[0]] == pytest.approx(
-                [scale(100 * found.low), scale(100 * found.high)], abs=2e-3
-            )
-    values = [float(value) for value in re.findall(r'class="row" data-class="\d+" data-value="([^"]+)"', drawn)]
-    assert values == sorted(values, reverse=True)
+    with figure_style():
+        axes = class_bars(comparison, [difference]).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == "mean IoU"
+    assert sorted(names[1:]) == sorted(made.STREET)
+    by_name = dict(zip(comparison.classes, difference.classes, strict=True)) | {"mean IoU": difference.mean}
+    whiskers = [line for line in axes.lines if line.get_marker() == "|"]
+    assert len(whiskers) == (0 if width is None else 20)
+    for row, (name, bar) in enumerate(zip(names, axes.patches, strict=True)):
+        interval = by_name[name]
+        assert interval.value is not None
+        assert bar.get_y() + bar.get_height() / 2 == pytest.approx(row)
+        assert bar.get_x() == 0
+        assert bar.get_width() == pytest.approx(100 * interval.value)
+        assert to_hex(bar.get_edgecolor()) == (GAIN if interval.value >= 0 else LOSS)
+        assert bool(bar.get_hatch()) == (interval.value < 0)
+        assert (bar.get_linestyle() == "-") == (width is None or interval.excludes_zero)
+        if interval.low is not None and interval.high is not None:
+            assert list(whiskers[row].get_xdata()) == pytest.approx([100 * interval.low, 100 * interval.high])
+    values = [by_name[name].value for name in names[1:]]
+    assert values == sorted(values, reverse=True)  # type: ignore[type-var]
+
+
+def test_charts_of_one_comparison_have_one_axis() -> None:
+    comparison = made.comparison(labels=("teacher", "baseline", "a", "b"))
+    with figure_style():
+        limits = [class_bars(comparison, [one]).axes[0].get_xlim() for one in comparison.differences]
+    assert limits[0] == limits[1]
 
 
 def test_lines_run_through_their_points() -> None:
-    comparison = made.comparison()
-    styles = styles_of(comparison.groups)
     points = ((0.0, 1.0), (50.0, 3.0), (100.0, 2.0))
-    drawn = line_chart(Panel("x", "", (Series("distill", points),)), styles)
-    path = re.search(r'<polyline[^>]*points="([^"]+)"', drawn)
-    assert path is not None
-    places = [tuple(map(float, pair.split(","))) for pair in path[1].split()]
-    (x0, y0), (x1, y1), (x2, y2) = places
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y2 == pytest.approx((y0 + y1) / 2, abs=0.1)
-    assert y1 < y0  # up is more
+    with figure_style():
+        panel = Panel("x", "", (Series("distill", points),))
+        (line,) = curve_panel(panel, styles_of(made.comparison().groups), seconds=False).axes[0].lines
+    assert [tuple(point) for point in line.get_xydata()] == list(points)
 
 
-@given(st.lists(st.floats(0, 200), max_size=9))
-def test_labels_keep_their_order_and_distance(wanted: list[float]) -> None:
-    placed = apart(sorted(wanted), 10, 190)
-    assert all(second - first >= 14.999 for first, second in pairwise(placed))
+def test_every_group_and_seed_has_its_mark() -> None:
+    groups = made.comparison(seeds=3).groups
+    with figure_style():
+        figure = group_miou(groups)
+        assert figure is not None
+        lines = figure.axes[0].lines
+    for row, group in enumerate(groups):
+        seeds, mean = lines[2 * row], lines[2 * row + 1]
+        assert list(seeds.get_xdata()) == pytest.approx([100 * one["metrics"]["miou"] for one in group.records])
+        assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([pytest.approx(100 * (group.miou or 0))], [row])
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 9))
-def test_ticks_are_even_and_enclose(low: float, size: float, count: int) -> None:
-    ticks = nice(low, low + size, count)
-    steps = [second - first for first, second in pairwise(ticks)]
-    assert ticks[0] <= low + 1e-6 * size + 1e-9 * abs(low)
-    assert ticks[-1] >= low + size - 1e-6 * size - 1e-9 * abs(low)
-    assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-3)
-    assert len(ticks) <= count + 3
+SVG_TEXT = "<script>&\"'$x$ \uffff שלום"
 
 
-def test_the_verdict_does_not_say_more_than_the_interval() -> None:
+def test_a_figure_on_the_page_has_no_style_of_its_own_and_escapes_text() -> None:
+    comparison = made.comparison()
+    with figure_style():
+        figures = [class_bars(comparison, comparison.differences), confusion_matrix(comparison.groups[0], made.STREET)]
+        figures[0].axes[0].set_title(SVG_TEXT)
+        elements = [inline_svg(figure, f"key{n}", "<b>") for n, figure in enumerate((*figures, figures[0]))]
+    for element in elements:
+        root = ElementTree.fromstring(element)
+        attributes = [item for part in root.iter() for item in part.attrib.items()]
+        colours = {value for name, value in attributes if name in ("fill", "stroke")}
+        assert {colour for colour in colours if not colour.startswith(("var(--", "url(#", "none"))} == set()
+        assert not {"style", "font-family"} & {name for name, _ in attributes}
+        assert root.attrib["aria-label"] == "<b>"
+        assert "<script>" not in element
+    assert SVG_TEXT.replace("\uffff", "\ufffd") in ElementTree.fromstring(elements[0]).itertext()
+    names = [set(re.findall(r' id="([^"]+)"', element)) for element in elements]
+    assert names[0]
+    assert not names[0] & names[2]  # the same figure twice on a page
+
+
+def luminance(colour: Sequence[float]) -> float:
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [2, 3], ids=["light", "dark"])
+def test_numbers_in_a_matrix_can_be_read_on_every_shade(scheme: int) -> None:
+    paper, text = (next(to_rgb(one[scheme]) for one in COLOURS if one[1] == name) for name in ("--paper", "--cell"))
+    for alpha in np.linspace(0, 1, 21):
+        shade = [alpha * value / 255 + (1 - alpha) * ground for value, ground in zip(SHADE, paper, strict=True)]
+        dark, light = sorted((luminance(shade), luminance(text)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_a_matrix_shows_its_shares() -> None:
+    group = made.comparison().groups[0]
+    assert group.matrix is not None
+    with figure_style():
+        axes = confusion_matrix(group, made.STREET).axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    for truth, row in enumerate(shares(group.matrix)):
+        for guess, share in enumerate(row):
+            expected = None if share == 0 else "·" if share < 0.005 else f"{100 * share:.0f}"
+            assert texts.get((guess, truth)) == expected
+    alpha = axes.images[0].get_array()[..., 3]
+    assert np.array_equal(alpha, np.rint(255 * np.sqrt(shares(group.matrix))))
+
+
+def test_the_conclusion_claims_no_more_than_the_interval() -> None:
     comparison = made.comparison()
     first = comparison.differences[0]
 
-    def said(mean: Interval) -> str:
+    def text(mean: Interval) -> str:
         changed = type(first)(first.base, first.to, first.classes, mean)
-        return re.sub("<[^>]+>", "", verdict(type(comparison)(**{**vars(comparison), "differences": (changed,)})))
+        return re.sub("<[^>]+>", "", conclusion(replace(comparison, differences=(changed,))))
 
-    assert said(Interval(0.0962, 0.05, 0.12)).startswith(
-        "distill is better than baseline by 9.62 points of mIoU (95 % interval +5.00 to +12.00)"
+    assert text(Interval(0.0962, 0.05, 0.12)).startswith(
+        "distill is better than baseline by 9.62 points of mIoU, 95 % interval +5.00 to +12.00"
     )
-    assert said(Interval(-0.02, -0.03, -0.01)).startswith("distill is worse than baseline by 2.00 points")
-    assert said(Interval(0.01, -0.03, 0.04)).startswith("It is not decided whether distill is better than baseline")
-    assert "no interval could be computed" in said(Interval(0.01))
-    assert said(Interval(None)).startswith("No two of these results")
+    assert text(Interval(-0.02, -0.03, -0.01)).startswith("distill is worse than baseline by 2.00 points")
+    undecided = text(Interval(0.01, -0.03, 0.04))
+    assert undecided.startswith("The data do not decide whether distill is better than baseline")
+    assert "−3.00 to +4.00, includes zero" in undecided
+    assert "no interval could be computed" in text(Interval(0.01))
+    assert text(Interval(None)).startswith("There is no difference of mIoU")
 
 
 def test_shares_and_largest_confusions() -> None:
     matrix = [[6, 3, 1], [0, 0, 0], [2, 9, 9]]
     assert shares(matrix)[0].tolist() == [0.6, 0.3, 0.1]
     assert np.isnan(shares(matrix)[1]).all()
-    assert largest(matrix) == [(2, 1), (0, 1), (2, 0), (0, 2)]
+    assert largest_confusions(matrix) == [(2, 1), (0, 1), (2, 0), (0, 2)]
 
 
 def test_groups_look_different_and_roles_alike_everywhere() -> None:
@@ -210,13 +264,13 @@ def test_groups_look_different_and_roles_alike_everywhere() -> None:
     assert len({style.marker for style in four.values()}) == len({style.dash for style in four.values()}) == 4
 
 
-def test_disagreement_tells_won_lost_and_both_wrong_apart() -> None:
+def test_the_overlay_marks_who_is_correct() -> None:
     photo, truth = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
     first, second = truth.copy(), truth.copy()
     first[:12], second[12:24] = 1, 1
     first[24:36], second[24:36] = 1, 2
     truth[36:], second[36:] = 255, 1  # not counted
-    marked = disagreement(photo, truth, first, second)
+    marked = difference_overlay(photo, truth, first, second)
     assert (marked[:12] == (0, 114, 178)).all()
     striped = (marked[13:23, 1:-1] == (230, 130, 0)).all(-1).mean()
     assert 0.3 < striped < 0.7
@@ -228,7 +282,7 @@ def test_numbers_stand_inside_their_region() -> None:
     classes = np.zeros((60, 80), np.uint8)
     classes[10:30, 20:60] = 2
     classes[50:52, 0:2] = 1  # too small
-    found = {k: (x, y) for k, x, y, _ in numbered(classes, [(0, 0, 0), (255, 255, 255), (9, 9, 9)])}
+    found = {k: (x, y) for k, x, y, _ in label_positions(classes, [(0, 0, 0), (255, 255, 255), (9, 9, 9)])}
     assert set(found) == {0, 2}
     assert all(classes[y, x] == k for k, (x, y) in found.items())
 
@@ -257,25 +311,32 @@ def test_no_two_classes_share_a_colour_and_none_has_that_of_what_is_not_counted(
     assert full_palette([(128, 64, 128), (70, 70, 70)])[255].tolist() == [0, 0, 0]
 
 
-def test_the_legend_names_the_predictions_that_are_held_against_each_other() -> None:
-    comparison = made.comparison()
-    whole = made.pictures(comparison, size=(32, 24))
-    for there, said in ((("teacher", "distill"), True), (("baseline", "distill"), True), (("distill",), False)):
-        few = [replace(one, predictions={k: one.predictions[k] for k in there}) for one in whole.shown[:1]]
-        text = re.sub("<[^>]*>", "", gallery_section(comparison, replace(whole, shown=tuple(few))))
-        assert (f"full: distill is right, {there[0]} is not" in text) == said
-        assert text.count("is right") == 2 * said
+def page_text(comparison: Comparison, images: ReportImages) -> str:
+    page = render_page(
+        comparison, images=images, curves={}, missing_curves=(), provenance=made.PROVENANCE, file_names=()
+    )
+    return " ".join(re.sub("<[^>]*>", "", page).split())
+
+
+def test_the_legend_names_the_compared_predictions() -> None:
+    comparison = made.comparison(CLASSES)
+    images = made.images(comparison, size=(32, 24))
+    for labels, compared in ((("teacher", "distill"), True), (("baseline", "distill"), True), (("distill",), False)):
+        few = [replace(one, predictions={k: one.predictions[k] for k in labels}) for one in images.images[:1]]
+        text = page_text(comparison, replace(images, images=tuple(few)))
+        assert ("solid blue: only distill is correct" in text) == compared
+        assert (f"orange stripes: only {labels[0]} is correct" in text) == compared
 
 
 def test_every_prediction_is_on_the_sheet_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "a/long/path/that/all/of/them/share/"
     comparison = made.comparison(labels=("truth", f"{path}one/student", f"{path}two/student"))
-    whole = made.pictures(comparison, size=(64, 48))
+    images = made.images(comparison, size=(64, 48))
     titles: list[str] = []
     show = sheets_module._show
     monkeypatch.setattr(sheets_module, "_show", lambda *given: (titles.append(given[2]), show(*given)))
     labels = [group.label for group in comparison.groups]
-    draw_sheet(whole.shown[0], whole.palette, comparison.classes, (labels[1], labels[2]), tmp_path / "x.png")
+    draw_sheet(images.images[0], images.palette, comparison.classes, (labels[1], labels[2]), tmp_path / "x.png")
     assert titles[:3] == ["image", "truth", "truth"]
     assert [title[-11:] for title in titles[3:5]] == ["one/student", "two/student"]
     assert len(titles) == 6

@@ -1,4 +1,4 @@
-"""Comparisons, logs and pictures made by hand, of any size."""
+"""Synthetic comparisons, logs and images of any size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.report.html import File, Provenance
-from rmrkd_cli.report.image_selection import Choice, Picture, ReportImages, choose
+from rmrkd_cli.report.image_selection import Choice, ReportImage, ReportImages, choose_images
 
 STREET = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -109,7 +109,7 @@ def comparison(
         protocol=groups[0].records[0]["protocol"],
         groups=groups,
         differences=tuple(difference(groups[1], to, width=width) for to in groups[2:]),
-        gap=f"{labels[2]} goes 41 % of the way from the baseline to the teacher",
+        gap=f"{labels[2]} closes 41 % of the gap between the baseline and the teacher",
         equality=("iterations: 400 each", "images seen: 3,200 each"),
         warnings=() if seeds > 2 else (f"fewer than three seeds ({labels[1]} {seeds})",),
     )  # fmt: skip
@@ -132,10 +132,10 @@ def log(folder: Path, *, steps: int = 60, seed: int = 0, level: float = 0.6, los
     return folder
 
 
-def pictures(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> ReportImages:
+def images(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> ReportImages:
     """Regions and noise, in the comparison's classes."""
     count = min(len(made.classes), 8)
-    shown = tuple(_picture(choice, [group.label for group in made.groups], count, size) for choice in choose(made))
+    shown = tuple(_image(choice, [group.label for group in made.groups], count, size) for choice in choose_images(made))
     colours = np.random.default_rng(3).integers(20, 235, (len(made.classes), 3)).tolist()
     return ReportImages(
         shown,
@@ -145,7 +145,7 @@ def pictures(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: An
     )
 
 
-def _picture(choice: Choice, labels: Sequence[str], count: int, size: tuple[int, int]) -> Picture:
+def _image(choice: Choice, labels: Sequence[str], count: int, size: tuple[int, int]) -> ReportImage:
     rng = np.random.default_rng(choice.index)
     width, height = size
     ys, xs = np.mgrid[0:height, 0:width]
@@ -163,6 +163,6 @@ def _picture(choice: Choice, labels: Sequence[str], count: int, size: tuple[int,
             shifted[shifted == count - 1] = 1
         predictions[label] = shifted
     noise = rng.normal(0, 9, image.shape)
-    return Picture(
+    return ReportImage(
         f"place_{choice.index:06d}", choice, np.clip(image + noise, 0, 255).astype(np.uint8), truth, predictions
     )

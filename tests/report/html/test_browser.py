@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from rmrkd_cli.comparison.types import Comparison
-from rmrkd_cli.report.html.document import page as make_page
+from rmrkd_cli.report.html.document import render_page
 from rmrkd_cli.results.training_log import find_log, read_curves
 from tests.helpers.browser import HOW_TO_INSTALL, NAMES, find_browser
 from tests.report.html import made
@@ -63,9 +63,9 @@ def written(comparison: Comparison, folder: Path) -> Path:
         for n, group in enumerate(comparison.groups)
     }
     path = folder / "index.html"
-    text = make_page(
-        comparison, pictures=made.pictures(comparison, size=(96, 64)), curves=curves, without_curves=(),
-        provenance=made.PROVENANCE, beside=("classes.csv",),
+    text = render_page(
+        comparison, images=made.images(comparison, size=(96, 64)), curves=curves, missing_curves=(),
+        provenance=made.PROVENANCE, file_names=("classes.csv",),
     )  # fmt: skip
     path.write_text(text, encoding="utf-8")
     return path
@@ -128,6 +128,8 @@ def test_it_fits_and_can_be_read(name: str, width: int, scheme: str, opened: Any
     lowest = page.evaluate(CONTRAST)
     assert len(lowest) == 5
     assert lowest[0][0] >= 4.5, lowest
+    heights = "all => all.map((one) => one.getBBox().height * one.getScreenCTM().a).filter((height) => height > 0)"
+    assert min(page.locator(".chart text").evaluate_all(heights)) >= 9  # pixels
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
@@ -139,10 +141,13 @@ def test_long_names_that_begin_alike_are_shown_apart(width: int, opened: Any) ->
     page = opened("alike", width)
     heading = page.locator("h1").text_content()
     assert [name for name in ("student a", "student b") if name not in heading] == []
-    for what in (".strip .what", ".panel figcaption", "tbody th bdi", ".legend li span"):
+    for what in (".panel figcaption", "tbody th bdi", ".legend li span"):
         cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0).length"
         assert page.locator(what).count() > 2
         assert page.locator(what).evaluate_all(cut) == 0, what
+    for chart in (page.locator("svg[aria-label^=mIoU]"), page.locator("svg[aria-label=Legend]")):
+        texts = chart.locator("text").all_text_contents()
+        assert [end for end in ("student a", "student b") if not any(text.endswith(end) for text in texts)] == []
     names = page.locator("tbody th bdi").evaluate_all("all => all.map((one) => [one.textContent, one.clientHeight])")
     assert all(height < 30 for name, height in names if len(name) < 14)  # no short name is broken
     options = page.locator("select.left").first.locator("option").all_text_contents()
@@ -154,16 +159,18 @@ def test_names_are_text(opened: Any) -> None:
     assert page.evaluate("document.scripts.length") == 1
     assert page.locator("main b >> text=sky").count() == 0
     assert page.get_by_text("<b>sky</b>").count() > 3
-    shown = page.locator(".strip .what").first
-    assert shown.text_content().startswith("<script>alert(1)</script><img")
-    assert "\\u202e" in shown.locator("bdi").get_attribute("title")
+    for chart in ("mIoU", "Confusion", "Difference"):
+        assert page.locator(f"svg[aria-label^={chart}] text").filter(has_text="<").count() > 0
+    label = page.locator("#summary tbody th bdi").first
+    assert label.text_content().startswith("<script>alert(1)</script><img")
+    assert "\\u202e" in label.get_attribute("title")
 
 
 def test_the_slider_follows_mouse_and_keyboard(opened: Any) -> None:
     page = opened("street")
-    wipe = page.locator(".wipe").first
-    wipe.scroll_into_view_if_needed()
-    frame, over = wipe.locator(".frame"), wipe.locator("img.over")
+    slider = page.locator(".slider").first
+    slider.scroll_into_view_if_needed()
+    frame, over = slider.locator(".frame"), slider.locator("img.over")
     box = frame.bounding_box()
     before = frame.screenshot()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30)
@@ -181,9 +188,9 @@ def test_the_slider_follows_mouse_and_keyboard(opened: Any) -> None:
     assert frame.screenshot() not in (before, moved)
 
 
-def test_any_two_maps_can_be_held_against_each_other(opened: Any) -> None:
+def test_any_two_maps_can_be_compared(opened: Any) -> None:
     page = opened("street")
-    first = page.locator(".picture").first
+    first = page.locator(".example").first
     sources = first.locator(".panel.map img").evaluate_all("images => images.map((image) => image.src)")
     assert len(sources) == 4  # truth and three groups
     over, under = (first.locator(f"img.{side}") for side in ("over", "under"))
@@ -192,51 +199,50 @@ def test_any_two_maps_can_be_held_against_each_other(opened: Any) -> None:
     first.locator("select.right").select_option("teacher")
     assert [over.get_attribute("src"), under.get_attribute("src")] == sources[:2]
     assert over.get_attribute("alt") == "truth, left of the slider"
-    assert page.locator(".picture").last.locator("select.left").input_value() == "0"  # all follow
+    assert page.locator(".example").last.locator("select.left").input_value() == "0"  # all follow
 
 
-def test_the_classes_at_the_pointer_are_told(opened: Any) -> None:
+def test_the_classes_at_the_pointer_are_shown(opened: Any) -> None:
     page = opened("street")
-    figure = page.locator(".picture").first
+    figure = page.locator(".example").first
     image = figure.locator(".panel.map img").first
     image.scroll_into_view_if_needed()
     box = image.bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 0.3 * box["height"])
-    told = figure.locator(".readout").text_content()
-    assert told.startswith("truth: ")
-    assert [part.split(":")[0] for part in told.split(" · ")] == ["truth", "teacher", "baseline", "distill"]
+    text = figure.locator(".readout").text_content()
+    assert text.startswith("truth: ")
+    assert [part.split(":")[0] for part in text.split(" · ")] == ["truth", "teacher", "baseline", "distill"]
 
 
-def test_classes_are_ordered_as_asked(opened: Any) -> None:
-    page = opened("street")
-    names = page.locator(".bars li.row:not(.mean) .what")
-    by_value = names.all_text_contents()
-    page.get_by_role("button", name="in class order").click()
-    assert names.all_text_contents() == list(made.STREET) != by_value
-    page.get_by_role("button", name="by difference").click()
-    assert names.all_text_contents() == by_value
+def test_bars_are_ordered_by_their_difference(opened: Any) -> None:
+    texts = opened("street").locator("svg[aria-label^=Difference] text").all_text_contents()
+    values = [float(text.replace("−", "-")) for text in texts if text[0] in "+−" and "." in text]
+    assert len(values) == 1 + len(made.STREET)
+    assert values[1:] == sorted(values[1:], reverse=True)
+    assert set(made.STREET) < set(texts)
 
 
 def test_curves_over_iterations_or_time(opened: Any) -> None:
     page = opened("street")
-    assert page.locator(".panels.iterations").is_visible()
-    page.get_by_text("over training time").click()
-    assert page.locator(".panels.seconds").is_visible()
-    assert not page.locator(".panels.iterations").is_visible()
+    assert page.locator(".charts.by-iteration").is_visible()
+    assert not page.locator(".charts.by-time").is_visible()
+    page.get_by_text("by training time").click()
+    assert page.locator(".charts.by-time").is_visible()
+    assert not page.locator(".charts.by-iteration").is_visible()
 
 
 def test_a_small_matrix_is_read_by_keyboard(opened: Any) -> None:
     page = opened("street")
     figure = page.locator(".matrix").first
-    figure.locator("td[tabindex='0']").focus()
+    figure.locator(".heat").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowLeft")
     group = made.comparison(seeds=3).groups[0]
     assert group.matrix is not None
     count, whole = group.matrix[1][0], sum(group.matrix[1])
-    said = f"sidewalk predicted as road: {100 * count / whole:.2f} % ({count:,} of {whole:,} pixels)"
-    assert figure.locator(".readout").text_content() == said
+    expected = f"sidewalk predicted as road: {100 * count / whole:.2f} % ({count:,} of {whole:,} pixels)"
+    assert figure.locator(".readout").text_content() == expected
 
 
 def test_a_large_matrix_is_read_by_mouse_and_keyboard(opened: Any) -> None:
@@ -244,7 +250,7 @@ def test_a_large_matrix_is_read_by_mouse_and_keyboard(opened: Any) -> None:
     figure = page.locator(".matrix").first
     heat, readout = figure.locator(".heat"), figure.locator(".readout")
     heat.scroll_into_view_if_needed()
-    box = heat.locator("img").bounding_box()
+    box = heat.locator("image").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 20.5 / 150, box["y"] + box["height"] * 10.5 / 150)
     assert readout.text_content().startswith("class 10 predicted as class 20: ")
     heat.focus()
@@ -267,5 +273,5 @@ def test_printed_it_is_black_on_white_and_whole(opened: Any) -> None:
     page = opened("many", 1440, "dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert page.evaluate("getComputedStyle(document.querySelector('.bars')).maxHeight") == "none"
+    assert page.evaluate("getComputedStyle(document.querySelector('.long')).maxHeight") == "none"
     assert not page.locator("nav").is_visible()
