@@ -86,9 +86,9 @@ def evaluate_rmrkd(
 ) -> Tensor:
     """Return the confusion matrix (K, K), and append the predictions to `predictions`."""
     dataset = EvalSet(info, find_samples(info, "val"))
-    world = DistContext(0, 1, torch.device(setting.device))
+    dist_ctx = DistContext(0, 1, torch.device(setting.device))
     keep = None if predictions is None else lambda _, prediction: predictions.append(prediction.cpu())
-    return evaluate(network, dataset, world, workers=workers, on_prediction=keep).matrix
+    return evaluate(network, dataset, dist_ctx, workers=workers, on_prediction=keep).matrix
 
 
 def compare_predictions(network: nn.Module, info: DatasetInfo, setting: Setting) -> str:

@@ -21,10 +21,10 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.determinism import seed_step
-from rmrkd_cli.training.nonfinite import not_finite
+from rmrkd_cli.training.nonfinite import find_nonfinite
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
-from rmrkd_cli.training.resume import RunState
+from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.run_directory import RunDir
 
 GOAL = 1.02
@@ -43,7 +43,7 @@ class GuardedSteps:
         built = build_distiller(preset, role, _CLASSES, device=device.type, say=lambda _: None, with_weights=False)
         self.model = built.distiller.place(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
-        self.state = RunState(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
+        self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
         self.batch = random_batch(preset)
         self.batch.labels.remainder_(_CLASSES)
         self.progress = Progress()
@@ -61,7 +61,7 @@ class GuardedSteps:
             synchronize(self.setting.device)
             plain_time += time.perf_counter() - started
             guard_time += self._timed(partial(self._decide, named))
-            plain_time += self._timed(self.step.update)
+            plain_time += self._timed(self.step.update_weights)
             self.progress.iteration += 1
         safe, plain = self._timed(self._save), self._timed(partial(self._save_plainly, plain_file))
         return plain_time + plain, plain_time + guard_time + safe
@@ -70,12 +70,11 @@ class GuardedSteps:
         seed_step(0, self.progress.iteration, 0, self.setting.device)
 
     def _decide(self, named: dict[str, torch.Tensor]) -> None:
-        wrong = not_finite(named, self.step.gradient_norm())
-        self.here.largest(bool(wrong), 0)
+        wrong = find_nonfinite(named, self.step.clip_gradients())
+        self.here.all_reduce_max(bool(wrong), 0)
 
     def _save(self) -> None:
-        self.model.teacher_digest()
-        self.state.save(self.progress, {}, best=True)
+        self.state.save(self.progress, {}, is_best=True)
 
     def _save_plainly(self, file: Path) -> None:
         torch.save({"meta": {}, "state_dict": self.model.state_dict(), **self.step.state()}, file)
@@ -109,7 +108,7 @@ def benchmark_guarantees(setting: Setting) -> Result:
     what = (
         f"{count} steps of `demo` and one checkpoint, as often as the preset writes one, on random images: seeding by "
         f"position (of the step; a sample's takes {sample} in a loader process), the search for numbers that are not "
-        "finite, the agreement on signals, the teacher's digest, and a checkpoint that is hashed, synced to the disk "
+        "finite, the agreement on signals, and a checkpoint that is hashed, synced to the disk "
         "and read again, against the same steps with none of that and `torch.save`"
     )
     return Result("guarantees", what, checked, rows)
@@ -143,8 +142,8 @@ def _one(step: TrainStep, batch: Batch, here: DistContext | None) -> None:
     seed_step(0, 0, 0, step.device.type)
     named = step.backward([batch], 0)
     if here is not None:
-        here.largest(bool(not_finite(named, step.gradient_norm())), 0)
-    step.update()
+        here.all_reduce_max(bool(find_nonfinite(named, step.clip_gradients())), 0)
+    step.update_weights()
 
 
 BENCHMARKS: dict[str, Benchmark] = {"guarantees": benchmark_guarantees}

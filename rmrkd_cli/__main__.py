@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
-from rmrkd_cli.signals import end_children, exit_on_stops, ignore_stops
+from rmrkd_cli.signals import end_children, exit_on_stop_signals, ignore_stop_signals
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     When all is done the process leaves at once: Python would give signal handlers back while it takes itself down, so
     that a late signal changed the exit code, and would wait for threads and processes that may not end.
     """
-    exit_on_stops()
+    exit_on_stop_signals()
     try:
         from rmrkd_cli.cli.app import main as run
 
@@ -25,7 +25,7 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except ModuleNotFoundError as error:
         code = _explain(error)
-    ignore_stops()
+    ignore_stop_signals()
     end_children()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # a pipe that nobody reads any more

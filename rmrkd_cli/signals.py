@@ -1,4 +1,4 @@
-"""Signals: while a run goes on they are requests that its loop meets; at other times they end the command quietly."""
+"""Stop signals: during a run its loop handles them as requests to stop; at other times they end the command."""
 
 from __future__ import annotations
 
@@ -14,48 +14,52 @@ from functools import cache
 from types import FrameType
 from typing import NoReturn
 
-# SIGUSR1 is what Slurm's `--signal=USR1@90` sends before the time is up, SIGHUP comes from a terminal that went away.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-_PATIENCE = 5.0  # seconds
-_DONE = b"\0"  # no signal has this number
+# Slurm's `--signal=USR1@90` sends SIGUSR1 before the time limit. A terminal that closes sends SIGHUP.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_EXIT_TIMEOUT = 5.0  # seconds
+_END = b"\0"  # no signal has this number
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def exit_code(signum: int) -> int:
-    """128 + signal, as shells count; SIGUSR1 announces SIGTERM and counts as it."""
+    """Return 128 + signal, the shell's convention; SIGUSR1 announces SIGTERM and counts as SIGTERM."""
     return 128 + (signal.SIGTERM if signum == signal.SIGUSR1 else signum)
 
 
 def handled_signals() -> list[signal.Signals]:
-    """All of `STOPS`, but not SIGHUP where `nohup` asked to ignore it."""
-    return [s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
+    """Return the signals of `STOP_SIGNALS`, without SIGHUP if `nohup` ignores it."""
+    return [s for s in STOP_SIGNALS if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
 
 
-def ignore_stops() -> None:
-    """For loader processes: what a signal means is decided by the process that owns them."""
-    for signum in STOPS:
+def ignore_stop_signals() -> None:
+    """Ignore stop signals in this process, for loader processes: their owner handles the signals."""
+    for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 def end_children() -> None:
-    """Python waits for its processes when it ends, after a SIGTERM that those which read images ignore."""
+    """Kill this process's multiprocessing children. At exit Python sends SIGTERM, which loader processes ignore."""
     if "multiprocessing" in sys.modules:
         for child in sys.modules["multiprocessing"].active_children():
             child.kill()
 
 
-def exit_on_stops(*, at_once: bool = False) -> None:
-    """A signal ends the process with its exit code and without a traceback.
+def exit_on_stop_signals(*, at_once: bool = False) -> None:
+    """Let a stop signal end the process with its exit code, without a traceback.
 
     Args:
-        at_once: Without unwinding; for worker processes, which own nothing that must be cleaned up.
+        at_once: Exit without unwinding the stack; for worker processes, which have nothing to clean up.
     """
     for signum in handled_signals():
-        signal.signal(signum, _leave_at_once if at_once else _leave)
+        signal.signal(signum, _exit_at_once if at_once else _exit)
 
 
 class StopRequest:
-    """The first signal met, 0 before."""
+    """A signal handler that records the first signal.
+
+    Attributes:
+        signum: The signal, 0 before one is received.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
@@ -65,59 +69,62 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(*, patient: bool = False) -> Iterator[StopRequest]:
-    """Catches the signals for the time of a run.
+def stop_requests(*, ignore_repeats: bool = False) -> Iterator[StopRequest]:
+    """Record stop signals instead of ending the process.
 
     Args:
-        patient: Further signals change nothing: under a launcher the same signal can come twice (from a scheduler and
-            from the launcher), and the launcher decides when waiting is over. Otherwise the second one ends the
-            process at once; files are written whole or not at all, so that none is harmed.
+        ignore_repeats: Ignore further signals. Workers of a launcher can get one signal twice, from the scheduler
+            and from the launcher; the launcher kills them after a timeout. Otherwise a second signal ends the process
+            at once. Files stay valid, because each is written completely or not at all.
     """
     request = StopRequest()
-    with restore_default_handlers(), nullcontext() if patient else _leaving_at_the_second():
+    with preserve_handlers(), nullcontext() if ignore_repeats else _exit_at_second_signal():
         for signum in handled_signals():
             signal.signal(signum, request)
         yield request
 
 
 @contextmanager
-def _leaving_at_the_second() -> Iterator[None]:
-    """Watches for signals in a thread: Python calls handlers only between two steps of the main thread's code, and a
-    step of training on a CPU can be one call that lasts for minutes."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    _forget_in_children()
-    watcher = threading.Thread(target=_watch, args=(reading,), daemon=True)
+def _exit_at_second_signal() -> Iterator[None]:
+    """Watch for signals in a thread.
+
+    Python calls handlers only between two bytecode instructions of the main thread. A training step on a CPU can be
+    one C++ call that takes minutes.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    _reset_wakeup_fd_in_children()
+    watcher = threading.Thread(target=_watch, args=(read_end,), daemon=True)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.write(writing, _DONE)
+        os.write(write_end, _END)
         watcher.join()
-        os.close(reading)
-        os.close(writing)
+        os.close(read_end)
+        os.close(write_end)
 
 
-def _watch(reading: int) -> None:
-    met = 0
-    while (byte := os.read(reading, 1)) != _DONE:
-        met += byte[0] in STOPS
-        if met > 1:
-            _leave_at_once(byte[0], None)
+def _watch(read_end: int) -> None:
+    count = 0
+    while (byte := os.read(read_end, 1)) != _END:
+        count += byte[0] in STOP_SIGNALS
+        if count > 1:
+            _exit_at_once(byte[0], None)
 
 
 @cache
-def _forget_in_children() -> None:
-    """What a forked child meets is no signal to its parent, whose pipe it inherits."""
+def _reset_wakeup_fd_in_children() -> None:
+    """Keep signals of forked children out of the parent's pipe, which they inherit."""
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 @contextmanager
-def restore_default_handlers() -> Iterator[None]:
-    """Puts the handlers back that were there before."""
-    before = {signum: signal.getsignal(signum) for signum in STOPS}
+def preserve_handlers() -> Iterator[None]:
+    """Restore the current handlers of the stop signals at the end."""
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -125,20 +132,20 @@ def restore_default_handlers() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _leave(signum: int, _: FrameType | None) -> NoReturn:
+def _exit(signum: int, _: FrameType | None) -> NoReturn:
     with suppress(OSError):
         os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
-    # an exception can be lost where it happens to be raised, as in a destructor; threading's locks may be held here
-    _thread.start_new_thread(_leave_later, (signum,))
+    # SystemExit is lost when it is raised in a destructor. `threading` may hold locks here, `_thread` needs none.
+    _thread.start_new_thread(_exit_after_timeout, (signum,))
     raise SystemExit(exit_code(signum))
 
 
-def _leave_later(signum: int) -> None:
-    time.sleep(_PATIENCE)
-    _leave_at_once(signum, None)
+def _exit_after_timeout(signum: int) -> None:
+    time.sleep(_EXIT_TIMEOUT)
+    _exit_at_once(signum, None)
 
 
-def _leave_at_once(signum: int, _: FrameType | None) -> NoReturn:
+def _exit_at_once(signum: int, _: FrameType | None) -> NoReturn:
     if sys.stderr is not None and sys.stderr.isatty():
         os.write(2, _SHOW_CURSOR)  # a progress bar hides it
     os._exit(exit_code(signum))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.browser import HOW_TO_INSTALL, may_be_left_out
+from tests.helpers.browser import HOW_TO_INSTALL, may_skip
 
 os.environ["COLUMNS"] = "160"
 os.environ["NO_COLOR"] = "1"
@@ -75,7 +75,7 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests in a browser where there is none, unless one is required."""
-    if may_be_left_out():
+    if may_skip():
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason=NO_BROWSER))

@@ -1,3 +1,5 @@
+"""Stop signals, in processes of their own."""
+
 from __future__ import annotations
 
 import os
@@ -13,108 +15,107 @@ from rmrkd_cli.data.loader import quiet_worker
 
 CATCHING = """
 import hashlib, sys
-from rmrkd_cli.signals import exit_on_stops, stop_requests
-exit_on_stops()
-with stop_requests(patient={patient}) as stop:
+from rmrkd_cli.signals import exit_on_stop_signals, stop_requests
+exit_on_stop_signals()
+with stop_requests(ignore_repeats={ignore_repeats}) as stop:
     print("ready", flush=True)
-    while not stop.signum:  # one call into C, in which Python runs no handler
+    while not stop.signum:  # one C call, during which Python runs no handler
         hashlib.pbkdf2_hmac("sha256", b"a", b"b", {rounds})
 print("saved", stop.signum, flush=True)
 """
 
 
-def _default() -> None:
-    """Tests that are run under nohup inherit a SIGHUP that is ignored, and rmrkd leaves such a signal alone."""
-    for signum in signals.STOPS:
+def _reset() -> None:
+    """Reset the handlers: under nohup tests inherit an ignored SIGHUP, which rmrkd would keep ignoring."""
+    for signum in signals.STOP_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
 
 
-def started(patient: bool, rounds: int) -> subprocess.Popen[str]:
-    code = CATCHING.format(patient=patient, rounds=rounds)
+def start(ignore_repeats: bool, rounds: int) -> subprocess.Popen[str]:
+    code = CATCHING.format(ignore_repeats=ignore_repeats, rounds=rounds)
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_default
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_reset
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-@pytest.mark.parametrize("signum", signals.STOPS)
-def test_a_first_signal_is_a_request(signum: signal.Signals) -> None:
-    process = started(patient=False, rounds=1000)
+@pytest.mark.parametrize("signum", signals.STOP_SIGNALS)
+def test_the_first_signal_is_a_request(signum: signal.Signals) -> None:
+    process = start(ignore_repeats=False, rounds=1000)
     process.send_signal(signum)
-    told, _ = process.communicate(timeout=30)
-    assert told == f"saved {int(signum)}\n"
+    out, _ = process.communicate(timeout=30)
+    assert out == f"saved {int(signum)}\n"
     assert process.returncode == 0
 
 
-def test_a_second_signal_leaves_at_once_even_out_of_a_long_call() -> None:
-    process = started(patient=False, rounds=200_000_000)  # minutes
+def test_a_second_signal_ends_the_process_even_in_a_long_c_call() -> None:
+    process = start(ignore_repeats=False, rounds=200_000_000)  # minutes
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=30)
-    assert (told, process.returncode) == ("", 143)
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("", 143)
 
 
-def test_a_patient_worker_takes_a_second_signal_for_the_first() -> None:
-    process = started(patient=True, rounds=1_000_000)
+def test_a_worker_can_ignore_repeated_signals() -> None:
+    process = start(ignore_repeats=True, rounds=1_000_000)
     for _ in range(3):
         process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=60)
-    assert (told, process.returncode) == (f"saved {int(signal.SIGTERM)}\n", 0)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == (f"saved {int(signal.SIGTERM)}\n", 0)
 
 
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 129)]
 )
-def test_outside_of_a_run_a_signal_ends_the_command_without_a_traceback(signum: signal.Signals, code: int) -> None:
-    program = "import time, rmrkd_cli.signals as s; s.exit_on_stops(); print(1, flush=True); time.sleep(60)"
+def test_outside_a_run_a_signal_ends_the_command_without_a_traceback(signum: signal.Signals, code: int) -> None:
+    program = "import time, rmrkd_cli.signals as s; s.exit_on_stop_signals(); print(1, flush=True); time.sleep(60)"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_default
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_reset
     )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signum)
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told) == (code, f"stopped by {signum.name}\n")
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, f"stopped by {signum.name}\n")
 
 
-def test_the_command_line_itself_leaves_so() -> None:
-    """From its first moments on, while it still loads."""
+def test_a_signal_during_imports_ends_the_command_without_a_traceback() -> None:
     process = subprocess.Popen([sys.executable, "-m", "rmrkd_cli", "train", "--preset", "demo"], stderr=subprocess.PIPE)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert b"Traceback" not in told
+    assert b"Traceback" not in err
 
 
-def test_handlers_are_put_back_and_no_descriptor_is_left() -> None:
-    before = [signal.getsignal(signum) for signum in signals.STOPS]
-    opened = len(os.listdir("/proc/self/fd"))
+def test_handlers_are_restored_and_no_descriptor_is_left_open() -> None:
+    before = [signal.getsignal(signum) for signum in signals.STOP_SIGNALS]
+    open_before = len(os.listdir("/proc/self/fd"))
     with signals.stop_requests():
-        assert [signal.getsignal(signum) for signum in signals.STOPS] != before
-    assert [signal.getsignal(signum) for signum in signals.STOPS] == before
-    assert len(os.listdir("/proc/self/fd")) == opened
+        assert [signal.getsignal(signum) for signum in signals.STOP_SIGNALS] != before
+    assert [signal.getsignal(signum) for signum in signals.STOP_SIGNALS] == before
+    assert len(os.listdir("/proc/self/fd")) == open_before
 
 
-def test_loader_processes_ignore_all_of_them() -> None:
-    with signals.restore_default_handlers():
+def test_loader_processes_ignore_stop_signals() -> None:
+    with signals.preserve_handlers():
         quiet_worker(0)
-        assert {signal.getsignal(signum) for signum in signals.STOPS} == {signal.SIG_IGN}
+        assert {signal.getsignal(signum) for signum in signals.STOP_SIGNALS} == {signal.SIG_IGN}
 
 
 def test_nohup_is_respected() -> None:
-    with signals.restore_default_handlers():
+    with signals.preserve_handlers():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with signals.stop_requests() as request:
             os.kill(os.getpid(), signal.SIGHUP)
             assert request.signum == 0
 
 
-def test_a_signal_while_python_takes_itself_down_changes_nothing() -> None:
+def test_a_signal_during_interpreter_shutdown_changes_nothing() -> None:
     program = (
         "import os, signal, sys; from rmrkd_cli.__main__ import main; sys.argv = ['rmrkd', '--version']\n"
         "end = os._exit\n"
@@ -127,11 +128,11 @@ def test_a_signal_while_python_takes_itself_down_changes_nothing() -> None:
     assert done.stdout.startswith("rmrkd ")
 
 
-def test_a_loader_process_that_hangs_keeps_nobody_from_ending() -> None:
-    """As one that was forked while another thread held a lock: it answers nobody, and ignores SIGTERM."""
+def test_a_hanging_loader_process_does_not_block_the_exit() -> None:
+    """For example one that was forked while another thread held a lock; it ignores SIGTERM."""
     program = (
         "import multiprocessing, sys, time; from rmrkd_cli.__main__ import main; from rmrkd_cli import signals\n"
-        "def hang(): signals.ignore_stops(); started.set(); time.sleep(600)\n"
+        "def hang(): signals.ignore_stop_signals(); started.set(); time.sleep(600)\n"
         "started = multiprocessing.get_context('fork').Event()\n"
         "multiprocessing.get_context('fork').Process(target=hang, daemon=True).start(); started.wait()\n"
         "sys.argv = ['rmrkd', '--version']; main()"
@@ -140,9 +141,9 @@ def test_a_loader_process_that_hangs_keeps_nobody_from_ending() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_stop_that_is_lost_in_a_destructor_ends_the_command_all_the_same() -> None:
+def test_a_signal_in_a_destructor_ends_the_command() -> None:
     program = (
-        "import os, signal, time; from rmrkd_cli.signals import exit_on_stops; exit_on_stops()\n"
+        "import os, signal, time; from rmrkd_cli.signals import exit_on_stop_signals; exit_on_stop_signals()\n"
         "class Lost:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1)\n"
         "Lost(); time.sleep(60)"

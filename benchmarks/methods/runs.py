@@ -15,7 +15,7 @@ from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import OWN_METHOD
 from rmrkd_cli.results.record import read_record
 from rmrkd_cli.results.training_log import LOG
-from rmrkd_cli.training.plan import Run, plan_of
+from rmrkd_cli.training.plan import Run, plan_runs
 
 ROOT = Path(__file__).parents[2]
 BASELINE, TEACHER = "baseline", "teacher"  # roles, which stand beside the methods
@@ -73,7 +73,7 @@ class Training:
         """One for each seed, as the command plans them."""
         settings = [*self.conditions.settings, *self.settings, f"role={self.role}", f"seed={self.seeds[0]}"]
         preset = load_preset(self.conditions.preset, method=self._method, overrides=settings)
-        return [run for plan in plan_of(preset, self.folder, self.seeds) for run in plan]
+        return [run for plan in plan_runs(preset, self.folder, self.seeds) for run in plan]
 
     @property
     def finished(self) -> bool:
@@ -84,8 +84,8 @@ class Training:
         """
         runs = self.runs()
         for run in runs:
-            run.files.check(run.preset, resume=True, fresh=False)
-        return all(run.files.finished for run in runs)
+            run.run_dir.check_usable(run.preset, resume=True, fresh=False)
+        return all(run.run_dir.finished for run in runs)
 
     def arguments(self) -> list[str]:
         """Of `rmrkd`; what is there already is gone on with."""
@@ -113,7 +113,7 @@ def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Tr
     for seed, teacher in zip(conditions.seeds, teachers, strict=True):
         settings = [f"schedule.iters={iterations}"]
         if teacher is not None:
-            settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.files.student))}}}")
+            settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.run_dir.student))}}}")
         made.append(Training(name, conditions, conditions.equal_time_folder, (seed,), tuple(settings)))
     return made
 
@@ -156,13 +156,13 @@ class Outcome:
 def outcome(trainings: Sequence[Training]) -> Outcome | None:
     """Of trainings of the same name; none until all seeds are finished."""
     runs = [run for training in trainings for run in training.runs()]
-    if not runs or not all(run.files.finished for run in runs):
+    if not runs or not all(run.run_dir.finished for run in runs):
         return None
-    records = [read_record(run.files.result) for run in runs]
+    records = [read_record(run.run_dir.result) for run in runs]
     told: list[dict[str, Any]] = [record.get("training") or {} for record in records]
     weights = [facts.get("weights") or {} for facts in told]
-    peaks = [peak for run in runs if (peak := _peak_memory(run.files.path / LOG)) is not None]
-    preset = load_preset(str(runs[0].files.config))
+    peaks = [peak for run in runs if (peak := _peak_memory(run.run_dir.path / LOG)) is not None]
+    preset = load_preset(str(runs[0].run_dir.config))
     return Outcome(
         trainings[0].name,
         tuple(100 * (record["metrics"]["miou"] or 0.0) for record in records),

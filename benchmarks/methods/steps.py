@@ -17,7 +17,7 @@ from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import OWN_METHOD
-from rmrkd_cli.training.loss_weights import open_weights
+from rmrkd_cli.training.loss_weights import auto_weighted_losses
 from rmrkd_cli.training.optimizer_step import TrainStep
 
 Step = Callable[[], object]
@@ -82,7 +82,7 @@ def _step(name: str, conditions: Conditions, setting: Setting) -> Step:
     built = build_distiller(preset, role, classes, device=device.type, say=lambda _: None, with_weights=False)
     model = built.distiller.place(device, inference_network)
     if role == "distill":
-        model.weights |= dict.fromkeys(open_weights(preset), 1.0)
+        model.weights |= dict.fromkeys(auto_weighted_losses(preset), 1.0)
     model.train()
     step = TrainStep(model, model, preset.schedule_for(role), device)
     batch = random_batch(preset)

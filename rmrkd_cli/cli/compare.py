@@ -69,7 +69,7 @@ def compare_command(
     from rmrkd_cli.comparison.compare import as_document, compare
     from rmrkd_cli.comparison.inputs import add_latencies, compared_files
     from rmrkd_cli.distributed.cluster import Cluster
-    from rmrkd_cli.distributed.process_group import choose_device
+    from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.presets.loader import load_preset
     from rmrkd_cli.report import tables
     from rmrkd_cli.report.folder import write_report_folder

@@ -86,7 +86,7 @@ def eval_command(
 ) -> None:
     """Measure the mIoU of checkpoints."""
     from rmrkd_cli.distributed.cluster import Cluster
-    from rmrkd_cli.distributed.process_group import choose_device
+    from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.presets.loader import load_preset
 
     name, shown = dataset_name(dataset), shown_as(split, mode, crop, stride, flip, scales)

@@ -61,7 +61,7 @@ def predict_command(
         raise RmrkdError(f"checkpoint `{checkpoint}` {why}", "name a .pth or .safetensors file")
     own = load_preset(preset) if preset is not None else None
     require_mmseg()
-    from rmrkd_cli.distributed.process_group import choose_device
+    from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.prediction.run import PredictJob, run_predictions
 
     kind, _ = choose_device(device.value, None)

@@ -58,24 +58,25 @@ def train_command(
         return
     require_mmseg()
     from rmrkd_cli.distillation.custom_loss import check_named
-    from rmrkd_cli.distributed.cluster import cluster_of, slurm_step
-    from rmrkd_cli.distributed.process_group import choose_device
+    from rmrkd_cli.distributed.cluster import resolve_cluster
+    from rmrkd_cli.distributed.device import choose_device
+    from rmrkd_cli.distributed.slurm import read_slurm_step
 
     named = given.code_of(method, code)
     if resolved.role in ("distill", "all"):
         check_named(resolved, named)
-    slurm = None if dry_run else slurm_step()
+    slurm = None if dry_run else read_slurm_step()
     if slurm is not None and gpus is None and device is not Device.cpu:
         gpus = slurm.gpus
     kind, count = choose_device(device.value, None if dry_run else gpus)
     if dry_run:
-        from rmrkd_cli.training.dry_run import dry_run as rehearse
-        from rmrkd_cli.training.plan import plan_of
+        from rmrkd_cli.training.dry_run import report_dry_run
+        from rmrkd_cli.training.plan import plan_runs
 
-        for line in rehearse(plan_of(resolved, work_dir, several)[0], kind, named):
+        for line in report_dry_run(plan_runs(resolved, work_dir, several)[0], kind, named):
             console.write_line(line)
         return
-    cluster = cluster_of(
+    cluster = resolve_cluster(
         workers=count, nodes=nodes, node_rank=node_rank, rdzv_endpoint=rdzv_endpoint, max_restarts=max_restarts,
         slurm=slurm,
     )  # fmt: skip

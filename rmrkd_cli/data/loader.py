@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
 from rmrkd_cli.errors import LostError, RmrkdError
-from rmrkd_cli.signals import ignore_stops
+from rmrkd_cli.signals import ignore_stop_signals
 
 T = TypeVar("T")
 
@@ -126,5 +126,5 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
 
 def quiet_worker(_: int) -> None:
     """Loader processes leave signals to the process that owns them, and use one thread."""
-    ignore_stops()
+    ignore_stop_signals()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.signals import ignore_stops
+from rmrkd_cli.signals import ignore_stop_signals
 
 MAX_WORKERS = 32
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
@@ -64,7 +64,7 @@ def _map(executor: ProcessPoolExecutor, function: Callable[[Any], Any], items: S
 
 def _start_worker(initializer: Callable[[], None] | None) -> None:
     """Leave signals to the command, and end when the command is gone, even if it was killed."""
-    ignore_stops()
+    ignore_stop_signals()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()

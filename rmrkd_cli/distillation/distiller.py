@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,14 +65,6 @@ class Distiller(nn.Module):
     @property
     def teacher(self) -> nn.Module | None:
         return self._teacher[0] if self._teacher else None
-
-    def teacher_digest(self) -> str:
-        """SHA-256 of all the teacher's weights and statistics, which never change; empty without a teacher."""
-        digest = hashlib.sha256()
-        for network in self._teacher:
-            for tensor in (*network.parameters(), *network.buffers()):
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest() if self._teacher else ""
 
     def place(
         self, device: torch.device | str, for_inference: Callable[[nn.Module, str], nn.Module] | None = None

@@ -1,6 +1,6 @@
-"""What a worker process is told to do; plain data, so that it can cross a process boundary.
+"""The jobs of worker processes, as data that can be written to a file.
 
-A job names its function by `entry_point`, because training and evaluation lie above this package.
+A job names its function by `entry_point`, because training and evaluation are above this package.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from rmrkd_cli.presets.schema import Preset
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """One role of one preset, to be trained in a directory that is already claimed.
+    """Train one role of a preset in an existing run directory.
 
     Attributes:
-        preset: The resolved preset, as plain data.
-        role: "teacher", "baseline" or "distill".
+        preset: Resolved, with the role to train and the seed.
         device: "cpu" or "cuda".
-        decoded: Where the decoded training images are kept, if anywhere.
-        code: Files that the command line names, whose losses may run.
-        force: Going on with another number of workers or images a step is wanted.
-        only_measure: Nothing is trained; the teacher is measured.
+        image_cache: File of decoded training images, or None.
+        code: Python files that custom losses may be loaded from.
+        force: Resume even if the number of workers or the batch size changed.
+        only_measure: Measure the teacher, and train nothing.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.training.trainer:run_training"
 
-    preset: dict[str, Any]
-    role: str
+    preset: Preset
     run_dir: str
     device: str
-    decoded: str | None = None
+    image_cache: str | None = None
     code: tuple[str, ...] = ()
     force: bool = False
     only_measure: bool = False
 
     @property
-    def name(self) -> str:
-        """Tells it from the other jobs of one command."""
-        return f"{self.role}-{self.preset.get('seed', 0)}" + ("-measured" if self.only_measure else "")
+    def role(self) -> str:
+        """`teacher`, `baseline` or `distill`."""
+        return self.preset.role
 
-    def parsed(self) -> Preset:
-        return Preset.model_validate(self.preset)
+    @property
+    def name(self) -> str:
+        """Unique among the jobs of one command."""
+        return f"{self.role}-{self.preset.seed}" + ("-measured" if self.only_measure else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """One checkpoint, to be evaluated; the record is left in `output`.
+    """Evaluate one checkpoint, and write the record to `output`.
 
     Attributes:
         mode: "whole" or "slide".
-        crop, stride: (height, width) of the window that slides, and of its steps; none: as its training had it.
-        batch_size: Images of equal size at once; none: what is fastest on the device.
+        crop, stride: (height, width) of the sliding window and of its steps; None: as in training.
+        batch_size: Images of equal size in one forward pass; None: what is fastest on the device.
         workers: Loader processes.
-        label_ids: Predictions are written with the ids of the data set's test server; none: for the test split,
-            where it has such ids.
+        label_ids: Write predictions with the ids of the data set's test server. None: for the test split, if the
+            data set has such ids.
         require_labels: Stop if no image has labels, because the caller needs a record.
     """
 
@@ -89,13 +89,23 @@ _KINDS: dict[str, type[TrainJob] | type[EvalJob]] = {"train": TrainJob, "eval": 
 
 
 def write_job(job: Job, path: Path) -> None:
+    """Write a job as JSON for worker processes. With one worker the job is used as it is."""
     kind = next(name for name, cls in _KINDS.items() if isinstance(job, cls))
-    path.write_text(json.dumps({"kind": kind, **asdict(job)}), encoding="utf-8")
+    data = asdict(job)
+    if isinstance(job, TrainJob):
+        data["preset"] = job.preset.model_dump(mode="json")
+    path.write_text(json.dumps({"kind": kind, **data}), encoding="utf-8")
 
 
 def read_job(path: Path) -> Job:
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    cls = _KINDS[raw.pop("kind")]
-    if cls is EvalJob:
-        raw |= {key: tuple(raw[key]) for key in ("scales", "crop", "stride") if raw[key] is not None}
-    return cls(**raw)
+    """Read a job.
+
+    The preset passes the schema again: JSON has no tuples and no types of losses, and the schema restores them.
+    """
+    data = json.loads(path.read_text(encoding="utf-8"))
+    cls = _KINDS[data.pop("kind")]
+    if cls is TrainJob:
+        data |= {"preset": Preset.model_validate(data["preset"]), "code": tuple(data["code"])}
+    else:
+        data |= {key: tuple(data[key]) for key in ("scales", "crop", "stride") if data[key] is not None}
+    return cls(**data)

@@ -1,4 +1,4 @@
-"""Worker processes: who am I, which device, and what the others say."""
+"""The process group: this worker's rank and device, and the collective operations between workers."""
 
 from __future__ import annotations
 
@@ -17,157 +17,137 @@ from torch.nn.parallel import DistributedDataParallel
 from rmrkd_cli.errors import RmrkdError
 
 T = TypeVar("T")
-NODE_RANK = "RMRKD_NODE_RANK"  # this machine's number, told to its workers
-_MEETING = timedelta(minutes=5)  # for workers that were all started at the same moment
+NODE_RANK = "RMRKD_NODE_RANK"  # environment variable: the launcher passes --node-rank to its workers
+_JOIN_TIMEOUT = timedelta(minutes=5)  # the launcher starts all workers at the same moment
 
 
 @dataclass(frozen=True)
 class DistContext:
-    """This worker's place among all of them.
+    """This worker's rank, the number of workers, and the collective operations between them.
+
+    With one worker every operation returns its argument.
 
     Attributes:
-        talk: The group in which workers agree on plain numbers: over gloo, so that no GPU is waited for.
+        rank: 0 .. size - 1.
+        size: Workers on all machines.
+        control_group: A gloo group for flags and Python objects, so that these do not wait for a GPU.
     """
 
     rank: int
     size: int
     device: torch.device
-    talk: dist.ProcessGroup | None = None
+    control_group: dist.ProcessGroup | None = None
 
     @property
-    def is_first(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all workers, on every worker."""
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all workers."""
         if self.size == 1:
             return tensor
         moved = tensor.to(self.device)
         dist.all_reduce(moved)
         return moved
 
-    def largest(self, *flags: int) -> tuple[int, ...]:
-        """Each flag's largest value of all workers, so that all of them act on it at the same step."""
+    def all_reduce_max(self, *values: int) -> tuple[int, ...]:
+        """Return the maximum over all workers of each value, so that all workers act on it in the same step."""
         if self.size == 1:
-            return tuple(int(flag) for flag in flags)
-        shared = torch.tensor([int(flag) for flag in flags])
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.talk)
+            return tuple(int(value) for value in values)
+        shared = torch.tensor([int(value) for value in values])
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control_group)
         return tuple(shared.tolist())
 
-    def any(self, flag: bool | int) -> int:
-        """The largest flag of all workers."""
-        return self.largest(int(flag))[0]
+    def all_reduce_and(self, flag: bool) -> bool:
+        """Return True if the flag is set on every worker."""
+        return not self.all_reduce_max(not flag)[0]
 
-    def all(self, flag: bool | int) -> bool:
-        """Whether the flag is set on every worker."""
-        return not self.any(not flag)
-
-    def gather(self, value: T) -> list[T]:
-        """Every worker's value, in the order of ranks, on every worker."""
+    def all_gather(self, value: T) -> list[T]:
+        """Return the values of all workers in the order of ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.talk)
+        dist.all_gather_object(values, value, group=self.control_group)
         return values
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What the first worker makes, on every worker."""
+    def broadcast_from_rank0(self, compute: Callable[[], T]) -> T:
+        """Call a function on rank 0 and return its result on every worker."""
         if self.size == 1:
-            return make()
-        box: list[Any] = [make() if self.is_first else None]
-        dist.broadcast_object_list(box, src=0, group=self.talk)
-        made: T = box[0]
-        return made
+            return compute()
+        box: list[Any] = [compute() if self.is_rank0 else None]
+        dist.broadcast_object_list(box, src=0, group=self.control_group)
+        return cast("T", box[0])
 
-    def wrap(self, model: nn.Module, *, unused: bool = False) -> nn.Module:
-        """The model with its gradients averaged over all workers.
-
-        Buffers that a module lists in `not_broadcast` are the same on every worker by themselves, and are not sent
-        before each forward pass as the others are: a loss's memory has hundreds of megabytes.
-
-        Args:
-            unused: Look in every step for parameters that had no part in it, which DDP takes for an error otherwise.
-        """
-        if self.size == 1:
-            return model
-        alike = [
-            f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "not_broadcast", ())
-        ]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alike)  # type: ignore[no-untyped-call]
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """Gives every worker the first one's batch-norm statistics."""
+    def broadcast_buffers(self, module: nn.Module) -> None:
+        """Copy the buffers of rank 0, such as batch-norm statistics, to every worker."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
+        """Wait until every worker is here."""
         if self.size > 1:
-            dist.barrier(group=self.talk)
+            dist.barrier(group=self.control_group)
 
+    def wrap_ddp(self, model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
+        """Return the model in DistributedDataParallel; the model itself with one worker.
 
-def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
-    """The device kind and the number of worker processes on this machine.
+        DDP broadcasts buffers before each forward pass, except those that a module lists in `not_broadcast`. These
+        are equal on every worker anyway, and a memory bank has hundreds of megabytes.
 
-    Args:
-        wanted: "auto", "cpu" or "cuda".
-        workers: As asked for with `--gpus`; none means one.
-
-    Raises:
-        RmrkdError: When more GPUs are asked for than there are.
-    """
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu":
-        return "cpu", workers or 1
-    if wanted == "cuda" or available or (workers or 1) > 1:
-        if (workers or 1) > available:
-            raise RmrkdError(
-                f"{workers or 1} GPU(s) asked for, this machine has {available}",
-                f"--gpus {available}" if available else f"--device cpu --gpus {min(workers or 1, os.cpu_count() or 1)}",
-            )
-        return "cuda", workers or 1
-    return "cpu", 1
+        Args:
+            find_unused_parameters: Search each step for parameters without a gradient, which are an error otherwise.
+        """
+        if self.size == 1:
+            return model
+        ignored = [
+            f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "not_broadcast", ())
+        ]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ignored)  # type: ignore[no-untyped-call]
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=find_unused_parameters)
 
 
 @contextmanager
-def world(device: str) -> Iterator[DistContext]:
-    """Joins the process group that torch's launcher describes in the environment; alone where it started nothing.
+def distributed_context(device: str) -> Iterator[DistContext]:
+    """Join the process group that torch's launcher describes in the environment; without a launcher, use one worker.
 
-    After an error the group is left as it is: to take it down would wait for workers that wait for this one.
+    After an error the process group stays open: closing it would wait for workers that wait for this one.
+
+    Args:
+        device: "cpu" or "cuda".
     """
     launched = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
-    size, local = int(launched.get("WORLD_SIZE", "1")), int(launched.get("LOCAL_RANK", "0"))
-    on_machine = int(launched.get("LOCAL_WORLD_SIZE", "1"))
-    rank = int(launched.get(NODE_RANK, launched.get("GROUP_RANK", "0"))) * on_machine + local
-    place = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
+    size, local_rank = int(launched.get("WORLD_SIZE", "1")), int(launched.get("LOCAL_RANK", "0"))
+    local_size = int(launched.get("LOCAL_WORLD_SIZE", "1"))
+    rank = int(launched.get(NODE_RANK, launched.get("GROUP_RANK", "0"))) * local_size + local_rank
+    own_device = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(own_device)
     elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_machine))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
     if size == 1:
-        yield DistContext(rank, size, place)
+        yield DistContext(rank, size, own_device)
         return
-    _join(rank, size, "nccl" if device == "cuda" else "gloo")
-    talk = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
-    yield DistContext(rank, size, place, cast("dist.ProcessGroup", talk))
+    _init_process_group(rank, size, "nccl" if device == "cuda" else "gloo")
+    control_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
+    yield DistContext(rank, size, own_device, cast("dist.ProcessGroup", control_group))
     dist.destroy_process_group()
 
 
-def _join(rank: int, size: int, backend: str) -> None:
-    """Meets the other workers.
+def _init_process_group(rank: int, size: int, backend: str) -> None:
+    """Connect to the other workers.
 
-    torch's launcher numbers machines by address and process, so differently after a machine was started again; ranks
-    follow `--node-rank` instead, and only the worker it calls the first holds the store where all meet.
+    torch's launcher numbers machines by address and process, so the numbers change when a machine restarts. Ranks
+    follow `--node-rank` instead. Only the worker with torch's rank 0 hosts the store.
     """
-    launched = os.environ
-    hosts = int(launched["RANK"]) == 0 and launched.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    place = launched["MASTER_ADDR"], int(launched["MASTER_PORT"])
-    store = dist.TCPStore(*place, size, is_master=hosts, timeout=_MEETING)  # type: ignore[attr-defined]
+    environment = os.environ
+    hosts_store = int(environment["RANK"]) == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    host, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    store = dist.TCPStore(host, port, size, is_master=hosts_store, timeout=_JOIN_TIMEOUT)  # type: ignore[attr-defined]
     if rank >= size or store.add(f"rmrkd/rank/{rank}", 1) > 1:
         raise RmrkdError(
-            f"more than one worker would have the rank {rank} of 0..{size - 1}",
-            "give every machine its own --node-rank, and all of them the same --gpus",
+            f"two workers have rank {rank} of 0..{size - 1}",
+            "start every machine with its own --node-rank, and all machines with the same --gpus",
         )
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)

@@ -1,12 +1,10 @@
-"""Where the launchers of a run meet, and which attempt they are at."""
+"""The rendezvous: where the launchers of a run's machines connect, and the number of the current attempt."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -15,15 +13,15 @@ from rmrkd_cli.errors import RmrkdError, RunError, first_line
 from rmrkd_cli.terminal.console import say
 
 JOIN_SECONDS = 1800  # how long machines wait for each other
-_ANSWER = timedelta(seconds=60)  # of a store that can be reached
+_REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
 
 
 class LocalRendezvous:
-    """One machine's alone: nobody else is asked.
+    """The rendezvous of a single machine.
 
     Attributes:
-        endpoint: For torch's launcher.
-        token: Names this start of the run's first machine, so that nothing left by an earlier one is taken for its.
+        endpoint: HOST:PORT for torch's launcher.
+        token: Identifies this start of the run, so that files of an earlier start are not read.
     """
 
     endpoint = "localhost:0"
@@ -33,89 +31,100 @@ class LocalRendezvous:
         self._attempt = 0
 
     def attempt(self) -> int:
-        """The attempt that all machines are at, from 0; a machine that is started again joins the others there."""
+        """Return the number of the current attempt, from 0; a restarted machine joins the others in it."""
         return self._attempt
 
     def advance(self, attempt: int) -> None:
-        """That attempt is over; whoever says so first, the next one is the same for all."""
+        """Start the attempt after the given one; if several machines call this, it counts once."""
         self._attempt = max(self._attempt, attempt + 1)
 
     def reconnect(self) -> None:
-        """Meets again after the place was lost."""
+        """Connect again after the connection was lost."""
 
 
 class TcpRendezvous(LocalRendezvous):
-    """At a store that the first machine's launcher holds as long as it lives."""
+    """The rendezvous of several machines: a TCPStore in the launcher of the first machine.
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    Args:
+        job_name: The same on every machine.
+
+    Raises:
+        RmrkdError: When the first machine cannot open its port.
+        RunError: When the first machine does not open its port in time.
+    """
+
+    def __init__(self, cluster: Cluster, job_name: str) -> None:
         super().__init__()
-        self.cluster, self.name = cluster, name
+        self.cluster, self.job_name = cluster, job_name
         self.endpoint = str(cluster.rdzv_endpoint)
         self._store: Any = None
         self.reconnect()
 
     def attempt(self) -> int:
-        return int(self._store.add(f"{self.name}/attempt", 0))
+        return int(self._store.add(f"{self.job_name}/attempt", 0))
 
     def advance(self, attempt: int) -> None:
-        if self._store.add(f"{self.name}/over/{attempt}", 1) == 1:
-            self._store.add(f"{self.name}/attempt", 1)
-        while self.attempt() == attempt:  # another machine was first, and is about to count
+        if self._store.add(f"{self.job_name}/over/{attempt}", 1) == 1:
+            self._store.add(f"{self.job_name}/attempt", 1)
+        while self.attempt() == attempt:  # another machine was first, and has not counted yet
             time.sleep(0.01)
 
     def reconnect(self) -> None:
+        if self.cluster.is_first_node:
+            if self._store is None:
+                self._open_store()
+            return
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        host, port = self.cluster.meeting_place
-        if self.cluster.is_first:
-            if self._store is not None:
-                return  # it is here, whatever became of the others
-            try:
-                self._store = TCPStore(
-                    host, port, is_master=True, multi_tenant=True, wait_for_workers=False, timeout=_ANSWER
-                )
-            except (RuntimeError, ValueError) as error:
-                raise RmrkdError(
-                    f"cannot open the meeting place {self.endpoint}: {first_line(error)}",
-                    "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
-                ) from error
-            self._store.set("token", self.token)
-            return
+        host, port = self.cluster.rdzv_address
         self._store = None
-        _wait_for(host, port)
-        self._store = TCPStore(host, port, is_master=False, timeout=_ANSWER)
+        _wait_for_port(host, port)
+        self._store = TCPStore(host, port, is_master=False, timeout=_REPLY_TIMEOUT)
         self.token = self._store.get("token").decode()
 
+    def _open_store(self) -> None:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-@contextmanager
-def meeting(cluster: Cluster, name: str) -> Iterator[LocalRendezvous]:
-    """Opens it, and says that the machines wait for each other.
+        host, port = self.cluster.rdzv_address
+        try:
+            self._store = TCPStore(
+                host, port, is_master=True, multi_tenant=True, wait_for_workers=False, timeout=_REPLY_TIMEOUT
+            )
+        except (RuntimeError, ValueError) as error:
+            raise RmrkdError(
+                f"cannot listen on {self.endpoint}: {first_line(error)}",
+                "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
+            ) from error
+        self._store.set("token", self.token)
+
+
+def open_rendezvous(cluster: Cluster, job_name: str) -> LocalRendezvous:
+    """Open the rendezvous of a job.
 
     Args:
-        name: Of the job, the same on every machine.
+        job_name: The same on every machine.
 
     Raises:
-        RmrkdError: When the port of the first machine is taken.
-        RunError: When the first machine does not come in time.
+        RmrkdError: When the first machine cannot open its port.
+        RunError: When the first machine does not open its port in time.
     """
     if cluster.nodes == 1:
-        yield LocalRendezvous()
-        return
+        return LocalRendezvous()
     say(f"machine {cluster.node_rank} of 0..{cluster.nodes - 1} waits for the others at {cluster.rdzv_endpoint}")
-    yield TcpRendezvous(cluster, name)
+    return TcpRendezvous(cluster, job_name)
 
 
-def _wait_for(host: str, port: int) -> None:
-    """Until somebody listens there; in plain Python, so that a signal can end it."""
-    until = time.monotonic() + JOIN_SECONDS
+def _wait_for_port(host: str, port: int) -> None:
+    """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it."""
+    deadline = time.monotonic() + JOIN_SECONDS
     while True:
         try:
             with socket.create_connection((host, port), timeout=5):
                 return
         except OSError as error:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise RunError(
                     f"the first machine did not open {host}:{port} within {JOIN_SECONDS // 60} minutes: {error}",
-                    "is the command running there with --node-rank 0, and the port open?",
+                    "start the same command there with --node-rank 0, and open the port in its firewall",
                 ) from error
         time.sleep(1)

@@ -1,6 +1,6 @@
-"""What workers tell of their errors to the process that launched them.
+"""Errors of worker processes, left in files for the process that launched them.
 
-Knows the standard library alone, so that a worker can tell even when nothing else works.
+Imports neither torch nor any package that does, so that it works when these fail.
 """
 
 from __future__ import annotations
@@ -14,78 +14,84 @@ from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.storage.atomic import create_bytes
 from rmrkd_cli.terminal.sanitize import escape_lines
 
-ERRORS = "RMRKD_ERRORS"  # the environment's name for the files they are left in
-LAUNCHER = "RMRKD_LAUNCHER"  # and for the process that launched them
-_SEPARATOR = os.pathsep
+ERRORS = "RMRKD_ERRORS"  # environment variable: where workers write their errors
+LAUNCHER = "RMRKD_LAUNCHER"  # environment variable: process id of the launcher
 
 
 class WorkerErrors:
-    """The first error of all workers.
+    """The first error of a run's workers, in one file for fatal and one for retryable errors.
 
-    A final one was explained (a wrong input, a signal, a full disk) or is a defect: to try again would meet it again.
-    A passing one is the loss of another worker, or of a machine; launchers start all workers again after it.
+    A fatal error would happen again: a wrong input, a signal, a full disk, a bug. A retryable error is the loss of
+    another worker or machine; the launchers then restart all workers.
+
+    torch's `@record` also writes a worker's exception to a file. It knows neither these two kinds nor hints and exit
+    codes, and only the launcher of the same machine reads its file.
 
     Args:
-        own: A folder of this machine.
-        shared: One that all machines see, where there are several.
-        token: Names this start of the run.
+        local_dir: A folder of this machine.
+        shared_dir: A folder that all machines see; None with one machine. Only fatal errors are written there.
+        token: Identifies this start of the run.
     """
 
-    def __init__(self, own: Path, shared: Path | None = None, token: str = "") -> None:
-        self.own, self.shared, self.token = own, shared, token
+    def __init__(self, local_dir: Path, shared_dir: Path | None = None, token: str = "") -> None:
+        self.local_dir, self.shared_dir, self.token = local_dir, shared_dir, token
 
     @classmethod
-    def of_this_process(cls) -> WorkerErrors:
-        own, shared, token = os.environ[ERRORS].split(_SEPARATOR)
-        return cls(Path(own), Path(shared) if shared else None, token)
+    def from_environment(cls) -> WorkerErrors:
+        """Return what the launcher passed in the environment variable `ERRORS`."""
+        local_dir, shared_dir, token = json.loads(os.environ[ERRORS])
+        return cls(Path(local_dir), Path(shared_dir) if shared_dir else None, token)
 
     @property
     def environment(self) -> str:
-        """For workers, who read it with `of_this_process`."""
-        return _SEPARATOR.join((str(self.own), str(self.shared or ""), self.token))
+        """Value of the environment variable `ERRORS`, for `from_environment`."""
+        return json.dumps([str(self.local_dir), str(self.shared_dir or ""), self.token])
 
     @property
-    def final(self) -> bool:
-        return any(path.is_file() for path in self._files(final=True))
+    def fatal(self) -> bool:
+        """Whether any worker left a fatal error."""
+        return any(path.is_file() for path in self._files(fatal=True))
 
     def clear(self) -> None:
-        """Removes what any start of the run has left."""
-        for folder in filter(None, (self.own, self.shared)):
+        """Remove the files of every start of the run."""
+        for folder in filter(None, (self.local_dir, self.shared_dir)):
             for path in folder.glob(".error-*"):
                 path.unlink(missing_ok=True)
 
-    def tell(self, error: RmrkdError, *, final: bool) -> bool:
-        """Leaves an error; False where another worker of this machine was first."""
-        told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    def write(self, error: RmrkdError, *, fatal: bool) -> bool:
+        """Write an error; return False if another worker of this machine was first."""
+        entry = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
         if isinstance(error, Interrupted):
-            told["signum"] = error.signum
+            entry["signum"] = error.signum
         first = True
-        for path in self._files(final=final):
+        for path in self._files(fatal=fatal):
             try:
-                first = create_bytes(json.dumps(told).encode(), path) and first
-            except OSError as problem:  # the disk may be full, which may be what is to be told
-                print(
-                    f"{escape_lines(error.message)} (cannot be left in `{path}`: {problem.strerror})", file=sys.stderr
-                )
+                first = create_bytes(json.dumps(entry).encode(), path) and first
+            except OSError as problem:  # for example a full disk, which may be the error itself
+                print(f"{escape_lines(error.message)} (cannot write `{path}`: {problem.strerror})", file=sys.stderr)
         return first
 
-    def error(self) -> RmrkdError | None:
-        """The final one if there is any, else the passing one."""
-        for path in (*self._files(final=True), *self._files(final=False)):
+    def read(self) -> RmrkdError | None:
+        """Return the fatal error if there is one, else the retryable one, else None."""
+        for path in (*self._files(fatal=True), *self._files(fatal=False)):
             try:
-                told = json.loads(path.read_text(encoding="utf-8"))
+                entry = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if "signum" in told:
-                return Interrupted(told["signum"], told["message"], told["hint"])
-            return (RunError if told["exit_code"] == 1 else RmrkdError)(told["message"], told["hint"])
+            if "signum" in entry:
+                return Interrupted(entry["signum"], entry["message"], entry["hint"])
+            return (RunError if entry["exit_code"] == 1 else RmrkdError)(entry["message"], entry["hint"])
         return None
 
-    def forget_passing(self) -> None:
-        """Before the next attempt."""
-        for path in self._files(final=False):
+    def read_fatal(self) -> RmrkdError | None:
+        """Return the fatal error, or None."""
+        return self.read() if self.fatal else None
+
+    def clear_retryable(self) -> None:
+        """Remove the retryable error; call it before the next attempt."""
+        for path in self._files(fatal=False):
             path.unlink(missing_ok=True)
 
-    def _files(self, *, final: bool) -> list[Path]:
-        name = f".error-{self.token}-{'final' if final else 'passing'}.json"
-        return [folder / name for folder in filter(None, (self.own, self.shared if final else None))]
+    def _files(self, *, fatal: bool) -> list[Path]:
+        name = f".error-{self.token}-{'fatal' if fatal else 'retryable'}.json"
+        return [folder / name for folder in filter(None, (self.local_dir, self.shared_dir if fatal else None))]

@@ -33,9 +33,9 @@ class ImageCounts(ConfusionMatrix):
 
     def gather(self, dist_ctx: DistContext) -> None:
         """Sum the counts of all ranks, on every rank."""
-        self.matrix = dist_ctx.sum(self.matrix)
+        self.matrix = dist_ctx.all_reduce_sum(self.matrix)
         own = [(index, sums.cpu()) for index, sums in self._images.items()]
-        self._images = dict(pair for pairs in dist_ctx.gather(own) for pair in pairs)
+        self._images = dict(pair for pairs in dist_ctx.all_gather(own) for pair in pairs)
 
     def per_image(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the record's `per_image`: names, and per image a flat list of class, correct, true, predicted.

@@ -15,7 +15,7 @@ from rmrkd_cli.data.samples import Sample, have_labels
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed import launcher
 from rmrkd_cli.distributed.job import EvalJob
-from rmrkd_cli.distributed.process_group import world
+from rmrkd_cli.distributed.process_group import distributed_context
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
     CheckpointNetwork,
@@ -121,7 +121,11 @@ def evaluate_files(
 def run_evaluation(job: EvalJob) -> None:
     """Run one evaluation in a worker process; rank 0 writes the record to `job.output` if there are labels."""
     preset = Preset.model_validate(job.preset) if job.preset is not None else None
-    with report_lost_loaders(), world(job.device) as dist_ctx, screen(quiet=not dist_ctx.is_first) as shown:
+    with (
+        report_lost_loaders(),
+        distributed_context(job.device) as dist_ctx,
+        screen(quiet=not dist_ctx.is_rank0) as shown,
+    ):
         model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
         if model.key_mismatch:
             shown.say(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
@@ -144,11 +148,11 @@ def run_evaluation(job: EvalJob) -> None:
         if not labelled:
             shown.say(f"no image of `{info.name}` {job.split} has labels: nothing was measured")
             shown.say(protocol_line(protocol))
-        elif dist_ctx.is_first:
+        elif dist_ctx.is_rank0:
             facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
             record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
             write_text(to_json(record), Path(job.output))
-        dist_ctx.wait()
+        dist_ctx.barrier()
 
 
 def _window(job: EvalJob, model: CheckpointNetwork, say: Callable[[str], None]) -> Window | None:

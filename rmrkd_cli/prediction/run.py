@@ -16,7 +16,7 @@ from torch import nn
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.distributed.process_group import world
+from rmrkd_cli.distributed.process_group import distributed_context
 from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
 from rmrkd_cli.evaluation.inference_modes import segment_image
@@ -91,7 +91,7 @@ def run_predictions(job: PredictJob) -> PredictionResults:
             f"`{job.checkpoint}` predicts {len(card.classes)} classes, a label PNG can hold at most {MAX_CLASSES}"
         )
     inputs = find_inputs(job.inputs)
-    with report_lost_loaders(), world(job.device) as dist_ctx, screen() as shown:
+    with report_lost_loaders(), distributed_context(job.device) as dist_ctx, screen() as shown:
         for note in card.notes:
             shown.say(f"{job.checkpoint}: {note}")
         network = inference_network(model.network.to(dist_ctx.device), dist_ctx.device.type)

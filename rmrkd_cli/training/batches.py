@@ -1,13 +1,13 @@
-"""The images of a run's steps, from where it stands."""
+"""The training batches of each step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from rmrkd_cli.data import loader
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.image_cache import ImageCache
-from rmrkd_cli.data.loader import Batch, training_batches
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.samples import Sample
@@ -16,24 +16,31 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.schema import Preset, Schedule
 
 
-def run_batches(
-    preset: Preset, schedule: Schedule, info: DatasetInfo, samples: list[Sample], dist_ctx: DistContext,
-    *, first_step: int,
-    last_step: int | None, decoded: Path | None,
-) -> Iterator[list[Batch]]:  # fmt: skip
-    """For each step, this worker's batches.
+def training_batches(
+    preset: Preset,
+    schedule: Schedule,
+    info: DatasetInfo,
+    samples: list[Sample],
+    dist_ctx: DistContext,
+    *,
+    first_step: int,
+    last_step: int | None,
+    image_cache: Path | None,
+) -> Iterator[list[loader.Batch]]:
+    """Yield this worker's batches of each step, one for each forward pass.
 
     Args:
-        first_step, last_step: The last one not included; none where it is not known.
-        decoded: Where decoded images are kept, if anywhere.
+        first_step: From 0.
+        last_step: Exclusive; None for an endless stream.
+        image_cache: File of decoded training images, or None.
     """
     files = SampleFiles(info, samples)
     dataset = TrainSet(
-        files if decoded is None else ImageCache(decoded, files), scale=info.scale, crop=schedule.crop,
+        files if image_cache is None else ImageCache(image_cache, files), scale=info.scale, crop=schedule.crop,
         ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt,
     )  # fmt: skip
     sampler = StepSampler(
         len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=dist_ctx.size, rank=dist_ctx.rank,
         accumulate=schedule.accumulate, first_step=first_step, last_step=last_step,
     )  # fmt: skip
-    return training_batches(dataset, sampler, schedule.workers, pin=dist_ctx.device.type == "cuda")
+    return loader.training_batches(dataset, sampler, schedule.workers, pin=dist_ctx.device.type == "cuda")

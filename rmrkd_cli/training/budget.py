@@ -1,4 +1,4 @@
-"""How far a run is, what is due after a step, and when it ends: counted in iterations, or in time."""
+"""The length of a run, in iterations or in time: what is due after a step, and when the run ends."""
 
 from __future__ import annotations
 
@@ -14,142 +14,143 @@ from rmrkd_cli.terminal.durations import duration
 from rmrkd_cli.training.progress import Progress
 
 T = TypeVar("T")
-_RECENT = 20  # steps whose length tells that of the next
-_MICRO = 1e-6  # seconds; workers agree on whole numbers
+_AVERAGED_STEPS = 20
+_MICROSECOND = 1e-6  # workers exchange their clocks as integers
 
 
 class Budget(ABC):
-    """The clock of training steps, and what follows from it.
+    """The clock of a run's training steps, and the decisions that follow from it.
 
-    The clock runs from the moment when a step's images are wanted to the end of its update and of its log line.
-    It stands still until the first images are there (the processes that read them are started then), during
-    evaluations, and while checkpoints are written.
+    The clock of a step starts when its images are requested, and stops after its update and its log line. It does not
+    run while the first images are read (loader processes start then), during validation, or while a checkpoint is
+    written.
 
     Attributes:
-        step_seconds: Length of a step, the mean of the last ones; 0 before the first.
+        step_seconds: Mean length of the last steps; 0 before the first.
+        last_step: Number of steps; None if it is not known in advance.
     """
 
-    last_step: int | None  # none where it is not known
+    last_step: int | None
 
     def __init__(self, schedule: Schedule, progress: Progress) -> None:
         self.schedule, self.progress = schedule, progress
         self.step_seconds = 0.0
-        self._mark, self._began = perf_counter(), progress.seconds
-        self._lengths: deque[float] = deque(maxlen=_RECENT)
+        self._last_reading, self._step_start = perf_counter(), progress.seconds
+        self._lengths: deque[float] = deque(maxlen=_AVERAGED_STEPS)
 
-    def steps(self, images: Iterator[T]) -> Iterator[T]:
-        """The images of each step, until the run has ended."""
-        if self.ended:
+    def steps(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield the batches of each step until the run is finished."""
+        if self.finished:
             return
-        upcoming = next(images)
-        self._mark = perf_counter()
+        upcoming = next(batches)
+        self._last_reading = perf_counter()
         while True:
-            self._began = self.progress.seconds
-            self.progress.data_seconds += perf_counter() - self._mark
+            self._step_start = self.progress.seconds
+            self.progress.data_seconds += perf_counter() - self._last_reading
             yield upcoming
-            self._lengths.append(self.progress.seconds - self._began)
+            self._lengths.append(self.progress.seconds - self._step_start)
             self.step_seconds = statistics.fmean(self._lengths)
-            if self.ended:
+            if self.finished:
                 return
-            self._mark = perf_counter()
-            upcoming = next(images)
+            self._last_reading = perf_counter()
+            upcoming = next(batches)
 
-    def count(self) -> None:
-        """Adds what has passed in this step."""
+    def add_elapsed_time(self) -> None:
+        """Add the time since the last call, or since the step's start, to the training time."""
         now = perf_counter()
-        self.progress.seconds += now - self._mark
-        self._mark = now
+        self.progress.seconds += now - self._last_reading
+        self._last_reading = now
 
     @property
     @abstractmethod
     def position(self) -> float:
-        """Where the next step stands in the schedule, in its iterations."""
+        """Position of the next step in the schedule, in iterations."""
 
     @property
     @abstractmethod
-    def ended(self) -> bool: ...
+    def finished(self) -> bool:
+        """Whether the last step was taken."""
 
     @property
     def log_due(self) -> bool:
-        return self.progress.iteration % self.schedule.log_interval == 0 or self.ended
+        return self.progress.iteration % self.schedule.log_interval == 0 or self.finished
 
     @property
     @abstractmethod
-    def evaluation_due(self) -> bool: ...
+    def validation_due(self) -> bool: ...
 
     @property
     @abstractmethod
     def checkpoint_due(self) -> bool: ...
 
     @property
-    def evaluation_owed(self) -> bool:
-        """A run stopped before or during an evaluation makes up for it; one stopped at the end needs its counts."""
+    def validation_pending(self) -> bool:
+        """Whether a resumed run must validate first: it was stopped before or during a validation, or at its end."""
         progress = self.progress
-        owed = progress.iteration > progress.evaluated or self.ended
-        return progress.iteration > 0 and owed and self.evaluation_due
+        missing = progress.iteration > progress.evaluated or self.finished
+        return progress.iteration > 0 and missing and self.validation_due
 
     @abstractmethod
-    def told(self, first: bool) -> int:
-        """What this worker tells the others in each step; they agree on the largest."""
+    def local_clock(self, is_rank0: bool) -> int:
+        """Return this worker's clock, for an all_reduce with MAX before `synchronize`."""
 
     @abstractmethod
-    def agree(self, told: int) -> None:
-        """What all workers told of this step."""
+    def synchronize(self, clock: int) -> None:
+        """Set the clock of this step to the maximum of all workers."""
 
-    def evaluated(self) -> None:
-        """The evaluation that was due is logged."""
+    def mark_validated(self) -> None:
+        """Record that the validation of this iteration is done."""
         self.progress.evaluated = self.progress.iteration
         self.progress.evaluated_at = self.position
 
     @abstractmethod
-    def saved(self) -> None:
-        """A checkpoint is written."""
+    def mark_saved(self) -> None:
+        """Record that a checkpoint of this iteration is written."""
 
     @property
     @abstractmethod
-    def goal(self) -> str:
-        """How much is trained in all, in words."""
+    def target_text(self) -> str:
+        """Length of the whole run, as `300 iterations`."""
 
     @property
     @abstractmethod
-    def reached(self) -> str:
-        """How much of it is done, as `12/300`."""
+    def progress_text(self) -> str:
+        """Length so far, as `12/300`."""
 
-    @property
     @abstractmethod
-    def stand(self) -> str:
-        """The same in words, as `iteration 12`."""
+    def describe_position(self) -> str:
+        """Return the length so far, as `iteration 12 of 300`."""
 
     @property
-    def share(self) -> float:
-        """The part that is done, 0 to 1."""
+    def fraction_done(self) -> float:
+        """0 to 1."""
         return self.position / self.schedule.iters
 
     @property
     @abstractmethod
     def seconds_left(self) -> float:
-        """Of training steps."""
+        """Estimated seconds of the training steps that are left."""
 
     @property
-    def evaluations_left(self) -> int:
+    def validations_left(self) -> int:
         interval = self.schedule.eval_interval
         return -(-self.schedule.iters // interval) - round(-(-self.progress.evaluated_at // interval))
 
 
 class IterationBudget(Budget):
-    """So many steps as the schedule names."""
+    """Trains for the schedule's number of iterations."""
 
     def __init__(self, schedule: Schedule, progress: Progress) -> None:
         super().__init__(schedule, progress)
         self.last_step = schedule.iters
 
-    def told(self, first: bool) -> int:
+    def local_clock(self, is_rank0: bool) -> int:
         return 0
 
-    def agree(self, told: int) -> None:
+    def synchronize(self, clock: int) -> None:
         pass
 
-    def saved(self) -> None:
+    def mark_saved(self) -> None:
         pass
 
     @property
@@ -157,27 +158,26 @@ class IterationBudget(Budget):
         return self.progress.iteration
 
     @property
-    def ended(self) -> bool:
+    def finished(self) -> bool:
         return self.progress.iteration >= self.schedule.iters
 
     @property
-    def evaluation_due(self) -> bool:
-        return self.progress.iteration % self.schedule.eval_interval == 0 or self.ended
+    def validation_due(self) -> bool:
+        return self.progress.iteration % self.schedule.eval_interval == 0 or self.finished
 
     @property
     def checkpoint_due(self) -> bool:
-        return self.progress.iteration % self.schedule.checkpoint_interval == 0 or self.ended
+        return self.progress.iteration % self.schedule.checkpoint_interval == 0 or self.finished
 
     @property
-    def goal(self) -> str:
+    def target_text(self) -> str:
         return f"{self.schedule.iters} iterations"
 
     @property
-    def reached(self) -> str:
+    def progress_text(self) -> str:
         return f"{self.progress.iteration}/{self.schedule.iters}"
 
-    @property
-    def stand(self) -> str:
+    def describe_position(self) -> str:
         return f"iteration {self.progress.iteration} of {self.schedule.iters}"
 
     @property
@@ -186,11 +186,10 @@ class IterationBudget(Budget):
 
 
 class TimeBudget(Budget):
-    """As many steps as fit into a time.
+    """Trains for a time. The schedule's `iters` is then only the unit of its intervals and of the learning rate.
 
-    The schedule's iterations are then only the whole that its intervals are parts of. Time is the first worker's, read
-    in each step when its gradients are there, so that all workers take the same steps. The run ends where another step
-    would be further from the budget than none: half of its length before, at most.
+    The time is rank 0's, read in each step after the backward pass, so that all workers take the same steps. The run
+    ends when one more step would end further from the budget than no step: at most half a step early.
     """
 
     last_step = None
@@ -198,61 +197,62 @@ class TimeBudget(Budget):
     def __init__(self, schedule: Schedule, progress: Progress, budget: float) -> None:
         super().__init__(schedule, progress)
         self.budget = budget
-        self._agreed = progress.seconds
+        self._shared_clock = progress.seconds
         self._saved_at = self.position
-        self._agreed_lengths: deque[float] = deque(maxlen=_RECENT)
+        self._shared_lengths: deque[float] = deque(maxlen=_AVERAGED_STEPS)
 
-    def told(self, first: bool) -> int:
-        return round((self.progress.seconds + perf_counter() - self._mark) / _MICRO) if first else 0
+    def local_clock(self, is_rank0: bool) -> int:
+        now = self.progress.seconds + perf_counter() - self._last_reading
+        return round(now / _MICROSECOND) if is_rank0 else 0
 
-    def agree(self, told: int) -> None:
-        now = told * _MICRO
-        self._agreed_lengths.append(now - self._agreed)
-        self._agreed = now
-        if self.budget - now <= statistics.median(self._agreed_lengths) / 2:
+    def synchronize(self, clock: int) -> None:
+        now = clock * _MICROSECOND
+        self._shared_lengths.append(now - self._shared_clock)
+        self._shared_clock = now
+        if self.budget - now <= statistics.median(self._shared_lengths) / 2:
             self.progress.over = True
 
     @property
     def position(self) -> float:
-        return min(1.0, self._agreed / self.budget) * self.schedule.iters
+        return min(1.0, self._shared_clock / self.budget) * self.schedule.iters
 
     @property
-    def ended(self) -> bool:
+    def finished(self) -> bool:
         return self.progress.over
 
     @property
-    def evaluation_due(self) -> bool:
-        return self.ended or self._passed(self.schedule.eval_interval, self.progress.evaluated_at)
+    def validation_due(self) -> bool:
+        return self.finished or self._passed(self.schedule.eval_interval, self.progress.evaluated_at)
 
     @property
     def checkpoint_due(self) -> bool:
-        return self.ended or self._passed(self.schedule.checkpoint_interval, self._saved_at)
+        return self.finished or self._passed(self.schedule.checkpoint_interval, self._saved_at)
 
     def _passed(self, interval: int, since: float) -> bool:
+        """Whether a multiple of the interval lies between a position and the current one."""
         return self.position // interval > since // interval
 
-    def saved(self) -> None:
+    def mark_saved(self) -> None:
         self._saved_at = self.position
 
     @property
-    def goal(self) -> str:
+    def target_text(self) -> str:
         return f"{duration(self.budget)} of steps"
 
     @property
-    def reached(self) -> str:
-        return f"{duration(round(self.share * self.budget))} of {duration(self.budget)}"
+    def progress_text(self) -> str:
+        return f"{duration(round(self.fraction_done * self.budget))} of {duration(self.budget)}"
 
-    @property
-    def stand(self) -> str:
+    def describe_position(self) -> str:
         return f"iteration {self.progress.iteration}, {duration(self.progress.seconds)} of {duration(self.budget)}"
 
     @property
     def seconds_left(self) -> float:
-        return max(0.0, self.budget - self._agreed)
+        return max(0.0, self.budget - self._shared_clock)
 
 
 def make_budget(schedule: Schedule, progress: Progress) -> Budget:
-    """The one that the schedule asks for."""
+    """Return the budget of a schedule: its `time_budget` if it has one, else its `iters`."""
     if schedule.time_budget is not None:
         return TimeBudget(schedule, progress, schedule.time_budget)
     return IterationBudget(schedule, progress)

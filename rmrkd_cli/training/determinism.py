@@ -1,4 +1,4 @@
-"""What makes a second run equal the first one, bit for bit, where torch alone does not."""
+"""Determinism beyond torch's own switches: a repeated run gives the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rmrkd_cli.distillation.distiller import Distiller
 
 
 def seed_step(seed: int, step: int, rank: int, device_type: str) -> None:
-    """Dropout and MGD's mask depend on these three alone.
+    """Seed torch for one step, so that dropout and MGD's mask depend on (seed, step, rank) alone.
 
-    As torch.manual_seed, which also asks every other kind of device and takes longer than all the rest of this.
+    torch.manual_seed does the same and also seeds all other device types, which takes longer than the rest.
     """
     state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(state)
@@ -24,26 +24,25 @@ def seed_step(seed: int, step: int, rank: int, device_type: str) -> None:
 
 
 def make_deterministic(network: nn.Module, device_type: str) -> None:
-    """Asks for deterministic kernels, and replaces what has none.
+    """Select deterministic kernels, and replace adaptive average pooling, which has none on GPUs.
 
-    Under torch's switch bilinear resizing takes a decomposition whose backward pass adds in a fixed order (mmseg's own
-    `deterministic` sets cuDNN alone). Adaptive average pooling has no such form on GPUs and becomes two matrix
-    products. What is left without one gives a warning that names it.
+    With torch's switch the backward pass of bilinear resizing adds in a fixed order. (mmseg's `deterministic` sets
+    cuDNN alone.) Operations without a deterministic kernel print a warning.
 
     Args:
-        network: The one that is trained; changed in place.
+        network: The trained network; changed in place.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU handle is made
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its first handle is created
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    # the other half of torch's switch costs a pass over every new map and changes no result
+    # Filling new tensors costs a pass over each of them, and does not change results.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device_type == "cuda":
-        replace_pooling(network)
+        replace_adaptive_pooling(network)
 
 
-def replace_pooling(network: nn.Module) -> None:
-    """Gives adaptive average pooling a backward pass of matrix products, wherever it occurs."""
+def replace_adaptive_pooling(network: nn.Module) -> None:
+    """Replace each nn.AdaptiveAvgPool2d by MatrixPool2d."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.AdaptiveAvgPool2d):
@@ -51,10 +50,10 @@ def replace_pooling(network: nn.Module) -> None:
 
 
 class MatrixPool2d(nn.Module):
-    """nn.AdaptiveAvgPool2d as a product with averaging matrices on either side.
+    """nn.AdaptiveAvgPool2d as a product with two averaging matrices, whose backward pass is deterministic.
 
     Args:
-        output_size: One number, or (height, width), of which either may be none for the input's own.
+        output_size: One number, or (height, width); None keeps the input's size.
     """
 
     def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
@@ -64,14 +63,14 @@ class MatrixPool2d(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, *output_size)."""
         rows, columns = (
-            _averages(size, out or size, features)
+            _averaging_matrix(size, out or size, features)
             for size, out in zip(features.shape[2:], self.output_size, strict=True)
         )
         return rows @ features @ columns.mT
 
 
-def _averages(size: int, out: int, like: Tensor) -> Tensor:
-    """(out, size): row i averages the positions from floor(i * size / out) to ceil((i + 1) * size / out)."""
+def _averaging_matrix(size: int, out: int, like: Tensor) -> Tensor:
+    """Return a matrix (out, size): row i averages positions floor(i * size / out) .. ceil((i + 1) * size / out)."""
     index = torch.arange(out, device=like.device)[:, None]
     position = torch.arange(size, device=like.device)
     start, end = index * size // out, -(-(index + 1) * size // out)
@@ -79,14 +78,14 @@ def _averages(size: int, out: int, like: Tensor) -> Tensor:
     return (inside.double() / (end - start)).to(like.dtype)
 
 
-def warm_buckets(model: Distiller, wrapped: nn.Module, crop: tuple[int, int], device: torch.device) -> None:
-    """Lets DDP see one backward pass before the first step.
+def warm_up_ddp_buckets(model: Distiller, wrapped: nn.Module, crop: tuple[int, int], device: torch.device) -> None:
+    """Run one backward pass, so that DDP sorts its gradient buckets before the first step.
 
-    After its first backward pass DDP sorts gradients into buckets anew, in the order they came. Three and more workers
-    add up a bucket's parts in an order that depends on where in it they lie, so the first step of a run, and the first
-    after each resumption, would be rounded otherwise than the same step of a run that was not stopped.
+    DDP sorts gradients into buckets again after its first backward pass. With three or more workers the order of a
+    sum depends on the position in the bucket. Without this the first step after each resumption would round
+    differently from the same step of an uninterrupted run.
 
-    The pass is made in eval mode, so that batch-norm statistics stay as they are, and its gradients are dropped.
+    The model is in eval mode meanwhile, so that batch-norm statistics do not change. The gradients are dropped.
     """
     model.eval()
     images = torch.zeros(1, 3, *crop, device=device)

@@ -1,10 +1,11 @@
-"""A rehearsal: build everything, take two steps on random data, say what it takes."""
+"""`rmrkd train --dry-run`: build the networks, take two steps on random data, and print sizes, time and memory."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,103 +16,136 @@ from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.errors import RunError
+from rmrkd_cli.errors import RmrkdError, RunError, first_line
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.networks.mmseg import network_config, zoo_address
 from rmrkd_cli.presets.methods import weight_origin
-from rmrkd_cli.presets.schema import Preset, Schedule
-from rmrkd_cli.training.loss_weights import RULE, balanced_weights, first_batches, missing_here, open_weights
+from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset, Schedule
+from rmrkd_cli.storage.cache import cached_file
+from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
-from rmrkd_cli.training.preflight import check_batch
+from rmrkd_cli.training.preflight import check_batch_size
 
 STEPS = 2
 
 
-def dry_run(plan: Sequence[Run], kind: str, code: Sequence[str] = ()) -> Iterator[str]:
-    """Lines that say what was built and what a step cost; nothing is fetched, and the steps see random images.
+def report_dry_run(plan: Sequence[Run], device: str, code: Sequence[str] = ()) -> Iterator[str]:
+    """Build each run's networks, take two steps on random images, and yield lines that report them.
 
-    Only weights that are left to the rule are computed from real images and networks, where these are here.
+    Nothing is downloaded. Loss weights set to `auto` are computed from the real images and networks if these are on
+    this machine. Otherwise they are computed from random ones.
 
     Args:
         plan: The runs of one seed.
-        kind: "cpu" or "cuda".
-        code: Files that the command line names, whose losses may run.
+        device: "cpu" or "cuda".
+        code: Python files named on the command line, which custom losses may be loaded from.
+
+    Raises:
+        RunError: When a loss is infinite or NaN.
     """
     preset = plan[0].preset
     info = dataset_info(preset)
-    yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {kind}"
+    yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {device}"
     for run in plan:
-        yield from _rehearse(run.preset, run.role, info, kind, code)
+        yield from _report_role(run.preset, run.role, info, device, code)
 
 
-def _rehearse(preset: Preset, role: str, info: DatasetInfo, kind: str, code: Sequence[str]) -> Iterator[str]:
+def _report_role(preset: Preset, role: str, info: DatasetInfo, device: str, code: Sequence[str]) -> Iterator[str]:
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
-    check_batch(schedule, device=kind, workers=1)
-    reset_peak_memory(kind)
-    built = build_distiller(preset, role, classes, device=kind, say=lambda _: None, with_weights=False, code=code)
+    check_batch_size(schedule, device=device, workers=1)
+    reset_peak_memory(device)
+    built = build_distiller(preset, role, classes, device=device, say=lambda _: None, with_weights=False, code=code)
     model = built.distiller
     yield f"{role}:"
-    yield f"  trained network   {_size(model.student, scale)} at {scale[0]}x{scale[1]}"
+    yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     if model.teacher is not None:
-        yield f"  teacher           {_size(model.teacher, scale)}"
-    model.place(kind, inference_network).train()
+        yield f"  teacher           {_describe_size(model.teacher, scale)}"
+    model.place(device, inference_network).train()
     batches = list(_random_batches(preset, schedule, classes))
     if role == "distill":
-        yield from _losses(model, preset, info, kind, batches, code)
-    step = TrainStep(model, model, schedule, torch.device(kind))
+        yield from _report_losses(model, preset, info, device, batches, code)
+    step = TrainStep(model, model, schedule, torch.device(device))
     for number, batch in enumerate(batches):
-        began = time.perf_counter()
-        named = step([batch] * schedule.accumulate, number)
-        values = {name: float(value) for name, value in named.items()}
-        seconds = time.perf_counter() - began
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            raise RunError(f"loss `{wrong[0]}` is not finite on random images")
-    yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        started = time.perf_counter()
+        losses = {name: float(value) for name, value in step([batch] * schedule.accumulate, number).items()}
+        seconds = time.perf_counter() - started
+        nonfinite = [name for name, value in losses.items() if not math.isfinite(value)]
+        if nonfinite:
+            raise RunError(f"loss `{nonfinite[0]}` is {losses[nonfinite[0]]} on random images")
+    yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
     images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
-    memory = f"peak memory {peak_memory(kind) / 2**30:.2f} GiB"
+    memory = f"peak memory {peak_memory(device) / 2**30:.2f} GiB"
     yield f"  step {STEPS}            {seconds:8.2f} s for {images_shape}, {memory}"
 
 
-def _losses(
-    model: Distiller, preset: Preset, info: DatasetInfo, kind: str, batches: list[Batch], code: Sequence[str]
+def _report_losses(
+    model: Distiller, preset: Preset, info: DatasetInfo, device: str, batches: list[Batch], code: Sequence[str]
 ) -> Iterator[str]:
-    """A line a loss; gives the model the weights that are left to the rule."""
-    names, note, missing = open_weights(preset), "", ""
+    """Yield a line for each loss; set the model's weights that are `auto`."""
+    names, note, missing = auto_weighted_losses(preset), "", ""
     if names:
-        missing = missing_here(preset)
-        model.weights |= (
-            _computed(model, batches, names, preset, kind) if missing else _trained(preset, info, names, kind, code)
-        )
-        told = f"training computes its own, which may be many times another: {missing} would be needed here"
-        note = f"  rule: {RULE}; " + (told if missing else "as training computes it")
+        missing = _missing_for_auto_weights(preset)
+        if missing:
+            model.weights |= _auto_weights(model, batches, names, preset, device)
+            note = f"  rule: {RULE}; training computes other weights, because {missing} is missing now"
+        else:
+            model.weights |= _auto_weights_of_training(preset, info, names, device, code)
+            note = f"  rule: {RULE}; training computes the same weights"
     for name, loss in model.losses.items():
         count = sum(parameter.numel() for parameter in loss.parameters())
         spec = preset.losses[name]
-        where = ", ".join(map(str, spec.stage)) if isinstance(spec.stage, list) else str(spec.stage)
-        where = f"stage {where}" if where.isdigit() else where
-        guess = "on random images and networks, " if missing and name in names else ""
-        origin = f"weight {model.weights[name]:g} ({guess}{weight_origin(preset, name)})"
+        stages = ", ".join(map(str, spec.stage)) if isinstance(spec.stage, list) else str(spec.stage)
+        where = f"stage {stages}" if stages.isdigit() else stages
+        random = "from random images and networks, " if missing and name in names else ""
+        origin = f"weight {model.weights[name]:g} ({random}{weight_origin(preset, name)})"
         yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, {where}, {origin}"
     if note:
         yield note
 
 
-def _trained(preset: Preset, info: DatasetInfo, names: list[str], kind: str, code: Sequence[str]) -> dict[str, float]:
-    """The weights that training will compute."""
-    built = build_distiller(preset, "distill", info.num_classes, device=kind, say=lambda _: None, code=code)
-    model, dist_ctx = built.distiller.place(kind, inference_network), DistContext(0, 1, torch.device(kind))
-    samples = find_samples(info, "train")
-    return _computed(model, first_batches(preset, preset.schedule, info, samples, dist_ctx, None), names, preset, kind)
-
-
-def _computed(
-    model: Distiller, batches: Iterable[Batch], names: list[str], preset: Preset, kind: str
+def _auto_weights_of_training(
+    preset: Preset, info: DatasetInfo, names: list[str], device: str, code: Sequence[str]
 ) -> dict[str, float]:
-    dist_ctx = DistContext(0, 1, torch.device(kind))
-    return balanced_weights(model, batches, names, preset.schedule, preset.seed, dist_ctx)
+    """Return the weights that training will compute, from the real networks and images."""
+    built = build_distiller(preset, "distill", info.num_classes, device=device, say=lambda _: None, code=code)
+    model, dist_ctx = built.distiller.place(device, inference_network), DistContext(0, 1, torch.device(device))
+    batches = first_batches(preset, preset.schedule, info, find_samples(info, "train"), dist_ctx, None)
+    return _auto_weights(model, batches, names, preset, device)
+
+
+def _auto_weights(
+    model: Distiller, batches: Iterable[Batch], names: list[str], preset: Preset, device: str
+) -> dict[str, float]:
+    dist_ctx = DistContext(0, 1, torch.device(device))
+    return compute_auto_weights(model, batches, names, preset.schedule, preset.seed, dist_ctx)
+
+
+def _missing_for_auto_weights(preset: Preset) -> str:
+    """Return what is not on this machine of the teacher, the student's weights and the images; "" if nothing."""
+    if preset.teacher.checkpoint is None:
+        return "a trained teacher"
+    info = dataset_info(preset)
+    for what, network in (("teacher", preset.teacher), ("student", preset.student)):
+        if not _has_weights(network, info.num_classes):
+            return f"the file of the {what}'s weights"
+    try:
+        find_samples(info, "train")
+    except RmrkdError as error:
+        return f"the training set ({first_line(error)})"
+    return ""
+
+
+def _has_weights(network: Network, classes: int) -> bool:
+    source: CheckpointSource | None = network.checkpoint
+    if source is not None:
+        return Path(source.path).is_file() if source.path is not None else cached_file(str(source.url)) is not None
+    if network.init == "scratch":
+        return True
+    pretrained = network_config(network, classes).get("pretrained")
+    return pretrained is not None and cached_file(zoo_address(pretrained)) is not None
 
 
 def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterator[Batch]:
@@ -123,6 +157,6 @@ def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterato
         yield Batch(images, labels, [])
 
 
-def _size(network: nn.Module, scale: tuple[int, int]) -> str:
+def _describe_size(network: nn.Module, scale: tuple[int, int]) -> str:
     size = count_parameters_and_macs(network, scale)
     return f"{size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: `log.jsonl`, TensorBoard, and its course on the terminal."""
+"""The log of a run: `log.jsonl`, TensorBoard, and the status on the terminal."""
 
 from __future__ import annotations
 
@@ -16,122 +16,128 @@ from rmrkd_cli.training.run_directory import RunDir
 
 
 class TrainingLogger:
-    """Written by the first worker only; on the others every call is silent.
+    """Logs a run on rank 0; on other ranks every call does nothing.
 
     Args:
-        role: Title of the course.
-        pace, progress: Where the run stands; only read.
+        role: Title of the status.
+        budget, progress: Only read.
+
+    Attributes:
+        line_count: Lines in `log.jsonl`.
     """
 
-    def __init__(self, files: RunDir, shown: Screen, role: str, pace: Budget, progress: Progress) -> None:
-        self._files, self._shown, self._role, self._pace, self._progress = files, shown, role, pace, progress
-        self.lines = progress.log_lines
-        self._course = TrainingStatus(role)
+    def __init__(self, run_dir: RunDir, terminal: Screen, role: str, budget: Budget, progress: Progress) -> None:
+        self._run_dir, self._terminal, self._role = run_dir, terminal, role
+        self._budget, self._progress = budget, progress
+        self.line_count = progress.log_lines
+        self._status = TrainingStatus(role)
         if progress.best_iteration:
-            self._course.best = progress.best_miou, progress.best_iteration
-        self._meter = shown.course(self._course)
-        self._evaluation_seconds: float | None = None
+            self._status.best = progress.best_miou, progress.best_iteration
+        self._meter = terminal.course(self._status)
+        self._validation_seconds: float | None = None
         self._writer = None
-        self.tick()
-        if not shown.quiet:
+        self.update_status()
+        if not terminal.quiet:
             from torch.utils.tensorboard import SummaryWriter
 
             done = progress.iteration
-            self._writer = SummaryWriter(str(files.path / "tensorboard"), purge_step=done + 1 if done else None)
+            self._writer = SummaryWriter(str(run_dir.path / "tensorboard"), purge_step=done + 1 if done else None)
 
-    def tick(self) -> None:
-        """A step was taken."""
+    def update_status(self) -> None:
+        """Show the progress on the terminal; call it after each step."""
         if self._meter is None:
             return
-        pace, evaluation = self._pace, self._evaluation_seconds
-        left = pace.seconds_left + pace.evaluations_left * (evaluation or 0.0)
-        unknown = evaluation is None and pace.evaluations_left > 0
-        if pace.step_seconds:
-            self._course.moved(pace.share, pace.reached, pace.step_seconds, left, unknown=unknown)
+        budget, seconds = self._budget, self._validation_seconds
+        left = budget.seconds_left + budget.validations_left * (seconds or 0.0)
+        unknown = seconds is None and budget.validations_left > 0
+        if budget.step_seconds:
+            self._status.moved(budget.fraction_done, budget.progress_text, budget.step_seconds, left, unknown=unknown)
         else:
-            self._course.share, self._course.reached = pace.share, pace.reached
+            self._status.share, self._status.reached = budget.fraction_done, budget.progress_text
         self._meter.update()
 
-    def step(
+    def log_step(
         self,
         *,
         lr: float,
         losses: Mapping[str, float],
         weights: Mapping[str, float],
-        norm: float | None,
-        parts: Mapping[str, float],
+        gradient_norm: float | None,
+        part_norms: Mapping[str, float],
         **cost: float,
     ) -> None:
-        """A logged step: every loss raw and weighted, and what the step cost.
+        """Log a step: each loss unweighted and weighted, and what the step cost.
 
         Args:
-            norm: Of all gradients together, before they were clipped; none under fp16.
-            parts: The same of each part of the networks.
-            cost: `seconds` and `data_seconds` a step, `elapsed` seconds of training so far, `peak_memory` in bytes.
+            gradient_norm: Norm of all gradients before clipping; None under fp16.
+            part_norms: The same for each part of the networks.
+            cost: `seconds` and `data_seconds` of a step, `elapsed` seconds of training, `peak_memory` in bytes.
         """
         if self._writer is None:
             return
         iteration = self._progress.iteration
         weighted = {name: value * weights[name] for name, value in losses.items()}
-        line = {"iter": iteration, "lr": lr, "losses": dict(losses), "weighted": weighted}
-        self._append({**line, "total": sum(weighted.values()), "gradient_norm": norm, **cost})
+        total = sum(weighted.values())
+        line = {"iter": iteration, "lr": lr, "losses": dict(losses), "weighted": weighted, "total": total}
+        self._append({**line, "gradient_norm": gradient_norm, **cost})
         scalars = {f"loss/{name}": value for name, value in losses.items()}
         scalars |= {f"weighted/{name}": value for name, value in weighted.items()}
-        scalars |= {f"gradient_norm/{name}": value for name, value in parts.items()}
-        if norm is not None:
-            scalars["gradient_norm/total"] = norm
-        scalars |= {"weighted/total": sum(weighted.values()), "lr": lr, "seconds_per_step": cost["seconds"]}
+        scalars |= {f"gradient_norm/{name}": value for name, value in part_norms.items()}
+        if gradient_norm is not None:
+            scalars["gradient_norm/total"] = gradient_norm
+        scalars |= {"weighted/total": total, "lr": lr, "seconds_per_step": cost["seconds"]}
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
-        self._course.logged(weighted)
+        self._status.logged(weighted)
 
-    def validation(self, miou: float, seconds: float) -> None:
-        """An evaluation's mIoU (0..1), and how long it took; the best so far is known."""
-        self._evaluation_seconds = seconds
+    def log_validation(self, miou: float, seconds: float) -> None:
+        """Log a validation: its mIoU (0..1), and how long it took. The progress already contains the best mIoU."""
+        self._validation_seconds = seconds
         if self._writer is None:
             return
         iteration, best = self._progress.iteration, self._progress.best_miou
-        self._course.best = best, self._progress.best_iteration
-        self.tick()
+        self._status.best = best, self._progress.best_iteration
+        self.update_status()
         self._writer.add_scalar("mIoU", 100 * miou, iteration)
         self._writer.add_scalar("best mIoU", 100 * best, iteration)
         self._append({"iter": iteration, "val_miou": miou, "best_miou": best, "elapsed": self._progress.seconds})
         mark = " (best)" if miou >= best else ""
-        self._shown.say(f"{self._role} iteration {iteration}: mIoU {100 * miou:.2f}{mark}")
+        self._terminal.say(f"{self._role} iteration {iteration}: mIoU {100 * miou:.2f}{mark}")
 
-    def pictures(self, named: Mapping[str, NDArray[np.uint8]]) -> None:
-        """What validation images look like, (H, W, 3), for TensorBoard alone."""
+    def log_images(self, images: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Log images (H, W, 3) of a validation to TensorBoard."""
         if self._writer is None:
             return
-        for name, picture in named.items():
-            self._writer.add_image(f"validation/{name}", picture, self._progress.iteration, dataformats="HWC")
+        for name, image in images.items():
+            self._writer.add_image(f"validation/{name}", image, self._progress.iteration, dataformats="HWC")
 
-    def skipped(self, iteration: int, told: str) -> None:
-        """A step whose update was left out, and why."""
+    def log_skipped_step(self, iteration: int, reason: str) -> None:
+        """Log a step without an update."""
         if self._writer is None:
             return
-        self._append({"iter": iteration, "skipped": told})
-        self._shown.say(f"{told}: this step's update is left out")
+        self._append({"iter": iteration, "skipped": reason})
+        self._terminal.say(f"{reason}: the update of this step is skipped")
 
-    def left_out(self, iteration: int, messages: Sequence[str], new: Sequence[str]) -> None:
-        """Training images that could not be read; the new ones are told."""
+    def log_corrupt_images(self, iteration: int, messages: Sequence[str], new: Sequence[str]) -> None:
+        """Log unreadable training images; print the new ones."""
         if self._writer is None:
             return
         self._append({"iter": iteration, "left_out": list(messages)})
         for message in new:
-            self._shown.say(f"left out, the next image takes its place: {message}")
+            self._terminal.say(f"unreadable, replaced by the next image: {message}")
 
     def flush(self) -> None:
-        """Before a checkpoint: nothing that it counts may still wait in memory."""
+        """Write everything to TensorBoard's file; call it before a checkpoint is saved."""
         if self._writer is not None:
             self._writer.flush()
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        self._files.append_log(line)
-        self.lines += 1
-
     def close(self) -> None:
+        """Close the status and TensorBoard's file."""
         if self._meter is not None:
             self._meter.close()
         if self._writer is not None:
             self._writer.close()
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        self._run_dir.append_log(line)
+        self.line_count += 1

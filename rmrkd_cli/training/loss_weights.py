@@ -1,4 +1,4 @@
-"""The rule for weights that no source gives: every loss begins with the gradient of cross-entropy."""
+"""Loss weights set to `auto`: scale each distillation loss to the gradient norm of cross-entropy."""
 
 from __future__ import annotations
 
@@ -9,89 +9,87 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
+from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.errors import RmrkdError, RunError, first_line
+from rmrkd_cli.errors import RunError
 from rmrkd_cli.networks.feature_maps import Place
-from rmrkd_cli.networks.mmseg import network_config, zoo_address
 from rmrkd_cli.presets.fields import AUTO, STAGES
-from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset, Schedule
-from rmrkd_cli.storage.cache import cached_file
-from rmrkd_cli.training.batches import run_batches
+from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import seed_step
 
-BATCHES = 4  # that gradients are averaged over
-RULE = "a loss starts with the gradient norm that cross-entropy has on the student's last stage"
+BATCHES = 4  # over which gradient norms are averaged
+RULE = "each loss starts with the gradient norm of cross-entropy at the student's last stage"
 
 
-def open_weights(preset: Preset) -> list[str]:
-    """The losses of a preset whose weights are left to the rule."""
+def auto_weighted_losses(preset: Preset) -> list[str]:
+    """Return the names of the losses whose weight is `auto`."""
     return [name for name, spec in preset.losses.items() if spec.weight == AUTO]
 
 
-def balanced_weights(
+def compute_auto_weights(
     model: Distiller, batches: Iterable[Batch], names: list[str], schedule: Schedule, seed: int, dist_ctx: DistContext
 ) -> dict[str, float]:
-    """Weights under which each loss has the gradient norm of cross-entropy, rounded to two digits.
+    """Return weights that give each loss the gradient norm of cross-entropy, rounded to two digits.
 
-    The gradients are those on the map of the student's last stage (B, C, H, W), or of the deepest stage that a loss
-    reaches, averaged over the batches and workers. Each weight is found alone, as if the loss were the only one.
-    Nothing of the model is changed.
+    The gradients are those of the student's last feature map (B, C, H, W), or of the deepest map that the loss
+    depends on. Norms are averaged over batches and workers. Each weight is computed on its own, as if the loss were
+    the only one. The model does not change.
 
     Args:
         batches: Of this worker.
         names: The losses.
 
     Raises:
-        RunError: When a loss has no gradient, or one that is not finite.
+        RunError: When a loss has no gradient, or an infinite or NaN one.
     """
     if not names:
         return {}
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
-    mixed = schedule.amp == "bf16"  # fp16 would need its gradients scaled
-    with _restored(model):
+    use_bf16 = schedule.amp == "bf16"  # fp16 would need scaled gradients
+    with _preserve_state(model):
         model.train()
         for number, batch in enumerate(batches):
             seed_step(seed, number, dist_ctx.rank, dist_ctx.device.type)
             images, labels = (part.to(dist_ctx.device) for part in (batch.images, batch.labels.long()))
-            with torch.autocast(dist_ctx.device.type, dtype=torch.bfloat16, enabled=mixed):
-                named, maps = model.forward_with_features(images, labels)
-            plain = model.total({name: value for name, value in named.items() if name in ("ce", "aux_ce")})
-            sums += torch.stack([_norms(named[name], plain, maps) for name in names])
-    means = (dist_ctx.sum(sums) / dist_ctx.size).tolist()
+            with torch.autocast(dist_ctx.device.type, dtype=torch.bfloat16, enabled=use_bf16):
+                losses, maps = model.forward_with_features(images, labels)
+            cross_entropy = model.total({name: value for name, value in losses.items() if name in ("ce", "aux_ce")})
+            sums += torch.stack([_gradient_norms(losses[name], cross_entropy, maps) for name in names])
+    means = (dist_ctx.all_reduce_sum(sums) / dist_ctx.size).tolist()
     return {name: _weight(name, *norms) for name, norms in zip(names, means, strict=True)}
 
 
-def _norms(loss: Tensor, plain: Tensor, maps: Mapping[Place, Tensor]) -> Tensor:
-    """Of the gradients of a loss and of cross-entropy on the deepest stage that the loss reaches."""
+def _gradient_norms(loss: Tensor, cross_entropy: Tensor, maps: Mapping[Place, Tensor]) -> Tensor:
+    """Return the gradient norms (2,) of a loss and of cross-entropy at the deepest stage the loss depends on."""
     for stage in reversed(STAGES):
         if stage in maps and loss.requires_grad:
-            ours, theirs = (
+            gradients = [
                 torch.autograd.grad(value, maps[stage], retain_graph=True, allow_unused=True)[0]
-                for value in (loss, plain)
-            )
-            if ours is not None and theirs is not None:
-                return torch.stack([torch.linalg.vector_norm(each.double()) for each in (ours, theirs)])
+                for value in (loss, cross_entropy)
+            ]
+            if all(gradient is not None for gradient in gradients):
+                return torch.stack([torch.linalg.vector_norm(gradient.double()) for gradient in gradients])
     return loss.new_zeros(2, dtype=torch.float64)
 
 
-def _weight(name: str, norm: float, plain: float) -> float:
-    weight = plain / norm if norm > 0 else 0.0
+def _weight(name: str, norm: float, cross_entropy_norm: float) -> float:
+    weight = cross_entropy_norm / norm if norm > 0 else 0.0
     if not 0.0 < weight < float("inf"):
         raise RunError(
-            f"no weight can be computed for loss `{name}`: its gradient at the start has the norm {norm:g}, "
-            f"cross-entropy's {plain:g}",
-            f"give one: --set losses.{name}.weight=1",
+            f"cannot compute a weight for loss `{name}`: its gradient norm at the start is {norm:g}, that of "
+            f"cross-entropy {cross_entropy_norm:g}",
+            f"set the weight: --set losses.{name}.weight=1",
         )
     return float(f"{weight:.1e}")
 
 
 @contextmanager
-def _restored(model: Distiller) -> Iterator[None]:
-    """Statistics and queues are what they were before."""
+def _preserve_state(model: Distiller) -> Iterator[None]:
+    """Restore the model's mode and its buffers, such as batch-norm statistics and memory banks, at the end."""
     training = model.training
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -99,8 +97,8 @@ def _restored(model: Distiller) -> Iterator[None]:
     finally:
         model.train(training)
         with torch.no_grad():
-            for buffer, kept in before:
-                buffer.copy_(kept)
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def first_batches(
@@ -109,34 +107,11 @@ def first_batches(
     info: DatasetInfo,
     samples: list[Sample],
     dist_ctx: DistContext,
-    decoded: Path | None,
+    image_cache: Path | None,
 ) -> Iterator[Batch]:
-    """This worker's batches of the first steps, as training sees them."""
-    plain = schedule.model_copy(update={"workers": 0})
-    steps = run_batches(preset, plain, info, samples, dist_ctx, first_step=0, last_step=BATCHES, decoded=decoded)
+    """Return this worker's first batch of each of the first `BATCHES` steps, as training sees them."""
+    without_processes = schedule.model_copy(update={"workers": 0})
+    steps = training_batches(
+        preset, without_processes, info, samples, dist_ctx, first_step=0, last_step=BATCHES, image_cache=image_cache
+    )
     return (batches[0] for batches in steps)
-
-
-def missing_here(preset: Preset) -> str:
-    """What a rehearsal would have to fetch or train to compute the weights of training; empty where all is here."""
-    info = dataset_info(preset)
-    for what, network in (("teacher", preset.teacher), ("student", preset.student)):
-        if what == "teacher" and network.checkpoint is None:
-            return "a trained teacher"
-        if not _is_here(what, network, info.num_classes):
-            return f"the {what}'s weights"
-    try:
-        find_samples(info, "train")
-    except RmrkdError as error:
-        return f"training images ({first_line(error)})"
-    return ""
-
-
-def _is_here(what: str, network: Network, classes: int) -> bool:
-    source: CheckpointSource | None = network.checkpoint
-    if source is not None:
-        return Path(source.path).is_file() if source.path is not None else cached_file(str(source.url)) is not None
-    if network.init == "scratch":
-        return True
-    pretrained = network_config(network, classes).get("pretrained")
-    return pretrained is not None and cached_file(zoo_address(pretrained)) is not None

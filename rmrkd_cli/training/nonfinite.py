@@ -1,4 +1,4 @@
-"""Numbers that go wrong: found before they reach the weights, named, and kept for replay."""
+"""Losses and gradients that are infinite or NaN: find them before the update, report them, save them for replay."""
 
 from __future__ import annotations
 
@@ -16,87 +16,94 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
 
 GRADIENT = "gradient"
-MOST_IN_ROW = 10  # steps that may be left out one after the other before a run counts as lost
-MOST_OVERFLOWS = 25  # the same for fp16, whose scale of gradients is halved until they fit
-_SHOWN = 8
+MAX_SKIPPED_IN_ROW = 10  # skipped steps before the run stops
+MAX_OVERFLOWS_IN_ROW = 25  # the same for fp16, where the gradient scaler halves its scale each time
+_MAX_FILES = 8  # file names in a message
 
 
-def not_finite(named: Mapping[str, Tensor], *norms: Tensor | None) -> dict[str, float]:
-    """The losses that are not finite, and `gradient` where only a norm is not; one copy from the device.
+def find_nonfinite(losses: Mapping[str, Tensor], *norms: Tensor | None) -> dict[str, float]:
+    """Return the losses that are infinite or NaN; if all are finite but a norm is not, return `{"gradient": norm}`.
+
+    All numbers are copied from the device at once.
 
     Args:
-        named: Scalars.
-        norms: Of all gradients together, and of opponents'; none where a gradient scaler takes care of them.
+        losses: Scalars.
+        norms: Gradient norms of the student and of the losses' own networks; None is ignored.
     """
-    values = [value.detach().float() for value in (*named.values(), *norms) if value is not None]
-    numbers = torch.stack(values).tolist()
-    wrong = {name: value for name, value in zip(named, numbers, strict=False) if not math.isfinite(value)}
-    spoilt = [value for value in numbers[len(named) :] if not math.isfinite(value)]
-    return {GRADIENT: spoilt[0]} if spoilt and not wrong else wrong
+    scalars = [value.detach().float() for value in (*losses.values(), *norms) if value is not None]
+    values = torch.stack(scalars).tolist()
+    nonfinite = {name: value for name, value in zip(losses, values, strict=False) if not math.isfinite(value)}
+    nonfinite_norms = [value for value in values[len(losses) :] if not math.isfinite(value)]
+    return {GRADIENT: nonfinite_norms[0]} if nonfinite_norms and not nonfinite else nonfinite
 
 
-def keep_for_replay(
-    target: Path, batches: Sequence[Batch], images: Sequence[str], wrong: Mapping[str, float], state: Mapping[str, Any]
+def save_for_replay(
+    target: Path,
+    batches: Sequence[Batch],
+    images: Sequence[str],
+    nonfinite: Mapping[str, float],
+    state: Mapping[str, Any],
 ) -> str:
-    """Writes the very tensors of the step, the names of its images, and the weights it began with.
+    """Save the tensors of a step, the files of its images, and the weights before the update.
 
     Args:
         images: Files, in the order of the batches.
-        state: The distiller's state dict; its batch-norm statistics have seen this batch.
+        state: State dict of the distiller. Its batch-norm statistics already contain this batch.
 
     Returns:
-        Where they are, to be told; or why they are not.
+        Text to append to the error message: where the file is, or why it could not be written.
     """
     contents = {
         "images": [batch.images.cpu() for batch in batches],
         "labels": [batch.labels.cpu() for batch in batches],
         "files": list(images),
-        "not_finite": dict(wrong),
+        "not_finite": dict(nonfinite),
         "state_dict": dict(state),
     }
     try:
         save_torch(contents, target)
-    except RunError as error:  # the numbers are what the user must hear of first
+    except RunError as error:  # the user must see the nonfinite numbers first
         return f"; {error.message}"
-    return f"; images, labels and weights of that step are kept in `{target}`"
+    return f"; images, labels and weights of this step are saved in `{target}`"
 
 
-def describe(wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
-    """Which numbers, at which step, on which images."""
-    what = ", ".join(
-        f"the norm of the gradient is {value}, every loss is finite"
-        if name == GRADIENT
-        else f"loss `{name}` is {value}"
-        for name, value in wrong.items()
-    )
-    shown = ", ".join(images[:_SHOWN]) + (f" and {len(images) - _SHOWN} more" if len(images) > _SHOWN else "")
-    return f"{what} at iteration {iteration}, on {shown}"
+def gather_nonfinite(
+    dist_ctx: DistContext, nonfinite: Mapping[str, float], images: Sequence[str], iteration: int
+) -> str:
+    """Return the message about a step, the same on all workers.
 
-
-def gather_nonfinite(dist_ctx: DistContext, wrong: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
-    """What the workers met, told alike on all of them: by those whose own losses are wrong, or by all.
-
-    A gradient is the same on all workers, whose-ever images spoilt it.
+    The message names the workers whose losses are not finite. If only the gradient is not finite it names all
+    workers, because DDP averages gradients and all workers have the same.
     """
-    lost = any(name != GRADIENT for name in wrong)
-    told = dist_ctx.gather((lost, describe(wrong, images, iteration)))
-    return "; ".join([text for guilty, text in told if guilty] or [text for _, text in told])
+    own_loss = any(name != GRADIENT for name in nonfinite)
+    gathered = dist_ctx.all_gather((own_loss, _describe(nonfinite, images, iteration)))
+    return "; ".join([text for has_loss, text in gathered if has_loss] or [text for _, text in gathered])
 
 
-def run_error(told: str, skipped_in_row: int) -> RunError:
-    """What ends the run."""
-    again = f"; {skipped_in_row} steps in a row were left out" if skipped_in_row else ""
+def _describe(nonfinite: Mapping[str, float], images: Sequence[str], iteration: int) -> str:
+    numbers = ", ".join(
+        f"the gradient norm is {value}, every loss is finite" if name == GRADIENT else f"loss `{name}` is {value}"
+        for name, value in nonfinite.items()
+    )
+    files = ", ".join(images[:_MAX_FILES])
+    more = f" and {len(images) - _MAX_FILES} more" if len(images) > _MAX_FILES else ""
+    return f"{numbers} at iteration {iteration}, on {files}{more}"
+
+
+def nonfinite_error(message: str, skipped_in_row: int) -> RunError:
+    """Return the error that stops a run because of nonfinite numbers."""
+    skipped = f"; {skipped_in_row} steps in a row were skipped" if skipped_in_row else ""
     return RunError(
-        told + again,
-        "lower the learning rate with --set schedule.lr=…, clip gradients with --set schedule.clip_grad=10, or leave "
-        "such steps out with --skip-nonfinite; --resume goes on before it",
+        message + skipped,
+        "lower the learning rate with --set schedule.lr=…, clip gradients with --set schedule.clip_grad=10, or skip "
+        "such steps with --skip-nonfinite; --resume continues from the last checkpoint",
     )
 
 
 def overflow_error(in_row: int, iteration: int) -> RunError:
-    """What ends a run in fp16 whose gradients fit no scale."""
+    """Return the error that stops an fp16 run whose gradients overflow at every scale."""
     return RunError(
-        f"the gradient overflowed in fp16 for {in_row} steps in a row, up to iteration {iteration}, though its scale "
-        "was halved each time; every loss is finite",
-        "--amp bf16 or --amp off, or a lower --set schedule.lr=…; --resume goes on before it",
+        f"the gradient overflowed in fp16 for {in_row} steps in a row, up to iteration {iteration}, although the "
+        "gradient scaler halved its scale each time; every loss is finite",
+        "--amp bf16 or --amp off, or a lower --set schedule.lr=…; --resume continues from the last checkpoint",
     )

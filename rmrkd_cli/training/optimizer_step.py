@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,161 +20,182 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def poly_lr(schedule: Schedule, step: float) -> float:
-    """The learning rate of a step (from 0, to at most `iters`): mmcv's poly policy with a floor."""
-    left: float = (1.0 - step / schedule.iters) ** schedule.power
-    return (schedule.lr - schedule.min_lr) * left + schedule.min_lr
+    """Return the learning rate of a step (0 .. `iters`): mmcv's poly policy with a minimum."""
+    remaining: float = (1.0 - step / schedule.iters) ** schedule.power
+    return (schedule.lr - schedule.min_lr) * remaining + schedule.min_lr
 
 
 class TrainStep:
-    """SGD on a distiller; networks that losses train against the student are moved by their own optimizers.
+    """SGD on a distiller. Losses that train a network of their own, such as a discriminator, bring its optimizer.
 
     Args:
-        model: The distiller itself.
-        wrapped: The same, or inside DDP.
+        model: The distiller.
+        wrapped: The distiller in DistributedDataParallel, or itself.
 
     Attributes:
-        parameters: What SGD moves.
-        opponent_norm: Of the opponents' gradients together in the last step; none without them, or under fp16.
+        parameters: The parameters that SGD updates.
+        loss_optimizers: The optimizers of the losses.
+        discriminator_grad_norm: Gradient norm of the losses' own networks in the last step; None without such
+            networks, and under fp16.
     """
 
     def __init__(self, model: Distiller, wrapped: nn.Module, schedule: Schedule, device: torch.device) -> None:
         self.model, self.wrapped, self.schedule, self.device = model, wrapped, schedule, device
-        self.opponents = LossOptimizers(model.losses)  # type: ignore[arg-type]
-        others = set(self.opponents.parameters)
+        self.loss_optimizers = LossOptimizers(model.losses)  # type: ignore[arg-type]
+        excluded = set(self.loss_optimizers.parameters)
         named = {
             name: parameter
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and parameter not in others
+            if parameter.requires_grad and parameter not in excluded
         }
         self.parameters = list(named.values())
-        self._parts = {parameter: _part(name) for name, parameter in named.items()}
+        self._parts = {parameter: _part_of(name) for name, parameter in named.items()}
         self.optimizer = torch.optim.SGD(
             self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
-        self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the step
-        self._norms: tuple[Tensor, ...] = ()  # of the gradient of each parameter that has one
+        self._buffer_copies: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
+        self._norms: tuple[Tensor, ...] = ()  # of each parameter that has a gradient
         self.discriminator_grad_norm: Tensor | None = None
 
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def __call__(self, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        """Takes one step over the given forward passes; returns each loss, unweighted, averaged over them."""
-        named = self.backward(batches, step)
-        self.gradient_norm()
-        self.update()
-        return named
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+        """Take one step over the batches; return each loss, unweighted, averaged over them."""
+        losses = self.backward(batches, step)
+        self.clip_gradients()
+        self.update_weights()
+        return losses
 
-    def backward(self, batches: list[Batch], step: float) -> dict[str, Tensor]:
-        """The gradients of a step, and each loss, unweighted, averaged over the forward passes.
+    def backward(self, batches: Sequence[Batch], step: float) -> dict[str, Tensor]:
+        """Compute the gradients of a step; return each loss, unweighted, averaged over the batches.
 
         Args:
-            step: Where it stands in the schedule, in iterations.
+            batches: One for each forward pass.
+            step: Position in the schedule, in iterations.
         """
         if self.schedule.skip_nonfinite:
-            self._buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+            self._buffer_copies = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         for group in self.optimizer.param_groups:
             group["lr"] = poly_lr(self.schedule, step)
         self.zero_grad()
-        sums: dict[str, Tensor] = {}
+        means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
-            with self._sync_only_last(number == len(batches)):
-                named = self._forward(batch)
-                self.scaler.scale(self.model.total(named) / len(batches)).backward()  # type: ignore[no-untyped-call]
-            for name, value in named.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() / len(batches)
-        return sums
+            with self._sync_gradients(number == len(batches)):
+                losses = self._forward(batch)
+                self.scaler.scale(self.model.total(losses) / len(batches)).backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + value.detach() / len(batches)
+        return means
 
-    def gradient_norm(self) -> Tensor | None:
-        """The norm of all gradients together, which are clipped to the schedule's bound; call it once a step.
+    def clip_gradients(self) -> Tensor | None:
+        """Clip the gradients to the schedule's `clip_grad`, and return their norm before clipping.
 
-        Opponents' gradients have a norm of their own, `opponent_norm`, and are never clipped.
-        None where gradients are scaled (fp16): the scaler leaves out steps that overflow, and lowers its scale.
+        Call it once a step. Gradients of the losses' own networks are never clipped; their norm is
+        `discriminator_grad_norm`.
+
+        Returns:
+            The norm; None under fp16, where the gradient scaler skips steps that overflow.
         """
-        bound = self.schedule.clip_grad
+        limit = self.schedule.clip_grad
         if self.scaler.is_enabled():
-            if bound is not None:
+            if limit is not None:
                 self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.parameters, bound)
+                nn.utils.clip_grad_norm_(self.parameters, limit)
             return None
-        # as nn.utils.get_total_norm, which sorts by device and type first: all are of one, and a small step is short
-        self.discriminator_grad_norm = self.opponents.gradient_norm()
+        # nn.utils.get_total_norm first sorts gradients by device and dtype. Here all are of one kind.
+        self.discriminator_grad_norm = self.loss_optimizers.gradient_norm()
         self._norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(self._norms))
-        if bound is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, bound, norm)
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         return norm
 
-    def norms_of_parts(self) -> dict[str, float]:
-        """Norms of this step's gradient for each part of the student, the losses and their opponents; none in fp16.
+    def part_gradient_norms(self) -> dict[str, float]:
+        """Return the gradient norm, before clipping, of each part: backbone, heads, losses, discriminators.
 
-        They are put together from what `gradient_norm` computed, before any clipping.
+        Empty under fp16.
         """
         if not self._norms:
             return {}
         squares: dict[str, float] = {}
-        names = [self._parts[parameter] for parameter in self.parameters if parameter.grad is not None]
-        for name, norm in zip(names, torch.stack(self._norms).tolist(), strict=True):
-            squares[name] = squares.get(name, 0.0) + norm**2
-        opponents = {} if self.discriminator_grad_norm is None else {"opponents": float(self.discriminator_grad_norm)}
-        return {name: math.sqrt(square) for name, square in squares.items()} | opponents
+        parts = [self._parts[parameter] for parameter in self.parameters if parameter.grad is not None]
+        for part, norm in zip(parts, torch.stack(self._norms).tolist(), strict=True):
+            squares[part] = squares.get(part, 0.0) + norm**2
+        norms = {part: math.sqrt(square) for part, square in squares.items()}
+        if self.discriminator_grad_norm is not None:
+            norms["discriminators"] = float(self.discriminator_grad_norm)
+        return norms
 
-    def update(self) -> bool:
-        """Moves the weights along the gradients; False where the scaler (fp16) found that these overflowed."""
+    def update_weights(self) -> bool:
+        """Update the weights; return False if gradients overflowed under fp16 and the scaler skipped the update."""
         before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
         self.scaler.step(self.optimizer)
-        self.opponents.step(self.scaler)
+        self.loss_optimizers.step(self.scaler)
         self.scaler.update()
         return not self.scaler.is_enabled() or self.scaler.get_scale() >= before
 
-    def forget(self) -> None:
-        """Leaves out this step's update: what its forward passes told batch norm is taken back too."""
-        for buffer, before in self._buffers:
+    def rollback(self) -> None:
+        """Discard the gradients of this step, and restore batch-norm statistics to their values before it."""
+        for buffer, before in self._buffer_copies:
             buffer.copy_(before)
         if self.scaler.is_enabled():
             if self.schedule.clip_grad is None:
-                self.scaler.unscale_(self.optimizer)  # else done already, when gradients were clipped
-            self.opponents.unscale(self.scaler)
-            self.scaler.update()  # lowers its scale where they overflowed; takes no step
+                self.scaler.unscale_(self.optimizer)  # else clip_gradients did it
+            self.loss_optimizers.unscale(self.scaler)
+            self.scaler.update()  # lowers its scale after an overflow; takes no step
         self.zero_grad()
 
     def zero_grad(self) -> None:
+        """Set all gradients to None."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.opponents.zero_grad()
+        self.loss_optimizers.zero_grad()
 
     def state(self) -> dict[str, Any]:
-        own = self.opponents.state()
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), **own}
+        """Return the checkpoint entries of the optimizers and the gradient scaler."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **self.loss_optimizers.state(),
+        }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Momentum, the scaler's state, and what opponents' optimizers remember.
+        """Restore the state of the optimizers and the gradient scaler from a checkpoint's entries.
 
-        The settings of the optimizers are the schedule's and the losses', not a file's.
+        Hyperparameters stay those of the schedule and the losses.
+
+        Raises:
+            ValueError: When the state belongs to other parameters.
         """
-        settings = self.optimizer.state_dict()["param_groups"]
-        if [group["params"] for group in saved["optimizer"]["param_groups"]] != [group["params"] for group in settings]:
-            raise ValueError("it is of other parameters")
-        self.optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": settings})
+        groups = self.optimizer.state_dict()["param_groups"]
+        if [group["params"] for group in saved["optimizer"]["param_groups"]] != [group["params"] for group in groups]:
+            raise ValueError("the optimizer's parameters differ")
+        self.optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": groups})
+        for parameter, state in self.optimizer.state.items():
+            shapes = {key: tuple(value.shape) for key, value in state.items() if value is not None}
+            if any(shape != tuple(parameter.shape) for shape in shapes.values()):
+                raise ValueError(f"momentum of shape {shapes} for a parameter of shape {tuple(parameter.shape)}")
         self.scaler.load_state_dict(saved["scaler"])
-        self.opponents.restore(saved)
+        self.loss_optimizers.restore(saved)
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True).long()  # a byte each until here
-        mixed = _DTYPES.get(self.schedule.amp)
-        with torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None):
-            named: dict[str, Tensor] = self.wrapped(images, labels)
-        return named
+        labels = batch.labels.to(self.device, non_blocking=True).long()  # uint8 until here, to copy less
+        dtype = _DTYPES.get(self.schedule.amp)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            losses: dict[str, Tensor] = self.wrapped(images, labels)
+        return losses
 
-    def _sync_only_last(self, last: bool) -> Any:
-        if last or not isinstance(self.wrapped, DistributedDataParallel):
+    def _sync_gradients(self, is_last: bool) -> Any:
+        """Let DDP average gradients in the last forward pass of a step only."""
+        if is_last or not isinstance(self.wrapped, DistributedDataParallel):
             return nullcontext()
         return self.wrapped.no_sync()
 
 
-def _part(name: str) -> str:
-    """`backbone`, `decode_head`, `auxiliary_head` of the student, or `losses`, from a parameter's name."""
+def _part_of(name: str) -> str:
+    """Return the part of a parameter: `backbone`, `decode_head`, `auxiliary_head` of the student, or `losses`."""
     first, _, rest = name.partition(".")
     return rest.split(".")[0] if first == "student" else first

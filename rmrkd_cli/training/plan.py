@@ -1,11 +1,10 @@
-"""Which roles a preset trains, for which seeds, in which order and where, and whether their results can be compared."""
+"""The runs of one command: which roles are trained for which seeds, in which order and directory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
@@ -21,56 +20,68 @@ class Run:
     """One role of one seed, and its directory.
 
     Attributes:
-        preset: With this role and seed; one that distils names the teacher it is taught by.
-        taught_here: That teacher is trained by the same command.
+        preset: With this role and seed. The preset of a distillation names its teacher's checkpoint.
+        teacher_in_plan: The same command trains that teacher first.
     """
 
     preset: Preset
-    files: RunDir
-    taught_here: bool = False
+    run_dir: RunDir
+    teacher_in_plan: bool = False
 
     @property
     def role(self) -> str:
         return self.preset.role
 
 
-def plan_of(preset: Preset, work_dir: Path | None, seeds: Sequence[int] | None = None) -> list[list[Run]]:
-    """The runs of each seed.
+def plan_runs(preset: Preset, work_dir: Path | None, seeds: Sequence[int] | None = None) -> list[list[Run]]:
+    """Return the runs of each seed, in the order of training.
 
     Args:
-        seeds: Each has a directory of its own below the work directory; none for the preset's seed, in that itself.
+        work_dir: None for `work_dirs/<preset>`.
+        seeds: Each seed gets its own directory `seed-N` in the work directory. None: only the preset's seed, in the
+            work directory itself.
     """
     root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
     if seeds is None:
-        return [_runs(preset, root)]
-    return [_runs(preset.model_copy(update={"seed": seed}), root / f"seed-{seed}") for seed in seeds]
+        return [_runs_of_seed(preset, root)]
+    return [_runs_of_seed(preset.model_copy(update={"seed": seed}), root / f"seed-{seed}") for seed in seeds]
 
 
-def _runs(preset: Preset, root: Path) -> list[Run]:
-    roles = roles_of(preset)
-    return [
-        Run(
-            preset.model_copy(update={"role": role, "teacher": _teacher_for(preset, role, root)}),
-            RunDir(run_path(root, role, preset.method)),
-            taught_here=role == "distill" and "teacher" in roles,
-        )
-        for role in roles
-    ]
+def _runs_of_seed(preset: Preset, root: Path) -> list[Run]:
+    roles = roles_to_train(preset)
+    runs = []
+    for role in roles:
+        teacher = preset.teacher
+        if role == "distill" and teacher.checkpoint is None:  # trained by the role `teacher`
+            source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
+            teacher = teacher.model_copy(update={"checkpoint": source})
+        run_preset = preset.model_copy(update={"role": role, "teacher": teacher})
+        run_dir = RunDir(run_path(root, role, preset.method))
+        runs.append(Run(run_preset, run_dir, teacher_in_plan=role == "distill" and "teacher" in roles))
+    return runs
 
 
-def check_comparable(plan: Sequence[Run], left: Sequence[Run], cluster: Cluster, *, force: bool) -> None:
-    """A student that is still to be trained must see the batches that the finished baseline saw, in the same time.
+def roles_to_train(preset: Preset) -> list[str]:
+    """Return the preset's role; for `all`, every role that has no checkpoint yet, in order."""
+    if preset.role != "all":
+        return [preset.role]
+    return [*(["teacher"] if preset.teacher.checkpoint is None else []), "baseline", "distill"]
+
+
+def check_comparable(plan: Sequence[Run], unfinished: Sequence[Run], cluster: Cluster, *, force: bool) -> None:
+    """Check that the students left to train see the same batches, for the same time, as the finished baseline.
 
     Args:
-        plan, left: The runs of one seed, and those of them that are not finished.
+        plan: The runs of one seed.
+        unfinished: Those of them that are left to train.
 
     Raises:
-        RmrkdError: When it would not; with `force` that is only said.
+        RmrkdError: When they would not; with `force` print a warning instead.
     """
-    finished = [run for run in plan if run.role == "baseline" and run not in left]
-    if not finished or not left:
+    finished = [run for run in plan if run.role == "baseline" and run not in unfinished]
+    if not finished or not unfinished:
         return
-    trained = read_record(finished[0].files.result).get("training") or {}
+    trained = read_record(finished[0].run_dir.result).get("training") or {}
     schedule = plan[-1].preset.schedule
     before = [trained.get(key) for key in ("workers", "batch_size", "accumulate")]
     now = [cluster.size, schedule.batch_size, schedule.accumulate]
@@ -79,23 +90,9 @@ def check_comparable(plan: Sequence[Run], left: Sequence[Run], cluster: Cluster,
         return
     batches = ["{} worker(s) x {} images x {} pass(es)".format(*numbers) for numbers in (before, now)]
     times = [f" in {duration(budget)}" if budget is not None else "" for budget in budgets]
-    shown = [text + time for text, time in zip(batches, times, strict=True)]
-    roles = " and ".join(run.role for run in left)
-    told = f"the finished baseline was trained by {shown[0]}, {roles} would be by {shown[1]}"
+    settings = [text + time for text, time in zip(batches, times, strict=True)]
+    roles = " and ".join(run.role for run in unfinished)
+    message = f"the finished baseline was trained by {settings[0]}, {roles} would be trained by {settings[1]}"
     if not force:
-        raise RmrkdError(f"{told}: their results could not be compared", "--force to go on all the same")
-    say(f"{told}: their results are not comparable")
-
-
-def roles_of(preset: Preset) -> list[str]:
-    if preset.role != "all":
-        return [preset.role]
-    return [*(["teacher"] if preset.teacher.checkpoint is None else []), "baseline", "distill"]
-
-
-def _teacher_for(preset: Preset, role: str, root: Path) -> Any:
-    """A preset that trains its own teacher finds it beside the other roles."""
-    if role != "distill" or preset.teacher.checkpoint is not None:
-        return preset.teacher
-    source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
-    return preset.teacher.model_copy(update={"checkpoint": source})
+        raise RmrkdError(f"{message}: their results would not be comparable", "--force trains anyway")
+    say(f"{message}: their results are not comparable")

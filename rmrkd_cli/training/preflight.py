@@ -1,4 +1,4 @@
-"""What is checked before a directory is claimed or a process started: sizes, images, weights."""
+"""Checks before a run directory is created or a process started: batch size, images, weights."""
 
 from __future__ import annotations
 
@@ -17,101 +17,98 @@ from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
 from rmrkd_cli.terminal.console import Meter, screen
 
 
-def check(preset: Preset, roles: list[str], *, device: str, workers: int) -> Store | None:
-    """Finds every image and every weight file that the roles need, and fetches what is not here yet.
+def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int) -> Store | None:
+    """Check every image and weight file that the roles need, and download the missing weights.
 
     Args:
-        preset: As the user gave it; a teacher that role `all` trains itself comes later.
-        workers: Processes over all machines.
+        preset: The user's preset. The checkpoint of a teacher that role `all` trains is not checked.
+        workers: Worker processes on all machines.
 
     Returns:
-        Room for the decoded training images, where the preset wants them kept and there is something to train.
+        An image cache for decoded training images, if the preset asks for one and something is trained.
 
     Raises:
-        RmrkdError: On the first thing that is missing or cannot work.
+        RmrkdError: For the first file that is missing or cannot be used.
     """
     for role in roles:
-        check_batch(preset.schedule_for(role), device=device, workers=workers)
-        trained = trained_network(preset, role)
+        check_batch_size(preset.schedule_for(role), device=device, workers=workers)
         if role != "teacher":
-            _check_file(trained.checkpoint, "student", preset)
+            _check_file(trained_network(preset, role).checkpoint, "student")
     if "distill" in roles:
-        _check_file(preset.teacher.checkpoint, "teacher", preset)
-    for what in {"teacher" if role == "teacher" else "student" for role in roles} | _taught_by(roles):
-        network_config(getattr(preset, what), num_classes=1)
+        _check_file(preset.teacher.checkpoint, "teacher")
+    for role in roles:
+        network_config(trained_network(preset, role), num_classes=1)
+    if "distill" in roles:
+        network_config(preset.teacher, num_classes=1)
     info = dataset_info(preset)
     samples = {split: find_samples(info, split) for split in ("train", "val")}
     skip_corrupt = preset.schedule.skip_corrupt
     quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else ())
-    _fetch(preset, roles)
+    _download_weights(preset, roles)
     _check_weights(preset, roles, info.num_classes)
-    wanted = preset.data.cache != "off" and roles
-    files = SampleFiles(info, samples["train"])
-    return create(preset.data.cache, files, skip_corrupt=skip_corrupt) if wanted else None
+    if preset.data.cache == "off" or not roles:
+        return None
+    return create(preset.data.cache, SampleFiles(info, samples["train"]), skip_corrupt=skip_corrupt)
 
 
 def check_teacher(preset: Preset) -> None:
-    """Whether the file of a further teacher, beside the one that `check` looks into, is there and fits its network.
+    """Check the teacher's checkpoint of one more seed, after `check_inputs` for the first.
 
     Raises:
-        RmrkdError: When it is not, or does not.
+        RmrkdError: When it is missing or does not match its network.
     """
     source = preset.teacher.checkpoint
-    _check_file(source, "teacher", preset)
+    _check_file(source, "teacher")
     if source is not None:
         network = network_config(preset.teacher, dataset_info(preset).num_classes)
         check_weights(network, source, what="teacher")
 
 
-def check_batch(schedule: Schedule, *, device: str, workers: int) -> None:
-    """One image a worker is too few unless SyncBN joins several."""
+def check_batch_size(schedule: Schedule, *, device: str, workers: int) -> None:
+    """Raise RmrkdError for a batch size of 1, unless SyncBN joins the images of several GPUs."""
     if schedule.batch_size == 1 and (workers == 1 or device == "cpu"):
         raise RmrkdError(
-            "batch size 1: batch norm after global pooling (PSPNet, DeepLabV3) needs two images to normalise over",
-            "--batch-size 2, and crop less if memory is short: --set schedule.crop=[256,256]",
+            "batch size 1: batch norm after global pooling (PSPNet, DeepLabV3) needs at least two images",
+            "--batch-size 2; if memory is short, use a smaller crop: --set schedule.crop=[256,256]",
         )
 
 
-def _check_file(source: CheckpointSource | None, what: str, preset: Preset) -> None:
-    if source is not None and source.path is not None and not Path(source.path).is_file():
-        train_it = "the same command with --role teacher makes it, or " if what == "teacher" else ""
+def _check_file(source: CheckpointSource | None, what: str) -> None:
+    if source is None or source.path is None:
+        return
+    if not Path(source.path).is_file():
+        train_it = "train it with --role teacher, or give another file with " if what == "teacher" else ""
         raise RmrkdError(
             f"the {what}'s checkpoint `{source.path}` does not exist", f"{train_it}--{what}-checkpoint FILE"
         )
-    if source is not None and source.path is not None:
-        read_checkpoint(source.path, lazy=True)  # here already, before anything slow
+    read_checkpoint(source.path, lazy=True)  # report a damaged file before anything slow
 
 
 def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
-    """Every given checkpoint is read and compared with its network, before anything is written."""
-    spec = preset.student
-    if spec.checkpoint is not None and set(roles) & {"baseline", "distill"}:
-        check_weights(network_config(spec, num_classes), spec.checkpoint, what="student")
+    """Compare every given checkpoint with its network."""
+    if preset.student.checkpoint is not None and set(roles) & {"baseline", "distill"}:
+        check_weights(network_config(preset.student, num_classes), preset.student.checkpoint, what="student")
     if "distill" in roles and preset.teacher.checkpoint is not None:
         check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, what="teacher")
 
 
-def _taught_by(roles: list[str]) -> set[str]:
-    return {"teacher"} if "distill" in roles else set()
-
-
-def _fetch(preset: Preset, roles: list[str]) -> None:
-    """Downloads happen here, where nobody waits in a collective that times out."""
-    with screen() as shown:
+def _download_weights(preset: Preset, roles: list[str]) -> None:
+    """Download before training, because a collective operation times out while one worker downloads."""
+    with screen() as terminal:
         meter: Meter | None = None
 
         def on_progress(done: int, total: int) -> None:
             nonlocal meter
-            meter = meter or shown.meter("download, MiB", total >> 20)
+            meter = meter or terminal.meter("download, MiB", total >> 20)
             if meter is not None:
                 meter.update(done >> 20)
 
         for role in roles:
-            spec, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
-            if spec.checkpoint is not None and what == "student":
-                fetch_weights(spec.checkpoint, what, on_progress)
-            elif spec.init == "imagenet":
-                fetch_imagenet(network_config(spec, num_classes=1), what, on_progress)
+            network, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
+            if network.checkpoint is not None and what == "student":
+                fetch_weights(network.checkpoint, what, on_progress)
+            elif network.init == "imagenet":
+                fetch_imagenet(network_config(network, num_classes=1), what, on_progress)
         if "distill" in roles and preset.teacher.checkpoint is not None:
             fetch_weights(preset.teacher.checkpoint, "teacher", on_progress)
         if meter is not None:

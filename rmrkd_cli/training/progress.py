@@ -1,4 +1,4 @@
-"""Where a run stands; all of it is in every checkpoint."""
+"""The progress of a run; every checkpoint contains it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """What goes on where it stopped, besides weights and optimizer.
+    """State of a run besides weights and optimizers. The names are the entries of a checkpoint.
 
     Attributes:
-        iteration: Optimizer steps taken (or left out, see `skipped`).
-        evaluated: Iteration of the last evaluation that was logged and saved.
-        evaluated_at: Where that was in the schedule, in its iterations.
-        best_miou: The best mIoU so far (0..1), -1 before the first evaluation.
-        best_iteration: Its iteration, 0 before the first.
-        seconds: Spent in training steps, evaluations and checkpoints not counted.
-        data_seconds: The part of them spent waiting for images.
-        skipped: Steps whose update was left out since a loss or gradient was not finite.
-        skipped_in_row: The last of them that followed each other.
-        overflows_in_row: Steps that fp16's gradient scaler left out, the last that followed each other.
-        left_out: Training images that could not be read and were left out, each counted as often.
-        left_out_files: What is wrong with each, once.
-        weights: Of the losses whose weights were computed at the start, by their names.
-        over: A run that is bounded by time has taken its last step.
-        log_lines: Lines of `log.jsonl` that were written.
-        changes: What `--force` changed, and from which iteration on.
+        iteration: Optimizer steps, skipped ones included.
+        evaluated: Iteration of the last validation that was logged and saved.
+        evaluated_at: Position of that validation in the schedule, in iterations.
+        best_miou: Best mIoU so far (0..1); -1 before the first validation.
+        best_iteration: Its iteration; 0 before the first validation.
+        seconds: Training time, without validations and checkpoints.
+        data_seconds: The part of it spent waiting for images.
+        skipped: Steps without an update because a loss or gradient was infinite or NaN.
+        skipped_in_row: Length of the current series of such steps.
+        overflows_in_row: Length of the current series of steps that the fp16 gradient scaler skipped.
+        left_out: How often another image replaced an unreadable one.
+        left_out_files: A message for each unreadable file.
+        weights: Loss name → weight, for weights computed at the start of the run.
+        over: A run with a time budget has taken its last step.
+        log_lines: Lines in `log.jsonl`.
+        changes: Settings that `--force` changed, with the iteration of the change.
     """
 
     iteration: int = 0
@@ -47,10 +47,11 @@ class Progress:
     log_lines: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
 
-    def saved(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries for a checkpoint."""
         return asdict(self)
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> Progress:
-        """From the entries of a checkpoint, which may be others' too."""
+    def from_dict(cls, saved: Mapping[str, Any]) -> Progress:
+        """Read the progress from the entries of a checkpoint; other entries are ignored."""
         return cls(**{entry.name: saved[entry.name] for entry in fields(cls) if entry.name in saved})

@@ -1,4 +1,4 @@
-"""Everything a run is, into its checkpoints and out of them."""
+"""Save a run to checkpoints, and resume it exactly."""
 
 from __future__ import annotations
 
@@ -22,105 +22,96 @@ from rmrkd_cli.training.run_directory import RunDir
 Say = Callable[[str], None]
 
 
-class RunState:
-    """Saved by the first worker, restored by all.
+class Checkpointer:
+    """Saves checkpoints on rank 0, and restores the newest valid one on all workers.
 
     Args:
-        sources: Where the teacher's weights and losses of one's own come from, as the checkpoint's `meta.sources`.
+        sources: Files of the teacher's weights and of custom losses, as in a checkpoint's `meta.sources`.
     """
 
     def __init__(
         self,
-        files: RunDir,
+        run_dir: RunDir,
         model: Distiller,
         step: TrainStep,
         schedule: Schedule,
         dist_ctx: DistContext,
         sources: Mapping[str, Any],
     ) -> None:
-        self.files, self.model, self.step, self.schedule, self.dist_ctx = files, model, step, schedule, dist_ctx
-        self.teacher, self.code = sources.get("teacher"), sources.get("code", {})
+        self.run_dir, self.model, self.step, self.schedule = run_dir, model, step, schedule
+        self.dist_ctx, self.sources = dist_ctx, sources
 
-    def save(self, progress: Progress, meta: dict[str, Any], *, best: bool) -> None:
-        """Writes a checkpoint; every worker comes back from here when it is written.
+    def save(self, progress: Progress, meta: dict[str, Any], *, is_best: bool) -> None:
+        """Write a checkpoint, and return on every worker when it is written.
 
         Args:
-            best: It is the best so far.
+            is_best: Its mIoU is the best so far.
         """
-        if self.dist_ctx.is_first:
-            self.files.sync_log()
+        if self.dist_ctx.is_rank0:
+            self.run_dir.sync_log()
             contents = {
-                "meta": {**meta, **self.batches()},
+                "meta": {**meta, **self._batch_settings()},
                 "state_dict": self.model.state_dict(),
                 **self.step.state(),
-                **progress.saved(),
+                **progress.to_dict(),
             }
-            self.files.checkpoints.save(contents, progress.iteration, best=best, keep=self.schedule.keep)
-        self.dist_ctx.wait()
+            self.run_dir.checkpoints.save(contents, progress.iteration, best=is_best, keep=self.schedule.keep)
+        self.dist_ctx.barrier()
 
     def restore(self, say: Say, *, force: bool = False) -> Progress:
-        """Goes back to the newest good checkpoint, or to the beginning where there is none.
+        """Restore the newest valid checkpoint, and return its progress; without a checkpoint start from the beginning.
 
         Args:
-            force: Another number of workers or images a step is accepted, and said.
+            force: Accept another number of workers or batch size, and print what changes.
 
         Raises:
-            RmrkdError: When it was written by another number of workers or batch size, or when not all workers see it.
+            RmrkdError: When the checkpoint has another number of workers, batch size, teacher or loss code, or when
+                some workers cannot see it.
         """
-        found = self.dist_ctx.from_first(lambda: self._find(say))
-        progress = Progress()
-        if found is not None:
-            if not self.dist_ctx.all(found.is_file()):
-                raise RmrkdError(
-                    f"`{found}` is seen by some workers and not by others",
-                    "with several machines the run directory must be on storage they share",
-                )
-            saved = read_checkpoint(found, verified=True)
-            self._check_teacher(saved)
-            check_same_code(saved.meta, self.code, self.files.path)
-            changed = self._changed(saved, force=force)
-            progress = _progress(saved, self.schedule)
-            load_state_dict_checked(self.model, saved.state, str(found))
-            self._restore_step(saved)
-            if changed:
-                progress.changes.append({"iteration": progress.iteration, **changed})
-                say(_what_changes(saved.meta, self.batches(), progress.iteration))
-        if self.dist_ctx.is_first:
-            self._tidy(found, progress, say)
-            missing = self.files.checkpoints.missing_bytes(self.model.state_dict(), self.schedule.keep)
+        checkpoints = self.run_dir.checkpoints
+        path = self.dist_ctx.broadcast_from_rank0(lambda: self._latest_checkpoint(say))
+        progress = Progress() if path is None else self._load(path, say, force=force)
+        if self.dist_ctx.is_rank0:
+            lines = self.run_dir.truncate_log(progress.log_lines)
+            if lines < progress.log_lines:
+                say(f"`{self.run_dir.log}` has lost {progress.log_lines - lines} of {progress.log_lines} lines")
+                progress.log_lines = lines
+            if path is not None:
+                checkpoints.repair_links(path, progress.best_iteration, say)
+            missing = checkpoints.missing_bytes(self.model.state_dict(), self.schedule.keep)
             if missing:
                 say(
-                    f"`{self.files.path}` lacks {missing / 1e9:.2f} GB of room for this run's checkpoints: it will "
-                    "stop when the disk is full; --keep 1 needs less"
+                    f"`{self.run_dir.path}` needs {missing / 1e9:.2f} GB more disk space for this run's checkpoints: "
+                    "the run stops when the disk is full; --keep 1 needs less"
                 )
         return progress
 
-    def _restore_step(self, saved: Checkpoint) -> None:
-        """The optimizer's momentum, which must be of these parameters."""
+    def _latest_checkpoint(self, say: Say) -> Path | None:
+        self.run_dir.checkpoints.delete_partial()
+        return self.run_dir.checkpoints.latest_valid(say)
+
+    def _load(self, path: Path, say: Say, *, force: bool) -> Progress:
+        if not self.dist_ctx.all_reduce_and(path.is_file()):
+            raise RmrkdError(
+                f"some workers cannot see `{path}`", "put the run directory on storage that all machines share"
+            )
+        saved = read_checkpoint(path, verified=True)
+        self._check_teacher(saved)
+        check_same_code(saved.meta, self.sources.get("code", {}), self.run_dir.path)
+        changed = self._changed_batch_settings(saved, force=force)
+        progress = _read_progress(saved, self.schedule)
+        load_state_dict_checked(self.model, saved.state, str(path))
         try:
             self.step.restore(saved.rest)
-            for parameter, state in self.step.optimizer.state.items():
-                wrong = {key: tuple(value.shape) for key, value in state.items() if value is not None}
-                if any(shape != tuple(parameter.shape) for shape in wrong.values()):
-                    raise ValueError(f"momentum of the shape {wrong} for a parameter of {tuple(parameter.shape)}")
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-            raise _unusable(saved.path, f"its optimizer's state does not fit: {error}") from error
+            raise _unusable(path, f"its optimizer state does not match: {error}") from error
+        if changed:
+            progress.changes.append({"iteration": progress.iteration, **changed})
+            say(_describe_change(saved.meta, self._batch_settings(), progress.iteration))
+        return progress
 
-    def _find(self, say: Say) -> Path | None:
-        self.files.checkpoints.delete_partial()
-        return self.files.checkpoints.latest_valid(say)
-
-    def _tidy(self, found: Path | None, progress: Progress, say: Say) -> None:
-        """Leaves of the directory what belongs to the checkpoint."""
-        lines = self.files.cut_log(progress.log_lines)
-        if lines < progress.log_lines:
-            say(f"`{self.files.log}` has lost {progress.log_lines - lines} of {progress.log_lines} lines")
-            progress.log_lines = lines
-        if found is not None:
-            self.files.checkpoints.repair_links(found, progress.best_iteration, say)
-
-    def batches(self) -> dict[str, int]:
-        """What decides which images a step sees, and in which groups."""
+    def _batch_settings(self) -> dict[str, int]:
+        """Return the settings that decide which images a step sees, and in which groups."""
         schedule = self.schedule
         return {
             "world_size": self.dist_ctx.size,
@@ -129,65 +120,81 @@ class RunState:
         }
 
     def _check_teacher(self, saved: Checkpoint) -> None:
-        sources = saved.meta.get("sources")
-        before, now = (
-            told.get("sha256") if isinstance(told, dict) else None
-            for told in (sources.get("teacher") if isinstance(sources, dict) else None, self.teacher)
-        )
+        """Raise RmrkdError if the run was distilled from another teacher file."""
+        before, now = _teacher_sha256(saved.meta.get("sources")), _teacher_sha256(self.sources)
         if before != now:
             raise RmrkdError(
-                f"`{self.files.path}` was taught by a teacher whose file has the SHA-256 {str(before)[:12]}…, "
-                f"now it is {str(now)[:12]}…",
-                "give the same file with --teacher-checkpoint, or --fresh to start again",
+                f"`{self.run_dir.path}` was distilled from a teacher with SHA-256 {str(before)[:12]}…, "
+                f"not from {str(now)[:12]}…",
+                "give the same file with --teacher-checkpoint, or start over with --fresh",
             )
 
-    def _changed(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
-        """What differs, as name → (before, now); refused unless forced."""
-        now = self.batches()
-        changed = {name: [saved.meta.get(name), value] for name, value in now.items() if saved.meta.get(name) != value}
+    def _changed_batch_settings(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
+        """Return name → [before, now] of the settings that differ.
+
+        Raises:
+            RmrkdError: When one differs, unless forced.
+        """
+        meta, now = saved.meta, self._batch_settings()
+        changed = {name: [meta.get(name), value] for name, value in now.items() if meta.get(name) != value}
         if changed and not force:
-            meta = saved.meta
             raise RmrkdError(
-                f"`{self.files.path}` was trained by {meta.get('world_size')} worker(s) of {meta.get('batch_size')} "
-                f"images, and is resumed by {now['world_size']} of {now['batch_size']}: it would see other batches",
-                f"--gpus {meta.get('world_size')} --batch-size {meta.get('batch_size')}, or --force to go on all the "
-                "same",
+                f"`{self.run_dir.path}` was trained by {meta.get('world_size')} worker(s) with batch size "
+                f"{meta.get('batch_size')}, not by {now['world_size']} with {now['batch_size']}: each step would see "
+                "other images",
+                f"--gpus {meta.get('world_size')} --batch-size {meta.get('batch_size')}, or --force to resume anyway",
             )
         return changed
 
 
-def _progress(saved: Checkpoint, schedule: Schedule) -> Progress:
-    """Where a checkpoint says the run stood, if that can be."""
+def _teacher_sha256(sources: Any) -> Any:
+    teacher = sources.get("teacher") if isinstance(sources, Mapping) else None
+    return teacher.get("sha256") if isinstance(teacher, Mapping) else None
+
+
+def _read_progress(saved: Checkpoint, schedule: Schedule) -> Progress:
+    """Return the progress in a checkpoint.
+
+    Raises:
+        RmrkdError: When an entry has a wrong type, or is impossible in this schedule.
+    """
     try:
-        progress = TypeAdapter(Progress).validate_python(Progress.restored(saved.rest).saved())
+        progress = TypeAdapter(Progress).validate_python(Progress.from_dict(saved.rest).to_dict())
     except ValidationError as error:
-        told = "; ".join(f"`{problem['loc'][0]}`: {problem['msg']}" for problem in error.errors(include_url=False))
-        raise _unusable(saved.path, told) from error
+        problems = "; ".join(f"`{entry['loc'][0]}`: {entry['msg']}" for entry in error.errors(include_url=False))
+        raise _unusable(saved.path, problems) from error
     most = math.inf if schedule.time_budget is not None else schedule.iters
     if not 0 <= progress.iteration <= most or not 0 <= progress.evaluated <= progress.iteration:
-        raise _unusable(saved.path, f"it stands at iteration {progress.iteration} of {schedule.iters}")
+        raise _unusable(saved.path, f"it is at iteration {progress.iteration} of {schedule.iters}")
     if not (0 <= progress.seconds < math.inf and 0 <= progress.evaluated_at <= schedule.iters):
-        raise _unusable(saved.path, f"it says that it was trained for {progress.seconds} seconds")
+        raise _unusable(saved.path, f"its training time is {progress.seconds} seconds")
     return progress
 
 
-def _unusable(path: Path, why: str) -> RmrkdError:
-    return RmrkdError(f"no run can be resumed from `{path}`: {why}", "--fresh moves the run aside and starts again")
+def _unusable(path: Path, reason: str) -> RmrkdError:
+    return RmrkdError(
+        f"cannot resume from `{path}`: {reason}", "--fresh starts over and renames the existing run directory"
+    )
 
 
-def _what_changes(meta: dict[str, Any], now: dict[str, int], iteration: int) -> str:
-    """What `--force` means for this run."""
+def _describe_change(meta: dict[str, Any], now: dict[str, int], iteration: int) -> str:
+    """Return the text that says what `--force` changes in a run.
+
+    Args:
+        meta: Of the checkpoint; may come from anybody.
+        now: Of `_batch_settings`.
+    """
     names = ("world_size", "batch_size", "accumulate")
     if any(not isinstance(meta.get(name), int) for name in names):
-        return f"from iteration {iteration} on: {now['world_size']} worker(s) of {now['batch_size']} images"
-    old, new = ([told[name] for name in names] for told in (meta, now))
+        return f"from iteration {iteration} on: {now['world_size']} worker(s) x {now['batch_size']} images"
+    old, new = ([settings[name] for name in names] for settings in (meta, now))
     before, after = (f"{w} worker(s) x {b} images x {a} pass(es)" for w, b, a in (old, new))
     images = [w * b * a for w, b, a in (old, new)]
     if images[0] == images[1]:
         effect = f"a step sees the same {images[0]} images, in other groups for batch norm and for the random mask"
     else:
         effect = (
-            f"a step sees {images[1]} images in place of {images[0]} at the same learning rate, and the order of "
-            "images goes on elsewhere, so that some are seen again and some left out"
+            f"a step sees {images[1]} images instead of {images[0]} at the same learning rate, and the order of "
+            "images changes, so some are seen again and some are not seen"
         )
-    return f"forced, from iteration {iteration} on: {after}, before {before}; {effect}; the end is another one"
+    return f"--force: from iteration {iteration} on {after}, before {before}; {effect}; the result will differ"

@@ -1,13 +1,14 @@
-"""Training of all roles and seeds of a preset, in order."""
+"""Train all roles and seeds of a preset, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rmrkd_cli.data.image_cache import Store
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.distributed.job import TrainJob
     from rmrkd_cli.presets.schema import Preset
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def train(
     preset: Preset,
-    work_dir: Path | None,
-    device: str,
-    cluster: Cluster,
+    work_dir: Path | None = None,
+    device: str = "auto",
+    cluster: Cluster | None = None,
     *,
     seeds: Sequence[int] | None = None,
     code: tuple[str, ...] = (),
@@ -27,103 +28,126 @@ def train(
     fresh: bool = False,
     force: bool = False,
 ) -> list[Record]:
-    """Trains the preset's roles one after the other, for each seed; returns their result records.
+    """Train the preset's roles one after the other, for each seed, and return their result records.
+
+    All inputs and run directories are checked before the first run starts. Each run writes its checkpoints, log,
+    student and result to `<work_dir>/<role>`, or to `<work_dir>/seed-N/<role>` with `seeds`.
 
     Args:
-        seeds: None for the preset's own, without a directory for it.
-        code: Files that the command line names, whose losses may run.
+        preset: A preset of `load_preset`.
+        work_dir: None for `work_dirs/<preset>`.
+        device: "auto", "cpu" or "cuda"; "auto" selects a GPU if there is one.
+        cluster: Number of worker processes and machines; None trains in this process.
+        seeds: Seeds to train, each in its own directory; None for the preset's seed.
+        code: Python files that custom losses may be loaded from.
+        resume: Continue unfinished runs, and keep finished ones.
+        fresh: Start over; existing run directories are renamed.
+        force: Resume even if the number of workers or the batch size changed.
+
+    Returns:
+        The records of all runs in the order of training; an empty list on machines other than the first.
 
     Raises:
-        RmrkdError: Before anything is trained, when any of the directories holds another run, or is in use.
+        RmrkdError: When an input is missing, or a run directory is in use or contains another run.
+        RunError: When a training fails.
+        Interrupted: After a signal, when the state is saved.
     """
+    from rmrkd_cli.distributed.cluster import Cluster
+    from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.distributed.launcher import execute
     from rmrkd_cli.results.record import read_record
     from rmrkd_cli.terminal import console
-    from rmrkd_cli.training.plan import plan_of
+    from rmrkd_cli.training.plan import plan_runs
 
-    plans = plan_of(preset, work_dir, seeds)
+    cluster = cluster or Cluster()
+    if device == "auto":
+        device, _ = choose_device(device, cluster.workers)
+    plans = plan_runs(preset, work_dir, seeds)
     runs = [run for plan in plans for run in plan]
-    left = _left(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
-    with _checked(preset, left, device, cluster) or nullcontext() as kept, ExitStack() as held:
-        if cluster.is_first:
-            for run in left:
-                held.enter_context(run.files.held())
-                run.files.claim(run.preset, fresh=fresh)
-        if kept is not None:
-            console.say(f"decoded training images: {kept.size / 1e9:.2f} GB in {kept.place}")
-        for run in _to_measure(left):
-            execute(_job(run, device, only_measure=True, code=code), cluster)
+    unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
+    with ExitStack() as stack:
+        image_cache = _run_preflight(preset, unfinished, device, cluster)
+        if image_cache is not None:
+            stack.enter_context(image_cache)
+        if cluster.is_first_node:
+            for run in unfinished:
+                stack.enter_context(run.run_dir.lock())
+                run.run_dir.create(run.preset, fresh=fresh)
+        if image_cache is not None:
+            console.say(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.place}")
+        for run in _teachers_to_measure(unfinished):
+            execute(_make_job(run, device, only_measure=True, code=code), cluster)
+        cache_path = image_cache.path if image_cache is not None else None
         for run in runs:
-            if run not in left:
-                console.say(f"{_name(run, seeds)} is finished already: {run.files.path}")
+            if run not in unfinished:
+                label = run.role if seeds is None else f"seed {run.preset.seed}: {run.role}"
+                console.say(f"{label} is already finished: {run.run_dir.path}")
                 continue
             if seeds is not None:
                 console.say(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
-            execute(_job(run, device, decoded=kept.path if kept is not None else None, code=code, force=force), cluster)
-    return [read_record(run.files.result) for run in runs] if cluster.is_first else []
+            execute(_make_job(run, device, image_cache=cache_path, code=code, force=force), cluster)
+    return [read_record(run.run_dir.result) for run in runs] if cluster.is_first_node else []
 
 
-def _left(
+def _unfinished_runs(
     plans: list[list[Run]], cluster: Cluster, *, code: Sequence[str], resume: bool, fresh: bool, force: bool
 ) -> list[Run]:
-    """The runs that are still to be trained.
+    """Return the runs that are left to train.
 
     Raises:
-        RmrkdError: When any of them cannot be.
+        RmrkdError: When one of them cannot be trained in its directory.
     """
     from rmrkd_cli.checkpoints.reader import read_checkpoint
     from rmrkd_cli.distillation.custom_loss import check_same_code, hashes
     from rmrkd_cli.training.plan import check_comparable
 
-    if cluster.is_first:
+    if cluster.is_first_node:
         for run in (run for plan in plans for run in plan):
-            run.files.check(run.preset, resume=resume, fresh=fresh, force=force)
-            if resume and not run.files.finished:
-                run.files.checkpoints.check_resumable()
-            if resume and run.files.finished and run.role == "distill":
-                written = read_checkpoint(run.files.student, lazy=True)
-                check_same_code(written.meta, hashes(run.preset, code), run.files.path)
-    left = [[run for run in plan if not (resume and run.files.finished)] for plan in plans]
-    if cluster.is_first:
-        for plan, unfinished in zip(plans, left, strict=True):
-            check_comparable(plan, unfinished, cluster, force=force)
-    return [run for unfinished in left for run in unfinished]
+            run.run_dir.check_usable(run.preset, resume=resume, fresh=fresh, force=force)
+            if resume and not run.run_dir.finished:
+                run.run_dir.checkpoints.check_resumable()
+            if resume and run.run_dir.finished and run.role == "distill":
+                student = read_checkpoint(run.run_dir.student, lazy=True)
+                check_same_code(student.meta, hashes(run.preset, code), run.run_dir.path)
+    unfinished = [[run for run in plan if not (resume and run.run_dir.finished)] for plan in plans]
+    if cluster.is_first_node:
+        for plan, of_plan in zip(plans, unfinished, strict=True):
+            check_comparable(plan, of_plan, cluster, force=force)
+    return [run for of_plan in unfinished for run in of_plan]
 
 
-def _checked(preset: Preset, left: list[Run], device: str, cluster: Cluster) -> Any:
-    """Images and weights, once for all runs; room for decoded images, where they are wanted.
+def _run_preflight(preset: Preset, unfinished: list[Run], device: str, cluster: Cluster) -> Store | None:
+    """Check images and weights once for all runs; return the image cache if the preset asks for one.
 
     Raises:
-        RmrkdError: On the first thing that is missing or cannot work.
+        RmrkdError: For the first file that is missing or cannot be used.
     """
     from rmrkd_cli.training import preflight
 
-    taught = [run.preset for run in left if run.role == "distill" and not run.taught_here]
-    for other in taught[1:]:
-        if other.teacher != taught[0].teacher:
+    with_teacher = [run.preset for run in unfinished if run.role == "distill" and not run.teacher_in_plan]
+    for other in with_teacher[1:]:
+        if other.teacher != with_teacher[0].teacher:
             preflight.check_teacher(other)
-    roles = list(dict.fromkeys(run.role for run in left))
-    return preflight.check(taught[0] if taught else preset, roles, device=device, workers=cluster.size)
+    roles = list(dict.fromkeys(run.role for run in unfinished))
+    first = with_teacher[0] if with_teacher else preset
+    return preflight.check_inputs(first, roles, device=device, workers=cluster.size)
 
 
-def _to_measure(left: list[Run]) -> list[Run]:
-    """A run for each teacher that is there already, and would not be measured before the first step of all."""
-    teachers = [left[0].preset.teacher] if left and left[0].role == "distill" else []
+def _teachers_to_measure(unfinished: list[Run]) -> list[Run]:
+    """Return a run for each existing teacher to measure before all runs, which may take days.
+
+    If the first run is a distillation it measures its own teacher.
+    """
+    teachers = [unfinished[0].preset.teacher] if unfinished and unfinished[0].role == "distill" else []
     chosen = []
-    for run in left:
-        if run.role == "distill" and not run.taught_here and run.preset.teacher not in teachers:
+    for run in unfinished:
+        if run.role == "distill" and not run.teacher_in_plan and run.preset.teacher not in teachers:
             teachers.append(run.preset.teacher)
-            chosen.append(run)  # before the others, which may take days
+            chosen.append(run)
     return chosen
 
 
-def _name(run: Run, seeds: Sequence[int] | None) -> str:
-    return run.role if seeds is None else f"seed {run.preset.seed}: {run.role}"
-
-
-def _job(run: Run, device: str, **how: Any) -> TrainJob:
+def _make_job(run: Run, device: str, **options: Any) -> TrainJob:
     from rmrkd_cli.distributed.job import TrainJob
 
-    return TrainJob(
-        preset=run.preset.model_dump(mode="json"), role=run.role, run_dir=str(run.files.path), device=device, **how
-    )
+    return TrainJob(preset=run.preset, run_dir=str(run.run_dir.path), device=device, **options)

@@ -1,4 +1,4 @@
-"""What a run leaves for others: the student as a plain mmsegmentation checkpoint, with its config and origin inside."""
+"""The student file: a plain mmsegmentation checkpoint that contains its config and its sources."""
 
 from __future__ import annotations
 
@@ -7,76 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from rmrkd_cli import __version__
 from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.transforms import NORMALIZE
-from rmrkd_cli.distillation.factory import Built
-from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.evaluation.machine import device_name
-from rmrkd_cli.presets.schema import Preset, Schedule
-from rmrkd_cli.training.progress import Progress
 
 _MMSEG_TYPES = {"cityscapes": "CityscapesDataset", "voc12aug": "PascalVOCDataset", "ade20k": "ADE20KDataset"}
 
 
 def write_student(network: nn.Module, meta: Mapping[str, Any], path: Path) -> None:
-    """A plain mmsegmentation checkpoint, read back into the network before it counts."""
+    """Write a network as a plain mmsegmentation checkpoint, and read it back into the network as a check."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     save_torch({"meta": dict(meta), "state_dict": state}, path)
     load_state_dict_checked(network, read_checkpoint(path, verified=True).student(), str(path))
 
 
-def checkpoint_meta(
-    kind: str, *, preset: Preset, role: str, info: DatasetInfo, built: Built, iteration: int
-) -> dict[str, Any]:
-    """What every checkpoint of a run says of itself."""
-    return {
-        "kind": kind,
-        "CLASSES": tuple(info.classes),
-        "PALETTE": [list(colour) for colour in info.palette],
-        "config": mmseg_config_text(built.config, info),
-        "preset": preset.model_dump(mode="json", exclude_none=True),
-        "dataset": info.name,
-        "role": role,
-        "method": preset.method,
-        "seed": preset.seed,
-        "iterations": iteration,
-        "sources": built.sources,
-        "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
-    }
-
-
-def training_facts(
-    progress: Progress, schedule: Schedule, dist_ctx: DistContext, weights: Mapping[str, float]
-) -> dict[str, Any]:
-    """What training took and met, for the result's record.
+def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
+    """Return the config as Python text, for mmcv's `Config` and mmsegmentation's `tools/test.py`.
 
     Args:
-        weights: Of the distillation losses.
+        model: The `model` entry of the config.
     """
-    return {
-        "iterations": progress.iteration,
-        "seconds": progress.seconds,
-        "seconds_per_step": progress.seconds / max(1, progress.iteration),
-        "skipped_steps": progress.skipped,
-        "left_out_images": progress.left_out,
-        "left_out_files": progress.left_out_files,
-        "changes": progress.changes,
-        "workers": dist_ctx.size,
-        "batch_size": schedule.batch_size,
-        "accumulate": schedule.accumulate,
-        "time_budget": schedule.time_budget,
-        "device": device_name(dist_ctx.device),
-        "weights": dict(weights),
-    }
-
-
-def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
-    """Python text that mmcv's `Config` reads and mmsegmentation's `tools/test.py` evaluates with."""
     split = "val" if "val" in info.splits else next(iter(info.splits))
     layout = info.splits[split]
     names, labels = layout.parts[0]

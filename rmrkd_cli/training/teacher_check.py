@@ -1,4 +1,4 @@
-"""The teacher measured before it teaches: wrong weights, wrong classes or wrong images show here and nowhere else."""
+"""Check the teacher's mIoU before training: it reveals wrong weights, classes or images."""
 
 from __future__ import annotations
 
@@ -11,53 +11,54 @@ from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.record import read_record
 
-IMAGES = 32
+MAX_IMAGES = 32
 
 
-def chosen(samples: Sequence[Sample]) -> list[Sample]:
-    """`IMAGES` of the samples, spread evenly."""
-    count = min(IMAGES, len(samples))
+def choose_images(samples: Sequence[Sample]) -> list[Sample]:
+    """Return at most `MAX_IMAGES` samples, evenly spaced."""
+    count = min(MAX_IMAGES, len(samples))
     return [samples[number * len(samples) // count] for number in range(count)]
 
 
 def reported_miou(preset: Preset) -> float | None:
-    """What the source of the teacher's weights says of them, in percent.
+    """Return the mIoU in percent that the source of the teacher's weights reports, or None.
 
-    The preset's own figure, or that of the `result.json` beside a teacher that rmrkd has trained.
+    It is the preset's `teacher.reported_miou`, or that of the `result.json` beside a teacher that rmrkd trained.
     """
     source = preset.teacher.checkpoint
     if preset.teacher.reported_miou is not None or source is None or source.path is None:
         return preset.teacher.reported_miou
-    beside = Path(source.path).with_name("result.json")
-    if Path(source.path).name != "student.pth" or not beside.is_file():
+    result = Path(source.path).with_name("result.json")
+    if Path(source.path).name != "student.pth" or not result.is_file():
         return None
     try:
-        record = read_record(beside)
+        record = read_record(result)
     except RmrkdError:
         return None
-    same = record["protocol"]["dataset"] == preset.dataset
-    return 100 * record["metrics"]["miou"] if same and record["metrics"]["miou"] is not None else None
+    same_dataset = record["protocol"]["dataset"] == preset.dataset
+    return 100 * record["metrics"]["miou"] if same_dataset and record["metrics"]["miou"] is not None else None
 
 
-def check_teacher_score(matrix: ConfusionMatrix, images: int, of: int, preset: Preset) -> str:
-    """The line that tells its mIoU.
+def check_teacher_score(counts: ConfusionMatrix, images: int, total: int, preset: Preset) -> str:
+    """Return the line that reports the teacher's mIoU.
 
     Args:
-        matrix: Counts over `images` of the `of` validation images.
+        counts: Over `images` of the `total` validation images.
 
     Raises:
-        RmrkdError: When it is below the floor: the preset's `teacher.min_miou`, or half of what the source reports.
+        RmrkdError: When the mIoU is below the preset's `teacher.min_miou`, or, without that, below half of the
+            reported mIoU.
     """
-    miou = 100 * matrix.result().miou
-    reported, floor = reported_miou(preset), preset.teacher.min_miou
-    why = "--min-teacher-miou"
-    if floor is None and reported is not None:
-        floor, why = reported / 2, f"half of the {reported:.2f} that its source reports"
-    told = f"mIoU {miou:.2f} on {images} of {of} validation images"
-    if floor and not miou >= floor:  # NaN, where no pixel has a class, is below any
+    miou = 100 * counts.result().miou
+    reported, minimum = reported_miou(preset), preset.teacher.min_miou
+    reason = "--min-teacher-miou"
+    if minimum is None and reported is not None:
+        minimum, reason = reported / 2, f"half of the reported {reported:.2f}"
+    score = f"mIoU {miou:.2f} on {images} of {total} validation images"
+    if minimum and not miou >= minimum:  # also when it is NaN, because no pixel has a class
         raise RmrkdError(
-            f"the teacher has {told}, less than {floor:.2f} ({why}): it was not used",
-            "are its classes those of the data set, in this order? `rmrkd eval` measures it whole; "
-            "--teacher-checkpoint FILE gives another, --min-teacher-miou 0 goes on all the same",
+            f"the teacher has {score}, below the minimum of {minimum:.2f} ({reason})",
+            "check that its classes are those of the data set, in the same order; `rmrkd eval` measures it on all "
+            "images. --teacher-checkpoint FILE selects another teacher, --min-teacher-miou 0 accepts this one",
         )
-    return f"teacher: {told}" + (f", its source reports {reported:.2f}" if reported is not None else "")
+    return f"teacher: {score}" + (f", {reported:.2f} reported by its source" if reported is not None else "")

@@ -1,4 +1,4 @@
-"""A few validation images beside their labels and what a network makes of them, for TensorBoard."""
+"""A few validation images for TensorBoard: image, ground truth and prediction side by side."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.terminal.sanitize import escape_control
 
 _COUNT = 4
-_WIDTH = 512  # columns of each of the three, at most
+_MAX_WIDTH = 512  # pixels, of each of the three
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
-class Pictures:
-    """The same images of the first worker's share in each evaluation.
+class ValidationImages:
+    """Collects the predictions of the same images in each validation.
 
     Args:
-        world_size: Workers that share the samples; the first has every so many.
+        world_size: Number of workers. Rank 0, which logs them, sees every `world_size`-th sample.
+
+    Attributes:
+        sheets: Sample name → (H, 3 W, 3) of the last validation.
     """
 
     def __init__(self, info: DatasetInfo, samples: list[Sample], world_size: int) -> None:
@@ -30,26 +33,25 @@ class Pictures:
         count = min(_COUNT, len(own))
         self._chosen = {own[number * len(own) // count] for number in range(count)}
         self._files = SampleFiles(info, samples)
-        self._palette = np.zeros((256, 3), np.uint8)  # what is ignored is black
+        self._palette = np.zeros((256, 3), np.uint8)  # ignored pixels are black
         self._palette[: len(info.palette)] = info.palette
         self._palette[IGNORE] = 0
-        self._beside: dict[int, Picture] = {}
-        self.made: dict[str, Picture] = {}
+        self._references: dict[int, Image] = {}  # image and ground truth
+        self.sheets: dict[str, Image] = {}
 
-    def show(self, index: int, guess: Tensor) -> None:
-        """Takes a prediction (H, W) of the evaluation that runs, where its image is one of the chosen.
-
-        `made` then holds image, truth and prediction side by side, under the name of the sample.
-        """
+    def add_prediction(self, index: int, prediction: Tensor) -> None:
+        """Draw the prediction (H, W) of a sample; samples that are not among the chosen are ignored."""
         if index not in self._chosen:
             return
-        if index not in self._beside:
+        if index not in self._references:
             image, labels = self._files.pair(index)
-            self._beside[index] = np.hstack([_small(image[..., ::-1]), self._palette[_small(labels)]])
-        drawn = self._palette[_small(guess.to("cpu", torch.uint8).numpy())]
-        self.made[escape_control(self._files.samples[index].name)] = np.hstack([self._beside[index], drawn])
+            self._references[index] = np.hstack([_downsample(image[..., ::-1]), self._palette[_downsample(labels)]])
+        drawn = self._palette[_downsample(prediction.to("cpu", torch.uint8).numpy())]
+        name = escape_control(self._files.samples[index].name)
+        self.sheets[name] = np.hstack([self._references[index], drawn])
 
 
-def _small(picture: Picture) -> Picture:
-    """Every so many pixels: no label is mixed with its neighbours."""
-    return picture[:: (every := -(-picture.shape[1] // _WIDTH)), ::every]
+def _downsample(image: Image) -> Image:
+    """Return every n-th pixel, so that labels are not mixed."""
+    stride = -(-image.shape[1] // _MAX_WIDTH)
+    return image[::stride, ::stride]

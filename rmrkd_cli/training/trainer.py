@@ -1,68 +1,65 @@
-"""The training loop, from the first step to the exported student."""
+"""The training loop of one role."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rmrkd_cli.checkpoints.reader import RUN_KIND, STUDENT_KIND
-from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.loader import Batch, report_lost_loaders
-from rmrkd_cli.data.samples import Sample, find_samples
-from rmrkd_cli.data.transforms import EvalSet
-from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.checkpoints.reader import RUN_KIND
+from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.distributed.job import TrainJob
-from rmrkd_cli.distributed.process_group import DistContext, world
+from rmrkd_cli.distributed.process_group import DistContext, distributed_context
 from rmrkd_cli.distributed.worker_errors import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, first_line
-from rmrkd_cli.evaluation.evaluator import evaluate, make_protocol
-from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
-from rmrkd_cli.evaluation.result_record import make_record
-from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.results.provenance import provenance
-from rmrkd_cli.results.record import to_json
 from rmrkd_cli.signals import StopRequest, stop_requests
-from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.console import Screen, screen
-from rmrkd_cli.training import teacher_check
-from rmrkd_cli.training.batches import run_batches
 from rmrkd_cli.training.budget import make_budget
-from rmrkd_cli.training.determinism import make_deterministic, seed_step, warm_buckets
+from rmrkd_cli.training.determinism import seed_step, warm_up_ddp_buckets
 from rmrkd_cli.training.gradient_update import GradientUpdate
 from rmrkd_cli.training.logger import TrainingLogger
-from rmrkd_cli.training.loss_weights import RULE, balanced_weights, first_batches, open_weights
+from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
-from rmrkd_cli.training.resume import RunState
-from rmrkd_cli.training.run_directory import RunDir
-from rmrkd_cli.training.student_file import checkpoint_meta, training_facts, write_student
-from rmrkd_cli.training.tensorboard_images import Pictures
+from rmrkd_cli.training.result import write_result
+from rmrkd_cli.training.resume import Checkpointer
+from rmrkd_cli.training.setup import set_up_training
+from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images
+from rmrkd_cli.training.tensorboard_images import ValidationImages
+from rmrkd_cli.training.validation import Validator
 
 
 def run_training(job: TrainJob) -> None:
-    """Trains one role, or only measures its teacher; leaves checkpoints, log, student and result in its directory."""
-    launched = ERRORS in os.environ
-    with report_lost_loaders(), world(job.device) as dist_ctx, screen(quiet=not dist_ctx.is_first) as shown:
+    """Train one role, or only measure its teacher; every worker process calls this.
+
+    Writes checkpoints, the log, the student and the result to the run directory.
+
+    Raises:
+        RmrkdError: When the teacher's mIoU is below its minimum, or the run cannot be resumed.
+        RunError: When the training fails.
+        Interrupted: After a signal, when the state is saved.
+    """
+    under_launcher = ERRORS in os.environ
+    with (
+        report_lost_loaders(),
+        distributed_context(job.device) as dist_ctx,
+        screen(quiet=not dist_ctx.is_rank0) as terminal,
+    ):
         reset_peak_memory(job.device)
         try:
-            training = Training(job, dist_ctx, shown)
-            with stop_requests(patient=launched) as stop:  # before and after there is nothing to save
-                training.measure_teacher(stop)
+            trainer = Trainer(job, dist_ctx, terminal)
+            with stop_requests(ignore_repeats=under_launcher) as stop:  # before and after it there is nothing to save
+                trainer.measure_teacher(stop)
                 if job.only_measure:
                     return
-                matrix = training.run(stop)
-            if stop.signum:  # after the last agreement
-                training.leave(stop.signum)
-            training.finish(matrix)
+                counts = trainer.train(stop)
+            if stop.signum:  # received after the workers last compared their signals
+                raise trainer.interrupted(stop.signum)
+            trainer.finish(counts)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"out of GPU memory: {first_line(error)}",
@@ -70,145 +67,140 @@ def run_training(job: TrainJob) -> None:
             ) from error
 
 
-class Training:
-    """State of one role's training."""
+class Trainer:
+    """Trains one role; resumes from the newest checkpoint in its run directory."""
 
-    def __init__(self, job: TrainJob, dist_ctx: DistContext, shown: Screen) -> None:
-        self.preset = job.parsed()
-        self.job, self.role = job, job.role
-        self.dist_ctx, self.shown = dist_ctx, shown
-        self.schedule = self.preset.schedule_for(job.role)
-        self.files = RunDir(Path(job.run_dir))
-        self.info = dataset_info(self.preset)
-        self.train_samples = find_samples(self.info, "train")
-        self.val_samples = find_samples(self.info, "val")
-        self.built = build_distiller(
-            self.preset, self.role, self.info.num_classes, device=job.device, say=shown.say, code=job.code
+    def __init__(self, job: TrainJob, dist_ctx: DistContext, terminal: Screen) -> None:
+        self.dist_ctx, self.terminal = dist_ctx, terminal
+        self.setup = setup = set_up_training(job, dist_ctx, terminal.say)
+        self.model = setup.model
+        self.step = TrainStep(setup.model, setup.wrapped, setup.schedule, dist_ctx.device)
+        self.checkpointer = Checkpointer(
+            setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources
         )
-        if self.preset.deterministic:
-            make_deterministic(self.built.distiller.student, job.device)
-        self.model = self.built.distiller.place(dist_ctx.device, inference_network)
-        self.wrapped = dist_ctx.wrap(self.model, unused="code" in self.built.sources)  # whose layers may idle
-        self.step = TrainStep(self.model, self.wrapped, self.schedule, dist_ctx.device)
-        self.state = RunState(self.files, self.model, self.step, self.schedule, dist_ctx, self.built.sources)
-        self.progress = self.state.restore(shown.say, force=job.force)
-        self.pace = make_budget(self.schedule, self.progress)
-        self.logged = self._clock()
-        self.teacher_before = self.model.teacher_digest()
+        self.progress = self.checkpointer.restore(terminal.say, force=job.force)
+        self.budget = make_budget(setup.schedule, self.progress)
+        self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)
+        self.last_log = self._clock()
 
     def measure_teacher(self, stop: StopRequest) -> None:
-        """Before the first step, and before anything is written; a run that is resumed has the same teacher.
+        """Measure the teacher's mIoU before the first step; a resumed run has the same teacher and skips this.
 
         Raises:
-            RmrkdError: When its mIoU is below the floor.
+            RmrkdError: When the mIoU is below its minimum.
             Interrupted: After a signal.
         """
-        teacher, self.stop = self.model.teacher, stop
+        teacher, samples = self.model.teacher, self.setup.val_samples
         if teacher is None or self.progress.iteration:
             return
-        samples = teacher_check.chosen(self.val_samples)
-        matrix, stopped = self._count(teacher, samples, "teacher", prepared=True)
-        if stopped:
-            name = signal.Signals(stopped).name
-            raise Interrupted(stopped, f"stopped by {name} before the first iteration", "the same command starts it")
-        self.shown.say(teacher_check.check_teacher_score(matrix, len(samples), len(self.val_samples), self.preset))
+        chosen = choose_images(samples)
+        counts, signum = self.validator.count(teacher, chosen, "teacher", stop, prepared=True)
+        if signum:
+            name = signal.Signals(signum).name
+            raise Interrupted(signum, f"stopped by {name} before the first iteration", "run the same command again")
+        self.terminal.say(check_teacher_score(counts, len(chosen), len(samples), self.setup.preset))
 
-    def run(self, stop: StopRequest) -> ImageCounts:
-        """The loop: step, log, evaluate, save; returns the counts of the last evaluation.
+    def train(self, stop: StopRequest) -> ImageCounts:
+        """Step, log, validate and save until the budget is used up; return the counts of the last validation.
 
         Raises:
             Interrupted: After a signal, when the state is saved.
         """
-        progress, pace, self.stop = self.progress, self.pace, stop
+        setup, progress, budget, dist_ctx = self.setup, self.progress, self.budget, self.dist_ctx
         self._announce()
-        self._settle_weights()
-        self.journal = TrainingLogger(self.files, self.shown, self.role, pace, progress)
-        self.pictures = Pictures(self.info, self.val_samples, self.dist_ctx.size) if self.dist_ctx.is_first else None
-        updates = GradientUpdate(
-            self.step, self.dist_ctx, pace, progress, self.journal, self.train_samples, self.files.path / "nonfinite"
-        )
-        matrix = self._evaluate() if pace.evaluation_owed else None
+        self._set_auto_weights()
+        self.logger = TrainingLogger(setup.run_dir, self.terminal, setup.role, budget, progress)
+        self.images = ValidationImages(setup.info, setup.val_samples, dist_ctx.size) if dist_ctx.is_rank0 else None
+        update = GradientUpdate(setup, self.step, dist_ctx, budget, progress, self.logger)
+        counts = self._validate(stop) if budget.validation_pending else None
         self.model.train()
-        if self.dist_ctx.size > 2:
-            warm_buckets(self.model, self.wrapped, self.schedule.crop, self.dist_ctx.device)
-        for batches in pace.steps(self._batches()):
-            seed_step(self.preset.seed, progress.iteration, self.dist_ctx.rank, self.dist_ctx.device.type)
-            named = self.step.backward(batches, pace.position)
-            stopped = updates.apply(named, batches, stop)
+        if dist_ctx.size > 2:
+            warm_up_ddp_buckets(self.model, setup.wrapped, setup.schedule.crop, dist_ctx.device)
+
+        for batches in budget.steps(setup.batches(dist_ctx, progress.iteration, budget.last_step)):
+            seed_step(setup.preset.seed, progress.iteration, dist_ctx.rank, dist_ctx.device.type)
+            losses = self.step.backward(batches, budget.position)
+            signum = update.step(losses, batches, stop)
             progress.iteration += 1
-            pace.count()
-            if pace.log_due and not progress.skipped_in_row:
-                self._log(named, updates.norm)
-                pace.count()  # on GPUs, the steps are waited for here
-            self.journal.tick()
-            if stopped:
-                self._save(best=False)
-                self.leave(stopped)
-            elif pace.evaluation_due:
-                matrix = self._evaluate()
-            elif pace.checkpoint_due:
-                self._save(best=False)
-        self.journal.close()
-        if progress.left_out:
-            times, files = progress.left_out, len(progress.left_out_files)
-            self.shown.say(
-                f"the next image was seen {times} time{'s' * (times > 1)} in place of {files} image{'s' * (files > 1)} "
-                "that cannot be read"
-            )
-        assert matrix is not None  # the last iteration is always evaluated
-        if met := self.dist_ctx.any(stop.signum):
-            self.leave(met)
-        return matrix
+            budget.add_elapsed_time()
+            if budget.log_due and not progress.skipped_in_row:
+                self._log_step(losses, update.gradient_norm)
+                budget.add_elapsed_time()  # reading the losses waits for the GPU
+            self.logger.update_status()
+            if signum:
+                self._save_checkpoint()
+                raise self.interrupted(signum)
+            if budget.validation_due:
+                counts = self._validate(stop)
+            elif budget.checkpoint_due:
+                self._save_checkpoint()
 
-    def _announce(self) -> None:
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        schedule, dist_ctx = self.schedule, self.dist_ctx
-        images = schedule.batch_size * schedule.accumulate * dist_ctx.size
-        norm = "plain batch norm (SyncBN needs GPUs)" if dist_ctx.device.type == "cpu" else "SyncBN"
-        self.shown.say(
-            f"{self.preset.name} {self.role}: {self.pace.goal} of {images} images on {dist_ctx.size} "
-            f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
-            f"{len(self.train_samples)} training and {len(self.val_samples)} validation images"
+        self.logger.close()
+        self._report_corrupt_images()
+        (signum,) = dist_ctx.all_reduce_max(stop.signum)
+        if signum:
+            raise self.interrupted(signum)
+        assert counts is not None  # the last iteration is always validated
+        return counts
+
+    def finish(self, counts: ImageCounts) -> None:
+        """Write the student and the result record."""
+        if self.dist_ctx.is_rank0:
+            write_result(self.setup, counts, self.progress, self.dist_ctx)
+        self.dist_ctx.barrier()
+
+    def interrupted(self, signum: int) -> Interrupted:
+        """Return the error that ends a run after a signal, when its state is saved."""
+        return Interrupted(
+            signum,
+            f"stopped by {signal.Signals(signum).name} after {self.budget.describe_position()}; the state is saved in "
+            f"`{self.setup.run_dir.checkpoints.last}`",
+            "run the same command with --resume",
         )
-        if self.progress.iteration:
-            self.shown.say(f"resumed after {self.pace.stand}")
 
-    def _settle_weights(self) -> None:
-        """Computes the weights that are left to the rule; a run that is resumed has them already."""
-        names, progress = open_weights(self.preset) if self.role == "distill" else [], self.progress
-        if not progress.weights.keys() >= set(names):
-            batches = first_batches(
-                self.preset, self.schedule, self.info, self.train_samples, self.dist_ctx, self._decoded()
-            )
-            progress.weights = balanced_weights(
-                self.model, batches, names, self.schedule, self.preset.seed, self.dist_ctx
-            )
-        if names:
-            told = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
-            self.shown.say(f"weights by the rule ({RULE}): {told}")
-        self.model.weights |= progress.weights
+    def _validate(self, stop: StopRequest) -> ImageCounts:
+        """Measure the student on the validation images, log the mIoU, and save; update the best checkpoint."""
+        progress = self.progress
+        self.dist_ctx.broadcast_buffers(self.model.student)
+        started = time.perf_counter()
+        counts, signum = self.validator.count(
+            self.model.student, self.setup.val_samples, "validation", stop, images=self.images
+        )
+        if signum:
+            self._save_checkpoint()
+            raise self.interrupted(signum)
+        if progress.evaluated == progress.iteration:  # logged and saved before the run was stopped
+            return counts
+        miou = counts.result().miou
+        is_best = miou > progress.best_miou
+        if is_best:
+            progress.best_miou, progress.best_iteration = miou, progress.iteration
+        self.budget.mark_validated()
+        self.logger.log_validation(miou, time.perf_counter() - started)
+        if self.images is not None:
+            self.logger.log_images(self.images.sheets)
+        self._save_checkpoint(is_best=is_best)
+        self.model.train()
+        return counts
 
-    def _decoded(self) -> Path | None:
-        return Path(self.job.decoded) if self.job.decoded is not None else None
+    def _save_checkpoint(self, *, is_best: bool = False) -> None:
+        self.logger.flush()
+        self.progress.log_lines = self.logger.line_count
+        meta = self.setup.checkpoint_meta(RUN_KIND, self.progress.iteration)
+        self.checkpointer.save(self.progress, meta, is_best=is_best)
+        self.budget.mark_saved()
 
-    def _batches(self) -> Iterator[list[Batch]]:
-        return run_batches(
-            self.preset, self.schedule, self.info, self.train_samples, self.dist_ctx,
-            first_step=self.progress.iteration, last_step=self.pace.last_step, decoded=self._decoded(),
-        )  # fmt: skip
-
-    def _log(self, named: dict[str, Tensor], norm: Tensor | None) -> None:
-        """Means over the workers."""
-        values = torch.stack([value.detach().float() for value in named.values()])
-        raw = dict(zip(named, (self.dist_ctx.sum(values) / self.dist_ctx.size).tolist(), strict=True))
-        steps, seconds, data_seconds = (
-            now - before for now, before in zip(self._clock(), self.logged, strict=True)
-        )  # since the last line
-        self.logged = self._clock()
-        if self.dist_ctx.is_first:
-            self.journal.step(
-                lr=self.step.lr, losses=raw, weights=self.model.weights,
-                norm=None if norm is None else float(norm), parts=self.step.norms_of_parts(),
+    def _log_step(self, losses: dict[str, Tensor], gradient_norm: Tensor | None) -> None:
+        """Log the mean losses of all workers, and the mean time of a step since the last log line."""
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        means = (self.dist_ctx.all_reduce_sum(values) / self.dist_ctx.size).tolist()
+        before, self.last_log = self.last_log, self._clock()
+        steps, seconds, data_seconds = (now - then for now, then in zip(self.last_log, before, strict=True))
+        if self.dist_ctx.is_rank0:
+            self.logger.log_step(
+                lr=self.step.lr, losses=dict(zip(losses, means, strict=True)), weights=self.model.weights,
+                gradient_norm=None if gradient_norm is None else float(gradient_norm),
+                part_norms=self.step.part_gradient_norms(),
                 seconds=seconds / steps, data_seconds=data_seconds / steps, elapsed=self.progress.seconds,
                 peak_memory=peak_memory(self.dist_ctx.device.type),
             )  # fmt: skip
@@ -216,102 +208,39 @@ class Training:
     def _clock(self) -> tuple[int, float, float]:
         return self.progress.iteration, self.progress.seconds, self.progress.data_seconds
 
-    def _evaluate(self) -> ImageCounts:
-        """Counts over the validation images, keeps the best, and saves."""
-        progress = self.progress
-        self._check_teacher()
-        self.dist_ctx.share_buffers(self.model.student)
-        began = time.perf_counter()
-        matrix, stopped = self._count(self.model.student, self.val_samples, "validation", pictures=self.pictures)
-        if stopped:
-            self._save(best=False)
-            self.leave(stopped)
-        if progress.evaluated == progress.iteration:  # logged and saved before the run was stopped
-            return matrix
-        miou = matrix.result().miou
-        better = miou > progress.best_miou
-        if better:
-            progress.best_miou, progress.best_iteration = miou, progress.iteration
-        self.pace.evaluated()
-        self.journal.validation(miou, time.perf_counter() - began)
-        if self.pictures is not None:
-            self.journal.pictures(self.pictures.made)
-        self._save(best=better)
-        self.model.train()
-        return matrix
-
-    def _count(
-        self,
-        network: nn.Module,
-        samples: list[Sample],
-        title: str,
-        *,
-        prepared: bool = False,
-        pictures: Pictures | None = None,
-    ) -> tuple[ImageCounts, int]:
-        """The counts, and the signal that any worker met meanwhile: all of them stop after the same image."""
-        dataset = EvalSet(self.info, samples)
-        share = math.ceil(len(dataset) / self.dist_ctx.size)
-        meter = self.shown.meter(title, share)
-        met = 0
-
-        def should_stop() -> bool:
-            nonlocal met
-            met = self.dist_ctx.any(self.stop.signum)
-            return bool(met)
-
-        matrix = evaluate(
-            network, dataset, self.dist_ctx, workers=self.schedule.workers, meter=meter, should_stop=should_stop,
-            on_prediction=pictures.show if pictures is not None else None, prepared=prepared,
-        )  # fmt: skip
-        if meter is not None:
-            meter.close()
-        return matrix, met
-
-    def _check_teacher(self) -> None:
-        if self.model.teacher_digest() != self.teacher_before:
-            raise RunError(
-                f"the teacher's weights or statistics changed before iteration {self.progress.iteration}",
-                "a defect of rmrkd, or of the memory; please report it: --resume goes on from the last checkpoint",
-            )
-
-    def _save(self, *, best: bool) -> None:
-        self.journal.flush()
-        self.progress.log_lines = self.journal.lines
-        self.state.save(self.progress, self._meta(RUN_KIND), best=best)
-        self.pace.saved()
-
-    def leave(self, signum: int) -> None:
-        raise Interrupted(
-            signum,
-            f"stopped by {signal.Signals(signum).name} after {self.pace.stand}; the state is saved in "
-            f"`{self.files.checkpoints.last}`",
-            "the same command with --resume goes on",
+    def _announce(self) -> None:
+        """Print what is trained, on what, and for how long."""
+        setup, schedule, dist_ctx = self.setup, self.setup.schedule, self.dist_ctx
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        images = schedule.batch_size * schedule.accumulate * dist_ctx.size
+        norm = "BatchNorm (SyncBN needs GPUs)" if dist_ctx.device.type == "cpu" else "SyncBN"
+        self.terminal.say(
+            f"{setup.preset.name} {setup.role}: {self.budget.target_text} of {images} images on {dist_ctx.size} "
+            f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
+            f"{len(setup.train_samples)} training and {len(setup.val_samples)} validation images"
         )
+        if self.progress.iteration:
+            self.terminal.say(f"resumed after {self.budget.describe_position()}")
 
-    def finish(self, matrix: ImageCounts) -> None:
-        """Writes the student as a plain mmsegmentation checkpoint, reads it back, and records the result."""
-        if self.dist_ctx.is_first:
-            network = self.model.student
-            write_student(network, self._meta(STUDENT_KIND), self.files.student)
-            record = make_record(
-                matrix, make_protocol(self.info, self.val_samples, "val"), per_image=matrix.per_image(self.val_samples),
-                name=self.preset.name, role=self.role,
-                method=self.preset.method, seed=self.preset.seed, checkpoint=str(self.files.student),
-                training=training_facts(self.progress, self.schedule, self.dist_ctx, self._weights()),
-                best_miou=self.progress.best_miou,
-                **provenance(self.files.student, self.built.sources),
-                **count_parameters_and_macs(network, self.info.eval_scale),
-            )  # fmt: skip
-            write_text(to_json(record), self.files.result)
-        self.dist_ctx.wait()
+    def _set_auto_weights(self) -> None:
+        """Compute the loss weights that the preset sets to `auto`; a resumed run has them in its checkpoint."""
+        setup, progress = self.setup, self.progress
+        names = auto_weighted_losses(setup.preset) if setup.role == "distill" else []
+        if not progress.weights.keys() >= set(names):
+            batches = first_batches(
+                setup.preset, setup.schedule, setup.info, setup.train_samples, self.dist_ctx, setup.image_cache
+            )
+            progress.weights = compute_auto_weights(
+                self.model, batches, names, setup.schedule, setup.preset.seed, self.dist_ctx
+            )
+        if names:
+            weights = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
+            self.terminal.say(f"automatic loss weights ({RULE}): {weights}")
+        self.model.weights |= progress.weights
 
-    def _weights(self) -> dict[str, float]:
-        """Of the distillation losses."""
-        return {name: self.model.weights[name] for name in self.model.losses}
-
-    def _meta(self, kind: str) -> dict[str, Any]:
-        return checkpoint_meta(
-            kind, preset=self.preset, role=self.role, info=self.info, built=self.built,
-            iteration=self.progress.iteration,
-        )  # fmt: skip
+    def _report_corrupt_images(self) -> None:
+        times, files = self.progress.left_out, len(self.progress.left_out_files)
+        if times:
+            self.terminal.say(
+                f"{files} unreadable training image(s) were replaced {times} time(s) by the next image in the data set"
+            )

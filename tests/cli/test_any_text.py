@@ -82,7 +82,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory in which nothing is trained or evaluated, though all before that is done."""
     record = json.loads((filled / "a.json").read_text())
-    checked = preflight.check
+    checked = preflight.check_inputs
 
     def check(*args: Any, **options: Any) -> None:
         checked(*args, **options)
@@ -93,10 +93,10 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(filled)
     monkeypatch.setenv("RMRKD_CACHE", str(filled.parent / "cache"))
-    monkeypatch.setattr("rmrkd_cli.training.preflight.check", check)
+    monkeypatch.setattr("rmrkd_cli.training.preflight.check_inputs", check)
     monkeypatch.setattr("rmrkd_cli.distributed.launcher.execute", execute)
     monkeypatch.setattr("rmrkd_cli.doctor.run_checks", lambda step: iter(()))
-    monkeypatch.setattr("rmrkd_cli.training.dry_run.dry_run", lambda *args: ["rehearsed"])
+    monkeypatch.setattr("rmrkd_cli.training.dry_run.report_dry_run", lambda *args: ["rehearsed"])
     monkeypatch.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])
     monkeypatch.setattr("rmrkd_cli.report.html.document.inline_svg", lambda *args, **options: Markup())
     monkeypatch.setattr("rmrkd_cli.report.figures.draw_curves", lambda *args, **options: None)

@@ -431,15 +431,15 @@ def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_of_another_run_is_left_alone(resume: bool, tmp_path: Path) -> None:
     files, demo = RunDir(tmp_path / "work" / "distill"), load_preset("demo")
-    files.claim(demo, fresh=False)
+    files.create(demo, fresh=False)
     (files.path / "iter_5.pth").write_bytes(b"weights")
     before = contents(tmp_path)
     with pytest.raises(RmrkdError) as caught:
-        files.check(load_preset("demo", overrides=["schedule.lr=0.5"]), resume=resume, fresh=False)
+        files.check_usable(load_preset("demo", overrides=["schedule.lr=0.5"]), resume=resume, fresh=False)
     assert caught.value.exit_code == 2
     assert str(files.path) in caught.value.message
     assert "--fresh" in caught.value.hint
-    assert ("schedule.lr: 0.02 there, 0.5 now" in caught.value.message) is resume
+    assert ("schedule.lr: 0.02 in the run, 0.5 now" in caught.value.message) is resume
     assert contents(tmp_path) == before
 
 
@@ -447,8 +447,8 @@ def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
     files = RunDir(tmp_path / "distill")
     for number, rate in enumerate(("0.5", "0.25", "0.125")):
         preset = load_preset("demo", overrides=[f"schedule.lr={rate}"])
-        files.check(preset, resume=False, fresh=number > 0)
-        files.claim(preset, fresh=number > 0)
+        files.check_usable(preset, resume=False, fresh=number > 0)
+        files.create(preset, fresh=number > 0)
         (files.path / f"iter_{number}.pth").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"distill", "distill.old1", "distill.old2"}
     for name, number, rate in (("distill.old1", 0, "0.5"), ("distill.old2", 1, "0.25"), ("distill", 2, "0.125")):
@@ -458,10 +458,10 @@ def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
 
 def test_a_run_that_never_began_leaves_its_directory_free(tmp_path: Path) -> None:
     files = RunDir(tmp_path / "distill")
-    files.claim(load_preset("demo"), fresh=False)
+    files.create(load_preset("demo"), fresh=False)
     other = load_preset("demo", overrides=["schedule.lr=0.5"])
-    files.check(other, resume=False, fresh=False)
-    files.claim(other, fresh=False)
+    files.check_usable(other, resume=False, fresh=False)
+    files.create(other, fresh=False)
     assert "lr: 0.5" in files.config.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["distill"]
 
@@ -469,14 +469,14 @@ def test_a_run_that_never_began_leaves_its_directory_free(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("role", "refused"), [("teacher", False), ("baseline", False), ("distill", True)])
 def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bool, tmp_path: Path) -> None:
     files = RunDir(tmp_path / role)
-    files.claim(load_preset("demo", overrides=[f"role={role}"]), fresh=False)
+    files.create(load_preset("demo", overrides=[f"role={role}"]), fresh=False)
     (files.path / "iter_5.pth").touch()
     other = load_preset("demo", method="mgd", overrides=[f"role={role}"])
     if refused:
-        with pytest.raises(RmrkdError, match="method: rmrkd there, mgd now"):
-            files.check(other, resume=True, fresh=False)
+        with pytest.raises(RmrkdError, match="method: rmrkd in the run, mgd now"):
+            files.check_usable(other, resume=True, fresh=False)
     else:
-        files.check(other, resume=True, fresh=False)
+        files.check_usable(other, resume=True, fresh=False)
 
 
 def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def test_ddp_lets_a_layer_have_no_part_in_the_loss(tmp_path: Path) -> None:
     layers.forward = lambda x: layers["used"](x).sum()  # type: ignore[method-assign]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
     try:
-        wrapped = DistContext(0, 2, torch.device("cpu")).wrap(layers, unused=True)
+        wrapped = DistContext(0, 2, torch.device("cpu")).wrap_ddp(layers, find_unused_parameters=True)
         for _ in range(2):
             wrapped(torch.ones(1, 2)).backward()
     finally:

@@ -21,7 +21,7 @@ from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.losses import AdversarialLoss
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
-from rmrkd_cli.training.nonfinite import not_finite
+from rmrkd_cli.training.nonfinite import find_nonfinite
 from rmrkd_cli.training.optimizer_step import TrainStep, poly_lr
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
@@ -93,7 +93,7 @@ def test_steps_without_opponents_are_what_they_were(tiny: Path) -> None:
     assert all(
         torch.equal(one, sgd.state[each]["momentum_buffer"]) for one, each in zip(momenta, parameters, strict=True)
     )
-    assert set(step.norms_of_parts()) == {"backbone", "decode_head", "auxiliary_head", "losses"}
+    assert set(step.part_gradient_norms()) == {"backbone", "decode_head", "auxiliary_head", "losses"}
 
 
 def test_each_network_is_moved_by_its_own_optimizer(opposed: Distiller) -> None:
@@ -123,7 +123,7 @@ def test_each_network_is_moved_by_its_own_optimizer(opposed: Distiller) -> None:
     for key, value in plain.state_dict().items():
         assert torch.allclose(ours[key], value, rtol=1e-4, atol=1e-6), key
     assert step.lr != 0.1
-    assert [group["lr"] for group in step.opponents._optimizers["adversarial"].param_groups] == [4e-4]
+    assert [group["lr"] for group in step.loss_optimizers._optimizers["adversarial"].param_groups] == [4e-4]
 
 
 def test_clipping_and_the_norm_leave_opponents_alone(opposed: Distiller) -> None:
@@ -133,10 +133,10 @@ def test_clipping_and_the_norm_leave_opponents_alone(opposed: Distiller) -> None
         step = TrainStep(model, model, Schedule(clip_grad=bound), CPU)
         torch.manual_seed(0)
         step.backward([batch_of(0)], 0)
-        norm = step.gradient_norm()
+        norm = step.clip_gradients()
         met.append((norm, step.discriminator_grad_norm, [each.grad for each in model.losses.parameters()]))
-        parts = step.norms_of_parts()
-        assert parts.pop("opponents") == step.discriminator_grad_norm
+        parts = step.part_gradient_norms()
+        assert parts.pop("discriminators") == step.discriminator_grad_norm
         assert math.hypot(*parts.values()) == pytest.approx(norm.item(), rel=1e-5)
         assert torch.stack([each.grad.norm() for each in step.parameters]).norm() <= norm
     assert met[0][:2] == met[1][:2]
@@ -163,14 +163,14 @@ def test_a_step_that_is_left_out_moves_no_opponent(opposed: Distiller, amp: str)
     before = snapshot(opposed)
     for _ in range(2):
         step.backward([batch_of(0)], 0)
-        step.gradient_norm()
-        step.forget()
+        step.clip_gradients()
+        step.rollback()
     assert equal(snapshot(opposed), before)
     assert all(parameter.grad is None for parameter in opposed.parameters())
     assert not step.state()["own_optimizers"]["adversarial"]["state"]
     step.backward([batch_of(0)], 0)
-    step.gradient_norm()
-    assert step.update()
+    step.clip_gradients()
+    assert step.update_weights()
     after = opposed.state_dict()
     assert not torch.equal(
         after["losses.adversarial.discriminator.score.weight"], before["losses.adversarial.discriminator.score.weight"]
@@ -182,9 +182,9 @@ def test_an_opponents_gradient_that_is_not_finite_is_met(opposed: Distiller) -> 
     step = TrainStep(opposed, opposed, Schedule(), CPU)
     named = step.backward([batch_of(0)], 0)
     opposed.losses["adversarial"].discriminator.score.bias.grad.fill_(math.nan)
-    norm = step.gradient_norm()
+    norm = step.clip_gradients()
     assert norm.isfinite()
-    wrong = not_finite(named, norm, step.discriminator_grad_norm)
+    wrong = find_nonfinite(named, norm, step.discriminator_grad_norm)
     assert list(wrong) == ["gradient"]
     assert math.isnan(wrong["gradient"])
 
@@ -276,7 +276,7 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
     kept, state["exp_avg"] = state["exp_avg"], state["exp_avg"][:1]
     for path in last.parent.glob("*.pth"):
         save_torch(saved, path)
-    with pytest.raises(RmrkdError, match=r"no run can be resumed .* its optimizer's state does not fit: .*adversarial"):
+    with pytest.raises(RmrkdError, match=r"cannot resume from .* its optimizer state does not match: .*adversarial"):
         distil(tmp_path, resume=True)
     state["exp_avg"] = kept
     for path in last.parent.glob("*.pth"):
@@ -306,9 +306,8 @@ def test_the_log_and_tensorboard_show_the_opponents_loss(reference: Path) -> Non
         assert line["total"] == pytest.approx(sum(weighted.values()))
     assert len(steps) == 4
     scalars = EventAccumulator(str(reference / "tensorboard"), {"scalars": 0}).Reload().Tags()["scalars"]
-    assert {"loss/adversarial_discriminator", "weighted/adversarial_discriminator", "gradient_norm/opponents"} <= set(
-        scalars
-    )
+    name = "adversarial_discriminator"
+    assert {f"loss/{name}", f"weighted/{name}", "gradient_norm/discriminators"} <= set(scalars)
 
 
 def test_the_student_knows_nothing_of_it(reference: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.helpers.cli import rmrkd
 from tests.helpers.forked import run_ranks
 
 
-def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
+def test_two_workers_with_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
     gradients.main(str(tiny), str(tmp_path / "one.pt"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,11 +36,11 @@ def test_two_workers_of_two_images_have_the_gradients_of_one_with_four(tiny: Pat
 
 @pytest.mark.usefixtures("forked_workers")
 def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> None:
-    """Five images of two sizes: shared unevenly, and in other batches than by one worker alone."""
+    """Five images of two sizes: shared unevenly, and in other batches than with one worker."""
     images = trees.camvid(tmp_path / "images", images=5)
     for number in (1, 4):
-        shown, marked = images / "val" / f"{number}.png", images / "valannot" / f"{number}.png"
-        trees.write_pair(shown, marked, np.random.default_rng(number), (80, 64), 11)
+        image, label = images / "val" / f"{number}.png", images / "valannot" / f"{number}.png"
+        trees.write_pair(image, label, np.random.default_rng(number), (80, 64), 11)
     preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=2", f"data.root={images}"])
     record = train(preset, tmp_path, "cpu", Cluster(workers=2))[0]
     assert record["training"]["workers"] == 2
@@ -48,24 +48,24 @@ def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> N
     alone = json.loads(rmrkd("eval", student, "--device", "cpu", "--json", "-").stdout)
     options = ("--gpus", 2, "--device", "cpu", "--batch-size", 3, "--workers", 1)
     shared = json.loads(rmrkd("eval", student, "--json", "-", *options).stdout)
-    for other in (record, shared):  # the first counted one by one, by two workers
+    for other in (record, shared):  # the first counted with batch size 1, by two workers
         assert {key: other[key] for key in ("protocol", "matrix", "per_image")} == {
             key: alone[key] for key in ("protocol", "matrix", "per_image")
         }
     assert alone["per_image"]["names"] == ["0", "1", "2", "3", "4"]
     assert sum(map(sum, alone["matrix"])) == sum(sum(counts[2::4]) for counts in alone["per_image"]["counts"]) > 0
     student.unlink()
-    with pytest.raises(RmrkdError, match=r"trained by 2 worker\(s\) of 2 images, and is resumed by 1 of 2") as refused:
+    with pytest.raises(RmrkdError, match=r"trained by 2 worker\(s\) with batch size 2, not by 1 with 2") as error:
         train(preset, tmp_path, "cpu", Cluster(), resume=True)
-    assert "--force" in refused.value.hint
+    assert "--force" in error.value.hint
 
 
 @pytest.mark.usefixtures("begun", "forked_workers")
 @pytest.mark.parametrize("loaders", [0, 1])
-def test_an_error_on_one_worker_is_told_once_in_its_own_words(
+def test_an_error_on_one_worker_is_reported_once_with_its_message(
     tiny: Path, camvid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], loaders: int
 ) -> None:
-    """One label file is damaged, so one worker meets it while the other waits for it in the gradients' sum."""
+    """One worker reads a damaged label file while the other waits for it in an all_reduce of gradients."""
     broken = shutil.copytree(camvid, tmp_path / "broken")
     (broken / "trainannot" / "2.png").write_bytes(b"no picture")
     overrides = ["role=baseline", f"data.root={broken}", f"schedule.workers={loaders}"]
@@ -78,7 +78,7 @@ def test_an_error_on_one_worker_is_told_once_in_its_own_words(
 
 
 @pytest.mark.usefixtures("begun")
-def test_an_error_in_a_loader_process_keeps_its_words(tiny: Path, camvid: Path, tmp_path: Path) -> None:
+def test_an_error_in_a_loader_process_keeps_its_message(tiny: Path, camvid: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(camvid, tmp_path / "broken")
     Image.new("L", (96, 64), 77).save(broken / "valannot" / "1.png")
     preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={broken}", "schedule.workers=1"])

@@ -1,4 +1,4 @@
-"""Experiments that take hours: training runs are killed, stopped and damaged, and must end as if nothing had happened.
+"""Experiments that take hours: runs are killed, stopped and damaged, and must resume to the same result.
 
-`python -m tests.endurance NAME ...` runs them; pytest does not collect them.
+Run them with `python -m tests.endurance NAME ...`; pytest does not collect them.
 """

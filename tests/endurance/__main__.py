@@ -34,7 +34,7 @@ EXPERIMENTS: dict[str, tuple[Experiment, int]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 1 where a trial failed, 130 where the experiments were stopped."""
+    """Run the experiments; return 1 if a trial failed, 130 if the experiments were stopped, else 0."""
     parser = _parser()
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in EXPERIMENTS]
@@ -55,14 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_all(wanted: list[tuple[str, int]], results: Results, output: Path, parallel: int) -> None:
-    """Trials in turn, or several at once on a core each."""
+    """Run trials one after the other, or several in parallel on one core each."""
     references = References(output / "reference")
     cores: SimpleQueue[int | None] = SimpleQueue()
     allowed = sorted(os.sched_getaffinity(0))
     for slot in range(parallel):
         cores.put(allowed[slot % len(allowed)] if parallel > 1 else None)
 
-    def one(name: str, number: int) -> None:
+    def run_one(name: str, number: int) -> None:
         if stopping.is_set():
             return
         core = cores.get()
@@ -70,26 +70,26 @@ def _run_all(wanted: list[tuple[str, int]], results: Results, output: Path, para
             trial = Trial(name, number, seed=results.seed, output=output, references=references, core=core)
             line = trial.run(EXPERIMENTS[name][0])
             results.add(line)
-            _say(f"{name} {number}: {_verdict(line['passed'])} in {line['seconds']:.0f} s, {line['hits']}")
+            _say(f"{name} {number}: {_outcome(line['passed'])} in {line['seconds']:.0f} s, {line['hits']}")
         except Stopped:
             _say(f"{name} {number}: stopped")
         finally:
             cores.put(core)
 
     with ThreadPoolExecutor(parallel) as pool:
-        pending = [pool.submit(one, name, number) for name, number in wanted]
+        pending = [pool.submit(run_one, name, number) for name, number in wanted]
         try:
             for future in pending:
                 future.result()
         except KeyboardInterrupt:
             stopping.set()
-        except BaseException:  # of a reference, without which no trial can be judged
+        except BaseException:  # a reference run failed; without it no trial can be compared
             stopping.set()
             raise
 
 
-def _verdict(passed: bool | None) -> str:
-    return {True: "passed", False: "FAILED", None: "not possible here"}[passed]
+def _outcome(passed: bool | None) -> str:
+    return {True: "passed", False: "FAILED", None: "not possible on this machine"}[passed]
 
 
 def _trials(name: str, wanted: int | None) -> int:
@@ -103,19 +103,22 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     known = ", ".join(f"{name} ({count})" for name, (_, count) in EXPERIMENTS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m tests.endurance", description="Interrupted runs must end as uninterrupted ones, bit for bit."
+        prog="python -m tests.endurance",
+        description="Check that interrupted runs give the same result as uninterrupted ones, bit for bit.",
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", help=f"experiments, all unless named (trials): {known}")
-    parser.add_argument("--trials", type=int, metavar="N", help="trials of each experiment named")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help=f"experiments to run, with their trials: {known} (default: all)"
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of each experiment")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", default=Path("work_dirs/endurance"),
-        help="results, references, and the directories of failed trials; trials found there are not made again",
+        help="folder of results, references and failed trials; finished trials in it are not repeated",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
     parser.add_argument(
-        "--parallel", type=int, default=1, metavar="N", help="trials at once, each on a core of its own"
+        "--parallel", type=int, default=1, metavar="N", help="trials at once, each on one core (default: 1)"
     )
-    parser.add_argument("--summary", action="store_true", help="only print the table")
+    parser.add_argument("--summary", action="store_true", help="print the table of finished trials and stop")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The command as a user starts it, and waiting for what it does."""
+"""Start the command as a user does, and wait for what it does."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.endurance import processes
 from tests.endurance.watch import EVAL_INTERVAL, ITERS, Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-HUNG_SECONDS = 1200  # no command takes nearly as long
-stopping = threading.Event()  # set when the experiments are told to stop
+HUNG_SECONDS = 1200  # far more than any command takes
+stopping = threading.Event()  # set when the experiments are stopped
 
 
-class Failed(Exception):
-    """The trial has failed, and what follows would tell nothing."""
+class TrialFailed(Exception):
+    """The trial failed and ends."""
 
 
 class Stopped(Exception):
-    """The experiments are being stopped; the trial will be made again."""
+    """The experiments are being stopped; the trial will be repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A way to call `rmrkd train`; calls with one name end alike."""
+    """A call of `rmrkd train`; calls with the same name give the same result."""
 
     name: str
     role: str
@@ -38,7 +38,7 @@ class Call:
     options: tuple[str, ...] = ()
 
     def line(self, work_dir: Path, *, loaders: int, more: tuple[str, ...] = ()) -> list[str]:
-        """Arguments; settings of the schedule make evaluations, checkpoints and log lines frequent."""
+        """Return the command line, with frequent validations, checkpoints and log lines."""
         schedule = {"eval_interval": EVAL_INTERVAL, "checkpoint_interval": 5, "log_interval": 1}
         settings = [text for key, value in schedule.items() for text in ("--set", f"schedule.{key}={value}")]
         return [
@@ -52,16 +52,16 @@ class Command:
     """A started command.
 
     Args:
-        told: File that its stdout and stderr are written to.
-        mark: By which all processes it starts are found again.
-        core: Processor it is bound to, with all that it starts.
+        output: File for its stdout and stderr.
+        mark: Environment entry by which all its processes are found.
+        core: CPU core that it and its children are bound to.
     """
 
-    def __init__(self, line: list[str], run_dir: Path, told: Path, *, mark: str, core: int | None) -> None:
-        self.watch, self.told = Watch(run_dir), told
+    def __init__(self, line: list[str], run_dir: Path, output: Path, *, mark: str, core: int | None) -> None:
+        self.watch, self.output = Watch(run_dir), output
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200", processes.MARK: mark}
-        told.parent.mkdir(parents=True, exist_ok=True)
-        with told.open("wb") as stream:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("wb") as stream:
             self.process = subprocess.Popen(
                 line, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C at the terminal is for the experiments alone
@@ -79,23 +79,23 @@ class Command:
         return self.process.poll() is not None
 
     def until(self, condition: Callable[[], bool], *, every: float = 0.005) -> bool:
-        """Waits; False where the command ended first."""
+        """Wait for a condition; return False if the command ended first."""
         while not self.ended:
             if condition():
                 return True
             if stopping.wait(every):
                 raise Stopped
             if self.seconds > HUNG_SECONDS:
-                raise Failed(f"hung: {self.told.name} did not end within {HUNG_SECONDS} s")
+                raise TrialFailed(f"hung: {self.output.name} did not end within {HUNG_SECONDS} s")
         return False
 
     def wait(self) -> int:
-        """The exit status."""
+        """Wait for the end, and return the exit status."""
         self.until(lambda: False, every=0.01)
         return self.process.wait()
 
     def send(self, signum: int) -> None:
-        """A signal to this process alone."""
+        """Send a signal to this process only."""
         self.process.send_signal(signum)
 
     def kill(self) -> None:
@@ -103,18 +103,18 @@ class Command:
         self.process.wait()
 
     def message(self) -> str:
-        """What it wrote, without spaces and line ends: a terminal's width would cut file names in two."""
-        return "".join(self.told.read_text("utf-8", errors="replace").split())
+        """Return its output without whitespace, because line breaks can split file names."""
+        return "".join(self.output.read_text("utf-8", errors="replace").split())
 
     def expect(self, code: int) -> None:
-        """Waits for the end.
+        """Wait for the end.
 
         Raises:
-            Failed: When it ends otherwise, with what it said last.
+            TrialFailed: When the exit status differs; the message contains the last lines of the output.
         """
-        met = self.wait()
-        if met != code:
-            raise Failed(f"{self.told.name}: exit status {met} in place of {code}: {self.last_words()}")
+        status = self.wait()
+        if status != code:
+            raise TrialFailed(f"{self.output.name}: exit status {status} instead of {code}: {self.last_lines()}")
 
-    def last_words(self) -> str:
-        return " | ".join(self.told.read_text("utf-8", errors="replace").splitlines()[-4:])[-400:]
+    def last_lines(self) -> str:
+        return " | ".join(self.output.read_text("utf-8", errors="replace").splitlines()[-4:])[-400:]

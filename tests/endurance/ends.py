@@ -1,4 +1,4 @@
-"""Whether two runs ended alike, bit for bit."""
+"""Compare the results of two runs, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,77 +11,77 @@ from torch import Tensor
 
 from tests.endurance.watch import leftovers
 
-_OF_THE_MACHINE = ("seconds", "data_seconds", "elapsed", "peak_memory")  # of a log line; all else must be equal
-_OF_THE_RUN = (  # of a checkpoint
+_TIMES_AND_MEMORY = ("seconds", "data_seconds", "elapsed", "peak_memory")  # entries of a log line that may differ
+_COMPARED_ENTRIES = (  # of a checkpoint
     "state_dict", "optimizer", "scaler", "own_optimizers", "iteration", "evaluated", "best_miou",
 )  # fmt: skip
 
 
 def differences(run_dir: Path, reference: Path) -> list[str]:
-    """In what a run that was interrupted differs from the one that was not; nothing is as it should be."""
+    """Return the differences between an interrupted run and its reference; empty if the run is right."""
     found = [f"`{name}` was left behind" for name in leftovers(run_dir)]
     for compare in (_student, _checkpoints, _log, _result):
         try:
             found += compare(run_dir, reference)
-        except Exception as error:  # a file that is missing, cut, or not what it should be
+        except Exception as error:  # a missing or damaged file
             found.append(f"{compare.__name__.strip('_')}: {type(error).__name__}: {str(error)[:300]}")
     return found
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A checkpoint, as anyone would read it."""
+    """Load a checkpoint."""
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded
 
 
 def _student(run_dir: Path, reference: Path) -> list[str]:
-    ours, theirs = (load(folder / "student.pth")["state_dict"] for folder in (run_dir, reference))
-    return [f"student.pth: {place}" for place in _unequal(ours, theirs)][:3]
+    actual, expected = (load(folder / "student.pth")["state_dict"] for folder in (run_dir, reference))
+    return [f"student.pth: {place}" for place in _unequal(actual, expected)][:3]
 
 
 def _checkpoints(run_dir: Path, reference: Path) -> list[str]:
-    """The last one, and the best one: a kill between an evaluation and its checkpoint must not lose it."""
+    """Compare last.pth and best.pth."""
     found = []
     for name in ("last.pth", "best.pth"):
-        ours, theirs = (_state(folder / name) for folder in (run_dir, reference))
-        found += [f"{name}: {place}" for place in _unequal(ours, theirs)][:3]
+        actual, expected = (_state(folder / name) for folder in (run_dir, reference))
+        found += [f"{name}: {place}" for place in _unequal(actual, expected)][:3]
     return found
 
 
 def _state(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in load(path).items() if key in _OF_THE_RUN}
+    return {key: value for key, value in load(path).items() if key in _COMPARED_ENTRIES}
 
 
 def _log(run_dir: Path, reference: Path) -> list[str]:
-    ours, theirs = (_log_lines(folder) for folder in (run_dir, reference))
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), start=1):
+    actual, expected = (_log_lines(folder) for folder in (run_dir, reference))
+    for number, (one, other) in enumerate(zip(actual, expected, strict=False), start=1):
         if one != other:
-            return [f"log.jsonl, line {number}: {json.dumps(one)[:200]} in place of {json.dumps(other)[:200]}"]
-    return [f"log.jsonl: {len(ours)} lines in place of {len(theirs)}"] if len(ours) != len(theirs) else []
+            return [f"log.jsonl, line {number}: {json.dumps(one)[:200]} instead of {json.dumps(other)[:200]}"]
+    return [f"log.jsonl: {len(actual)} lines instead of {len(expected)}"] if len(actual) != len(expected) else []
 
 
 def _log_lines(folder: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return [{key: value for key, value in line.items() if key not in _OF_THE_MACHINE} for line in lines]
+    return [{key: value for key, value in line.items() if key not in _TIMES_AND_MEMORY} for line in lines]
 
 
 def _result(run_dir: Path, reference: Path) -> list[str]:
-    ours, theirs = (
+    actual, expected = (
         json.loads((folder / "result.json").read_text("utf-8"))["matrix"] for folder in (run_dir, reference)
     )
-    return ["result.json: another matrix"] if ours != theirs else []
+    return ["result.json: another matrix"] if actual != expected else []
 
 
-def _unequal(ours: Any, theirs: Any, place: str = "") -> list[str]:
-    """Where two nests of plain data and tensors differ."""
-    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
-        same = ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+def _unequal(actual: Any, expected: Any, place: str = "") -> list[str]:
+    """Return where two nested structures of tensors and plain data differ."""
+    if isinstance(actual, Tensor) and isinstance(expected, Tensor):
+        same = actual.dtype == expected.dtype and torch.equal(actual, expected)
         return [] if same else [f"{place} differs"]
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        if ours.keys() != theirs.keys():
-            return [f"{place or 'its entries'}: only one has {sorted(map(str, ours.keys() ^ theirs.keys()))[:5]}"]
-        return [found for key in ours for found in _unequal(ours[key], theirs[key], f"{place}.{key}".strip("."))]
-    if isinstance(ours, list | tuple) and isinstance(theirs, list | tuple) and len(ours) == len(theirs):
-        pairs = zip(ours, theirs, strict=True)
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        if actual.keys() != expected.keys():
+            return [f"{place or 'its entries'}: only one has {sorted(map(str, actual.keys() ^ expected.keys()))[:5]}"]
+        return [found for key in actual for found in _unequal(actual[key], expected[key], f"{place}.{key}".strip("."))]
+    if isinstance(actual, list | tuple) and isinstance(expected, list | tuple) and len(actual) == len(expected):
+        pairs = zip(actual, expected, strict=True)
         return [found for number, pair in enumerate(pairs) for found in _unequal(*pair, f"{place}.{number}".strip("."))]
-    return [] if ours == theirs else [f"{place}: {str(ours)[:60]} in place of {str(theirs)[:60]}"]
+    return [] if actual == expected else [f"{place}: {str(actual)[:60]} instead of {str(expected)[:60]}"]

@@ -1,4 +1,4 @@
-"""`nodes`: two launchers that meet on this machine; one of them is killed and started again."""
+"""`nodes`: two launchers on this machine; one of them is killed and restarted."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from tests.endurance.reference import PAIR, free_port, machine_options
 from tests.endurance.trial import Trial
 from tests.endurance.workers import RESTARTS
 
-_PAUSE = 5.0  # seconds at most until the killed one is started again
+_PAUSE = 5.0  # maximum seconds until the killed launcher is restarted
 
 
 def nodes(trial: Trial) -> None:
-    """Node 1 in even trials, node 0 in odd ones; the other one waits for it, and both end well."""
-    reference = trial.references.of(PAIR)  # two machines of one worker end as one machine of two
+    """Kill node 1 in even trials, node 0 in odd ones; the other node waits for it, and both succeed."""
+    reference = trial.references.of(PAIR)  # two machines with one worker give the result of one machine with two
     call, port = replace(PAIR, options=("--nodes", "2", "--batch-size", "4", *RESTARTS)), free_port()
     started = [trial.start(call, None, *machine_options(rank, port)) for rank in range(2)]
     lost = 1 - trial.number % 2
-    later, pause = trial.draw.random(), trial.draw.uniform(0, _PAUSE)
+    later, pause = trial.rng.random(), trial.rng.uniform(0, _PAUSE)
     first = started[0]
-    striking = first.until(lambda: bool(first.watch.new_line()))
-    if striking and _pause(started[lost], later * (reference.seconds - reference.startup)):
+    still_running = first.until(lambda: bool(first.watch.new_line()))
+    if still_running and _pause(started[lost], later * (reference.seconds - reference.startup)):
         started[lost].kill()
-        trial.hits.append(f"node {lost}: {first.watch.hit()}")
+        trial.events.append(f"node {lost}: {first.watch.phase()}")
         time.sleep(pause)
         started[lost] = trial.start(call, None, *machine_options(lost, port), "--resume")
     else:
-        trial.hits.append("finished before")
+        trial.events.append("finished before")
     for command in started:
         command.expect(0)
     trial.compare(first.watch.run_dir, reference)

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: whose children they are, and which belong to a trial."""
+"""Find processes in /proc: the children of a process, and all processes of a trial."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-MARK = "RMRKD_ENDURANCE"  # in the environment of all that a trial starts, so that orphans are found as well
+MARK = "RMRKD_ENDURANCE"  # environment variable of all processes of a trial, so that orphans are found
 
 
 class Process(NamedTuple):
-    """A process that is never mistaken for a later one of the same number."""
+    """A process; its start time distinguishes it from a later process with the same id."""
 
     pid: int
     started: int
 
 
-def marked(mark: str) -> set[Process]:
-    """All living processes of a trial."""
+def find_marked(mark: str) -> set[Process]:
+    """Return all living processes of a trial."""
     entry = f"{MARK}={mark}".encode()
     found = set()
     for folder in _folders():
@@ -30,7 +30,7 @@ def marked(mark: str) -> set[Process]:
 
 
 def children(pid: int, *, with_argument: str) -> set[Process]:
-    """The living children of a process whose command line holds an argument."""
+    """Return the living children of a process that have an argument in their command line."""
     found = set()
     for folder in _folders():
         with suppress(OSError):
@@ -41,7 +41,7 @@ def children(pid: int, *, with_argument: str) -> set[Process]:
 
 
 def end(process: Process) -> bool:
-    """SIGKILL; False where it has ended by itself."""
+    """Send SIGKILL; return False if the process has already ended."""
     with suppress(OSError):
         if _stat(Path("/proc", str(process.pid)))[1] == process.started:
             os.kill(process.pid, signal.SIGKILL)
@@ -54,7 +54,7 @@ def _folders() -> list[Path]:
 
 
 def _stat(folder: Path) -> tuple[int, int]:
-    """The parent's number and the moment of the start; a zombie counts as gone."""
+    """Return the parent's id and the start time; raise ProcessLookupError for a zombie."""
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     if fields[0] in "ZX":
         raise ProcessLookupError(folder.name)

@@ -1,4 +1,4 @@
-"""The uninterrupted runs that every other one is held against; each is made once and kept."""
+"""Uninterrupted reference runs; each is made once and kept."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.endurance.commands import Call, Command, Failed
+from tests.endurance.commands import Call, Command, TrialFailed
 from tests.endurance.watch import checkpoints
 
-Make = Callable[[Call, Path], tuple[float, float]]  # a call and a folder to the seconds of start-up, and in all
-STOPPED_AFTER = 30  # iterations of the run whose checkpoints are damaged
+Make = Callable[[Call, Path], tuple[float, float]]  # (call, folder) → seconds of start-up, seconds in total
+STOPPED_AFTER = 30  # iterations of the run for the experiment `damage`
 BASELINE = Call(name="baseline", role="baseline")
 TEACHER = Call(name="teacher", role="teacher", iters=8)
 PAIR = Call(name="pair", role="baseline", options=("--gpus", "2", "--batch-size", "4"))
 
 
 class NoReference(Exception):
-    """An uninterrupted run failed, so that no trial can be judged."""
+    """A reference run failed, so no trial can be compared."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A run's directory, and what its uninterrupted course took."""
+    """An uninterrupted run."""
 
     run_dir: Path
     startup: float  # seconds until the first line of the log
-    seconds: float  # in all
+    seconds: float  # total
 
     @property
     def checkpoint_size(self) -> int:
         return checkpoints(self.run_dir)[0].stat().st_size
 
     def expected(self, done: int, iters: int) -> float:
-        """Seconds that a start which finds `done` iterations will take."""
+        """Return the seconds that a command will take to resume after `done` iterations."""
         return self.startup + (self.seconds - self.startup) * (1 - done / iters)
 
 
 class References:
-    """Makes what is missing below a directory."""
+    """Makes missing reference runs in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._lock = folder, threading.RLock()
 
     def distill(self) -> Call:
-        """The call that distils, with a teacher trained here."""
+        """Return the call for a distillation; train its teacher if needed."""
         teacher = self.of(TEACHER).run_dir / "student.pth"
         return Call(name="distill", role="distill", options=("--teacher-checkpoint", str(teacher)))
 
     def of(self, call: Call) -> Reference:
-        """The run of a call, from beginning to end."""
-        return self._get(call, call.name, _whole)
+        """Return the complete run of a call."""
+        return self._get(call, call.name, _complete)
 
     def stopped(self) -> Reference:
-        """A run that SIGTERM stopped when more than one checkpoint was there."""
+        """Return a run that SIGTERM stopped after at least two checkpoints."""
         return self._get(BASELINE, "stopped", _stopped)
 
     def _get(self, call: Call, name: str, make: Make) -> Reference:
@@ -68,7 +68,7 @@ class References:
                 shutil.rmtree(making, ignore_errors=True)
                 try:
                     startup, seconds = make(call, making)
-                except Failed as error:
+                except TrialFailed as error:
                     raise NoReference(f"no reference `{name}`, see {making}: {error}") from error
                 found = Reference(kept / call.role, startup, seconds)
                 times = {key: value for key, value in asdict(found).items() if key != "run_dir"}
@@ -79,17 +79,17 @@ class References:
 
 
 def machine_options(rank: int, port: int) -> tuple[str, ...]:
-    """What two launchers on this machine are started with."""
+    """Return the options of one of two launchers on this machine."""
     return "--node-rank", str(rank), "--rdzv-endpoint", f"127.0.0.1:{port}"
 
 
 def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def _whole(call: Call, folder: Path) -> tuple[float, float]:
+def _complete(call: Call, folder: Path) -> tuple[float, float]:
     command = _start(call, folder)
     try:
         command.until(lambda: bool(command.watch.new_line()))
@@ -108,7 +108,7 @@ def _stopped(call: Call, folder: Path) -> tuple[float, float]:
         command.send(signal.SIGTERM)
         command.expect(128 + signal.SIGTERM)
         if len(checkpoints(folder / call.role)) < 2:
-            raise Failed("a stopped run has no two checkpoints")
+            raise TrialFailed("a stopped run has no two checkpoints")
         return 0.0, command.seconds
     finally:
         _end(command)
@@ -116,7 +116,7 @@ def _stopped(call: Call, folder: Path) -> tuple[float, float]:
 
 def _start(call: Call, folder: Path) -> Command:
     line = call.line(folder, loaders=1)
-    return Command(line, folder / call.role, folder / "told.txt", mark="reference", core=None)
+    return Command(line, folder / call.role, folder / "output.txt", mark="reference", core=None)
 
 
 def _end(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""The lines of results, and the table made of them."""
+"""Results of the trials, and a table of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLUMNS = ("experiment", "trials", "passed", "what was hit", "slowest reaction"
 
 
 class Results:
-    """`results.jsonl`: a line a trial, appended when it ends; the last line of a trial counts."""
+    """`results.jsonl`: one line for each trial, appended when it ends; the last line of a trial counts."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.seed, self._lock = path, seed, threading.Lock()
@@ -23,7 +23,7 @@ class Results:
             stream.write(json.dumps({"seed": self.seed, **line}) + "\n")
 
     def lines(self, experiment: str) -> dict[int, Line]:
-        """The trials of an experiment under this seed, by number."""
+        """Return number → result line of an experiment's trials with this seed."""
         if not self.path.is_file():
             return {}
         every = [json.loads(text) for text in self.path.read_text(encoding="utf-8").splitlines()]
@@ -31,13 +31,13 @@ class Results:
         return {line["trial"]: line for line in sorted(mine, key=lambda line: int(line["trial"]))}
 
     def missing(self, experiment: str, trials: int) -> list[int]:
-        """Trials without an outcome; what was not possible is tried again."""
+        """Return the trials without a result; trials that were not possible are repeated."""
         known = self.lines(experiment)
         return [number for number in range(trials) if known.get(number, {"passed": None})["passed"] is None]
 
 
 def table(results: Results, experiments: list[str]) -> str:
-    """Markdown: a row an experiment, then every failure."""
+    """Return a Markdown table with one row for each experiment, then the failures."""
     rows, failures = [_COLUMNS, ("---",) * len(_COLUMNS)], []
     for name in experiments:
         lines = list(results.lines(name).values())
@@ -57,9 +57,10 @@ def _row(name: str, lines: list[Line]) -> tuple[str, ...]:
     if not possible:
         return name, "0", "–", str(lines[0]["problem"]), "–"
     passed = sum(line["passed"] for line in possible)
-    hits = Counter(hit for line in possible for hit in line["hits"])
+    events = Counter(event for line in possible for event in line["hits"])
     reactions = [line["reaction"] for line in possible if line["reaction"] is not None]
     return (
-        name, str(len(possible)), str(passed), ", ".join(f"{hit} {count}" for hit, count in hits.most_common()) or "–",
+        name, str(len(possible)), str(passed),
+        ", ".join(f"{phase} {count}" for phase, count in events.most_common()) or "–",
         f"{max(reactions):.1f} s" if reactions else "–",
     )  # fmt: skip

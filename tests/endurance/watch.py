@@ -1,4 +1,4 @@
-"""What a run was doing, as its directory shows it from outside."""
+"""Find out what a run is doing from its run directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ITERS, EVAL_INTERVAL = 48, 16
 
 
 class Watch:
-    """Tells what a run has done since this was made, which is before its command starts."""
+    """Watches a run directory; create it before the command starts."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -22,21 +22,21 @@ class Watch:
         self.done = max((line.get("iter", 0) for line in map(_parsed, self._old_lines)), default=0)
 
     def new_line(self) -> dict[str, Any]:
-        """The last line of the log if this start wrote it, else nothing; a resumed run first cuts the log."""
+        """Return the last log line if this command wrote it, else {}; a resumed run first truncates the log."""
         lines = self._lines()
         return _parsed(lines[-1]) if lines and lines[-1] not in self._old_lines else {}
 
     def new_partials(self) -> set[str]:
-        """Checkpoints that are being written."""
+        """Return the names of checkpoints that are being written."""
         return self._partials() - self._old_partials
 
     def evaluating(self) -> bool:
-        """Whether the last iteration logged is one that an evaluation follows, and it has no result yet."""
+        """Return whether a validation follows the last logged iteration and has no result yet."""
         line = self.new_line()
         return "losses" in line and (line["iter"] % EVAL_INTERVAL == 0 or line["iter"] == ITERS)
 
-    def hit(self) -> str:
-        """What a signal that ended the run hit; `end` is the student and the result after the last evaluation."""
+    def phase(self) -> str:
+        """Return the phase of the run; `end` is after the last validation, when student and result are written."""
         if self.new_partials() or not self._named_twice():
             return "checkpoint"
         line = self.new_line()
@@ -47,7 +47,7 @@ class Watch:
         return "end" if line.get("iter") == ITERS else "step"
 
     def _named_twice(self) -> bool:
-        """Whether the newest checkpoint has got its name `last.pth`, which follows its own."""
+        """Return whether `last.pth` is the newest checkpoint; it is linked after `iter_N.pth`."""
         newest = newest_checkpoint(self.run_dir)
         with suppress(OSError):
             return newest == self._old_newest or newest is None or newest.samefile(self.run_dir / "last.pth")
@@ -58,7 +58,7 @@ class Watch:
             text = (self.run_dir / "log.jsonl").read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        return text[: text.rfind("\n") + 1].splitlines()  # without a line that is being written
+        return text[: text.rfind("\n") + 1].splitlines()  # without an incomplete line
 
     def _partials(self) -> set[str]:
         return {path.name for path in _hidden(self.run_dir) if path.name.startswith(".iter_")}
@@ -74,7 +74,7 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def leftovers(run_dir: Path) -> list[str]:
-    """Files that a write which did not end has left behind."""
+    """Return the names of incomplete files."""
     return sorted(path.name for path in run_dir.glob(".*") if path.suffix in (".partial", ".link"))
 
 

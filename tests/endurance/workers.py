@@ -1,4 +1,4 @@
-"""`workers`: one of two worker processes is killed, and the launcher starts them again."""
+"""`workers`: one of two worker processes is killed, and the launcher restarts them."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ RESTARTS = ("--max-restarts", "5")
 
 
 def workers(trial: Trial) -> None:
-    """One command, killed below the launcher up to three times, ends as if it had not been."""
+    """Kill workers of one command up to three times; the command must give the same result."""
     reference = trial.references.of(PAIR)
     command = trial.start(replace(PAIR, options=PAIR.options + RESTARTS))
     before: set[processes.Process] = set()
-    for _ in range(trial.draw.randint(1, 3)):
-        hit, before = _strike(trial, command, reference, before)
-        trial.hits.append(hit)
-        if hit == "finished before":
+    for _ in range(trial.rng.randint(1, 3)):
+        phase, before = _kill_one(trial, command, reference, before)
+        trial.events.append(phase)
+        if phase == "finished before":
             break
     command.expect(0)
     trial.compare(command.watch.run_dir, reference)
 
 
-def _strike(
+def _kill_one(
     trial: Trial, command: Command, reference: Reference, before: set[processes.Process]
 ) -> tuple[str, set[processes.Process]]:
-    """Kills a worker of those that the launcher started after `before`; what it hit, and who was there.
+    """Kill one of the workers that are not in `before`; return the phase of the run, and the current workers.
 
-    Half of the strikes wait for a step first: on a small data set most of the time is start-up.
+    In half of the cases wait for a step first, because start-up takes most of the time.
     """
-    there: set[processes.Process] = set()
-    victim, later, trained = trial.draw.randrange(2), trial.draw.random(), trial.draw.random() < 0.5
+    current: set[processes.Process] = set()
+    victim, later, trained = trial.rng.randrange(2), trial.rng.random(), trial.rng.random() < 0.5
 
-    def both() -> bool:
-        there.clear()
-        there.update(processes.children(command.process.pid, with_argument=WORKER))
-        return len(there) == 2 and not there & before
+    def both_started() -> bool:
+        current.clear()
+        current.update(processes.children(command.process.pid, with_argument=WORKER))
+        return len(current) == 2 and not current & before
 
-    if not command.until(both, every=0.05):
-        return "finished before", there
-    watch = Watch(command.watch.run_dir)  # of this start alone
+    if not command.until(both_started, every=0.05):
+        return "finished before", current
+    watch = Watch(command.watch.run_dir)  # of this attempt only
     expected = reference.expected(watch.done, ITERS)
     if trained:
         command.until(lambda: bool(watch.new_line()))
         expected -= reference.startup
     until = time.monotonic() + later * expected
-    alive = command.until(lambda: time.monotonic() >= until)
-    if not alive or not processes.end(sorted(there)[victim]):
-        return "finished before", there
-    return watch.hit(), there
+    running = command.until(lambda: time.monotonic() >= until)
+    if not running or not processes.end(sorted(current)[victim]):
+        return "finished before", current
+    return watch.phase(), current

@@ -1,4 +1,4 @@
-"""The Chromium that tests of pages run in, where there is one."""
+"""Find the Chromium for tests of HTML pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-REQUIRED = "RMRKD_REQUIRE_BROWSER"  # set where these tests must run, as in CI
+REQUIRED = "RMRKD_REQUIRE_BROWSER"  # environment variable; set in CI, where these tests must run
 HOW_TO_INSTALL = "apt-get install chromium"
 
 
@@ -15,6 +15,6 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def may_be_left_out() -> bool:
-    """Return whether tests in a browser are skipped here; where one is required they fail instead."""
+def may_skip() -> bool:
+    """Return whether browser tests are skipped: without a browser, unless one is required."""
     return find_browser() is None and not os.environ.get(REQUIRED)

@@ -1,4 +1,4 @@
-"""Runs the real app inside the test process, with errors shown as `main` shows them."""
+"""Run the command line inside the test process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from rmrkd_cli.cli.app import app, main
 from rmrkd_cli.errors import RmrkdError
 
-# Typer would build all commands anew for every call.
+# Built once; Typer would build all commands for every call.
 COMMAND = typer.main.get_command(app)
 
 
 @dataclass
 class Outcome:
+    """Exit code, stdout, and the error's message and hint."""
+
     exit_code: int
     stdout: str
     message: str = ""
@@ -27,7 +29,7 @@ class Outcome:
 
 
 def rmrkd(*arguments: object) -> Outcome:
-    """The outcome of one command line; any exception that is not a message to the user is raised."""
+    """Run a command line; raise any exception that is not a RmrkdError."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     error = result.exception
     if isinstance(error, RmrkdError):
@@ -38,7 +40,7 @@ def rmrkd(*arguments: object) -> Outcome:
 
 
 def run_main(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
-    """What a user meets: exit code, stdout and stderr of `rmrkd …`; any exception that escapes is raised."""
+    """Run `rmrkd …` and return exit code, stdout and stderr; raise any exception that is not handled."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="") for _ in range(2)]
     code: object = 0
     with (

@@ -1,6 +1,6 @@
-"""Processes forked from one that has imported everything: whole commands, workers of a job, functions of two ranks.
+"""Processes forked from a server that has imported everything: commands, workers of a job, functions of two ranks.
 
-An interpreter of its own takes five to ten seconds to import torch and mmsegmentation; a fork takes 0.1 s.
+A new interpreter takes five to ten seconds to import torch and mmsegmentation; a fork takes 0.1 s.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class End:
     """How a command ended.
 
     Attributes:
-        seconds: Of its process, imports not counted.
-        megabytes: The most it ever held, imports counted.
+        seconds: Time of its process, without imports.
+        megabytes: Peak memory, with imports.
     """
 
     exit_code: int | None
@@ -38,7 +38,7 @@ class End:
 
 
 def warm_up() -> None:
-    """What the server imports, once; mmseg only behind our stand-in for mmcv's compiled ops."""
+    """Import what commands need; mmseg needs the replacement for mmcv's compiled ops."""
     from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
     make_mmseg_importable()
@@ -55,6 +55,7 @@ def warm_up() -> None:
 
 
 def server() -> multiprocessing.context.ForkServerContext:
+    """Return a context whose processes are forked from the server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.forked_preload"])
     return context
@@ -62,7 +63,7 @@ def server() -> multiprocessing.context.ForkServerContext:
 
 @contextmanager
 def launched_by_forking() -> Iterator[None]:
-    """torch's launcher forks its workers from the server in place of starting interpreters; all else is as it is."""
+    """Let torch's launcher fork its workers from the server instead of starting interpreters."""
     from torch.distributed.launcher import api
 
     server()
@@ -84,7 +85,7 @@ def launched_by_forking() -> Iterator[None]:
 
 
 def start_in_terminal(arguments: list[str], terminal: str) -> multiprocessing.process.BaseProcess:
-    """Start `rmrkd ARGUMENTS` in a session of its own, which the terminal of that name controls."""
+    """Start `rmrkd ARGUMENTS` in a new session with the named terminal as its controlling terminal."""
     process = server().Process(target=_in_terminal, args=(arguments, terminal), daemon=True)
     process.start()
     return process
@@ -106,11 +107,11 @@ def run_ranks(function: Callable[..., None], *arguments: object, ranks: int = 2,
 
 def _in_terminal(arguments: list[str], terminal: str) -> None:
     os.setsid()
-    descriptor = os.open(terminal, os.O_RDWR)  # the first that a session opens controls it
+    descriptor = os.open(terminal, os.O_RDWR)  # it becomes the controlling terminal
     for number in range(3):
         os.dup2(descriptor, number)
-    sys.stdout, sys.stderr = (open(number, "w") for number in (1, 2))  # noqa: SIM115 (the server's are of a file)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup inherit as ignored
+    sys.stdout, sys.stderr = (open(number, "w") for number in (1, 2))  # noqa: SIM115 (the server's streams write to a file)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup tests inherit an ignored SIGHUP
     sys.argv = ["rmrkd", *arguments]
     from rmrkd_cli.__main__ import main
 
@@ -118,13 +119,13 @@ def _in_terminal(arguments: list[str], terminal: str) -> None:
 
 
 def _work(job: str, environment: dict[str, str], launcher: int) -> None:
-    """What `python -m rmrkd_cli.distributed.worker JOB` does, in a fork: torch has set the variables of the rank."""
+    """Do what `python -m rmrkd_cli.distributed.worker JOB` does; torch has set the variables of the rank."""
     from rmrkd_cli.distributed import worker
 
     os.environ.update(environment)
-    for number in (1, 2):  # the server was started under the output of another test
+    for number in (1, 2):  # the server has the output of the test that started it
         os.dup2(os.open(f"/proc/{launcher}/fd/{number}", os.O_WRONLY | os.O_APPEND), number)
-    worker._die_with_the_launcher = lambda: None  # its parent is the server
+    worker._die_with_launcher = lambda: None  # its parent is the server
     code = worker.main(job)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -133,9 +134,9 @@ def _work(job: str, environment: dict[str, str], launcher: int) -> None:
 
 
 def run(context: multiprocessing.context.ForkServerContext, arguments: list[str], folder: Path, limit: float) -> End:
-    """Runs `rmrkd ARGUMENTS` in `folder`; after `limit` seconds it is killed, and its exit code none."""
-    told = folder / "told.txt"
-    process = context.Process(target=_command, args=(arguments, str(folder), str(told)))
+    """Run `rmrkd ARGUMENTS` in `folder`; after `limit` seconds kill it, with the exit code None."""
+    output = folder / "output.txt"
+    process = context.Process(target=_command, args=(arguments, str(folder), str(output)))
     began = time.monotonic()
     process.start()
     process.join(limit)
@@ -144,15 +145,15 @@ def run(context: multiprocessing.context.ForkServerContext, arguments: list[str]
         process.kill()
         process.join()
     killed = process.exitcode is None or process.exitcode < 0
-    *lines, memory = told.read_text(errors="replace").splitlines() or [""] if told.exists() else [""]
-    told.unlink(missing_ok=True)
+    *lines, memory = output.read_text(errors="replace").splitlines() or [""] if output.exists() else [""]
+    output.unlink(missing_ok=True)
     size = float(memory) / 1024 if memory.isdigit() else float("nan")
     return End(None if killed else process.exitcode, "\n".join(lines), seconds, size)
 
 
-def _command(arguments: list[str], folder: str, told: str) -> None:
+def _command(arguments: list[str], folder: str, output: str) -> None:
     os.chdir(folder)
-    stream = open(told, "w")  # noqa: SIM115 (for as long as the process lives)
+    stream = open(output, "w")  # noqa: SIM115 (open until the process ends)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
     sys.argv = ["rmrkd", *arguments]

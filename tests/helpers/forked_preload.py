@@ -1,4 +1,4 @@
-"""Imported once by the process that all commands are forked from."""
+"""Imported by the server process that all commands are forked from."""
 
 import gc
 
@@ -6,4 +6,4 @@ from tests.helpers.forked import warm_up
 
 warm_up()
 gc.collect()
-gc.freeze()  # a fork's collections would copy the pages of all that was imported
+gc.freeze()  # else a garbage collection in a fork copies all pages

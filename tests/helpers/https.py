@@ -1,4 +1,4 @@
-"""A local https server that behaves well or badly, as the address asked for says."""
+"""A local HTTPS server whose behaviour depends on the requested path."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ HALF = len(CONTENT) // 2
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Keeps the address and the range of each request it met."""
+    """Records the path and the Range header of each request."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str]] = []
-        self.go_on = threading.Event()
+        self.requests: list[tuple[str, str]] = []
+        self.send_rest = threading.Event()
 
     @property
     def address(self) -> str:
         return f"https://localhost:{self.server_port}"
 
     def ranges(self) -> list[str]:
-        return [held for _, held in self.asked]
+        return [header for _, header in self.requests]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Range", "")))
-        manner = self.path.strip("/").split("/")[0].replace("-", "_")
-        with suppress(OSError):  # who asked may have had enough
-            getattr(self, f"_{manner}", self._good)()
+        self.server.requests.append((self.path, self.headers.get("Range", "")))
+        behaviour = self.path.strip("/").split("/")[0].replace("-", "_")
+        with suppress(OSError):  # the client may close the connection
+            getattr(self, f"_{behaviour}", self._good)()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -63,7 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _rest(self, content: bytes = CONTENT, *, sent: int | None = None) -> None:
-        """What the range asks for, of which `sent` bytes come."""
+        """Send the requested range, cut after `sent` bytes."""
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if found is None:
             self._send(200, content[:sent], len(content))
@@ -86,14 +86,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._send(200, CONTENT, -1)
 
     def _cut(self) -> None:
-        """Twice in the middle."""
-        self._rest(sent=HALF // 2 if len(self.server.asked) < 3 else None)
+        """Cut the first two responses."""
+        self._rest(sent=HALF // 2 if len(self.server.requests) < 3 else None)
 
     def _always_cut(self) -> None:
         self._rest(sent=1000)
 
     def _cut_without_ranges(self) -> None:
-        self._send(200, CONTENT[:HALF] if len(self.server.asked) < 2 else CONTENT, len(CONTENT))
+        self._send(200, CONTENT[:HALF] if len(self.server.requests) < 2 else CONTENT, len(CONTENT))
 
     def _another_range(self) -> None:
         if "Range" in self.headers:
@@ -117,8 +117,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_error(404, "\x1b[31mred")
 
     def _busy_once(self) -> None:
-        """Half, then 503, then the rest."""
-        number = len(self.server.asked)
+        """Send half, then 503, then the rest."""
+        number = len(self.server.requests)
         if number == 2:
             self._send(503)
         else:
@@ -153,13 +153,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             time.sleep(0.05)
 
-    def _held(self) -> None:
-        """Half, and the rest when the test says so."""
+    def _paused(self) -> None:
+        """Send half, and the rest when the test sets `send_rest`."""
         if "Range" in self.headers:
             self._rest()
             return
         self._send(200, CONTENT[:HALF], len(CONTENT))
-        self.server.go_on.wait(20)
+        self.server.send_rest.wait(20)
         self.wfile.write(CONTENT[HALF:])
 
     def _to_http(self) -> None:
@@ -180,7 +180,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """Its authority's certificate is `folder/ca.pem`."""
+    """Run the server; write its CA certificate to `folder/ca.pem`."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     server = Server()
@@ -191,25 +191,25 @@ def serving(folder: Path) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.go_on.set()
+        server.send_rest.set()
         server.shutdown()
         server.server_close()
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
-    """Passes bytes between who asks with CONNECT and the address that is asked for."""
+    """Forwards bytes between a client and the address of its CONNECT request."""
 
     asked: ClassVar[list[str]] = []
 
     def do_CONNECT(self) -> None:
         self.asked.append(self.path)
         host, _, port = self.path.rpartition(":")
-        with socket.create_connection((host, int(port))) as there:
+        with socket.create_connection((host, int(port))) as remote:
             self.send_response(200)
             self.end_headers()
-            for source, sink in ((self.connection, there), (there, self.connection)):
+            for source, sink in ((self.connection, remote), (remote, self.connection)):
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
-            while there.fileno() >= 0 and self.connection.fileno() >= 0 and not self.server.ended.is_set():  # type: ignore[attr-defined]
+            while remote.fileno() >= 0 and self.connection.fileno() >= 0 and not self.server.ended.is_set():  # type: ignore[attr-defined]
                 time.sleep(0.01)
 
     def log_message(self, *_: object) -> None:
@@ -224,7 +224,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and what was asked for."""
+    """Run a proxy; yield its address and the list of requested addresses."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     server.daemon_threads = True
     server.ended = threading.Event()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Students' files as a run leaves them, with random weights and batch-norm statistics that matter."""
+"""Student files like those of a run, with random weights and realistic batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rmrkd_cli.training.student_file import mmseg_config_text, write_student
 
 
 def random_student(path: Path, preset: str, overrides: list[str] | None = None) -> nn.Module:
-    """The student of a preset, written to `path`; its logits tell classes apart."""
+    """Write the student of a preset to `path` and return it; its predictions contain several classes."""
     resolved = load_preset(preset, overrides=overrides or [])
     info = dataset_info(resolved)
     torch.manual_seed(0)

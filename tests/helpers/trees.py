@@ -1,4 +1,4 @@
-"""Small data sets on disk in the layouts of the real ones, for tests."""
+"""Write small data sets in the layouts of the real ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def blobs(rng: np.random.Generator, size: tuple[int, int], classes: int, ignored: int = 255) -> np.ndarray:
-    """A label map (H, W) of a few rectangles, with a stripe of the ignored label."""
+    """Return a label map (H, W) of a few rectangles, with a stripe of the ignored label."""
     height, width = size
     label = np.full(size, int(rng.integers(classes)), np.uint8)
     for _ in range(6):
@@ -20,14 +20,14 @@ def blobs(rng: np.random.Generator, size: tuple[int, int], classes: int, ignored
 
 
 def write_pair(image: Path, label: Path, rng: np.random.Generator, size: tuple[int, int], classes: int) -> None:
-    """An image whose colours follow its label map, and the map."""
-    truth = blobs(rng, size, classes)
+    """Write a label map, and an image whose colours follow it."""
+    labels = blobs(rng, size, classes)
     colours = np.random.default_rng(1).integers(0, 255, (256, 3))
-    picture = np.clip(colours[truth] + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
+    pixels = np.clip(colours[labels] + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
     for path in (image, label):
         path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(image)
-    Image.fromarray(truth).save(label)
+    Image.fromarray(pixels).save(image)
+    Image.fromarray(labels).save(label)
 
 
 def cityscapes(root: Path, *, images: int = 4, size: tuple[int, int] = (128, 256)) -> Path:
@@ -68,7 +68,7 @@ def camvid(root: Path, *, images: int = 4, size: tuple[int, int] = (64, 96)) -> 
 
 
 def ade20k(root: Path, *, images: int = 4, size: tuple[int, int] = (64, 96)) -> Path:
-    """Labels count from 1, and 0 is ignored."""
+    """Write images with labels from 1; 0 is ignored."""
     rng = np.random.default_rng(0)
     for split in ("training", "validation"):
         for number in range(images):

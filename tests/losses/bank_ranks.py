@@ -32,7 +32,7 @@ def batch(step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def steps(dist_ctx: DistContext, loss: CIRKDMemoryLoss, numbers: range) -> list[Tensor]:
     """Values, under DDP; the processes' own random numbers differ."""
-    wrapped = dist_ctx.wrap(loss)
+    wrapped = dist_ctx.wrap_ddp(loss)
     values = []
     for step in numbers:
         torch.manual_seed(100 * dist_ctx.rank + step)

@@ -66,7 +66,7 @@ def test_the_memory_is_not_sent_before_each_step(monkeypatch: pytest.MonkeyPatch
         "rmrkd_cli.distributed.process_group.DistributedDataParallel.__init__",
         lambda self, module, **_: met.append(module),
     )
-    DistContext(0, 2, torch.device("cpu")).wrap(model)
+    DistContext(0, 2, torch.device("cpu")).wrap_ddp(model)
     ignored = set(met[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]
     sent = {name for name, _ in model.named_buffers()} - ignored
     assert ignored <= {name for name, _ in model.named_buffers()}

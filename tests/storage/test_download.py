@@ -108,7 +108,7 @@ def test_what_is_not_the_file_leaves_nothing(server: Server, manner: str, messag
     with pytest.raises(RmrkdError, match=message) as failure:
         cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST)
     assert "\x1b" not in failure.value.message
-    assert (len(server.asked), files()) == (requests, [])
+    assert (len(server.requests), files()) == (requests, [])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_not_the_file_leaves_nothing(server: Server, manner: str, messag
 def test_what_came_is_kept_and_said(server: Server, manner: str, message: str, requests: int, kept: int | None) -> None:
     with pytest.raises(RmrkdError, match=message) as failure:
         cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST, hint="give a file with --student-checkpoint FILE")
-    assert (len(server.asked), files()) == (requests, [f".a.pth.{TAG}.partial"])
+    assert (len(server.requests), files()) == (requests, [f".a.pth.{TAG}.partial"])
     size = (folder() / files()[0]).stat().st_size
     assert size == (kept or size) > 0
     for said in (str(folder() / "a.pth"), "--student-checkpoint FILE", f"the first {size} bytes"):
@@ -174,7 +174,7 @@ def test_a_folder_without_permission(server: Server, tmp_path: Path, monkeypatch
     with pytest.raises(RunError, match="cannot write into the cache") as failure:
         cache.fetch(f"{server.address}/good/a.pth", DIGEST)
     assert "RMRKD_CACHE=DIR" in failure.value.hint
-    assert server.asked == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_a_proxy_that_does_not_answer(server: Server, monkeypatch: pytest.Monkey
     monkeypatch.delenv("no_proxy", raising=False)
     with pytest.raises(RmrkdError, match="refused"):
         cache.fetch(f"{server.address}/good/a.pth", DIGEST)
-    assert server.asked == []
+    assert server.requests == []
     monkeypatch.setenv("https_proxy", "http:///nothing")
     with pytest.raises(RmrkdError, match="cannot download"):
         cache.fetch(f"{server.address}/good/a.pth", DIGEST)
 
 
-def begin(server: Server, manner: str = "held") -> subprocess.Popen[str]:
+def begin(server: Server, manner: str = "paused") -> subprocess.Popen[str]:
     """A process of its own that fetches, and prints where the file is."""
     code = "import sys; from rmrkd_cli.storage.cache import fetch; print(fetch(*sys.argv[1:]))"
     command = [sys.executable, "-c", code, f"{server.address}/{manner}/a.pth", DIGEST]
@@ -268,11 +268,11 @@ def test_of_two_processes_one_downloads(server: Server) -> None:
     second = begin(server)
     assert second.stderr is not None
     said = second.stderr.readline()  # while the first still waits for the rest
-    server.go_on.set()
+    server.send_rest.set()
     outs = [process.communicate(timeout=30) for process in (first, second)]
     assert said == "another process is downloading a.pth; waiting for it\n"
     assert [out for out, _ in outs] == [f"{folder() / 'a.pth'}\n"] * 2
-    assert (len(server.asked), files()) == (1, ["a.pth"])
+    assert (len(server.requests), files()) == (1, ["a.pth"])
     assert (folder() / "a.pth").read_bytes() == CONTENT
 
 
@@ -307,8 +307,8 @@ def test_a_signal_keeps_what_came(server: Server, signum: signal.Signals) -> Non
     process.communicate(timeout=30)
     assert process.returncode != 0
     assert files() == [f".a.pth.{TAG}.partial"]
-    server.go_on.set()
-    assert cache.fetch(f"{server.address}/held/a.pth", DIGEST).read_bytes() == CONTENT
+    server.send_rest.set()
+    assert cache.fetch(f"{server.address}/paused/a.pth", DIGEST).read_bytes() == CONTENT
     assert server.ranges()[-1] == f"bytes={HALF}-"
 
 

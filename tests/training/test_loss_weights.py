@@ -1,4 +1,4 @@
-"""The rule of equal gradients: what it computes, that it changes nothing, and that rehearsal and training agree."""
+"""Automatic loss weights: their values, that the model does not change, and that dry run and training agree."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.training.loss_weights import balanced_weights
+from rmrkd_cli.training.loss_weights import compute_auto_weights
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
 
-HERE = DistContext(0, 1, torch.device("cpu"))
+DIST_CTX = DistContext(0, 1, torch.device("cpu"))
 CLASSES = 11
 
 
 class Scaled(nn.Module):
-    """Cross-entropy of the logits times a factor: its gradient is known."""
+    """Cross-entropy of the logits times a factor, so that the gradient is known."""
 
     def __init__(self, head: nn.Module, factor: float) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class Scaled(nn.Module):
         return self.factor * self._head[0].losses(student, labels)["loss_ce"]
 
 
-def built(tiny: Path, *overrides: str) -> tuple[Preset, Distiller]:
+def build(tiny: Path, *overrides: str) -> tuple[Preset, Distiller]:
     preset = load_preset(str(tiny), overrides=overrides)
-    made = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
-    return preset, made.distiller.place("cpu")
+    built = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
+    return preset, built.distiller.place("cpu")
 
 
 def batches(count: int = 2) -> list[Batch]:
@@ -52,28 +52,28 @@ def batches(count: int = 2) -> list[Batch]:
     return [Batch(image, label, []) for image, label in zip(images, labels, strict=True)]
 
 
-def test_a_multiple_of_cross_entropy_gets_the_inverse(tiny: Path) -> None:
-    preset, model = built(tiny)
+def test_a_multiple_of_cross_entropy_gets_the_inverse_weight(tiny: Path) -> None:
+    preset, model = build(tiny)
     model.losses["quarter"] = Scaled(model.student.decode_head, 0.25)
     model.stages["quarter"] = "logits"
-    assert balanced_weights(model, batches(), ["quarter"], preset.schedule, 0, HERE) == {"quarter": 4.0}
+    assert compute_auto_weights(model, batches(), ["quarter"], preset.schedule, 0, DIST_CTX) == {"quarter": 4.0}
 
 
 def test_gradients_become_equal_at_the_deepest_stage_a_loss_reaches(tiny: Path) -> None:
-    """Dropout is off, so that the passes here see what the rule saw."""
+    """Without dropout, so that these forward passes equal those of the rule."""
     places = {"rmrkd": 4, "early": 3, "mgd": 4, "dkd": 4}
-    preset, model = built(
+    preset, model = build(
         tiny, "losses.early={type: idd, stage: 3}", *(f"losses.{name}.weight=auto" for name in places)
     )
     for head in (model.student.decode_head, model.student.auxiliary_head):
         head.dropout = None
     model.losses["mgd"].mask_ratio = 0.0
-    seen = batches(3)
-    weights = balanced_weights(model, seen, list(places), preset.schedule, 0, HERE)
+    images = batches(3)
+    weights = compute_auto_weights(model, images, list(places), preset.schedule, 0, DIST_CTX)
     model.train()
     for name, stage in places.items():
         norms = torch.zeros(2, dtype=torch.float64)
-        for batch in seen:
+        for batch in images:
             named, maps = model.forward_with_features(batch.images, batch.labels)
             plain = named["ce"] + named["aux_ce"]
             grads = [torch.autograd.grad(value, maps[stage], retain_graph=True)[0] for value in (named[name], plain)]
@@ -81,31 +81,31 @@ def test_gradients_become_equal_at_the_deepest_stage_a_loss_reaches(tiny: Path) 
         assert weights[name] == float(f"{norms[1] / norms[0]:.1e}")
 
 
-def test_nothing_of_the_model_changes(tiny: Path) -> None:
-    preset, model = built(tiny)
+def test_the_model_does_not_change(tiny: Path) -> None:
+    preset, model = build(tiny)
     model.losses["counting"] = Scaled(model.student.decode_head, 1.0)
     model.stages["counting"] = "logits"
     model.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    balanced_weights(model, batches(), ["rmrkd", "counting"], preset.schedule, 0, HERE)
+    compute_auto_weights(model, batches(), ["rmrkd", "counting"], preset.schedule, 0, DIST_CTX)
     assert not model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("factor", [0.0, float("nan")])
-def test_a_loss_without_a_gradient_is_refused(tiny: Path, factor: float) -> None:
-    preset, model = built(tiny)
+def test_a_loss_without_a_gradient_is_rejected(tiny: Path, factor: float) -> None:
+    preset, model = build(tiny)
     model.losses["dead"] = Scaled(model.student.decode_head, factor)
     model.stages["dead"] = "logits"
-    with pytest.raises(RunError, match="no weight can be computed for loss `dead`") as caught:
-        balanced_weights(model, batches(1), ["dead"], preset.schedule, 0, HERE)
+    with pytest.raises(RunError, match="cannot compute a weight for loss `dead`") as caught:
+        compute_auto_weights(model, batches(1), ["dead"], preset.schedule, 0, DIST_CTX)
     assert "--set losses.dead.weight" in caught.value.hint
 
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher and a student whose weights are left to the rule."""
+    """Train a teacher and a student with automatic loss weights."""
     work_dir = tmp_path_factory.mktemp("auto")
     preset = load_preset(str(tiny), method="idd", overrides=["role=teacher"])
     train(preset, work_dir, "cpu", Cluster())
@@ -113,29 +113,29 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work_dir
 
 
-def test_rehearsal_shows_the_weight_that_training_uses(tiny: Path, trained: Path) -> None:
+def test_a_dry_run_shows_the_weight_that_training_uses(tiny: Path, trained: Path) -> None:
     record = json.loads((trained / "distill-idd" / "result.json").read_text())
     weight = record["training"]["weights"]["idd"]
     assert weight > 0
     options = ["train", "--preset", tiny, "--method", "idd", "--role", "distill", "--dry-run", "--device", "cpu"]
-    shown = rmrkd(*options, "--work-dir", trained).stdout
-    assert f"weight {weight:g} (by the rule of equal gradients)" in shown
-    assert "as training computes it" in shown
+    out = rmrkd(*options, "--work-dir", trained).stdout
+    assert f"weight {weight:g} (by the rule of equal gradients)" in out
+    assert "training computes the same weights" in out
     line = json.loads((trained / "distill-idd" / "log.jsonl").read_text().splitlines()[0])
     assert line["weighted"]["idd"] == pytest.approx(weight * line["losses"]["idd"])
-    guessed = rmrkd(*options, "--work-dir", trained / "nowhere").stdout
-    assert "(on random images and networks, by the rule of equal gradients)" in guessed
-    assert "the teacher's weights would be needed here" in guessed
+    random = rmrkd(*options, "--work-dir", trained / "nowhere").stdout
+    assert "(from random images and networks, by the rule of equal gradients)" in random
+    assert "the file of the teacher's weights is missing" in random
 
 
 def test_a_resumed_run_keeps_its_weights(tiny: Path, trained: Path, tmp_path: Path, begun: None) -> None:
-    """They are in the checkpoint: computed anew, on a student that has learned, they would be others."""
-    kept = read_checkpoint(trained / "distill-idd" / "iter_2.pth").rest["weights"]
-    assert kept == json.loads((trained / "distill-idd" / "result.json").read_text())["training"]["weights"]
+    """They are in the checkpoint. Computed again, on a trained student, they would differ."""
+    saved = read_checkpoint(trained / "distill-idd" / "iter_2.pth").rest["weights"]
+    assert saved == json.loads((trained / "distill-idd" / "result.json").read_text())["training"]["weights"]
     record = json.loads((trained / "distill-idd" / "result.json").read_text())
     for name in ("student.pth", "result.json", "last.pth", "iter_4.pth"):
         (trained / "distill-idd" / name).unlink()
     preset = load_preset(str(tiny), method="idd", overrides=["role=distill"])
     again = train(preset, trained, "cpu", Cluster(), resume=True)[0]
-    assert again["training"]["weights"] == kept
+    assert again["training"]["weights"] == saved
     assert again["metrics"] == record["metrics"]

@@ -1,4 +1,4 @@
-"""Every method on `demo`: built, weighted by the rule, trained for two steps, and for one without any label."""
+"""Every method on `demo`: build it, compute its weights, train two steps, and one step without any label."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import method_names
-from rmrkd_cli.training.loss_weights import balanced_weights, open_weights
+from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_weights
 from rmrkd_cli.training.optimizer_step import TrainStep
 
 CLASSES = 8
-HERE = DistContext(0, 1, torch.device("cpu"))
+DIST_CTX = DistContext(0, 1, torch.device("cpu"))
 
 
 def batch(number: int, labels: torch.Tensor | None = None) -> Batch:
@@ -33,13 +33,13 @@ def test_a_method_trains(method: str) -> None:
     built = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
     model = built.distiller.place("cpu")
     assert model.teacher is not None
-    names, batches = open_weights(preset), [batch(0), batch(1)]
-    model.weights |= balanced_weights(model, batches, names, preset.schedule, 0, HERE)
+    names, batches = auto_weighted_losses(preset), [batch(0), batch(1)]
+    model.weights |= compute_auto_weights(model, batches, names, preset.schedule, 0, DIST_CTX)
     assert all(0 < model.weights[name] < math.inf for name in preset.losses)
     model.train()
     before = {key: value.clone() for key, value in (*model.named_parameters(), *model.teacher.named_parameters())}
     teacher = [value.clone() for value in model.teacher.state_dict().values()]
-    step = TrainStep(model, model, preset.schedule, HERE.device)
+    step = TrainStep(model, model, preset.schedule, DIST_CTX.device)
     for number, each in enumerate(batches):
         named = step([each], number)
         assert {"ce", "aux_ce", *preset.losses} <= named.keys()
@@ -50,8 +50,8 @@ def test_a_method_trains(method: str) -> None:
     assert all(
         torch.equal(value, kept) for value, kept in zip(model.teacher.state_dict().values(), teacher, strict=True)
     )
-    moved = [key for key, parameter in trained.items() if not torch.equal(parameter, before[key])]
-    assert any(key.startswith("student.backbone") for key in moved)
+    changed = [key for key, parameter in trained.items() if not torch.equal(parameter, before[key])]
+    assert any(key.startswith("student.backbone") for key in changed)
     named = step([batch(2, torch.full((2, 1, 96, 96), 255))], 2)  # without a label
     assert all(math.isfinite(value) for value in named.values())
     assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -42,8 +42,8 @@ def test_clipping_bounds_the_gradient(tiny: object) -> None:
     model = Distiller(network).place("cpu")
     step = TrainStep(model, model, Schedule(clip_grad=1e-3, momentum=0.0, weight_decay=0.0), torch.device("cpu"))
     step([Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])], 0)
-    parts = step.norms_of_parts()
-    assert set(parts) == {"backbone", "decode_head", "auxiliary_head"}
-    assert min(parts.values()) > 1e-3  # of before they were clipped
+    norms = step.part_gradient_norms()
+    assert set(norms) == {"backbone", "decode_head", "auxiliary_head"}
+    assert min(norms.values()) > 1e-3  # before clipping
     norm = torch.stack([parameter.grad.norm() for parameter in step.parameters]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Weights that do not cover their network: refused with the keys in groups, or loaded as far as they fit."""
+"""Weights that do not match their network: rejected with the keys listed, or loaded as far as they match."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.helpers.cli import rmrkd
 
 
 @pytest.fixture(scope="module")
-def half(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student without its last layer, and with one that it does not know."""
-    work = tmp_path_factory.mktemp("half")
+def partial(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a student checkpoint without its auxiliary head, and with an unknown layer."""
+    work = tmp_path_factory.mktemp("partial")
     train(load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=1"]), work, "cpu", Cluster())
-    whole = read_checkpoint(work / "baseline" / "student.pth")
-    state = {key: value for key, value in whole.state.items() if not key.startswith("auxiliary_head.")}
+    complete = read_checkpoint(work / "baseline" / "student.pth")
+    state = {key: value for key, value in complete.state.items() if not key.startswith("auxiliary_head.")}
     state["neck.weight"] = torch.ones(1)
-    torch.save({"meta": whole.meta, "state_dict": state}, work / "half.pth")
-    return work / "half.pth"
+    torch.save({"meta": complete.meta, "state_dict": state}, work / "partial.pth")
+    return work / "partial.pth"
 
 
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_it_is_refused_with_the_keys_in_groups(
-    command: str, half: Path, tiny: Path, tmp_path: Path, camvid: Path
+def test_it_is_rejected_with_missing_and_unexpected_keys(
+    command: str, partial: Path, tiny: Path, tmp_path: Path, camvid: Path
 ) -> None:
     outcome = {
-        "train": lambda: rmrkd("train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", half,
+        "train": lambda: rmrkd("train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", partial,
                                "--work-dir", tmp_path / "work"),
-        "eval": lambda: rmrkd("eval", half, "--data-root", camvid),
+        "eval": lambda: rmrkd("eval", partial, "--data-root", camvid),
     }[command]()  # fmt: skip
     assert outcome.exit_code == 2
     assert "missing: auxiliary_head.convs (" in outcome.message
@@ -43,27 +43,27 @@ def test_it_is_refused_with_the_keys_in_groups(
     assert not (tmp_path / "work").exists()
 
 
-def test_what_fits_is_loaded_and_the_rest_said(
-    half: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_matching_tensors_are_loaded(
+    partial: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = rmrkd(
-        "train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", half, "--allow-partial",
+        "train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", partial, "--allow-partial",
         "--work-dir", tmp_path, "--max-iters", 1, "--set", "schedule.lr=1e-9", "--set", "schedule.min_lr=0",
     )  # fmt: skip
     assert outcome.exit_code == 0
     assert "allow_partial: true" in (tmp_path / "baseline" / "config.yaml").read_text()
-    ours, theirs = (read_checkpoint(path).state for path in (tmp_path / "baseline" / "student.pth", half))
-    assert torch.allclose(ours["decode_head.conv_seg.weight"], theirs["decode_head.conv_seg.weight"], atol=1e-6)
-    assert "auxiliary_head.conv_seg.weight" in ours
+    trained, given = (read_checkpoint(path).state for path in (tmp_path / "baseline" / "student.pth", partial))
+    assert torch.allclose(trained["decode_head.conv_seg.weight"], given["decode_head.conv_seg.weight"], atol=1e-6)
+    assert "auxiliary_head.conv_seg.weight" in trained
 
 
-def test_a_partial_result_says_so(half: Path, camvid: Path) -> None:
-    outcome = rmrkd("eval", half, "--data-root", camvid, "--allow-partial", "--json", "-")
+def test_a_result_of_partial_weights_says_so(partial: Path, camvid: Path) -> None:
+    outcome = rmrkd("eval", partial, "--data-root", camvid, "--allow-partial", "--json", "-")
     assert outcome.exit_code == 0
     assert "missing: auxiliary_head" in json.loads(outcome.stdout)["partial"]
 
 
-def test_a_file_of_which_nothing_fits_is_refused_all_the_same(tiny: Path, tmp_path: Path) -> None:
+def test_a_file_without_any_matching_tensor_is_rejected(tiny: Path, tmp_path: Path) -> None:
     torch.save({"decode_head.x": torch.ones(1)}, tmp_path / "x.pth")
     outcome = rmrkd(
         "train", "--preset", tiny, "--role", "baseline", "--student-checkpoint", tmp_path / "x.pth", "--allow-partial",

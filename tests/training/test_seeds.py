@@ -1,4 +1,4 @@
-"""Several seeds in one command: each exactly as alone, all checked before the first begins."""
+"""Several seeds in one command: each gives the same result as alone, and all are checked before the first starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHORT = ["schedule.iters=1"]
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of all roles, through the command line."""
+    """Train two seeds of all roles with one command."""
     work_dir = tmp_path_factory.mktemp("runs") / "tiny"
     outcome = rmrkd(
         "train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu", "--seeds", "3,1", "--set", SHORT[0]
@@ -36,15 +36,15 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work_dir
 
 
-def test_each_seed_is_trained_exactly_as_alone(trained: Path, tiny: Path, tmp_path: Path) -> None:
-    """The teacher too, which the preset trains itself."""
+def test_each_seed_gives_the_same_result_as_alone(trained: Path, tiny: Path, tmp_path: Path) -> None:
+    """Including the teacher, which the preset trains."""
     train(load_preset(str(tiny), overrides=["seed=1", *SHORT]), tmp_path, "cpu", Cluster())
     for role in ROLES:
-        ours, theirs = (
+        together, alone = (
             torch.load(root / role / "student.pth", weights_only=True)["state_dict"]
             for root in (trained / "seed-1", tmp_path)
         )
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert all(torch.equal(together[key], alone[key]) for key in alone)
         first, other = (
             json.loads((root / role / "log.jsonl").read_text().splitlines()[0])["losses"]
             for root in (trained / "seed-1", trained / "seed-3")
@@ -52,7 +52,7 @@ def test_each_seed_is_trained_exactly_as_alone(trained: Path, tiny: Path, tmp_pa
         assert first != other
 
 
-def test_the_first_unfinished_run_goes_on(
+def test_resume_continues_the_unfinished_run(
     trained: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (trained / "seed-1" / "distill" / "result.json").unlink()
@@ -63,20 +63,20 @@ def test_the_first_unfinished_run_goes_on(
     records = train(preset, trained, "cpu", Cluster(), seeds=[3, 1], resume=True)
     assert [(record["seed"], record["role"]) for record in records] == [(s, role) for s in (3, 1) for role in ROLES]
     assert len(checks) == 1
-    told = capfd.readouterr().err
-    assert told.count("is finished already") == 5
-    assert "seed 1: teacher is finished already" in told
+    err = capfd.readouterr().err
+    assert err.count("is already finished") == 5
+    assert "seed 1: teacher is already finished" in err
 
 
-def test_every_directory_is_checked_before_the_first_run(trained: Path, tiny: Path) -> None:
+def test_every_run_directory_is_checked_before_the_first_run(trained: Path, tiny: Path) -> None:
     preset = load_preset(str(tiny), overrides=SHORT)
-    with pytest.raises(RmrkdError, match=r"seed-1/teacher` holds a finished run"):
+    with pytest.raises(RmrkdError, match=r"seed-1/teacher` contains a finished run"):
         train(preset, trained, "cpu", Cluster(), seeds=[7, 1])
     assert not (trained / "seed-7").exists()
 
 
 def test_every_teacher_is_checked_before_the_first_run(trained: Path, tiny: Path, tmp_path: Path) -> None:
-    """Each seed has its own, where the preset has no checkpoint."""
+    """Each seed has its own teacher if the preset has no checkpoint."""
     (tmp_path / "seed-3").symlink_to(trained / "seed-3")
     preset = load_preset(str(tiny), overrides=["role=distill", "seed=1", *SHORT])
     with pytest.raises(RmrkdError, match=r"seed-4/teacher/student\.pth` does not exist"):
@@ -85,15 +85,15 @@ def test_every_teacher_is_checked_before_the_first_run(trained: Path, tiny: Path
     assert not list((trained / "seed-3").glob("*.old*"))
 
 
-def test_one_teacher_for_all_seeds_is_measured_before_the_first_run(
+def test_a_shared_teacher_is_measured_before_the_first_run(
     trained: Path, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     teacher = f"teacher.checkpoint={{path: {trained}/seed-3/teacher/student.pth}}"
     preset = load_preset(str(tiny), overrides=[teacher, *SHORT])
     records = train(preset, tmp_path, "cpu", Cluster(), seeds=[5, 6])
     assert [(record["seed"], record["role"]) for record in records] == [(s, role) for s in (5, 6) for role in ROLES[1:]]
-    told = capfd.readouterr().err
-    assert told.index("teacher: mIoU") < told.index("seed 5, 1 of 2: baseline")
+    err = capfd.readouterr().err
+    assert err.index("teacher: mIoU") < err.index("seed 5, 1 of 2: baseline")
     sources = [
         torch.load(tmp_path / f"seed-{seed}" / "distill" / "student.pth", weights_only=True)["meta"]["sources"]
         for seed in (5, 6)
@@ -101,15 +101,15 @@ def test_one_teacher_for_all_seeds_is_measured_before_the_first_run(
     assert sources[0]["teacher"]["sha256"] == sources[1]["teacher"]["sha256"]
 
 
-def test_students_of_all_seeds_are_found(trained: Path) -> None:
+def test_find_students_finds_all_seeds(trained: Path) -> None:
     found = [path.relative_to(trained.parent).as_posix() for path in find_students(trained.parent, "camvid")]
     assert found == [f"tiny/seed-{seed}/{role}/student.pth" for seed in (1, 3) for role in sorted(ROLES)]
 
 
-def test_runs_measured_on_other_images_end_without_a_comparison(
+def test_results_on_different_images_are_not_compared(
     trained: Path, tiny: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Validation images that were added between a run and its resumption."""
+    """When validation images were added before a run was resumed."""
     before, after = (read_record(trained / "seed-3" / role / "result.json") for role in ROLES[1:])
     after["protocol"] |= {"images": 3, "fingerprint": "abc"}
     after["per_image"] = {key: values[:3] for key, values in after["per_image"].items()}
@@ -120,12 +120,12 @@ def test_runs_measured_on_other_images_end_without_a_comparison(
     assert f"rmrkd eval {before['checkpoint']} {after['checkpoint']}" in err
 
 
-def test_the_printed_configuration_is_the_first_seeds(tiny: Path) -> None:
+def test_print_config_shows_the_first_seed(tiny: Path) -> None:
     outcome = rmrkd("train", "--preset", tiny, "--seeds", "7,8", "--print-config")
     assert "\nseed: 7\n" in outcome.stdout
 
 
-def test_seeds_are_read_in_their_order() -> None:
+def test_seeds_keep_their_order() -> None:
     assert seeds_of(None) is None
     assert seeds_of("2, 0,1") == [2, 0, 1]
     assert seeds_of(",".join(map(str, range(100)))) == list(range(100))

@@ -1,4 +1,4 @@
-"""Whatever happens to a run, and whenever: it ends as if nothing had happened, or says why it cannot go on."""
+"""Interrupted, damaged and diverging runs: each resumes to the same result, or stops with the reason."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from rmrkd_cli.errors import Interrupted, LostError, RmrkdError
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.signals import StopRequest
 from rmrkd_cli.training import trainer
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.run import train
 from rmrkd_cli.training.run_directory import RunDir
 from tests.helpers.forked import server, start_in_terminal
+from tests.training.test_training import stop_in_validation
 
 SCHEDULE = ("role=baseline", "schedule.iters=4", "schedule.eval_interval=2", "schedule.checkpoint_interval=1")
 
 
-LEAST = """
+SMALLEST = """
 dataset: camvid
 data: {{root: {root}, train_scale: [48, 32], eval_scale: [48, 32]}}
 teacher: &network
@@ -53,14 +55,14 @@ schedule:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
-    """A preset of networks with one stage, in place of the shared one: more than fifty runs are made of it."""
-    path = tmp_path_factory.mktemp("preset") / "least.yaml"
-    path.write_text(LEAST.format(root=camvid))
+    """A preset whose networks have one stage, because this module trains more than fifty runs."""
+    path = tmp_path_factory.mktemp("preset") / "smallest.yaml"
+    path.write_text(SMALLEST.format(root=camvid))
     return path
 
 
 class Killed(BaseException):
-    """No handler may catch it, as none catches SIGKILL."""
+    """Like SIGKILL: a BaseException, which no handler catches."""
 
 
 def run(tiny: Path, work_dir: Path, *overrides: str, **options: bool) -> list[dict]:
@@ -68,7 +70,7 @@ def run(tiny: Path, work_dir: Path, *overrides: str, **options: bool) -> list[di
 
 
 def log_of(work_dir: Path) -> list[dict]:
-    """The lines of a log, without what depends on the machine."""
+    """Return the lines of a log without times and memory."""
     lines = [json.loads(line) for line in (work_dir / "baseline" / "log.jsonl").read_text().splitlines()]
     return [
         {k: v for k, v in line.items() if "seconds" not in k and k not in ("elapsed", "peak_memory")} for line in lines
@@ -79,21 +81,21 @@ def student_of(work_dir: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(work_dir / "baseline" / "student.pth").state
 
 
-def assert_same_end(work_dir: Path, reference: Path) -> None:
-    ours, theirs = student_of(work_dir), student_of(reference)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+def assert_same_result(work_dir: Path, reference: Path) -> None:
+    student, expected = student_of(work_dir), student_of(reference)
+    assert student.keys() == expected.keys()
+    assert all(torch.equal(student[key], expected[key]) for key in expected)
     assert log_of(work_dir) == log_of(reference)
     for name in ("last.pth", "best.pth"):
-        ours, theirs = (read_checkpoint(path / "baseline" / name) for path in (work_dir, reference))
-        assert ours.rest["iteration"] == theirs.rest["iteration"]
-        assert ours.rest["best_miou"] == theirs.rest["best_miou"]
+        saved, expected_file = (read_checkpoint(path / "baseline" / name) for path in (work_dir, reference))
+        assert saved.rest["iteration"] == expected_file.rest["iteration"]
+        assert saved.rest["best_miou"] == expected_file.rest["best_miou"]
     assert not list((work_dir / "baseline").glob(".*"))
 
 
 @pytest.fixture(scope="module")
 def reference(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of four steps, evaluated twice."""
+    """An uninterrupted run of four steps with two validations."""
     work_dir = tmp_path_factory.mktemp("reference")
     run(tiny, work_dir)
     return work_dir
@@ -103,12 +105,12 @@ def reference(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_kill_before_and_after_every_file_operation(
     after: bool, tiny: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each time one operation further."""
+    """Each run is killed one operation later."""
     rename, points = os.replace, 0
     for number in range(100):
         left = number
 
-        def dying(source: Path, target: Path) -> None:
+        def replace_and_die(source: Path, target: Path) -> None:
             nonlocal left
             left -= 1
             if left < 0 and not after:
@@ -119,7 +121,7 @@ def test_a_kill_before_and_after_every_file_operation(
 
         work_dir = tmp_path / str(number)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", dying)
+            patched.setattr(os, "replace", replace_and_die)
             try:
                 run(tiny, work_dir)
             except Killed:
@@ -127,24 +129,17 @@ def test_a_kill_before_and_after_every_file_operation(
             else:
                 break
         run(tiny, work_dir, resume=True)
-        assert_same_end(work_dir, reference)
+        assert_same_result(work_dir, reference)
         shutil.rmtree(work_dir)
     assert points > 10
 
 
-def test_a_stop_in_an_evaluation_and_a_kill_after_it_leave_no_line_twice(
+def test_a_stop_in_a_validation_and_a_kill_after_it_log_no_line_twice(
     tiny: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is saved before the evaluation ends; its line must not survive a kill before it is saved again."""
+    """The signal saves the state before the validation. A line of the resumed validation must not survive a kill."""
     with monkeypatch.context() as patched:
-        count = trainer.Training._count
-
-        def stopped(self: trainer.Training, network: object, samples: object, title: str, **rest: object) -> object:
-            if title == "validation":
-                os.kill(os.getpid(), signal.SIGTERM)
-            return count(self, network, samples, title, **rest)
-
-        patched.setattr(trainer.Training, "_count", stopped)
+        stop_in_validation(patched)
         with pytest.raises(Interrupted):
             run(tiny, tmp_path)
     with monkeypatch.context() as patched:
@@ -152,15 +147,15 @@ def test_a_stop_in_an_evaluation_and_a_kill_after_it_leave_no_line_twice(
         def killed(*_: object, **__: object) -> None:
             raise Killed
 
-        patched.setattr(trainer.RunState, "save", killed)
+        patched.setattr(trainer.Checkpointer, "save", killed)
         with pytest.raises(Killed):
             run(tiny, tmp_path, resume=True)
     assert "val_miou" in log_of(tmp_path)[-1]
     run(tiny, tmp_path, resume=True)
-    assert_same_end(tmp_path, reference)
+    assert_same_result(tmp_path, reference)
 
 
-def test_a_damaged_checkpoint_is_passed_over_by_name(
+def test_a_damaged_checkpoint_is_skipped_and_named(
     tiny: Path, reference: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
@@ -169,16 +164,16 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(
         (folder / name).unlink()
     os.truncate(folder / "iter_4.pth", 1000)
     run(tiny, tmp_path, resume=True)
-    told = capfd.readouterr().err
-    assert "iter_4.pth` is damaged (it has no digest at its end" in told
-    assert "resuming from" in told
-    assert "iter_3.pth" in told
+    err = capfd.readouterr().err
+    assert "iter_4.pth` is damaged (it has no digest at its end" in err
+    assert "resuming from" in err
+    assert "iter_3.pth" in err
     assert (folder / "iter_4.pth.damaged").is_file()
-    assert_same_end(tmp_path, reference)
+    assert_same_result(tmp_path, reference)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
-    """One pixel of one image of these steps is not a number."""
+    """Set one pixel of one image of these steps to NaN."""
     backward = TrainStep.backward
 
     def poisoned(self: TrainStep, batches: list[Batch], step: int) -> dict:
@@ -189,7 +184,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     monkeypatch.setattr(TrainStep, "backward", poisoned)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_step_for_replay(
+def test_a_nonfinite_loss_stops_the_run_and_saves_the_step_for_replay(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 2)
@@ -198,15 +193,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_step_for_replay(
     assert failure.value.exit_code == 1
     assert "--skip-nonfinite" in failure.value.hint
     assert read_checkpoint(tmp_path / "baseline" / "last.pth").rest["iteration"] == 2
-    kept = torch.load(tmp_path / "baseline" / "nonfinite" / "iter_3-rank0.pth", weights_only=True)
-    assert kept["images"][0].isnan().sum() == 1
-    assert kept["labels"][0].shape == (2, 1, 32, 32)
-    assert len(kept["files"]) == 2
-    assert all(Path(file).is_file() for file in kept["files"])
-    assert "student.backbone.layer1.0.conv1.weight" in kept["state_dict"]
+    replay = torch.load(tmp_path / "baseline" / "nonfinite" / "iter_3-rank0.pth", weights_only=True)
+    assert replay["images"][0].isnan().sum() == 1
+    assert replay["labels"][0].shape == (2, 1, 32, 32)
+    assert len(replay["files"]) == 2
+    assert all(Path(file).is_file() for file in replay["files"])
+    assert "student.backbone.layer1.0.conv1.weight" in replay["state_dict"]
 
 
-def test_a_run_goes_on_before_numbers_that_went_wrong(
+def test_a_run_resumes_before_a_nonfinite_loss(
     tiny: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -214,11 +209,11 @@ def test_a_run_goes_on_before_numbers_that_went_wrong(
         with pytest.raises(RmrkdError):
             run(tiny, tmp_path)
     run(tiny, tmp_path, resume=True)
-    assert_same_end(tmp_path, reference)
+    assert_same_result(tmp_path, reference)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_step_that_is_left_out_leaves_everything_as_it_was(
+def test_a_skipped_step_changes_nothing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], accumulate: int
 ) -> None:
     poison(monkeypatch, 2)
@@ -234,45 +229,48 @@ def test_a_step_that_is_left_out_leaves_everything_as_it_was(
     lines = [line for line in log_of(tmp_path) if line["iter"] == 3]
     assert len(lines) == 1
     assert "loss `ce` is nan" in lines[0]["skipped"]
-    assert "left out" in capfd.readouterr().err
+    assert "is skipped" in capfd.readouterr().err
 
 
-def test_a_run_that_only_leaves_out_steps_ends(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_only_skips_steps_stops(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, *range(20))
-    with pytest.raises(RmrkdError, match="10 steps in a row were left out"):
+    with pytest.raises(RmrkdError, match="10 steps in a row were skipped"):
         run(tiny, tmp_path, "schedule.skip_nonfinite=true", "schedule.iters=20", "schedule.eval_interval=20")
 
 
-def test_a_gradient_alone_that_is_not_finite_is_met_too(
+def test_a_nonfinite_gradient_of_finite_losses_stops_the_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = Distiller.total
     monkeypatch.setattr(Distiller, "total", lambda self, named: total(self, named) * 1e38)
-    with pytest.raises(RmrkdError, match=r"the norm of the gradient is (inf|nan), every loss is finite at iteration 1"):
+    with pytest.raises(RmrkdError, match=r"the gradient norm is (inf|nan), every loss is finite at iteration 1"):
         run(tiny, tmp_path)
 
 
-def test_a_teacher_that_changes_is_seen_at_the_next_evaluation(
-    tiny: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update = TrainStep.update
-
-    def meddling(self: TrainStep) -> None:
-        update(self)
-        next(self.model.teacher.parameters()).data.add_(1)
-
-    monkeypatch.setattr(TrainStep, "update", meddling)
-    teacher = tmp_path / "teacher.pth"
+def test_training_does_not_change_the_teacher(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its parameters nor its buffers, over steps and validations."""
     preset = load_preset(str(tiny), overrides=["role=teacher", "schedule.iters=1"])
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainStep, "update", update)
-        train(preset, tmp_path, "cpu", Cluster())
-    shutil.copy(tmp_path / "teacher" / "student.pth", teacher)
-    with pytest.raises(RmrkdError, match="the teacher's weights or statistics changed before iteration 2"):
-        run(tiny, tmp_path, "role=distill", f"teacher.checkpoint={{path: {teacher}}}")
+    train(preset, tmp_path, "cpu", Cluster())
+    train_loop, snapshots = trainer.Trainer.train, []
+
+    def record(self: trainer.Trainer, stop: StopRequest) -> object:
+        def snapshot() -> list[torch.Tensor]:
+            teacher = self.model.teacher
+            return [tensor.clone() for tensor in (*teacher.parameters(), *teacher.buffers())]
+
+        snapshots.append(snapshot())
+        counts = train_loop(self, stop)
+        snapshots.append(snapshot())
+        return counts
+
+    monkeypatch.setattr(trainer.Trainer, "train", record)
+    run(tiny, tmp_path, "role=distill", f"teacher.checkpoint={{path: {tmp_path}/teacher/student.pth}}")
+    before, after = snapshots
+    assert before
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-def test_another_teacher_under_the_same_name_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_replaced_teacher_file_is_rejected(tiny: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.pth"
     overrides = ("role=distill", f"teacher.checkpoint={{path: {teacher}}}")
     for seed in (0, 1):
@@ -282,13 +280,13 @@ def test_another_teacher_under_the_same_name_is_refused(tiny: Path, tmp_path: Pa
     run(tiny, tmp_path, *overrides)
     (tmp_path / "distill" / "student.pth").unlink()
     shutil.copy(tmp_path / "1" / "teacher" / "student.pth", teacher)
-    with pytest.raises(RmrkdError, match="was taught by a teacher whose file has the SHA-256"):
+    with pytest.raises(RmrkdError, match="was distilled from a teacher with SHA-256"):
         run(tiny, tmp_path, *overrides, resume=True)
 
 
 @pytest.fixture
 def unfinished(tiny: Path, tmp_path: Path) -> Callable[..., list[dict]]:
-    """Resumes a run of one worker and four images a step, stopped after its third step, with other settings."""
+    """Return a function that resumes a run with other settings; it had batch size 4 and stopped after step 3."""
     run(tiny, tmp_path / "work", "schedule.batch_size=4")
     for name in ("student.pth", "result.json", "iter_4.pth", "last.pth", "best.pth"):
         (tmp_path / "work" / "baseline" / name).unlink()
@@ -300,38 +298,36 @@ def unfinished(tiny: Path, tmp_path: Path) -> Callable[..., list[dict]]:
     return resume
 
 
-def test_another_batch_size_is_refused_with_both_numbers(unfinished: Callable[..., list[dict]]) -> None:
-    with pytest.raises(RmrkdError, match=r"schedule\.batch_size: 4 there, 2 now") as failure:
+def test_another_batch_size_is_rejected_with_both_numbers(unfinished: Callable[..., list[dict]]) -> None:
+    with pytest.raises(RmrkdError, match=r"schedule\.batch_size: 4 in the run, 2 now") as failure:
         unfinished("schedule.batch_size=2")
     assert "--force" in failure.value.hint
 
 
-def test_force_goes_on_and_says_what_changes(
+def test_force_resumes_and_prints_what_changes(
     unfinished: Callable[..., list[dict]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     record = unfinished("schedule.batch_size=2", "schedule.accumulate=2", force=True)[0]
-    told = capfd.readouterr().err
-    assert (
-        "from iteration 3 on: 1 worker(s) x 2 images x 2 pass(es), before 1 worker(s) x 4 images x 1 pass(es)" in told
-    )
-    assert "the same 4 images" in told
+    err = capfd.readouterr().err
+    assert "from iteration 3 on 1 worker(s) x 2 images x 2 pass(es), before 1 worker(s) x 4 images x 1 pass(es)" in err
+    assert "the same 4 images" in err
     change = {"iteration": 3, "batch_size": [4, 2], "accumulate": [1, 2]}
     assert record["training"]["changes"] == [change]
 
 
-def test_force_with_more_images_says_so(
+def test_force_prints_that_steps_see_fewer_images(
     unfinished: Callable[..., list[dict]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     unfinished("schedule.batch_size=3", force=True)
-    assert "a step sees 3 images in place of 4" in capfd.readouterr().err
+    assert "a step sees 3 images instead of 4" in capfd.readouterr().err
 
 
-def test_force_allows_nothing_else(unfinished: Callable[..., list[dict]]) -> None:
+def test_force_allows_no_other_change(unfinished: Callable[..., list[dict]]) -> None:
     with pytest.raises(RmrkdError, match=r"schedule\.lr"):
         unfinished("schedule.lr=0.5", force=True)
 
 
-def test_a_log_that_lost_lines_is_told(
+def test_missing_lines_of_the_log_are_reported(
     unfinished: Callable[..., list[dict]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "work" / "baseline" / "log.jsonl"
@@ -356,8 +352,8 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
     assert "--workers" in failure.value.hint
 
 
-def test_a_terminal_that_goes_away_ends_the_run_with_its_state_saved(tiny: Path, tmp_path: Path) -> None:
-    """Its SIGHUP is a request as any other, and that nothing can be printed any more is no error."""
+def test_a_closed_terminal_stops_the_run_with_its_state_saved(tiny: Path, tmp_path: Path) -> None:
+    """SIGHUP is a request to stop, and output that cannot be printed is no error."""
     overrides = [part for text in (*SCHEDULE[:1], "schedule.iters=4000") for part in ("--set", text)]
     command = ["train", "--preset", str(tiny), "--device", "cpu", *overrides]
     command += ["--set", "schedule.eval_interval=4000", "--work-dir", str(tmp_path)]
@@ -376,12 +372,12 @@ def test_a_terminal_that_goes_away_ends_the_run_with_its_state_saved(tiny: Path,
 
 
 def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) -> None:
-    """A lock of another process; a run that was killed holds none."""
+    """A run locks its directory until its process ends, also when it is killed."""
     context = server()
-    held = context.Event()
-    other = context.Process(target=hold, args=(tmp_path / "baseline", held), daemon=True)
+    locked = context.Event()
+    other = context.Process(target=lock_directory, args=(tmp_path / "baseline", locked), daemon=True)
     other.start()
-    assert held.wait(60)
+    assert locked.wait(60)
     with pytest.raises(RmrkdError, match=f"is in use by process {other.pid} on"):
         run(tiny, tmp_path)
     other.kill()
@@ -389,14 +385,14 @@ def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) 
     run(tiny, tmp_path)
 
 
-def hold(folder: Path, held: Event) -> None:
+def lock_directory(folder: Path, locked: Event) -> None:
     """Keep a run's folder locked until this process is killed."""
-    with RunDir(folder).held():
-        held.set()
+    with RunDir(folder).lock():
+        locked.set()
         time.sleep(600)
 
 
-def test_what_is_left_is_trained_as_the_finished_baseline_was(
+def test_students_must_be_trained_like_the_finished_baseline(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def all_roles(*overrides: str, **options: bool) -> list[dict]:
@@ -407,7 +403,9 @@ def test_what_is_left_is_trained_as_the_finished_baseline_was(
     (tmp_path / "distill" / "result.json").unlink()
     result = tmp_path / "baseline" / "result.json"
     result.write_text(result.read_text().replace('"workers": 1', '"workers": 2'))
-    with pytest.raises(RmrkdError, match=r"baseline was trained by 2 worker\(s\) x 2 images.*would be by 1 worker"):
+    with pytest.raises(
+        RmrkdError, match=r"baseline was trained by 2 worker\(s\) x 2 images.*would be trained by 1 worker"
+    ):
         all_roles(resume=True)
     before = (tmp_path / "baseline" / "config.yaml").read_text()
     all_roles(resume=True, force=True)
@@ -423,23 +421,23 @@ def fp16_step(tiny: Path, clip: float | None) -> TrainStep:
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_a_step_in_fp16_that_is_left_out_moves_nothing(tiny: Path, clip: float | None) -> None:
+def test_a_skipped_step_in_fp16_changes_nothing(tiny: Path, clip: float | None) -> None:
     step = fp16_step(tiny, clip)
     batch = Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])
     before = {key: value.clone() for key, value in step.model.state_dict().items()}
     for _ in range(2):
         step.backward([batch], 0)
-        assert step.gradient_norm() is None
-        assert step.norms_of_parts() == {}
-        step.forget()
+        assert step.clip_gradients() is None
+        assert step.part_gradient_norms() == {}
+        step.rollback()
     assert all(torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
     step.backward([batch], 0)
-    step.gradient_norm()
-    assert step.update()
+    step.clip_gradients()
+    assert step.update_weights()
     assert any(not torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
 
 
-def test_gradients_that_overflow_fp16_step_after_step_end_the_run(
+def test_gradients_that_overflow_fp16_in_every_step_stop_the_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = Distiller.total

@@ -1,4 +1,4 @@
-"""Real runs bounded by time: they end when it is used up, stopped between or not, on one worker or two."""
+"""Runs with a time budget: they end in time, interrupted or not, with one worker or two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.optimizer_step import TrainStep
-from rmrkd_cli.training.plan import plan_of
+from rmrkd_cli.training.plan import plan_runs
 from rmrkd_cli.training.run import train
 
 BUDGET = 1.5
@@ -33,7 +33,7 @@ def lines_of(work_dir: Path) -> list[dict]:
 
 
 def assert_ended_in_time(work_dir: Path, record: dict) -> list[dict]:
-    """Within one step: the one before the last was in time, and another would have been late."""
+    """Check that the last step ended within one step of the budget; return the logged steps."""
     steps = [line for line in lines_of(work_dir) if "losses" in line]
     elapsed = [line["elapsed"] for line in steps]
     training = record["training"]
@@ -46,7 +46,7 @@ def assert_ended_in_time(work_dir: Path, record: dict) -> list[dict]:
     return steps
 
 
-def test_a_run_ends_when_its_time_is_used_up(tiny: Path, tmp_path: Path) -> None:
+def test_a_run_ends_when_its_budget_is_used_up(tiny: Path, tmp_path: Path) -> None:
     record = run(tiny, tmp_path)
     steps = assert_ended_in_time(tmp_path, record)
     rates = [line["lr"] for line in steps]
@@ -59,7 +59,7 @@ def test_a_run_ends_when_its_time_is_used_up(tiny: Path, tmp_path: Path) -> None
     assert evaluated[1] == record["training"]["seconds"]
 
 
-def test_a_run_that_was_stopped_has_the_same_time_in_all(
+def test_an_interrupted_run_has_the_same_total_time(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backward = TrainStep.backward
@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_has_the_same_time_in_all(
             run(tiny, tmp_path)
     before = lines_of(tmp_path)[-1]
     assert before["elapsed"] > 0.3 * BUDGET
-    with pytest.raises(RmrkdError, match=r"schedule\.time_budget: 1\.5 there, 3\.0 now"):
+    with pytest.raises(RmrkdError, match=r"schedule\.time_budget: 1\.5 in the run, 3\.0 now"):
         run(tiny, tmp_path, "schedule.time_budget=3", resume=True)
     record = run(tiny, tmp_path, resume=True)
     steps = assert_ended_in_time(tmp_path, record)
@@ -85,23 +85,22 @@ def test_a_run_that_was_stopped_has_the_same_time_in_all(
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_two_workers_agree_on_the_end(tiny: Path, tmp_path: Path) -> None:
+def test_two_workers_end_in_the_same_step(tiny: Path, tmp_path: Path) -> None:
     record = run(tiny, tmp_path, workers=2)
     assert record["training"]["workers"] == 2
     assert_ended_in_time(tmp_path, record)
 
 
-def test_a_teacher_keeps_its_own_schedule(tiny: Path) -> None:
+def test_a_time_budget_does_not_change_the_teachers_schedule(tiny: Path) -> None:
     shared = load_preset(str(tiny), overrides=["schedule.time_budget=2h"])
     own = load_preset(str(tiny), overrides=["schedule.time_budget=2h", "teacher.schedule.time_budget=90m"])
     assert [preset.schedule_for("teacher").time_budget for preset in (shared, own)] == [None, 5400]
     assert shared.schedule_for("baseline").time_budget == shared.schedule_for("distill").time_budget == 7200
 
 
-def test_a_finished_teacher_serves_students_of_another_time(tiny: Path, tmp_path: Path) -> None:
-    """Its run depends on nothing that changed."""
+def test_a_finished_teacher_can_be_used_with_another_time_budget(tiny: Path, tmp_path: Path) -> None:
     overrides = ["schedule.iters=1", "teacher.schedule.iters=1"]
     train(load_preset(str(tiny), overrides=["role=teacher", *overrides]), tmp_path, "cpu", Cluster())
     bounded = load_preset(str(tiny), overrides=["schedule.time_budget=2h", *overrides])
-    teacher = plan_of(bounded, tmp_path)[0][0]
-    teacher.files.check(teacher.preset, resume=True, fresh=False)
+    teacher = plan_runs(bounded, tmp_path)[0][0]
+    teacher.run_dir.check_usable(teacher.preset, resume=True, fresh=False)

@@ -1,3 +1,5 @@
+"""Training of all roles: the files of a run, interruption and resumption, evaluation and comparison of its results."""
+
 from __future__ import annotations
 
 import json
@@ -20,7 +22,8 @@ from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import trainer
 from rmrkd_cli.training.run import train
-from rmrkd_cli.training.tensorboard_images import Pictures
+from rmrkd_cli.training.tensorboard_images import ValidationImages
+from rmrkd_cli.training.validation import Validator
 from tests.helpers.cli import rmrkd
 
 
@@ -33,7 +36,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def log_of(path: Path) -> list[dict]:
-    """The lines of a log, without what depends on the machine."""
+    """Return the lines of a log without times and memory."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [
         {k: v for k, v in line.items() if "seconds" not in k and k not in ("elapsed", "peak_memory")} for line in lines
@@ -46,7 +49,7 @@ def losses_of(path: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three roles, trained through the command line."""
+    """Train all three roles with the command line."""
     work_dir = tmp_path_factory.mktemp("runs") / "tiny"
     outcome = rmrkd("train", "--preset", tiny, "--work-dir", work_dir, "--device", "cpu")
     assert outcome.exit_code == 0
@@ -55,17 +58,17 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work_dir
 
 
-def test_every_role_leaves_the_promised_files(finished: Path) -> None:
+def test_every_role_writes_its_files(finished: Path) -> None:
     for role in ("teacher", "baseline", "distill"):
         names = {path.name for path in (finished / role).iterdir()}
-        wanted = {"config.yaml", "log.jsonl", "iter_4.pth", "last.pth", "best.pth", "student.pth", "result.json"}
-        assert wanted <= names
+        expected = {"config.yaml", "log.jsonl", "iter_4.pth", "last.pth", "best.pth", "student.pth", "result.json"}
+        assert expected <= names
         lines = losses_of(finished / role / "log.jsonl")
         assert [line["iter"] for line in lines] == [1, 2, 3, 4]
         assert ("rmrkd" in lines[0]) == (role == "distill")
 
 
-def test_the_log_holds_gradients_and_training_time(finished: Path) -> None:
+def test_the_log_contains_gradient_norm_and_training_time(finished: Path) -> None:
     lines = [json.loads(line) for line in (finished / "distill" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "losses" in line]
     assert all(math.isfinite(line["gradient_norm"]) and line["gradient_norm"] > 0 for line in steps)
@@ -77,43 +80,43 @@ def test_the_log_holds_gradients_and_training_time(finished: Path) -> None:
     assert training["time_budget"] is None
 
 
-def test_tensorboard_holds_what_is_to_be_watched(finished: Path) -> None:
+def test_tensorboard_contains_losses_norms_and_images(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished / "distill" / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
     losses = ("ce", "aux_ce", "rmrkd", "mgd", "dkd")
-    wanted = {f"{kind}/{name}" for kind in ("loss", "weighted") for name in losses}
-    wanted |= {f"gradient_norm/{part}" for part in ("total", "backbone", "decode_head", "auxiliary_head", "losses")}
-    wanted |= {"weighted/total", "lr", "seconds_per_step", "mIoU", "best mIoU"}
-    assert set(events.Tags()["scalars"]) == wanted
-    norms = {name: events.Scalars(name)[0].value for name in wanted if name.startswith("gradient_norm/")}
+    expected = {f"{kind}/{name}" for kind in ("loss", "weighted") for name in losses}
+    expected |= {f"gradient_norm/{part}" for part in ("total", "backbone", "decode_head", "auxiliary_head", "losses")}
+    expected |= {"weighted/total", "lr", "seconds_per_step", "mIoU", "best mIoU"}
+    assert set(events.Tags()["scalars"]) == expected
+    norms = {name: events.Scalars(name)[0].value for name in expected if name.startswith("gradient_norm/")}
     total = norms.pop("gradient_norm/total")
     assert total == pytest.approx(math.hypot(*norms.values()), rel=1e-4)
-    pictures = events.Tags()["images"]
-    assert pictures == [f"validation/{number}" for number in range(4)]
-    for name in pictures:
-        seen = events.Images(name)
-        assert [picture.step for picture in seen] == [2, 4]
-        assert all((picture.width, picture.height) == (3 * 96, 64) for picture in seen)
+    images = events.Tags()["images"]
+    assert images == [f"validation/{number}" for number in range(4)]
+    for name in images:
+        logged = events.Images(name)
+        assert [image.step for image in logged] == [2, 4]
+        assert all((image.width, image.height) == (3 * 96, 64) for image in logged)
 
 
-def test_pictures_show_image_truth_and_prediction(finished: Path, camvid: Path) -> None:
-    """The truth in the data set's colours, what is ignored black; the prediction as it is."""
+def test_validation_images_show_image_ground_truth_and_prediction(finished: Path, camvid: Path) -> None:
+    """Ground truth in the data set's colours with ignored pixels black, and the prediction in the same colours."""
     info = dataset_info(load_preset(str(finished / "baseline" / "config.yaml")))
     samples = find_samples(info, "val")
-    made = Pictures(info, samples, world_size=3)  # of which the first has two images
+    images = ValidationImages(info, samples, world_size=3)  # rank 0 has two images
     for index in range(len(samples)):
-        made.show(index, torch.full((64, 96), index))
-    assert list(made.made) == [samples[0].name, samples[3].name]
-    picture = made.made[samples[3].name]
+        images.add_prediction(index, torch.full((64, 96), index))
+    assert list(images.sheets) == [samples[0].name, samples[3].name]
+    sheet = images.sheets[samples[3].name]
     image, labels = SampleFiles(info, samples).pair(3)
-    assert (picture[:, :96] == image[..., ::-1]).all()
+    assert (sheet[:, :96] == image[..., ::-1]).all()
     colours = torch.tensor([*info.palette, *[(0, 0, 0)] * (256 - len(info.palette))])
-    assert (picture[:, 96:192] == colours[torch.from_numpy(labels).long()].numpy()).all()
-    assert (picture[:, 192:] == info.palette[3]).all()
+    assert (sheet[:, 96:192] == colours[torch.from_numpy(labels).long()].numpy()).all()
+    assert (sheet[:, 192:] == info.palette[3]).all()
 
 
-def test_students_start_alike_and_differ_by_the_distillation(finished: Path) -> None:
+def test_students_start_with_equal_weights_and_differ_after_distillation(finished: Path) -> None:
     baseline, distilled = (losses_of(finished / role / "log.jsonl")[0] for role in ("baseline", "distill"))
     assert baseline["ce"] == distilled["ce"]
     first, second = (weights(finished / role / "student.pth") for role in ("baseline", "distill"))
@@ -121,7 +124,7 @@ def test_students_start_alike_and_differ_by_the_distillation(finished: Path) -> 
 
 
 @pytest.mark.parametrize(("cache", "workers"), [("ram", 2), ("disk", 0)])
-def test_decoded_images_change_nothing(
+def test_the_image_cache_does_not_change_the_result(
     cache: str, workers: int, tiny: Path, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run(tiny, tmp_path, "role=baseline", f"data.cache={cache}", f"schedule.workers={workers}")
@@ -131,7 +134,7 @@ def test_decoded_images_change_nothing(
     assert all(torch.equal(cached[key], plain[key]) for key in plain)
 
 
-def test_student_is_a_plain_mmseg_checkpoint_without_anything_unsafe(finished: Path) -> None:
+def test_the_student_is_a_plain_mmseg_checkpoint_that_loads_with_weights_only(finished: Path) -> None:
     contents = torch.load(finished / "distill" / "student.pth", weights_only=True)
     assert {"backbone", "decode_head", "auxiliary_head"} == {key.split(".")[0] for key in contents["state_dict"]}
     meta = contents["meta"]
@@ -142,14 +145,14 @@ def test_student_is_a_plain_mmseg_checkpoint_without_anything_unsafe(finished: P
     assert Config.fromstring(meta["config"], ".py").model.decode_head.num_classes == 11
 
 
-def test_distiller_checkpoint_holds_student_and_losses_but_no_teacher(finished: Path) -> None:
+def test_a_checkpoint_contains_student_and_losses_but_no_teacher(finished: Path) -> None:
     saved = read_checkpoint(finished / "distill" / "last.pth")
     assert {key.split(".")[0] for key in saved.state} == {"student", "losses"}
     assert saved.rest["iteration"] == 4
     assert len(saved.meta["sources"]["teacher"]["sha256"]) == 64
 
 
-def test_replaying_the_written_configuration_gives_the_same_student(finished: Path, tmp_path: Path) -> None:
+def test_training_with_the_written_configuration_gives_the_same_student(finished: Path, tmp_path: Path) -> None:
     again = load_preset(str(finished / "baseline" / "config.yaml"))
     assert again.role == "baseline"
     train(again, tmp_path, "cpu", Cluster())
@@ -158,7 +161,7 @@ def test_replaying_the_written_configuration_gives_the_same_student(finished: Pa
 
 
 def stop_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM in the third step."""
+    """Send SIGTERM in the third step."""
     step = trainer.TrainStep.backward
 
     def stopped(self: trainer.TrainStep, batches: list, number: int) -> dict:
@@ -169,30 +172,30 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer.TrainStep, "backward", stopped)
 
 
-def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM in the first evaluation, after two steps."""
-    count = trainer.Training._count
+def stop_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM in the first validation, after two steps."""
+    count = Validator.count
 
-    def stopped(self: trainer.Training, network: object, samples: object, title: str, **rest: object) -> object:
+    def stopped(self: Validator, network: object, samples: object, title: str, *rest: object, **more: object) -> object:
         if title == "validation":
             os.kill(os.getpid(), signal.SIGTERM)
-        return count(self, network, samples, title, **rest)
+        return count(self, network, samples, title, *rest, **more)
 
-    monkeypatch.setattr(trainer.Training, "_count", stopped)
+    monkeypatch.setattr(Validator, "count", stopped)
 
 
 def stop_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill between the last checkpoint and the student's file."""
+    """Stop between the last checkpoint and the student's file."""
 
     def stopped(*_: object) -> None:
         raise Interrupted(signal.SIGTERM, "killed")
 
-    monkeypatch.setattr(trainer.Training, "finish", stopped)
+    monkeypatch.setattr(trainer.Trainer, "finish", stopped)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stop", [stop_in_step, stop_in_evaluation, stop_at_the_end])
-def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
+@pytest.mark.parametrize("stop", [stop_in_step, stop_in_validation, stop_at_the_end])
+def test_an_interrupted_run_gives_exactly_the_same_result(
     finished: Path,
     tiny: Path,
     tmp_path: Path,
@@ -229,12 +232,12 @@ def test_a_finished_run_is_neither_overwritten_nor_trained_again(finished: Path,
     assert (finished / "baseline" / "student.pth").stat().st_mtime_ns == before
 
 
-def test_resuming_with_other_settings_is_refused_by_name(finished: Path, tiny: Path) -> None:
-    with pytest.raises(RmrkdError, match=r"schedule\.lr: 0\.01 there, 0\.5 now"):
+def test_resuming_with_other_settings_is_rejected_by_name(finished: Path, tiny: Path) -> None:
+    with pytest.raises(RmrkdError, match=r"schedule\.lr: 0\.01 in the run, 0\.5 now"):
         run(tiny, finished, "role=baseline", "schedule.lr=0.5", resume=True)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny: Path, tmp_path: Path) -> None:
+def test_a_nonfinite_loss_stops_the_run_and_is_named(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(RmrkdError, match=r"loss `\w+` is (nan|inf)") as failure:
         run(tiny, tmp_path, "role=baseline", "schedule.lr=1.0e30", "schedule.min_lr=0")
     assert failure.value.exit_code == 1

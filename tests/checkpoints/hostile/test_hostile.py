@@ -77,5 +77,5 @@ def _interrupted_run(folder: Path, root: Path, file: Path) -> None:
     """A run's directory whose newest checkpoint is the file, with a digest that agrees where it can carry one."""
     overrides = ["role=baseline", f"data.root={root}", "schedule.iters=2", "teacher.schedule.iters=2"]
     files = RunDir(folder / "run" / "baseline")
-    files.claim(load_preset("psp18w32-psp18w8-camvid", overrides=overrides), fresh=False)
+    files.create(load_preset("psp18w32-psp18w8-camvid", overrides=overrides), fresh=False)
     files.checkpoints.last.write_bytes(seal(file.read_bytes()))

@@ -1,0 +1,69 @@
+"""The files a finished run leaves: `student.pth` and `result.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rmrkd_cli.checkpoints.reader import STUDENT_KIND
+from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.evaluation.evaluator import make_protocol
+from rmrkd_cli.evaluation.flops import count_parameters_and_macs
+from rmrkd_cli.evaluation.image_counts import ImageCounts
+from rmrkd_cli.evaluation.machine import device_name
+from rmrkd_cli.evaluation.result_record import make_record
+from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.results.provenance import provenance
+from rmrkd_cli.results.record import to_json
+from rmrkd_cli.storage.atomic import write_text
+from rmrkd_cli.training.progress import Progress
+from rmrkd_cli.training.setup import TrainingSetup
+from rmrkd_cli.training.student_file import write_student
+
+
+def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, dist_ctx: DistContext) -> None:
+    """Write the student as a plain mmsegmentation checkpoint, read it back, and write the result record.
+
+    Rank 0 only.
+
+    Args:
+        counts: Of the last validation.
+    """
+    model, run_dir = setup.model, setup.run_dir
+    write_student(model.student, setup.checkpoint_meta(STUDENT_KIND, progress.iteration), run_dir.student)
+    loss_weights = {name: model.weights[name] for name in model.losses}
+    record = make_record(
+        counts, make_protocol(setup.info, setup.val_samples, "val"), per_image=counts.per_image(setup.val_samples),
+        name=setup.preset.name, role=setup.role,
+        method=setup.preset.method, seed=setup.preset.seed, checkpoint=str(run_dir.student),
+        training=training_record(progress, setup.schedule, dist_ctx, loss_weights),
+        best_miou=progress.best_miou,
+        **provenance(run_dir.student, setup.built.sources),
+        **count_parameters_and_macs(model.student, setup.info.eval_scale),
+    )  # fmt: skip
+    write_text(to_json(record), run_dir.result)
+
+
+def training_record(
+    progress: Progress, schedule: Schedule, dist_ctx: DistContext, loss_weights: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the `training` entry of the result record.
+
+    Args:
+        loss_weights: Weights of the distillation losses.
+    """
+    return {
+        "iterations": progress.iteration,
+        "seconds": progress.seconds,
+        "seconds_per_step": progress.seconds / max(1, progress.iteration),
+        "skipped_steps": progress.skipped,
+        "left_out_images": progress.left_out,
+        "left_out_files": progress.left_out_files,
+        "changes": progress.changes,
+        "workers": dist_ctx.size,
+        "batch_size": schedule.batch_size,
+        "accumulate": schedule.accumulate,
+        "time_budget": schedule.time_budget,
+        "device": device_name(dist_ctx.device),
+        "weights": dict(loss_weights),
+    }

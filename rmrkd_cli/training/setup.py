@@ -1,0 +1,102 @@
+"""Everything one role trains with: preset, images, networks and run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmrkd_cli import __version__
+from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.distillation.distiller import Distiller
+from rmrkd_cli.distillation.factory import Built, build_distiller
+from rmrkd_cli.distributed.job import TrainJob
+from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.training.batches import training_batches
+from rmrkd_cli.training.determinism import make_deterministic
+from rmrkd_cli.training.run_directory import RunDir
+from rmrkd_cli.training.student_file import mmseg_config_text
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What one role trains with; nothing of it changes during training except the weights of `model`.
+
+    Attributes:
+        built: Distiller, network config and sources of the weights, from the factory.
+        model: The distiller on this worker's device.
+        wrapped: The same inside DistributedDataParallel; `model` itself with one worker.
+        image_cache: File of decoded training images, or None.
+    """
+
+    preset: Preset
+    role: str
+    schedule: Schedule
+    run_dir: RunDir
+    info: DatasetInfo
+    train_samples: list[Sample]
+    val_samples: list[Sample]
+    built: Built
+    model: Distiller
+    wrapped: nn.Module
+    image_cache: Path | None
+
+    def batches(self, dist_ctx: DistContext, first_step: int, last_step: int | None) -> Iterator[list[Batch]]:
+        """Yield this worker's batches of each step from `first_step` to `last_step` (exclusive; None: endless)."""
+        return training_batches(
+            self.preset, self.schedule, self.info, self.train_samples, dist_ctx,
+            first_step=first_step, last_step=last_step, image_cache=self.image_cache,
+        )  # fmt: skip
+
+    def checkpoint_meta(self, kind: str, iteration: int) -> dict[str, Any]:
+        """Return the `meta` entry of a checkpoint of this run.
+
+        Args:
+            kind: `RUN_KIND` or `STUDENT_KIND` of `checkpoints.reader`.
+        """
+        return {
+            "kind": kind,
+            "CLASSES": tuple(self.info.classes),
+            "PALETTE": [list(colour) for colour in self.info.palette],
+            "config": mmseg_config_text(self.built.config, self.info),
+            "preset": self.preset.model_dump(mode="json", exclude_none=True),
+            "dataset": self.info.name,
+            "role": self.role,
+            "method": self.preset.method,
+            "seed": self.preset.seed,
+            "iterations": iteration,
+            "sources": self.built.sources,
+            "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
+        }
+
+
+def set_up_training(job: TrainJob, dist_ctx: DistContext, say: Callable[[str], None]) -> TrainingSetup:
+    """Find the images of a job, and build its networks on this worker's device."""
+    preset, info = job.preset, dataset_info(job.preset)
+    train_samples, val_samples = (find_samples(info, split) for split in ("train", "val"))
+    built = build_distiller(preset, job.role, info.num_classes, device=job.device, say=say, code=job.code)
+    if preset.deterministic:
+        make_deterministic(built.distiller.student, job.device)
+    model = built.distiller.place(dist_ctx.device, inference_network)
+    has_custom_loss = "code" in built.sources  # which may not use all its layers in every step
+    return TrainingSetup(
+        preset=preset,
+        role=job.role,
+        schedule=preset.schedule_for(job.role),
+        run_dir=RunDir(Path(job.run_dir)),
+        info=info,
+        train_samples=train_samples,
+        val_samples=val_samples,
+        built=built,
+        model=model,
+        wrapped=dist_ctx.wrap_ddp(model, find_unused_parameters=has_custom_loss),
+        image_cache=Path(job.image_cache) if job.image_cache is not None else None,
+    )

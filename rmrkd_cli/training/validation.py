@@ -1,0 +1,65 @@
+"""Validation during training, by all workers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.transforms import EvalSet
+from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.evaluation.evaluator import evaluate
+from rmrkd_cli.evaluation.image_counts import ImageCounts
+from rmrkd_cli.signals import StopRequest
+from rmrkd_cli.terminal.console import Screen
+from rmrkd_cli.training.tensorboard_images import ValidationImages
+
+
+class Validator:
+    """Runs networks over validation images with the workers of a run.
+
+    Args:
+        loader_processes: Processes that read images, for each worker.
+    """
+
+    def __init__(self, info: DatasetInfo, dist_ctx: DistContext, screen: Screen, loader_processes: int) -> None:
+        self.info, self.dist_ctx, self.screen, self.loader_processes = info, dist_ctx, screen, loader_processes
+
+    def count(
+        self,
+        network: nn.Module,
+        samples: Sequence[Sample],
+        title: str,
+        stop: StopRequest,
+        *,
+        prepared: bool = False,
+        images: ValidationImages | None = None,
+    ) -> tuple[ImageCounts, int]:
+        """Return a network's counts over the samples, and the signal that any worker received (0: none).
+
+        After a signal all workers stop after the same image, and the counts are incomplete.
+
+        Args:
+            title: Title of the progress bar.
+            prepared: The network is already the result of `inference_network`.
+            images: Receives the predictions for TensorBoard.
+        """
+        dataset = EvalSet(self.info, list(samples))
+        meter = self.screen.meter(title, math.ceil(len(dataset) / self.dist_ctx.size))
+        signum = 0
+
+        def should_stop() -> bool:
+            nonlocal signum
+            (signum,) = self.dist_ctx.all_reduce_max(stop.signum)
+            return bool(signum)
+
+        counts = evaluate(
+            network, dataset, self.dist_ctx, workers=self.loader_processes, meter=meter, should_stop=should_stop,
+            on_prediction=images.add_prediction if images is not None else None, prepared=prepared,
+        )  # fmt: skip
+        if meter is not None:
+            meter.close()
+        return counts, signum
