@@ -40,7 +40,7 @@ def benchmark_data(setting: Setting) -> Result:
         files = draw_city(Path(folder) / "city", size)
         pipeline = mmseg_pipeline(files, size, crop)
         make = partial(TrainSet, scale=size, crop=crop, ratio_range=RATIOS, seed=0)
-        setting.say("  checking that both give the same result")
+        setting.log("  checking that both give the same result")
         checked = _compare_windows(files, size, crop)
         for cache, goal in GOALS.items():
             if cache == "off":
@@ -50,7 +50,7 @@ def benchmark_data(setting: Setting) -> Result:
                 cached = make(ImageCache(store.path, files))
                 _check_equal(cached, make(files))
                 rows.append(_row(f"--cache {cache}", pipeline, cached, goal, setting))
-    setting.say(f"  {checked}")
+    setting.log(f"  {checked}")
     what = (
         f"one training sample on one core, from {size[0]}x{size[1]} PNGs to a {crop[1]}x{crop[0]} crop: read, resized "
         f"by {RATIOS[0]} to {RATIOS[1]}, cropped, flipped, distorted in colour, normalised, padded; the plain side is "
@@ -100,7 +100,7 @@ def mmseg_pipeline(files: SampleFiles, size: tuple[int, int], crop: tuple[int, i
 
 
 def _row(label: str, pipeline: Callable[[int], Any], ours: TrainSet, goal: float, setting: Setting) -> Row:
-    setting.say(f"  {label}")
+    setting.log(f"  {label}")
     count = IMAGES if setting.quick else SAMPLES
     first_theirs, first_ours = (
         itertools.count(0, count),

@@ -39,11 +39,11 @@ def benchmark_evaluation(setting: Setting) -> Result:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         info = draw_dataset(Path(folder), count, size)
-        setting.say("  checking that both give the same result")
+        setting.log("  checking that both give the same result")
         checked = compare_predictions(network, info, setting)
-        setting.say(f"  {checked}")
+        setting.log(f"  {checked}")
         for workers in (2, 0):
-            setting.say(f"  {workers} loader processes")
+            setting.log(f"  {workers} loader processes")
             times = time_pairs(
                 partial(evaluate_mmseg, network, info, workers, setting),
                 partial(evaluate_rmrkd, network, info, workers, setting),

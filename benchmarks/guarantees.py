@@ -40,7 +40,7 @@ class GuardedSteps:
         self.setting = setting
         device = torch.device(setting.device)
         self.here = DistContext(0, 1, device)
-        built = build_distiller(preset, role, _CLASSES, device=device.type, say=lambda _: None, with_weights=False)
+        built = build_distiller(preset, role, _CLASSES, device=device.type, log=lambda _: None, with_weights=False)
         self.model = built.distiller.place(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
         self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
@@ -95,14 +95,14 @@ def benchmark_guarantees(setting: Setting) -> Result:
             folder = Path(name)
             guarded = GuardedSteps(role, folder, setting)
             checked = check(guarded)
-            setting.say(f"  {role}: {checked}")
+            setting.log(f"  {role}: {checked}")
             guarded.steps(min(count, 3), folder / "plain.pth")
             plain, ours = [], []
             for number in range(1, setting.pairs + 1):
                 without, with_them = guarded.steps(count, folder / "plain.pth")
                 plain.append(without / count)
                 ours.append(with_them / count)
-                setting.say(f"  {role} {number}/{setting.pairs}: {with_them / without:.4f}")
+                setting.log(f"  {role} {number}/{setting.pairs}: {with_them / without:.4f}")
             rows.append(Row(f"a step of `demo`, {role}", "s", plain, ours, bound=True, goal=GOAL))
     sample = f"{1e6 * seeding_seconds():.0f} µs"
     what = (

@@ -34,10 +34,10 @@ def memory_rows(
         runs: Number of calls, if the first call needs less memory than the next ones.
     """
     if setting.device == "cpu" and not Path("/proc/self/clear_refs").exists():
-        setting.say("  peak memory is measured on Linux only")
+        setting.log("  peak memory is measured on Linux only")
         return []
     plain, ours = (_in_own_process(module, name, side, setting, total, runs) for side in SIDES)
-    setting.say(f"  memory: {plain / 2**20:.0f} MiB and {ours / 2**20:.0f} MiB")
+    setting.log(f"  memory: {plain / 2**20:.0f} MiB and {ours / 2**20:.0f} MiB")
     label = "peak memory of the process" if total else "extra memory"
     return [Row(label, "B", [plain], [ours], goal=goal)]
 

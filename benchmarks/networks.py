@@ -28,7 +28,7 @@ def build(preset: Preset, device: str, role: str = "distill") -> Built:
     mmsegmentation initializes its classifiers near zero. DKD would then compare nearly uniform distributions, and its
     value would be mostly rounding error.
     """
-    built = build_distiller(preset, role, CLASSES, device=device, say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, role, CLASSES, device=device, log=lambda _: None, with_weights=False)
     networks: list[Any] = [built.distiller.student, built.distiller.teacher]
     with torch.no_grad():
         for network in filter(None, networks):

@@ -31,9 +31,9 @@ def check_and_time(
     Returns:
         The sentence of `check`, and the seconds of both sides.
     """
-    setting.say("  checking that both give the same result")
+    setting.log("  checking that both give the same result")
     sentence = check(plain(), ours())
-    setting.say(f"  {sentence}")
+    setting.log(f"  {sentence}")
     return sentence, time_pairs(plain, ours, setting, settle)
 
 
@@ -49,7 +49,7 @@ def time_pairs(
         for side, call in zip(times, (plain, ours), strict=True):
             settle()
             side.append(measure_seconds(call, setting))
-        setting.say(f"  pair {number}/{setting.pairs}: {times[0][-1]:.4g} s and {times[1][-1]:.4g} s")
+        setting.log(f"  pair {number}/{setting.pairs}: {times[0][-1]:.4g} s and {times[1][-1]:.4g} s")
     return times
 
 

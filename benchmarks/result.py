@@ -26,7 +26,7 @@ class Setting:
     pairs: int = 5
     quick: bool = False
     device: str = "cpu"
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
     @property
     def min_seconds(self) -> float:

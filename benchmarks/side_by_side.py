@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rmrkd_cli.terminal.console import say, show_table
+from rmrkd_cli.terminal.console import log, show_table
 
 ROLES = ("teacher", "baseline", "distill")
 STOP_AT = 4  # iterations, of the run that is interrupted
@@ -151,7 +151,7 @@ def train_command(role: str, iters: int, work_dir: Path | str, *options: object)
 
 def compare_training(sides: Sides, iters: int) -> Rows:
     if not all((side.folder / "work" / "distill" / "result.json").is_file() for side in sides):
-        say("training in both checkouts")
+        log("training in both checkouts")
         rmrkd(sides, *train_command("all", iters, "work"))
     for role in ROLES:
         for name, load in {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_state}.items():
@@ -307,7 +307,7 @@ def main() -> int:
     for check in checks:
         try:
             for row in check:
-                say(": ".join(part for part in row if part))
+                log(": ".join(part for part in row if part))
                 rows.append(row)
         except RuntimeError as error:
             rows.append(("failed", "", str(error)))

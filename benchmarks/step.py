@@ -68,9 +68,9 @@ def benchmark_step(setting: Setting) -> Result:
 def _compare_and_time(setting: Setting) -> tuple[str, list[Row], int]:
     batch = random_batch(preset(setting.quick))
     released, ours = released_step(setting), our_step(setting)
-    setting.say("  checking that both give the same result")
+    setting.log("  checking that both give the same result")
     checked = _compare(released, ours, batch)
-    setting.say(f"  {checked}")
+    setting.log(f"  {checked}")
     times = time_pairs(lambda: released(batch), lambda: ours([batch], 0), setting)
     parameters = sum(parameter.numel() for parameter in released.parameters)
     return checked, [Row("time", "s", *times, goal=FASTER)], parameters

@@ -30,7 +30,7 @@ def benchmark_step_parts(setting: Setting) -> Result:
         ("rmrkd's convolutions", _sparse(ours.model, batch)),
     ):
         parts = _parts(ours, batch, convolutions, setting)
-        setting.say(f"  {label}")
+        setting.log(f"  {label}")
         parts()
         ours([batch], 0)
         times = time_pairs(parts, lambda: ours([batch], 0), setting)

@@ -1,4 +1,4 @@
-"""`rmrkd`, and `python -m rmrkd_cli`."""
+"""Entry point of `rmrkd` and `python -m rmrkd_cli`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from rmrkd_cli.signals import end_children, exit_on_stop_signals, ignore_stop_si
 
 
 def main() -> None:
-    """Runs the command line; a signal ends it without a traceback from its first moment on, and nothing at its end.
+    """Run the command line and end the process with its exit code.
 
-    When all is done the process leaves at once: Python would give signal handlers back while it takes itself down, so
-    that a late signal changed the exit code, and would wait for threads and processes that may not end.
+    From its first line on, a signal ends it without a traceback. The end is `os._exit`: at a regular exit, Python
+    resets the signal handlers first, so a late signal would change the exit code, and it waits for threads and
+    processes that may never end.
     """
     exit_on_stop_signals()
     try:
@@ -24,17 +25,17 @@ def main() -> None:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except ModuleNotFoundError as error:
-        code = _explain(error)
+        code = _print_missing_module(error)
     ignore_stop_signals()
     end_children()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # a pipe that nobody reads any more
+        with suppress(OSError):  # the reader of a pipe may be gone
             stream.flush()
     os._exit(code)
 
 
-def _explain(error: ModuleNotFoundError) -> int:
-    """Print what is not installed, and return the exit code; the package that prints errors may be missing too."""
+def _print_missing_module(error: ModuleNotFoundError) -> int:
+    """Print which package is missing and return the exit code. It uses no library, because any may be missing."""
     from rmrkd_cli.installation.requirements import explain_missing_module
 
     explained = explain_missing_module(error)

@@ -1,4 +1,4 @@
-"""The errors a user can meet: a message, and the next thing to do."""
+"""Errors with a message and a hint for the user, and the exit code of each kind."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rmrkd_cli.signals import exit_code
 
 
 class RmrkdError(Exception):
-    """A failure that is explained to the user instead of traced.
+    """Wrong usage or wrong input: shown as a message and a hint, without a traceback (exit code 2).
 
     Args:
-        message: What is wrong, with the value met and what was expected.
-        hint: The next thing to do, usually a command; may be empty.
+        message: What is wrong, the value, and what is allowed. Further lines are indented by two spaces.
+        hint: The command or setting that fixes it; may be empty.
     """
 
     exit_code = 2
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)  # both, so that it survives pickling between processes
+        super().__init__(message, hint)  # both arguments, so that pickle can rebuild the error in another process
         self.message = message
         self.hint = hint
 
@@ -28,16 +28,18 @@ class RmrkdError(Exception):
 
 
 class RunError(RmrkdError):
-    """The input was right and the run failed all the same (exit code 1)."""
+    """The usage and the input were right, and the run failed (exit code 1)."""
 
     exit_code = 1
 
 
-class CorruptError(RunError):
-    """An image or label file that cannot be read, or is damaged; label values that are no class are none of it.
+class CorruptFileError(RunError):
+    """An image, label or video file is damaged or cannot be read.
+
+    Label values that are no class are another error.
 
     Attributes:
-        path: Of the file.
+        path: The file.
     """
 
     def __init__(self, message: str, hint: str = "", path: str = "") -> None:
@@ -46,12 +48,12 @@ class CorruptError(RunError):
         self.path = path
 
 
-class LostError(RunError):
-    """A process that the run needs was ended from outside; the same again may well succeed."""
+class WorkerLostError(RunError):
+    """A process that the run needs was killed from outside; a restart can succeed."""
 
 
 class Interrupted(RmrkdError):
-    """A signal ended the run after its state was saved (exit code 130 or 143)."""
+    """A signal stopped the run after its state was saved (exit code 130 or 143)."""
 
     def __init__(self, signum: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -60,16 +62,16 @@ class Interrupted(RmrkdError):
         self.exit_code = exit_code(signum)
 
 
-def first_line(error: BaseException) -> str:
-    """Of another package's error, whose further lines are for its developers; its class where it says nothing."""
+def summarize_error(error: BaseException) -> str:
+    """Return the first line of an exception's text, or the name of its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Says which known name is nearest to `name`, or lists them all when none is near."""
+    """Return "did you mean `X`?" with the option most similar to `name`, or the list of all if none is similar."""
     known = sorted(set(options))
-    lowered = {option.lower(): option for option in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean `{lowered[near[0]]}`?"
+    by_lowercase = {option.lower(): option for option in known}
+    similar = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
+    if similar:
+        return f"did you mean `{by_lowercase[similar[0]]}`?"
     return "known: " + ", ".join(known) if known else ""

@@ -1,4 +1,4 @@
-"""Explained failures: the nearest known name, and the exit codes."""
+"""Errors: the most similar known name, and the exit codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, did_you_mean
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "answer"),
     [
         ("cityscape", ["cityscapes", "camvid"], "did you mean `cityscapes`?"),
         ("CamVid", ["cityscapes", "camvid"], "did you mean `camvid`?"),
@@ -21,8 +21,8 @@ from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, did_you_mean
         ("x", (letter for letter in "ba"), "known: a, b"),
     ],
 )
-def test_did_you_mean(name: str, options: list[str], said: str) -> None:
-    assert did_you_mean(name, options) == said
+def test_did_you_mean(name: str, options: list[str], answer: str) -> None:
+    assert did_you_mean(name, options) == answer
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_did_you_mean(name: str, options: list[str], said: str) -> None:
         (Interrupted(15, "wrong", "do that"), 143),
     ],
 )
-def test_every_kind_carries_message_hint_and_exit_code(error: RmrkdError, code: int) -> None:
+def test_every_error_has_message_hint_and_exit_code(error: RmrkdError, code: int) -> None:
     assert (error.message, error.hint, str(error), error.exit_code) == ("wrong", "do that", "wrong", code)
 
 
-def test_the_hint_may_be_left_out() -> None:
+def test_the_hint_is_optional() -> None:
     assert RmrkdError("wrong").hint == ""

@@ -60,12 +60,12 @@ class Bench:
                 if training.finished:
                     continue
             except RmrkdError as error:
-                self.setting.say(f"{name}: {error.message}")
+                self.setting.log(f"{name}: {error.message}")
                 return [name]
-            self.setting.say(name)
+            self.setting.log(name)
             status = start(training.arguments(), said)
             if status:
-                self.setting.say(f"  ended with {status}, see {said}")
+                self.setting.log(f"  ended with {status}, see {said}")
                 return [name]
         found = outcome_of(trainings)
         if found is not None:

@@ -55,11 +55,11 @@ def measure(kinds: list[str], setting: Setting, store: Store, taken: str) -> Ite
     for kind in kinds:
         if key(kind) in store.results or naive_of(kind) is None:
             continue
-        setting.say(f"loss {kind} against the plain form of its formula")
+        setting.log(f"loss {kind} against the plain form of its formula")
         try:
             result = against_plain(kind, setting)
         except Disagreement as error:
-            setting.say(f"  FAILED: {error}")
+            setting.log(f"  FAILED: {error}")
             yield key(kind)
         else:
             result.taken = taken
@@ -77,7 +77,7 @@ def _checked_and_timed(kind: str, setting: Setting) -> tuple[str, Times]:
     for side in (looped, ours):
         side.loss.eval()  # a memory, which each fills with what it draws for itself, is filled by neither
     checked = compare_tensors(ACROSS_KINKS.get(kind, TOLERANCE))(looped(), ours())
-    setting.say(f"  {checked}")
+    setting.log(f"  {checked}")
     for side in (looped, ours):
         side.loss.train()
         side()

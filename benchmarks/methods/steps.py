@@ -36,7 +36,7 @@ def measure(conditions: Conditions, setting: Setting, store: Store, taken: str) 
     if not missing:
         return
     names = list(dict.fromkeys((BASELINE, *missing)))
-    setting.say(f"seconds a step: {', '.join(names)}")
+    setting.log(f"seconds a step: {', '.join(names)}")
     times = rounds([_step(name, conditions, setting) for name in names], setting)
     for name, own in zip(names, times, strict=True):
         if name in missing:
@@ -53,7 +53,7 @@ def rounds(steps: Sequence[Step], setting: Setting) -> list[list[float]]:
     for number in range(1, setting.pairs + 1):
         for own, step in zip(times, steps, strict=True):
             own.append(measure_seconds(step, setting))
-        setting.say(f"  round {number}/{setting.pairs}")
+        setting.log(f"  round {number}/{setting.pairs}")
     return times
 
 
@@ -79,7 +79,7 @@ def _step(name: str, conditions: Conditions, setting: Setting) -> Step:
     role, method = (BASELINE, None) if name == BASELINE else ("distill", None if name == OWN_METHOD else name)
     preset = load_preset(conditions.preset, method=method, overrides=[*conditions.settings, *_STILL])
     classes, device = dataset_info(preset).num_classes, torch.device(setting.device)
-    built = build_distiller(preset, role, classes, device=device.type, say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, role, classes, device=device.type, log=lambda _: None, with_weights=False)
     model = built.distiller.place(device, inference_network)
     if role == "distill":
         model.weights |= dict.fromkeys(auto_weighted_losses(preset), 1.0)

@@ -18,7 +18,7 @@ from rmrkd_cli.checkpoints import digest
 from rmrkd_cli.checkpoints.safety import torch_archive
 from rmrkd_cli.checkpoints.safety.placeholders import NUMPY_DTYPES, MalformedFileError, UnsafeFileError
 from rmrkd_cli.checkpoints.safety.plain_data import find_unsafe_data
-from rmrkd_cli.errors import RmrkdError, first_line
+from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.storage.atomic import save_atomic
 
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
@@ -181,7 +181,7 @@ def _load_torch(path: Path, *, lazy: bool) -> Any:
             mmap = lazy and zipfile.is_zipfile(path)  # torch cannot map the format before 1.6
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except _UNREADABLE as error:
-        raise RmrkdError(f"`{path}` is not a readable checkpoint: {first_line(error)}", _FORMATS) from error
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: {summarize_error(error)}", _FORMATS) from error
 
 
 def _tensors_of(raw: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ class RunCheckpoints:
         for old in self.list_numbered()[keep:]:
             old.unlink()
 
-    def latest_valid(self, say: Callable[[str], None]) -> Path | None:
+    def latest_valid(self, log: Callable[[str], None]) -> Path | None:
         """Return the newest intact checkpoint, to resume from; None where nothing was saved yet.
 
         Newer damaged files are reported and renamed, so that they are neither loaded nor counted by `keep`.
@@ -63,7 +63,7 @@ class RunCheckpoints:
         """
         path, damaged = self._newest_intact()
         for bad, damage in damaged:
-            say(f"`{bad}` is damaged ({damage}): renamed to `{_quarantine(bad).name}`; resuming from `{path}`")
+            log(f"`{bad}` is damaged ({damage}): renamed to `{_quarantine(bad).name}`; resuming from `{path}`")
         return path
 
     def check_resumable(self) -> None:
@@ -89,7 +89,7 @@ class RunCheckpoints:
             raise RmrkdError(f"all checkpoints in `{self.folder}` are damaged:\n{lines}", _FRESH_HINT)
         return None, damaged
 
-    def repair_links(self, source: Path, best_iteration: int, say: Callable[[str], None]) -> None:
+    def repair_links(self, source: Path, best_iteration: int, log: Callable[[str], None]) -> None:
         """Link `last.pth` and `best.pth` as they were when `source` was written.
 
         The process may have been killed after it wrote a checkpoint and before it linked it.
@@ -108,7 +108,7 @@ class RunCheckpoints:
             return
         if self.best.exists() and digest.find_damage(self.best, required=True):
             _quarantine(self.best)
-        say(f"the best checkpoint, of iteration {best_iteration}, is lost; its score is kept")
+        log(f"the best checkpoint, of iteration {best_iteration}, is lost; its score is kept")
 
     def missing_bytes(self, weights: Mapping[str, Tensor], keep: int) -> int:
         """Return the disk space that is missing for all checkpoints of a run, in bytes; 0 where there is enough.

@@ -1,4 +1,4 @@
-"""The command line: commands, global options, and the one place that exits."""
+"""The command line: all commands, the global options, and the exit code of every error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rmrkd_cli import __version__
+from rmrkd_cli.cli.command import Command, CommandGroup
 from rmrkd_cli.cli.compare import compare_command
 from rmrkd_cli.cli.data import data_app
 from rmrkd_cli.cli.doctor import doctor_command
@@ -23,84 +24,102 @@ from rmrkd_cli.cli.presets import presets_command
 from rmrkd_cli.cli.setup import setup_command
 from rmrkd_cli.cli.train import train_command
 from rmrkd_cli.cli.transfer import transfer_command
-from rmrkd_cli.cli.usage_errors import check_arguments, cut, explain, is_usage_error
+from rmrkd_cli.cli.usage_errors import check_arguments, explain_usage_error, is_usage_error, shorten_value
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 
-_WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)  # what only the user's words can cause
+# Errors of the operating system that only a wrong path on the command line causes.
+_WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 
 app = typer.Typer(
     name="rmrkd",
-    help="Distil a large segmentation network into a small one with RMRKD.",
+    cls=CommandGroup,
+    help="""Distil a large semantic segmentation network into a small one, and measure what distillation gains.
+
+For everyone who has a trained teacher, or trains one, and needs a student that is small enough to deploy. RMRKD and
+other published methods; teachers and students are networks of mmsegmentation.
+
+Start with: rmrkd train --preset demo
+
+Examples:
+  rmrkd train --preset demo
+  rmrkd train --help
+""",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("transfer")(transfer_command)
-app.command("compare")(compare_command)
-app.command("plot")(plot_command)
-app.command("predict")(predict_command)
-app.command("export")(export_command)
-app.command("presets")(presets_command)
-app.command("methods")(methods_command)
-app.add_typer(data_app, name="data")
-app.command("doctor")(doctor_command)
-app.command("setup")(setup_command)
+_TRAIN, _USE, _LOOK_UP, _SET_UP = "Train and measure", "Use a student", "Presets and methods", "Set up and check"
+app.command("train", cls=Command, rich_help_panel=_TRAIN)(train_command)
+app.command("eval", cls=Command, rich_help_panel=_TRAIN)(eval_command)
+app.command("compare", cls=Command, rich_help_panel=_TRAIN)(compare_command)
+app.command("plot", cls=Command, rich_help_panel=_TRAIN)(plot_command)
+app.command("transfer", cls=Command, rich_help_panel=_USE)(transfer_command)
+app.command("predict", cls=Command, rich_help_panel=_USE)(predict_command)
+app.command("export", cls=Command, rich_help_panel=_USE)(export_command)
+app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(presets_command)
+app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(methods_command)
+app.command("setup", cls=Command, rich_help_panel=_SET_UP)(setup_command)
+app.command("doctor", cls=Command, rich_help_panel=_SET_UP)(doctor_command)
+app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"rmrkd {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _global(
+def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Runs the command; whatever a user did wrong becomes a message, a hint and an exit code."""
+    """Run a command. Print every error that the user can fix as message and hint, and exit with its code."""
     install_output_guard()
     arguments = sys.argv[1:]
     try:
         code = app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
     except RmrkdError as error:
-        _leave(error, arguments)
-    except OSError as error:  # a full disk, a folder without permission
-        _leave(_explained(error), arguments)
+        _print_and_exit(error, arguments)
+    except OSError as error:  # for example a full disk
+        _print_and_exit(_explain_os_error(error), arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if not is_usage_error(error):
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":  # the help was shown
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error))  # the part of the help that rich did not print
             sys.exit(2)
-        _leave(explain(error, arguments), arguments)
-    if isinstance(code, int) and code:  # of typer.Exit
+        _print_and_exit(explain_usage_error(error, arguments), arguments)
+    if isinstance(code, int) and code:  # from typer.Exit
         sys.exit(code)
 
 
-def _leave(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
-    from rmrkd_cli.terminal.console import show_error
+def _print_and_exit(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
+    """Print the error and exit.
 
-    for text in arguments:  # a line break of theirs begins no line of ours
+    Arguments in it are escaped here, so that a line break in an argument begins no line of the message.
+    """
+    from rmrkd_cli.terminal.console import print_error
+
+    for text in arguments:
         for part in (text, text.partition("=")[2]):
             if part and escape_control(part) != part:
                 error.message = error.message.replace(part, escape_control(part))
                 error.hint = error.hint.replace(part, escape_control(part))
-    show_error(error)
+    print_error(error)
     sys.exit(error.exit_code)
 
 
-def _explained(error: OSError) -> RmrkdError:
-    kind = RmrkdError if error.errno in _WRONG_NAME else RunError
-    named = f": `{cut(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
-    return kind(f"{error.strerror or error}{named}")
+def _explain_os_error(error: OSError) -> RmrkdError:
+    kind = RmrkdError if error.errno in _WRONG_PATH else RunError
+    file = f": `{shorten_value(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
+    return kind(f"{error.strerror or error}{file}")

@@ -7,122 +7,114 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rmrkd_cli.cli.evaluation_options import (
-    BatchSize,
-    Crop,
-    Flip,
-    Mode,
-    ModeOption,
-    Scales,
-    Split,
-    SplitOption,
-    Stride,
-    Workers,
-    shown_as,
-)
-from rmrkd_cli.cli.options import (
-    AllowPartial,
-    DataRoot,
-    Device,
-    DeviceOption,
-    Gpus,
-    JsonOut,
-    check_json_out,
-    dataset_name,
-    write_json,
-)
+from rmrkd_cli.cli.command import expand_options, option
+from rmrkd_cli.cli.evaluation_options import EvaluationOptions
+from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
     from rmrkd_cli.results.record import Record
 
+_MISSING = "–"
 
+
+@expand_options
 def eval_command(
+    options: EvaluationOptions,
     checkpoints: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CHECKPOINT", help="Files of any kind. (default: every student under --work-root)"),
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Measure these checkpoints.",
+            show_default="every student.pth of the data set below --work-root",
+        ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data set. (default: the one the checkpoint was trained on)")
-    ] = None,
-    data_root: DataRoot = None,
-    split: SplitOption = Split.val,
-    preset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Whose network it is, where the file does not say."),
-    ] = None,
-    work_root: Annotated[Path, typer.Option(metavar="DIR", help="Where trained students are looked for.")] = Path(
-        "work_dirs"
-    ),
-    gpus: Gpus = None,
-    device: DeviceOption = Device.auto,
-    mode: ModeOption = Mode.whole,
-    crop: Crop = None,
-    stride: Stride = None,
-    flip: Flip = False,
-    scales: Scales = "1.0",
-    batch_size: BatchSize = None,
-    workers: Workers = 2,
-    confusion: Annotated[bool, typer.Option("--confusion", help="Also print what each class is taken for.")] = False,
+    work_root: Annotated[
+        Path, option("--work-root", NETWORK, "Find trained students below this folder.", metavar="DIR")
+    ] = Path("work_dirs"),
+    confusion: Annotated[bool, option("--confusion", OUTPUT, "Print the confusion matrix too.")] = False,
     json_out: JsonOut = None,
     save_predictions: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "--save-predictions",
+            OUTPUT,
+            "Write a PNG of class indices for each image into a new folder; works without labels too.",
             metavar="DIR",
-            help="Write index PNGs with the data set's palette; images of a split without labels are only predicted.",
         ),
     ] = None,
     label_ids: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--label-ids/--class-indices",
-            help="Write what the test server takes: Cityscapes' label ids, ADE20K's ids from 1, the images' own "
-            "names. (default: label ids for --split test, where there are any)",
+            OUTPUT,
+            "Write the label ids that the test server of Cityscapes or ADE20K takes, or class indices from 0.",
+            default="label ids for --split test",
         ),
     ] = None,
-    max_images: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
-    allow_partial: AllowPartial = False,
 ) -> None:
-    """Measure the mIoU of checkpoints."""
-    from rmrkd_cli.distributed.cluster import Cluster
-    from rmrkd_cli.distributed.device import choose_device
-    from rmrkd_cli.presets.loader import load_preset
+    """Measure the mIoU of checkpoints.
 
-    name, shown = dataset_name(dataset), shown_as(split, mode, crop, stride, flip, scales)
+    Examples:
+        rmrkd eval --dataset demo
+        rmrkd eval student.pth --dataset cityscapes --data-root data/cityscapes --json result.json
+    """
+    from rmrkd_cli.distributed.cluster import Cluster
+
+    dataset = dataset_name(options.dataset)
     if label_ids is not None and save_predictions is None:
         option = "--label-ids" if label_ids else "--class-indices"
-        raise RmrkdError(f"{option} is of predictions, and none are written", "--save-predictions DIR")
+        raise RmrkdError(f"{option} is for predictions, but none are written", "--save-predictions DIR")
+    options.protocol()
     check_json_out(json_out)
     check_free_folder(save_predictions)
-    files = list(checkpoints or []) or find_students(work_root, name)
-    given = load_preset(preset) if preset is not None else None
-    kind, count = choose_device(device.value, gpus)
-    options: dict[str, Any] = {
-        "preset": given.model_dump(mode="json") if given is not None else None,
-        "dataset": name,
-        "data_root": data_root,
-        **shown,
-        "batch_size": batch_size,
-        "workers": workers,
-        "save_predictions": save_predictions,
-        "label_ids": label_ids,
-        "require_labels": json_out is not None,
-        "device": kind,
-        "max_images": max_images,
-        "allow_partial": allow_partial,
-    }
+    files = list(checkpoints or []) or find_students(work_root, dataset)
+    preset = options.load_preset()
+    device, workers = options.choose_device()
     from rmrkd_cli.evaluation.run import evaluate_files
 
-    records = evaluate_files(files, Cluster(workers=count), **options)
+    records = evaluate_files(
+        files, Cluster(workers=workers), **options.arguments(preset, device),
+        save_predictions=save_predictions, label_ids=label_ids, require_labels=json_out is not None,
+    )  # fmt: skip
     if json_out is not None:
         write_json(records, json_out)
     if json_out != "-":
-        _show(records, confusion=confusion)
+        _print_records(records, confusion=confusion)
 
 
-def _show(records: list[Record], *, confusion: bool) -> None:
-    """Tables; each class of one checkpoint alone, the means of several."""
+def find_students(work_root: Path, dataset: str | None) -> list[Path]:
+    """Return every `student.pth` of the data set, two folders below `work_root` or three with a folder per seed.
+
+    Raises:
+        RmrkdError: If no data set is given, or there is no such file.
+    """
+    if dataset is None:
+        raise RmrkdError("no checkpoint and no data set is given", "name a file, or rmrkd eval --dataset demo")
+    from rmrkd_cli.checkpoints.reader import read_checkpoint
+    from rmrkd_cli.terminal import console
+
+    files = (path for folders in ("*/*", "*/seed-*/*") for path in work_root.glob(f"{folders}/student.pth"))
+    students = [path for path in sorted(files) if ".old" not in path.parent.name]
+    matching = []
+    for path in students:
+        try:
+            if read_checkpoint(path, lazy=True).meta.get("dataset") == dataset:
+                matching.append(path)
+        except RmrkdError as error:
+            console.log(f"skipped: {error.message}")
+    if not matching:
+        others = f" ({len(students)} for other data sets)" if students else ""
+        raise RmrkdError(
+            f"no student for `{dataset}` below `{work_root}`{others}",
+            "train one (list of presets: rmrkd presets), name a checkpoint, or name its folder with --work-root DIR",
+        )
+    return matching
+
+
+def _print_records(records: list[Record], *, confusion: bool) -> None:
+    """Print the classes of a single checkpoint, confusion matrices, and one table of means for each protocol."""
     from rmrkd_cli.comparison.groups import group as group_records
     from rmrkd_cli.comparison.groups import labels
     from rmrkd_cli.report import class_tables, tables
@@ -130,64 +122,46 @@ def _show(records: list[Record], *, confusion: bool) -> None:
     from rmrkd_cli.terminal import console
 
     if len(records) == 1:
-        console.show_table("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
+        console.print_table("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
     for record, name in zip(records, labels(records), strict=True):
         if confusion and record.get("matrix") is not None:
             title = f"What each class (row) is predicted as, %: {name}"
-            console.show_table(title, *class_tables.confusion_table(record, console.columns()))
-    for group in _same_protocol(records):
-        columns, rows = _with_paper(tables.summary_table(group_records(group, seeds=False)), group)
-        console.show_table("mIoU, %", columns, rows, [protocol_line(group[0]["protocol"])])
+            console.print_table(title, *class_tables.confusion_table(record, console.terminal_width()))
+    for same in _group_by_protocol(records):
+        columns, rows = tables.summary_table(group_records(same, seeds=False))
+        paper = [_paper_miou(record) for record in same]
+        if set(paper) != {_MISSING}:
+            columns = [*columns, "paper"]
+            rows = [[*row, figure] for row, figure in zip(rows, paper, strict=True)]
+        console.print_table("mIoU, %", columns, rows, [protocol_line(same[0]["protocol"])])
 
 
-def find_students(work_root: Path, dataset: str | None) -> list[Path]:
-    """Every `student.pth` two folders below `work_root`, or below a seed's, that was trained for the data set."""
-    if dataset is None:
-        raise RmrkdError("which checkpoints?", "name files, or a data set: rmrkd eval --dataset demo")
-    from rmrkd_cli.checkpoints.reader import read_checkpoint
-    from rmrkd_cli.terminal import console
-
-    files = (path for folders in ("*/*", "*/seed-*/*") for path in work_root.glob(f"{folders}/student.pth"))
-    found = [path for path in sorted(files) if ".old" not in path.parent.name]
-    fitting = []
-    for path in found:
-        try:
-            if read_checkpoint(path, lazy=True).meta.get("dataset") == dataset:
-                fitting.append(path)
-        except RmrkdError as error:
-            console.say(f"left out: {error.message}")
-    if not fitting:
-        others = f" ({len(found)} for other data sets)" if found else ""
-        raise RmrkdError(
-            f"no student for `{dataset}` under `{work_root}`{others}",
-            "train one (see `rmrkd presets`), name a checkpoint, or say where with --work-root DIR",
-        )
-    return fitting
-
-
-def _same_protocol(records: list[Record]) -> list[list[Record]]:
+def _group_by_protocol(records: list[Record]) -> list[list[Record]]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(repr(record["protocol"]), []).append(record)
     return list(groups.values())
 
 
-def _with_paper(table: Any, records: list[Record]) -> Any:
-    """A column with the paper's figure, where a preset has one for the role."""
+def _paper_miou(record: Record) -> str:
+    """Return the paper's mIoU for a record of a released pair, measured as in the paper; a dash for others."""
     from rmrkd_cli.presets.loader import load_preset, preset_names
     from rmrkd_cli.presets.schema import OWN_METHOD
 
-    known = set(preset_names())
-    protocol = records[0]["protocol"]
-    plain = protocol["mode"] == "whole" and protocol["scales"] == [1.0] and not protocol["flip"]
-    theirs = plain and protocol["split"] == "val"
-    figures = []
-    for record in records:
-        own = theirs and record.get("name") in known and record.get("method") == OWN_METHOD
-        paper = load_preset(record["name"]).paper if own else None
-        role = {"baseline": "baseline", "distill": "distilled"}.get(str(record.get("role")))
-        figures.append(f"{getattr(paper, role):.2f}" if paper is not None and role else "–")
-    if set(figures) == {"–"}:
-        return table
-    columns, rows = table
-    return [*columns, "paper"], [[*row, figure] for row, figure in zip(rows, figures, strict=True)]
+    protocol: dict[str, Any] = record["protocol"]
+    as_in_paper = (
+        protocol["split"] == "val"
+        and protocol["mode"] == "whole"
+        and protocol["scales"] == [1.0]
+        and not protocol["flip"]
+    )
+    field = {"baseline": "baseline", "distill": "distilled"}.get(str(record.get("role")))
+    if (
+        not as_in_paper
+        or field is None
+        or record.get("method") != OWN_METHOD
+        or record.get("name") not in preset_names()
+    ):
+        return _MISSING
+    paper = load_preset(record["name"]).paper
+    return _MISSING if paper is None else f"{getattr(paper, field):.2f}"

@@ -1,19 +1,41 @@
-"""How an evaluation shows images to a network, from the words of a command line."""
+"""The options of `rmrkd eval` and `rmrkd compare`: what is measured, and how images are given to the network."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from rmrkd_cli.cli.usage_errors import cut
+from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.options import (
+    DATA,
+    DEVICES,
+    INFERENCE,
+    LOADER_PROCESSES,
+    AllowPartial,
+    DataRoot,
+    DatasetOption,
+    Device,
+    DeviceOption,
+    Flip,
+    Gpus,
+    NetworkPreset,
+    Scales,
+    dataset_name,
+)
+from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
 
+if TYPE_CHECKING:
+    from rmrkd_cli.presets.schema import Preset
+
 _MAX_SCALES = 32
-_MOST_SIDE = 16_384
+_MIN_SCALE, _MAX_SCALE = 0.05, 8
+_MAX_SIDE = 16_384  # pixels
 _SIZE = re.compile(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?")
+
+Size = tuple[int, int]
 
 
 class Split(str, Enum):
@@ -27,110 +49,143 @@ class Mode(str, Enum):
     slide = "slide"
 
 
-_HOW = "How images are shown"
+@dataclass(kw_only=True)
+class EvaluationOptions:
+    """What is measured, and how."""
 
-SplitOption = Annotated[Split, typer.Option("--split", help="Which part of the data set.")]
-ModeOption = Annotated[
-    Mode,
-    typer.Option("--mode", help="Show the network whole images, or slide a window over them.", rich_help_panel=_HOW),
-]
-Crop = Annotated[
-    str | None,
-    typer.Option(
-        "--crop",
-        metavar="HxW",
-        help="Height and width of the window. (default: the checkpoint's)",
-        rich_help_panel=_HOW,
-    ),
-]
-Stride = Annotated[
-    str | None,
-    typer.Option(
-        "--stride",
-        metavar="HxW",
-        help="Its steps. (default: the checkpoint's, else two thirds of the window)",
-        rich_help_panel=_HOW,
-    ),
-]
-Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.", rich_help_panel=_HOW)]
-Scales = Annotated[
-    str,
-    typer.Option("--scales", metavar="LIST", help="Average over these scales, as 0.5,1.0,1.5.", rich_help_panel=_HOW),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        max=1024,
-        metavar="N",
-        help="Images of equal size at once, for each worker. (default: 1 on CPUs, up to 4 on GPUs)",
-    ),
-]
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, max=256, metavar="N", help="Loader processes of each worker.")
-]
+    dataset: DatasetOption = None
+    data_root: DataRoot = None
+    split: Annotated[Split, option("--split", DATA, "Measure on this split.")] = Split.val
+    max_images: Annotated[
+        int | None,
+        option("--max-images", DATA, "Measure on the first N images.", default="all", min=1),
+    ] = None
+    preset: NetworkPreset = None
+    allow_partial: AllowPartial = False
+    mode: Annotated[Mode, option("--mode", INFERENCE, "Predict whole images, or slide a window over them.")] = (
+        Mode.whole
+    )
+    crop: Annotated[
+        str | None,
+        option(
+            "--crop",
+            INFERENCE,
+            "Use a window of this height and width with --mode slide.",
+            default="the checkpoint's",
+            metavar="HxW",
+        ),
+    ] = None
+    stride: Annotated[
+        str | None,
+        option(
+            "--stride",
+            INFERENCE,
+            "Move the window by this height and width with --mode slide.",
+            default="the checkpoint's, else two thirds of the window",
+            metavar="HxW",
+        ),
+    ] = None
+    flip: Flip = False
+    scales: Scales = "1.0"
+    device: DeviceOption = Device.auto
+    gpus: Gpus = None
+    batch_size: Annotated[
+        int | None,
+        option(
+            "--batch-size",
+            DEVICES,
+            "Predict N images of equal size at once in each worker.",
+            default="1 on CPUs, up to 4 on GPUs",
+            min=1,
+            max=1024,
+        ),
+    ] = None
+    workers: Annotated[int, option("--workers", DEVICES, LOADER_PROCESSES, min=0, max=256)] = 2
+
+    def protocol(self) -> dict[str, Any]:
+        """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`.
+
+        Raises:
+            RmrkdError: For values that are invalid or exclude each other.
+        """
+        crop, stride = parse_window(self.mode, self.crop, self.stride)
+        return {
+            "split": self.split.value, "scales": parse_scales(self.scales), "flip": self.flip, "mode": self.mode.value,
+            "crop": crop, "stride": stride,
+        }  # fmt: skip
+
+    @property
+    def has_defaults(self) -> bool:
+        """Return whether no option changes what is measured."""
+        return self.protocol() == EvaluationOptions().protocol() and self.max_images is None
+
+    def load_preset(self) -> Preset | None:
+        """Return the preset of `--preset`."""
+        from rmrkd_cli.presets.loader import load_preset
+
+        return load_preset(self.preset) if self.preset is not None else None
+
+    def choose_device(self) -> tuple[str, int]:
+        """Return the device type and the number of worker processes."""
+        from rmrkd_cli.distributed.device import choose_device
+
+        return choose_device(self.device.value, self.gpus)
+
+    def arguments(self, preset: Preset | None, device: str) -> dict[str, Any]:
+        """Return the arguments of `evaluate_files` that the options set."""
+        return {
+            "preset": preset.model_dump(mode="json") if preset is not None else None,
+            "dataset": dataset_name(self.dataset), "data_root": self.data_root, **self.protocol(),
+            "batch_size": self.batch_size, "workers": self.workers, "device": device, "max_images": self.max_images,
+            "allow_partial": self.allow_partial,
+        }  # fmt: skip
 
 
-def shown_as(split: Split, mode: Mode, crop: str | None, stride: str | None, flip: bool, scales: str) -> dict[str, Any]:
-    """The keys of an evaluation's job that belong to its protocol.
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Return the numbers of `0.5,1.0,1.5`.
 
     Raises:
-        RmrkdError: For values that are none, or do not go together.
-    """
-    averaged = parsed_scales(scales)
-    size, steps = parsed_window(mode, crop, stride)
-    return {
-        "split": split.value, "scales": averaged, "flip": flip, "mode": mode.value, "crop": size, "stride": steps,
-    }  # fmt: skip
-
-
-def parsed_scales(text: str) -> tuple[float, ...]:
-    """Factors on the image scale.
-
-    Raises:
-        RmrkdError: For other than numbers in a sensible range.
+        RmrkdError: If they are not 1 to 32 numbers from 0.05 to 8.
     """
     try:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not 1 <= len(scales) <= _MAX_SCALES or not all(0.05 <= scale <= 8 for scale in scales):
+    if not 1 <= len(scales) <= _MAX_SCALES or not all(_MIN_SCALE <= scale <= _MAX_SCALE for scale in scales):
         raise RmrkdError(
-            f"--scales `{cut(text)}` must be 1 to {_MAX_SCALES} numbers from 0.05 to 8, separated by commas",
+            f"--scales `{shorten_value(text)}` must be 1 to {_MAX_SCALES} numbers from {_MIN_SCALE} to {_MAX_SCALE}, "
+            "separated by commas",
             "--scales 0.5,1.0,1.5",
         )
     return scales
 
 
-def parsed_window(
-    mode: Mode, crop: str | None, stride: str | None
-) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """(height, width) of the window and of its steps, none where they are not given.
+def parse_window(mode: Mode, crop: str | None, stride: str | None) -> tuple[Size | None, Size | None]:
+    """Return (height, width) of the window and of its steps; None if an option is not given.
 
     Raises:
-        RmrkdError: For a size that is none, steps longer than the window, or either without `--mode slide`.
+        RmrkdError: For an invalid size, steps longer than the window, or a size without `--mode slide`.
     """
-    for option, text in (("--crop", crop), ("--stride", stride)):
+    for name, text in (("--crop", crop), ("--stride", stride)):
         if text is not None and mode is not Mode.slide:
-            raise RmrkdError(f"{option} is of a window that slides, --mode is {mode.value}", "--mode slide")
-    size, steps = _size("--crop", crop), _size("--stride", stride)
-    if size and steps and (steps[0] > size[0] or steps[1] > size[1]):
+            raise RmrkdError(f"{name} needs a sliding window, but --mode is {mode.value}", "--mode slide")
+    window, steps = _parse_size("--crop", crop), _parse_size("--stride", stride)
+    if window and steps and (steps[0] > window[0] or steps[1] > window[1]):
         raise RmrkdError(
-            f"--stride {stride} is more than --crop {crop}: what lies between would not be seen",
+            f"--stride {stride} is more than --crop {crop}, so pixels between two windows would be skipped",
             "a --stride of about two thirds of --crop",
         )
-    return size, steps
+    return window, steps
 
 
-def _size(option: str, text: str | None) -> tuple[int, int] | None:
+def _parse_size(name: str, text: str | None) -> Size | None:
     if text is None:
         return None
-    found = _SIZE.fullmatch(text.strip())
-    sides = [int(side) for side in found.groups() if side is not None] if found else []
-    if not sides or not all(1 <= side <= _MOST_SIDE for side in sides):
+    match = _SIZE.fullmatch(text.strip())
+    sides = [int(side) for side in match.groups() if side is not None] if match else []
+    if not sides or not all(1 <= side <= _MAX_SIDE for side in sides):
         raise RmrkdError(
-            f"{option} `{cut(text)}` must be HEIGHTxWIDTH, or one number for both, each from 1 to {_MOST_SIDE}",
-            f"{option} 512x1024",
+            f"{name} `{shorten_value(text)}` must be HEIGHTxWIDTH, or one number for both, each from 1 to {_MAX_SIDE}",
+            f"{name} 512x1024",
         )
     return sides[0], sides[-1]

@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rmrkd_cli.cli.options import JsonOut, check_inputs, check_json_out, dataset_name, image_scale, write_json
+from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.options import (
+    JsonOut,
+    NetworkPreset,
+    check_inputs,
+    check_json_out,
+    dataset_name,
+    parse_image_size,
+    write_json,
+)
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.storage.output_paths import check_new_file
 
 if TYPE_CHECKING:
     from rmrkd_cli.export.run import ExportResult
+
+_FILE, _CHECK = "Exported file", "Check"
 
 
 class Format(str, Enum):
@@ -36,64 +47,105 @@ _SUFFIXES = {".onnx": Format.onnx, ".pt": Format.torchscript, ".torchscript": Fo
 
 
 def export_command(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A student's file, or any other.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.onnx, or OUT.pt for TorchScript.")],
-    form: Annotated[Format | None, typer.Option("--format", help="(default: by how OUT ends)")] = None,
-    given: Annotated[
-        Input, typer.Option("--input", help="Take RGB images of 0 to 255 (uint8), or normalised ones (float32).")
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Export the network of this checkpoint, such as student.pth.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Write this new file: OUT.onnx, or OUT.pt for TorchScript.")
+    ],
+    file_format: Annotated[
+        Format | None, option("--format", _FILE, "Write this file format.", default="by the ending of OUT")
+    ] = None,
+    input_kind: Annotated[
+        Input, option("--input", _FILE, "Take RGB images of 0 to 255 (uint8), or normalized ones (float32).")
     ] = Input.raw,
-    output: Annotated[Output, typer.Option("--output", help="Give logits, or each pixel's class.")] = Output.logits,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Whose network it is, where the file does not say.")
+    output_kind: Annotated[
+        Output, option("--output", _FILE, "Return logits, or the class index of each pixel.")
+    ] = Output.logits,
+    scale: Annotated[
+        str | None,
+        option(
+            "--scale",
+            _FILE,
+            "Record the image size that the network expects in the file.",
+            default="as in the evaluation",
+            metavar="WxH",
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose class names, where the file has none.")
+        str | None,
+        option(
+            "--dataset",
+            _FILE,
+            "Record the class names of this data set in the file.",
+            default="the checkpoint's",
+            metavar="NAME",
+        ),
     ] = None,
-    scale: Annotated[
-        str | None, typer.Option(metavar="WxH", help="The size that images are fitted into, told in the file.")
-    ] = None,
+    force: Annotated[bool, option("--force", _FILE, "Replace OUT if it exists.")] = False,
+    preset: NetworkPreset = None,
     check_images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Check it on these images as well, the first 32.")
+        Path | None,
+        option(
+            "--check-images",
+            _CHECK,
+            "Compare the file with the network on the first 32 images of this folder too.",
+            default="random images only",
+            metavar="DIR",
+        ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Of pixels that may get another class.")
+        float,
+        option(
+            "--tolerance",
+            _CHECK,
+            "Fail if a larger share of pixels gets another class.",
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+        ),
     ] = 1e-4,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
     json_out: JsonOut = None,
 ) -> None:
-    """Write a network as ONNX or TorchScript, checked against itself."""
+    """Export a network to ONNX or TorchScript, and check the file against the network.
+
+    Examples:
+        rmrkd export student.pth student.onnx
+        rmrkd export student.pth student.pt --output classes
+    """
     from rmrkd_cli.presets.loader import load_preset
 
-    chosen = _form(form, target)
-    name, size = dataset_name(dataset), image_scale(scale)
+    chosen = _choose_format(file_format, target)
+    name, size = dataset_name(dataset), parse_image_size(scale)
     check_new_file(target, force=force, inputs=[checkpoint])
     check_json_out(json_out)
     check_inputs([check_images] if check_images is not None else [])
-    own = load_preset(preset) if preset is not None else None
+    network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()
     from rmrkd_cli.export.run import ExportJob, run_export
 
     job = ExportJob(
-        checkpoint=checkpoint, target=target, format=chosen.value, input=given.value, output=output.value, preset=own,
-        dataset=name, scale=size, tolerance=tolerance, check_images=check_images,
+        checkpoint=checkpoint, target=target, format=chosen.value, input=input_kind.value, output=output_kind.value,
+        preset=network_preset, dataset=name, scale=size, tolerance=tolerance, check_images=check_images,
     )  # fmt: skip
     exported = run_export(job)
     if json_out is not None:
         write_json(exported.to_json(), json_out)
     if json_out != "-":
-        _show(exported)
+        _print_exported(exported)
 
 
-def _form(given: Format | None, target: Path) -> Format:
-    found = _SUFFIXES.get(target.suffix)
-    if found is None and given is None:
-        raise RmrkdError(f"`{target.name}` ends neither as an ONNX nor as a TorchScript file", "OUT.onnx, or OUT.pt")
-    if found is not None and given is not None and given is not found:
-        raise RmrkdError(f"`{target.name}` does not end as a {given.value} file does", "leave out --format")
-    return given or found or Format.onnx
+def _choose_format(chosen: Format | None, target: Path) -> Format:
+    """Return the format that `--format` or the ending of the file names."""
+    by_suffix = _SUFFIXES.get(target.suffix)
+    if by_suffix is None and chosen is None:
+        raise RmrkdError(f"`{target.name}` must end in {', '.join(_SUFFIXES)}", "OUT.onnx, or OUT.pt")
+    if by_suffix is not None and chosen is not None and by_suffix is not chosen:
+        raise RmrkdError(f"`{target.name}` does not end like a {chosen.value} file", "leave out --format")
+    return chosen or by_suffix or Format.onnx
 
 
-def _show(exported: ExportResult) -> None:
+def _print_exported(exported: ExportResult) -> None:
     from rmrkd_cli.export.verify import changed_share
     from rmrkd_cli.terminal import console
 
@@ -106,24 +158,22 @@ def _show(exported: ExportResult) -> None:
     ]  # fmt: skip
     times = ", ".join(f"{name} {value:.0f} ms" for name, value in exported.latency_ms.items())
     size = "x".join(map(str, exported.latency_size))
-    console.show_table(
+    console.print_table(
         "The file against the network",
         ["images", "size", "batch", "logits differ by", "pixels of another class"],
         rows,
         [f"{changed_share(exported.differences):.1e} of all pixels; one image of {size}: {times}"],
     )
-    job = exported.job
-    console.write_line(
-        f"{job.target}: {exported.parameters / 1e6:.2f} M parameters, {exported.bytes / 1e6:.2f} MB, {_kind(exported)}"
-    )
+    sizes = f"{exported.parameters / 1e6:.2f} M parameters, {exported.bytes / 1e6:.2f} MB"
+    console.print_line(f"{exported.job.target}: {sizes}, {_describe_format(exported)}")
 
 
-def _kind(exported: ExportResult) -> str:
+def _describe_format(exported: ExportResult) -> str:
     from rmrkd_cli.export.onnx import OPSET, runtime_version
 
     job = exported.job
-    takes = f"{'uint8' if job.raw else 'float32'} (N, 3, H, W)"
-    gives = "classes (N, H, W)" if job.classes else "logits (N, C, H, W)"
+    types = f"{'uint8' if job.input == Input.raw.value else 'float32'} (N, 3, H, W) to "
+    types += "classes (N, H, W)" if job.output == Output.classes.value else "logits (N, C, H, W)"
     if job.format == Format.onnx.value:
-        return f"ONNX opset {OPSET}, run in onnxruntime {runtime_version()}, {takes} to {gives}"
-    return f"TorchScript, {takes} to {gives}"
+        return f"ONNX opset {OPSET}, run in onnxruntime {runtime_version()}, {types}"
+    return f"TorchScript, {types}"

@@ -12,59 +12,69 @@ if TYPE_CHECKING:
     from rmrkd_cli.presets.schema import MethodRecipe
 
 _UNKNOWN = "–"
+_STEP = "relative to the baseline's, on the demo's networks on a CPU"
 
 
 def methods_command(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Tell all about this one.")] = None,
-) -> None:
-    """List the distillation methods, or tell what one matches, where, its cost, source and traps."""
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Show this method.", show_default="list all")
+    ] = None,
+) -> None:  # fmt: skip
+    """List the distillation methods, or show one: formula, where it applies, cost, source, known problems.
+
+    Examples:
+        rmrkd methods
+        rmrkd methods cirkd
+    """
     from rmrkd_cli.presets.methods import ALIASES, load_method, method_names
     from rmrkd_cli.terminal import console
 
     if name is not None:
         recipe = load_method(name)
-        console.show_facts(recipe.title or name, [*_facts(ALIASES.get(name, name), recipe)])
+        console.print_fields(recipe.title or name, [*_fields(ALIASES.get(name, name), recipe)])
         return
     recipes = {known: load_method(known) for known in method_names()}
     rows = [[known, recipe.title, _places(recipe), _cost(recipe)] for known, recipe in recipes.items()]
     notes = [
-        "step: seconds relative to the baseline's, on demo's networks on a CPU", "",
-        "rmrkd methods NAME tells all about one",
-        "rmrkd train --preset PRESET --method NAME trains with one",
-        "rmrkd train --preset PRESET --method FILE.py:CLASS with a class of yours",
-    ]  # fmt: skip
-    console.show_table("Methods", ["name", "method", "acts on", "step"], rows, notes)
+        f"step: duration {_STEP}",
+        "",
+        "details: rmrkd methods NAME",
+        "train with one: rmrkd train --preset PRESET --method NAME",
+        "train with your own: rmrkd train --preset PRESET --method FILE.py:CLASS",
+    ]
+    console.print_table("Methods", ["name", "method", "acts on", "step"], rows, notes)
 
 
-def _facts(name: str, recipe: MethodRecipe) -> Iterator[tuple[str, str]]:
-    """What is told of a method, each with its label."""
+def _fields(name: str, recipe: MethodRecipe) -> Iterator[tuple[str, str]]:
+    """Yield the label and the text of each field of a method."""
     about = recipe.about
     yield "use", f"rmrkd train --preset PRESET --method {name}"
     if about is not None:
         yield "matches", about.matches
         yield "formula", about.formula
     for label, loss in recipe.losses.items():
-        yield f"loss {label}", _described(loss)
+        yield f"loss {label}", _describe_loss(loss)
     for label in recipe.losses:
-        yield f"weight of {label}", _weights(recipe, label)
+        yield f"weight of {label}", _describe_weight(recipe, label)
     if about is not None:
         yield "learnable", about.learnable
         if about.cost is not None:
-            yield "step", f"{_cost(recipe)} the baseline's, on demo's networks on a CPU (benchmarks/METHODS.md)"
+            yield "step", f"{_cost(recipe)} {_STEP} (benchmarks/METHODS.md)"
         yield "source", about.source
-        for trap in about.traps:
-            yield "traps", f"- {trap}"
+        for problem in about.traps:
+            yield "known problems", f"- {problem}"
 
 
-def _described(loss: LossSpec) -> str:
+def _describe_loss(loss: LossSpec) -> str:
     options = loss.model_dump(exclude={"type", "stage", "weight"})
-    told = ", ".join(
+    text = ", ".join(
         f"{key}: {str(value).lower() if value in (True, False) else value}" for key, value in options.items()
     )
-    return f"type {loss.type} on {_place(loss)}" + (f"; {told}" if told else "")
+    return f"type {loss.type} on {_place(loss)}" + (f"; {text}" if text else "")
 
 
-def _weights(recipe: MethodRecipe, name: str) -> str:
+def _describe_weight(recipe: MethodRecipe, name: str) -> str:
+    """Return the weights of a loss on each data set, and the rule for other data sets."""
     from rmrkd_cli.presets.fields import AUTO
     from rmrkd_cli.presets.methods import is_fixed
 
@@ -72,16 +82,16 @@ def _weights(recipe: MethodRecipe, name: str) -> str:
     if is_fixed(recipe, name):
         return f"{recipe.losses[name].weight:g} on every data set"
     rule = (
-        f"{AUTO}: the weight that gives the loss the gradient norm of cross-entropy on the student's last stage at the "
-        "start; --dry-run shows it"
+        f"{AUTO}: the weight with which the loss has the gradient norm of cross-entropy at the student's last stage, "
+        "measured at the start; --dry-run prints it"
     )
     if known is None:
         return rule
     by_weight: dict[float, list[str]] = {}
     for dataset, weight in known.values.items():
         by_weight.setdefault(weight, []).append(dataset)
-    told = ", ".join(f"{weight:g} on {' and '.join(datasets)}" for weight, datasets in by_weight.items())
-    return f"{told} ({known.source}); elsewhere {rule}"
+    weights = ", ".join(f"{weight:g} on {' and '.join(datasets)}" for weight, datasets in by_weight.items())
+    return f"{weights} ({known.source}); elsewhere {rule}"
 
 
 def _places(recipe: MethodRecipe) -> str:

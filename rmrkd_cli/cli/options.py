@@ -1,4 +1,4 @@
-"""Options that several commands share, and what becomes of their values."""
+"""Options that several commands share, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from rmrkd_cli.cli.usage_errors import cut
+from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.output_paths import check_new_file
 
-_SIDES = (32, 16_384)  # pixels
+# Groups of options in the help.
+DATA, NETWORK, INFERENCE, DEVICES, OUTPUT = "Data", "Network", "Inference", "Devices", "Output"
+
+# Help of options that only some of the commands declare alike.
+LOADER_PROCESSES = "Read images in N loader processes of each worker."
+LOAD_MATCHING = "Load the matching tensors of a checkpoint that does not match the network; the rest stays random."
+
+_MIN_SIDE, _MAX_SIDE = 32, 16_384  # pixels
+_MAX_PATH, _MAX_PATH_PART = 3000, 255  # characters, bytes
 
 
 class Device(str, Enum):
@@ -24,105 +31,145 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-def _root(given: str | None) -> str | None:
-    """Raises RmrkdError for a folder that no data set can have."""
-    check_recordable(given, "--data-root")
-    if given is not None and given.startswith("~") and not given.startswith("~/") and given != "~":
-        raise RmrkdError(f"`--data-root {cut(given)}`: `~` must be followed by `/`", "write the folder out")
-    if given == "":
+def _check_data_root(root: str | None) -> str | None:
+    """Return the data root if a data set can have it."""
+    check_recordable(root, "--data-root")
+    if root == "":
         raise RmrkdError("`--data-root` is empty", "--data-root DIR")
-    return given
+    if root is not None and root.startswith("~") and not root.startswith("~/") and root != "~":
+        raise RmrkdError(f"`--data-root {shorten_value(root)}`: `~` must be followed by `/`", "write the full path")
+    return root
 
 
 DataRoot = Annotated[
-    str | None, typer.Option("--data-root", metavar="DIR", callback=_root, help="Folder of the data set.")
+    str | None,
+    option(
+        "--data-root",
+        DATA,
+        "Read the images from this folder.",
+        default="the data set's own, such as data/cityscapes",
+        metavar="DIR",
+        callback=_check_data_root,
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    option("--dataset", DATA, "Use this data set.", default="the checkpoint's", metavar="NAME"),
+]
+NetworkPreset = Annotated[
+    str | None,
+    option(
+        "--preset",
+        NETWORK,
+        "Take the network from this preset if the checkpoint does not describe it (list: rmrkd presets).",
+        metavar="NAME|FILE",
+    ),
+]
+AllowPartial = Annotated[bool, option("--allow-partial", NETWORK, LOAD_MATCHING)]
+Flip = Annotated[bool, option("--flip", INFERENCE, "Average with the prediction of the mirrored image.")]
+Scales = Annotated[
+    str,
+    option(
+        "--scales", INFERENCE, "Average the predictions at these image scales, such as 0.5,1.0,1.5.", metavar="LIST"
+    ),
+]
+DeviceOption = Annotated[
+    Device, option("--device", DEVICES, "Compute on this device; auto takes a GPU if there is one.")
 ]
 Gpus = Annotated[
     int | None,
-    typer.Option(
-        "--gpus", min=1, max=1024, metavar="N", help="Worker processes here: a GPU each, or a CPU process each."
+    option(
+        "--gpus",
+        DEVICES,
+        "Start N worker processes on this machine, one for each GPU. With --device cpu, they share the CPUs.",
+        default="1",
+        min=1,
+        max=1024,
     ),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 JsonOut = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Write the results as JSON into a new file; - for stdout alone."),
-]
-AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Load what fits of weights that do not cover the network.")
+    option(
+        "--json",
+        OUTPUT,
+        "Write the results as JSON into a new file, or with `-` to stdout instead of the tables.",
+        metavar="FILE",
+    ),
 ]
 
 
-def dataset_name(given: str | None) -> str | None:
-    """The data set's own name, from an alias or the name itself.
+def dataset_name(text: str | None) -> str | None:
+    """Return the name of a data set from its name or its alias.
 
     Raises:
-        RmrkdError: With the nearest name, when there is no such data set.
+        RmrkdError: If there is no such data set; it names the most similar one.
     """
     from rmrkd_cli.presets.schema import DATASET_ALIASES, DATASETS
 
-    if given is None:
+    if text is None:
         return None
-    name = DATASET_ALIASES.get(given, given)
+    name = DATASET_ALIASES.get(text, text)
     if name not in DATASETS:
         raise RmrkdError(
-            f"unknown data set `{given}`, {did_you_mean(given, [*DATASETS, *DATASET_ALIASES])}", "rmrkd presets"
+            f"unknown data set `{shorten_value(text)}`, {did_you_mean(text, [*DATASETS, *DATASET_ALIASES])}",
+            "rmrkd presets",
         )
     return name
 
 
-def image_scale(given: str | None) -> tuple[int, int] | None:
-    """(width, height) of `WxH`.
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Return (width, height) of `WIDTHxHEIGHT`.
 
     Raises:
-        RmrkdError: When it is none, or a side is not 32 to 16384 pixels.
+        RmrkdError: If the text has another form, or a side is not 32 to 16384 pixels.
     """
-    if given is None:
+    if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", given, re.ASCII)
-    sides = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not all(_SIDES[0] <= side <= _SIDES[1] for side in sides):
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text, re.ASCII)
+    sides = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in sides):
         raise RmrkdError(
-            f"--scale `{cut(given)}` must be WIDTHxHEIGHT, each from {_SIDES[0]} to {_SIDES[1]}", "--scale 1024x512"
+            f"--scale `{shorten_value(text)}` must be WIDTHxHEIGHT, each from {_MIN_SIDE} to {_MAX_SIDE}",
+            "--scale 1024x512",
         )
     return sides
 
 
 def check_inputs(paths: Iterable[Path]) -> None:
-    """Raises RmrkdError for the first file or folder that is not there, before anything is loaded."""
+    """Raise RmrkdError for the first path that does not exist."""
     for path in paths:
         if not path.exists():
             raise RmrkdError(f"`{path}` does not exist", "name images, videos, or folders of them")
 
 
 def check_recordable(path: Path | str | None, option: str) -> None:
-    """Raises RmrkdError for a path that a preset, where it will be written down, could not hold."""
+    """Raise RmrkdError for a path that a preset file cannot contain; a run writes its preset into its folder."""
     from rmrkd_cli.terminal.sanitize import first_control
 
     text = str(path or "")
-    longest = max(len(os.fsencode(part)) for part in text.split("/"))
+    longest_part = max(len(os.fsencode(part)) for part in text.split("/"))
     if first_control(text) is not None:
-        why = f"holds the character {first_control(text)}"
-    elif len(text) > 3000:
-        why = f"has {len(text)} characters, at most 3000 are possible"
-    elif longest > 255:
-        why = f"has a part of {longest} bytes, at most 255 are possible"
+        problem = f"contains the character {first_control(text)}"
+    elif len(text) > _MAX_PATH:
+        problem = f"has {len(text)} characters, at most {_MAX_PATH} are allowed"
+    elif longest_part > _MAX_PATH_PART:
+        problem = f"has a part of {longest_part} bytes, at most {_MAX_PATH_PART} are allowed"
     else:
         return
-    raise RmrkdError(f"`{option} {cut(text)}` {why}", "choose another folder")
+    raise RmrkdError(f"`{option} {shorten_value(text)}` {problem}", "choose another folder")
 
 
 def check_json_out(target: str | None) -> None:
-    """As `check_new_file`; `-` is stdout."""
+    """Raise RmrkdError if `--json` names a file that cannot be created; `-` is stdout."""
     if target is not None and target != "-":
         check_new_file(Path(target))
 
 
 def write_json(contents: Any, target: str) -> None:
-    """Results as JSON, into a file or (`-`) on stdout; one record alone is not wrapped in a list.
+    """Write results as JSON to a new file, or to stdout if the target is `-`. A list of one record becomes the record.
 
     Raises:
-        RunError: When the file cannot be written.
+        RunError: If the file cannot be written.
     """
     from rmrkd_cli.results.record import to_json
     from rmrkd_cli.storage.atomic import write_text
@@ -130,6 +177,6 @@ def write_json(contents: Any, target: str) -> None:
 
     text = to_json(contents[0] if isinstance(contents, list) and len(contents) == 1 else contents)
     if target == "-":
-        console.write(text)
+        console.print_text(text)
     else:
         write_text(text, Path(target))

@@ -4,63 +4,87 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rmrkd_cli.cli.usage_errors import cut
+from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.output_paths import check_new_file
+from rmrkd_cli.terminal.text import format_percent, plural
 
-_MOST_RUNS = 50
+if TYPE_CHECKING:
+    from rmrkd_cli.results.training_log import Curves
+
+_FIGURE = "Figure"
+_MAX_RUNS = 50
+_MAX_SMOOTH = 0.999
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
-class Over(str, Enum):
+class XAxis(str, Enum):
     iterations = "iterations"
     seconds = "seconds"
 
 
 def plot_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Directories of runs, or their log.jsonl; running ones too.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Draw these run folders or log.jsonl files; a run may still be training."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="A new file, ending in .png, .svg or .pdf.")
+        Path, option("--out", _FIGURE, "Write a new file that ends in .png, .svg or .pdf.", metavar="FILE")
     ] = Path("curves.png"),
-    over: Annotated[Over, typer.Option("--x", help="What is drawn to the right.")] = Over.iterations,
+    x_axis: Annotated[XAxis, option("--x", _FIGURE, "Draw over iterations or over seconds of training.")] = (
+        XAxis.iterations
+    ),
     smooth: Annotated[
-        float, typer.Option(metavar="W", help="Running mean of the losses: the weight of what was before, 0 to 0.999.")
+        float,
+        option(
+            "--smooth",
+            _FIGURE,
+            "Smooth the losses by a running mean in which earlier steps have the weight W, 0 to 0.999.",
+            metavar="W",
+        ),
     ] = 0.0,
 ) -> None:
-    """Draw the training curves of runs: validation mIoU, losses, learning rate."""
+    """Draw the training curves of runs: validation mIoU, losses and learning rate.
+
+    Examples:
+        rmrkd plot work_dirs/demo/distill
+        rmrkd plot work_dirs/demo/baseline work_dirs/demo/distill --out curves.pdf --smooth 0.9
+    """
+    _check_options(runs, out, smooth)
+    from rmrkd_cli.report.figures import draw_curves
+    from rmrkd_cli.results.training_log import find_log, read_curves
     from rmrkd_cli.terminal import console
 
-    if out.suffix.lower() not in _SUFFIXES:
-        nearest = did_you_mean(out.suffix, _SUFFIXES)
-        raise RmrkdError(
-            f"`--out {cut(str(out))}` ends as no picture does that can be written, {nearest}", "--out FILE.png"
-        )
-    if not 0 <= smooth <= 0.999:
-        raise RmrkdError(f"`--smooth {smooth:g}` must be from 0 (as logged) to 0.999", "--smooth 0.9")
-    if len(runs) > _MOST_RUNS:
-        raise RmrkdError(f"{len(runs)} runs cannot be told apart, at most {_MOST_RUNS} are possible", "name fewer")
-    check_new_file(out, inputs=runs)
-    from rmrkd_cli.results.training_log import find_log, read_curves
-
     logs = [find_log(run) for run in runs]
-    curves = [read_curves(log) for log in logs]
-    from rmrkd_cli.report.figures import draw_curves
+    curves = dict(zip(run_labels(logs), map(read_curves, logs), strict=True))
+    draw_curves(
+        {label: [run] for label, run in curves.items()}, out, seconds=x_axis is XAxis.seconds, smooth=smooth
+    )  # fmt: skip
+    for label, run in curves.items():
+        console.print_line(f"{label}: {_summary(run)}")
+    console.print_line(f"{out}: curves of {plural(len(logs), 'run')}")
 
-    named = {label: [one] for label, one in zip(run_labels(logs), curves, strict=True)}
-    draw_curves(named, out, seconds=over is Over.seconds, smooth=smooth)
-    for label, (one,) in named.items():
-        console.write_line(f"{label}: {_told(one.iterations, one.validated, one.miou)}")
-    console.write_line(f"{out}: curves of {len(logs)} run{'s' * (len(logs) > 1)}")
+
+def _check_options(runs: list[Path], out: Path, smooth: float) -> None:
+    if out.suffix.lower() not in _SUFFIXES:
+        raise RmrkdError(
+            f"`--out {shorten_value(out)}` must end in {', '.join(_SUFFIXES)}, {did_you_mean(out.suffix, _SUFFIXES)}",
+            "--out FILE.png",
+        )
+    if not 0 <= smooth <= _MAX_SMOOTH:
+        raise RmrkdError(f"`--smooth {smooth:g}` must be from 0 (as logged) to {_MAX_SMOOTH}", "--smooth 0.9")
+    if len(runs) > _MAX_RUNS:
+        raise RmrkdError(f"{len(runs)} runs are too many for one figure, at most {_MAX_RUNS}", "name fewer runs")
+    check_new_file(out, inputs=runs)
 
 
 def run_labels(logs: list[Path]) -> list[str]:
-    """As many of the folders above each log as are needed to tell them apart."""
+    """Return a label for each log: as many of its parent folders as make all labels different."""
     folders = [log.absolute().parent.parts[1:] for log in logs]
     for depth in range(1, max(map(len, folders), default=0) + 1):
         labels = ["/".join(parts[-depth:]) or "/" for parts in folders]
@@ -69,7 +93,10 @@ def run_labels(logs: list[Path]) -> list[str]:
     return [f"{number}: {'/'.join(parts[-2:])}" for number, parts in enumerate(folders, 1)]
 
 
-def _told(iterations: tuple[int, ...], validated: tuple[int, ...], miou: tuple[float, ...]) -> str:
-    last = max([*iterations[-1:], *validated[-1:]])
-    best = f", best mIoU {100 * max(miou):.2f} at iteration {validated[miou.index(max(miou))]}" if miou else ""
-    return f"iteration {last}{best}"
+def _summary(run: Curves) -> str:
+    """Return `iteration 300, best mIoU 36.55 at iteration 200`."""
+    last = f"iteration {max([*run.iterations[-1:], *run.validated[-1:]])}"
+    if not run.miou:
+        return last
+    best = max(run.miou)
+    return f"{last}, best mIoU {format_percent(best)} at iteration {run.validated[run.miou.index(best)]}"

@@ -1,24 +1,34 @@
-"""The options of `rmrkd train`, and what they change in a preset."""
+"""The options of `rmrkd train`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import typer
+from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.options import (
+    DATA,
+    DEVICES,
+    LOAD_MATCHING,
+    LOADER_PROCESSES,
+    OUTPUT,
+    DataRoot,
+    Device,
+    DeviceOption,
+    Gpus,
+)
 
-from rmrkd_cli.cli.usage_errors import cut
-from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.durations import duration
+_WHAT, _NETWORKS, _SCHEDULE, _RUN_FOLDER = "What to train", "Networks", "Schedule", "Run folder"
+_PRESETS = "the preset's"
 
-if TYPE_CHECKING:
-    from rmrkd_cli.presets.schema import Preset
 
-_MOST_SEEDS = 100
-_MACHINES, _WEIGHTS, _SCHEDULE, _RUNS = "Several machines", "Weights", "Schedule", "Runs"
+class Role(str, Enum):
+    teacher = "teacher"
+    baseline = "baseline"
+    distill = "distill"
+    all = "all"
 
 
 class Amp(str, Enum):
@@ -33,227 +43,201 @@ class Cache(str, Enum):
     disk = "disk"
 
 
-def _option(*names: str, panel: str, help: str, **how: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, **how)
+@dataclass(kw_only=True)
+class TrainOptions:
+    """The command line of `rmrkd train`."""
 
+    preset: Annotated[
+        str,
+        option(
+            "--preset",
+            _WHAT,
+            "Train the networks of this preset (list: rmrkd presets) or of your own YAML file.",
+            metavar="NAME|FILE",
+        ),
+    ]
+    role: Annotated[
+        Role | None,
+        option(
+            "--role",
+            _WHAT,
+            "Train the teacher, the student alone (baseline), the student with the teacher (distill), or all of them "
+            "and compare.",
+            default=f"{_PRESETS}, usually distill",
+            metavar="ROLE",
+        ),
+    ] = None
+    method: Annotated[
+        str | None,
+        option(
+            "--method",
+            _WHAT,
+            "Distil with this method (list: rmrkd methods) or with the loss CLASS of your Python FILE.",
+            default=_PRESETS,
+            metavar="NAME|FILE:CLASS",
+        ),
+    ] = None
+    code: Annotated[
+        list[str] | None,
+        option("--code", _WHAT, "Let the preset run the losses of this Python file; repeatable.", metavar="FILE"),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        option(
+            "--set",
+            _WHAT,
+            "Change any key of the preset, such as schedule.lr=0.02; repeatable.",
+            metavar="KEY.PATH=VALUE",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        option("--seed", _WHAT, "Set the seed of weights, data order and augmentation.", default=_PRESETS, min=0),
+    ] = None
+    seeds: Annotated[
+        str | None,
+        option("--seeds", _WHAT, "Train all roles for each of these seeds, in <work dir>/seed-N.", metavar="N,N"),
+    ] = None
 
-PresetOption = Annotated[
-    str, typer.Option("--preset", metavar="NAME|FILE", help="A preset, or a YAML file of your own.")
-]
-Role = Annotated[
-    str | None,
-    typer.Option(metavar="ROLE", help="teacher, baseline, distill, or all. (default: the preset's, mostly distill)"),
-]
-Method = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE:CLASS",
-        help="Losses of another method in place of the preset's (see rmrkd methods), or a class of your own.",
-    ),
-]
-Code = Annotated[
-    list[str] | None,
-    typer.Option(metavar="FILE", help="A Python file whose losses the preset names: it runs only where named here."),
-]
-WorkDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where runs are written. (default: work_dirs/<preset>)")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change any key of the preset.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Build, take two steps on random data, print sizes, stop; for one seed.")
-]
-PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Print the resolved preset and stop; of --seeds, for the first.")
-]
+    data_root: DataRoot = None
+    workers: Annotated[int | None, option("--workers", DATA, LOADER_PROCESSES, default=_PRESETS, min=0)] = None
+    cache: Annotated[
+        Cache | None,
+        option(
+            "--cache", DATA, "Keep decoded training images in memory or on disk.", default=f"{_PRESETS}, usually off"
+        ),
+    ] = None
+    skip_corrupt: Annotated[
+        bool, option("--skip-corrupt", DATA, "Replace a training image that cannot be read by the next one.")
+    ] = False
 
-Nodes = Annotated[int | None, _option(panel=_MACHINES, min=1, max=4096, help="Machines. (default: Slurm's, or 1)")]
-NodeRank = Annotated[
-    int | None, _option(panel=_MACHINES, min=0, help="This machine's number, from 0. (default: Slurm's, or 0)")
-]
-Endpoint = Annotated[
-    str | None,
-    _option(panel=_MACHINES, metavar="HOST:PORT", help="Where machines meet, on the first. (default: Slurm's)"),
-]
-MaxRestarts = Annotated[
-    int | None,
-    _option(
-        panel=_MACHINES,
-        min=0,
-        max=1000,
-        metavar="N",
-        help="How often lost workers are started again. (default: 3, with one worker 0)",
-    ),
-]
+    teacher_checkpoint: Annotated[
+        str | None,
+        option(
+            "--teacher-checkpoint",
+            _NETWORKS,
+            "Load the teacher from this file, or start it from random weights with none.",
+            default=_PRESETS,
+            metavar="FILE|none",
+        ),
+    ] = None
+    student_checkpoint: Annotated[
+        str | None,
+        option(
+            "--student-checkpoint",
+            _NETWORKS,
+            "Start the student from this network or backbone, or from random weights with none.",
+            default=_PRESETS,
+            metavar="FILE|none",
+        ),
+    ] = None
+    allow_partial: Annotated[bool, option("--allow-partial", _NETWORKS, LOAD_MATCHING)] = False
+    min_teacher_miou: Annotated[
+        float | None,
+        option(
+            "--min-teacher-miou",
+            _NETWORKS,
+            "Stop if the teacher's validation mIoU is below this value.",
+            default="half of the mIoU that its source reports",
+            metavar="PERCENT",
+        ),
+    ] = None
 
-TeacherCheckpoint = Annotated[
-    str | None,
-    _option(
-        panel=_WEIGHTS,
-        metavar="FILE|none",
-        help="The teacher's weights, the same for all seeds; none where the preset shall train its own from random "
-        "weights.",
-    ),
-]
-StudentCheckpoint = Annotated[
-    str | None,
-    _option(
-        panel=_WEIGHTS,
-        metavar="FILE|none",
-        help="Where the student starts: a network, a backbone, or none for random weights.",
-    ),
-]
-PartialWeights = Annotated[
-    bool, _option("--allow-partial", panel=_WEIGHTS, help="Load what fits of weights that do not cover a network.")
-]
-MinTeacherMiou = Annotated[
-    float | None,
-    _option(
-        panel=_WEIGHTS,
-        metavar="PERCENT",
-        help="A teacher below does not teach. (default: half of what its source reports)",
-    ),
-]
+    max_iters: Annotated[
+        int | None,
+        option("--max-iters", _SCHEDULE, "Train every role for N iterations.", default=_PRESETS, min=1),
+    ] = None
+    time_budget: Annotated[
+        str | None,
+        option(
+            "--time-budget",
+            _SCHEDULE,
+            "Train students for this time of steps instead of iterations: 2h, 90m, 1h30m, 45s. The teacher keeps its "
+            "iterations.",
+            default=_PRESETS,
+            metavar="TIME",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        option("--batch-size", _SCHEDULE, "Take N images in each worker and step.", default=_PRESETS, min=1),
+    ] = None
+    amp: Annotated[
+        Amp | None, option("--amp", _SCHEDULE, "Use mixed precision.", default=f"{_PRESETS}, usually off")
+    ] = None
+    deterministic: Annotated[
+        bool, option("--deterministic", _SCHEDULE, "Use deterministic GPU kernels if torch has them.")
+    ] = False
+    skip_nonfinite: Annotated[
+        bool, option("--skip-nonfinite", _SCHEDULE, "Skip steps whose loss or gradient is infinite or NaN.")
+    ] = False
 
-MaxIters = Annotated[int | None, _option(panel=_SCHEDULE, min=1, help="Iterations of every role.")]
-TimeBudget = Annotated[
-    str | None,
-    _option(
-        panel=_SCHEDULE,
-        metavar="TIME",
-        help="Train students for so long in place of iterations: 2h, 90m, 1h30m, 45s. Steps alone count; a teacher "
-        "keeps its schedule.",
-    ),
-]
-BatchSize = Annotated[int | None, _option(panel=_SCHEDULE, min=1, help="Images a worker a step.")]
-Workers = Annotated[int | None, _option(panel=_SCHEDULE, min=0, help="Loader processes a worker.")]
-CacheOption = Annotated[Cache | None, _option(panel=_SCHEDULE, help="Keep decoded training images. (default: off)")]
-Seed = Annotated[int | None, _option(panel=_SCHEDULE, min=0, help="Seed of everything.")]
-Seeds = Annotated[
-    str | None,
-    _option(
-        panel=_SCHEDULE,
-        metavar="N,N",
-        help="Train all roles for each of these seeds, a teacher without a checkpoint too, into <work dir>/seed-N.",
-    ),
-]
-AmpOption = Annotated[Amp | None, _option(panel=_SCHEDULE, help="Mixed precision.")]
-Deterministic = Annotated[
-    bool, _option("--deterministic", panel=_SCHEDULE, help="Deterministic GPU kernels where torch has them.")
-]
-SkipNonfinite = Annotated[
-    bool, _option("--skip-nonfinite", panel=_SCHEDULE, help="Leave out steps with infinite or NaN numbers.")
-]
-SkipCorrupt = Annotated[
-    bool,
-    _option(
-        "--skip-corrupt",
-        panel=_SCHEDULE,
-        help="Put the next image in the place of a training image that cannot be read.",
-    ),
-]
+    device: DeviceOption = Device.auto
+    gpus: Gpus = None
+    nodes: Annotated[
+        int | None,
+        option(
+            "--nodes",
+            DEVICES,
+            "Train on N machines; start the same command on each.",
+            default="Slurm's, else 1",
+            min=1,
+            max=4096,
+        ),
+    ] = None
+    node_rank: Annotated[
+        int | None,
+        option("--node-rank", DEVICES, "Set the rank of this machine, from 0.", default="Slurm's, else 0", min=0),
+    ] = None
+    rdzv_endpoint: Annotated[
+        str | None,
+        option(
+            "--rdzv-endpoint",
+            DEVICES,
+            "Set the rendezvous of the machines, a port on machine 0.",
+            default="Slurm's",
+            metavar="HOST:PORT",
+        ),
+    ] = None
+    max_restarts: Annotated[
+        int | None,
+        option(
+            "--max-restarts",
+            DEVICES,
+            "Restart the workers up to N times if one of them is lost.",
+            default="3, with one worker 0",
+            min=0,
+            max=1000,
+        ),
+    ] = None
 
-Resume = Annotated[bool, _option("--resume", panel=_RUNS, help="Go on with the run in the work directory.")]
-Force = Annotated[
-    bool, _option("--force", panel=_RUNS, help="Resume also with another number of workers or batch size.")
-]
-Fresh = Annotated[bool, _option("--fresh", panel=_RUNS, help="Move a run that is in the way aside, and start.")]
-Keep = Annotated[int | None, _option(panel=_RUNS, min=1, metavar="N", help="Newest checkpoints to keep.")]
+    work_dir: Annotated[
+        Path | None,
+        option(
+            "--work-dir",
+            _RUN_FOLDER,
+            "Write each role into a folder below this one.",
+            default="work_dirs/<preset>",
+            metavar="DIR",
+        ),
+    ] = None
+    resume: Annotated[bool, option("--resume", _RUN_FOLDER, "Continue the run in the folder, or show its result.")] = (
+        False
+    )
+    force: Annotated[
+        bool, option("--force", _RUN_FOLDER, "Resume with another number of workers or another batch size too.")
+    ] = False
+    fresh: Annotated[
+        bool, option("--fresh", _RUN_FOLDER, "Start over; the existing run folder is renamed, not deleted.")
+    ] = False
+    keep: Annotated[
+        int | None,
+        option("--keep", _RUN_FOLDER, "Keep the newest N checkpoints iter_*.pth.", default=_PRESETS, min=1),
+    ] = None
 
-
-def seeds_of(text: str | None) -> list[int] | None:
-    """The seeds that are named, in their order.
-
-    Raises:
-        RmrkdError: Unless they are 1 to 100 different whole numbers from 0.
-    """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    wrong = next((part for part in parts if not (part.isascii() and part.isdigit() and len(part) <= 10)), None)
-    hint = "--seeds 0,1,2"
-    if wrong is not None:
-        raise RmrkdError(f"`--seeds {cut(text)}`: `{cut(wrong)}` is no whole number from 0", hint)
-    seeds = [int(part) for part in parts]
-    if len(seeds) > _MOST_SEEDS:
-        raise RmrkdError(f"`--seeds` names {len(seeds)} seeds, at most {_MOST_SEEDS} are possible", hint)
-    if max(seeds) >= 2**31:
-        raise RmrkdError(f"`--seeds`: {max(seeds)} is too large, at most {2**31 - 1} is possible", hint)
-    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-    if twice is not None:
-        raise RmrkdError(f"`--seeds {cut(text)}` names {twice} more than once", hint)
-    return seeds
-
-
-def overrides_of(
-    values: dict[str, Any], *, max_iters: int | None, teacher: str | None, student: str | None
-) -> Iterator[str]:
-    """`KEY.PATH=VALUE` for each option that was given.
-
-    Args:
-        values: Options that set one key, as key → value.
-        teacher, student: A checkpoint's file, or `none`.
-    """
-    for key, value in values.items():
-        if value is not None:
-            yield f"{key}={json.dumps(value.value if isinstance(value, Enum) else value)}"
-    if max_iters is not None:
-        yield f"schedule.iters={max_iters}"
-        yield f"teacher.schedule.iters={max_iters}"
-    for what, file in (("teacher", teacher), ("student", student)):
-        if file == "none":
-            yield f"{what}.init=scratch"
-            yield f"{what}.checkpoint=null"
-        elif file is not None:
-            yield f"{what}.checkpoint={{path: {json.dumps(file)}}}"
-
-
-def other_teacher(preset: str, file: str | None) -> list[str]:
-    """What the preset's source reports of its teacher is not said of another file."""
-    from rmrkd_cli.presets.loader import load_preset
-    from rmrkd_cli.storage.cache import sha256_of
-
-    if file is None or file == "none":
-        return []
-    own = load_preset(preset).teacher.checkpoint
-    if own is not None and own.sha256 and Path(file).is_file() and sha256_of(Path(file)).startswith(own.sha256):
-        return []
-    return ["teacher.reported_miou=null"]
-
-
-def code_of(method: str | None, files: list[str] | None) -> tuple[str, ...]:
-    """The Python files that the command line names."""
-    from rmrkd_cli.presets.loss_schema import code_file, is_code
-
-    own = [code_file(method)] if method is not None and is_code(method) else []
-    return (*own, *(files or []))
-
-
-def let_partial(preset: Preset) -> None:
-    """Lets the given checkpoints cover only a part of their networks."""
-    given = [network.checkpoint for network in (preset.teacher, preset.student) if network.checkpoint is not None]
-    if not given:
-        raise RmrkdError("--allow-partial is about checkpoints, and none is given", "--student-checkpoint FILE")
-    for source in given:
-        source.allow_partial = True
-
-
-def check_budget(preset: Preset, given: str | None, max_iters: int | None) -> None:
-    """Raises RmrkdError for a time budget that no role of the preset has, or beside a number of iterations."""
-    if given is not None and max_iters is not None:
-        raise RmrkdError(
-            "--time-budget and --max-iters exclude each other",
-            f"a teacher's iterations: --time-budget {cut(given)} --set teacher.schedule.iters={max_iters}",
-        )
-    budget = preset.schedule.time_budget
-    if max_iters is not None and budget is not None and preset.role != "teacher":
-        raise RmrkdError(
-            f"--max-iters ends no student of this preset: its time budget of {duration(budget)} does",
-            "--set schedule.time_budget=null",
-        )
-    if given is not None and preset.role == "teacher":
-        raise RmrkdError(
-            "--time-budget is the students', and only the teacher would be trained",
-            f"--set teacher.schedule.time_budget={cut(given)}",
-        )
+    dry_run: Annotated[
+        bool, option("--dry-run", OUTPUT, "Take two steps on random data, print sizes, memory and time, and stop.")
+    ] = False
+    print_config: Annotated[bool, option("--print-config", OUTPUT, "Print the preset with all changes, and stop.")] = (
+        False
+    )

@@ -1,4 +1,4 @@
-"""What a user typed that no command understands, in the words of our own errors."""
+"""Turn Typer's usage errors into errors of rmrkd, with the value and the most similar name."""
 
 from __future__ import annotations
 
@@ -8,89 +8,74 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.terminal.text import shorten
 
-_MAX_SHOWN = 200
-_CHOICES = re.compile(r"is not one of (.+?)\.?$", re.DOTALL)
+_MAX_VALUE = 200  # characters
 
 
 def check_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments, which no file system call may refuse as text.
+    """Return the arguments if file system calls accept all of them as text.
 
     Raises:
-        RmrkdError: When one holds NUL, or characters that are none.
+        RmrkdError: If one contains a null character, or a character that the system's encoding lacks.
     """
     for number, text in enumerate(arguments, 1):
         try:
-            os.fsencode(text)
+            if b"\0" in os.fsencode(text):
+                raise RmrkdError(f"argument {number} `{shorten_value(text)}` contains a null character")
         except UnicodeEncodeError:
-            raise RmrkdError(f"argument {number} `{cut(text)}` is not text of this system") from None
-        if "\0" in text:
-            raise RmrkdError(f"argument {number} `{cut(text)}` holds the character NUL")
+            raise RmrkdError(f"argument {number} `{shorten_value(text)}` is not text of this system") from None
     return list(arguments)
 
 
-def cut(text: str) -> str:
-    """Text for a message, of whatever length it is."""
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+def shorten_value(text: object) -> str:
+    """Return a value for a message, cut after 200 characters."""
+    return shorten(text, _MAX_VALUE)
 
 
 def is_usage_error(error: Exception) -> bool:
-    """Whether Typer raised it; its classes are not public, and another package's in older versions."""
-    return callable(getattr(error, "format_message", None)) and hasattr(error, "exit_code")
+    """Return whether Typer raised the error. Typer has no public class for it; older versions use click's."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def explain(error: Any, arguments: Sequence[str]) -> RmrkdError:
-    """Typer's usage error as message and hint, with the value met and what is nearest to it."""
-    context = getattr(error, "ctx", None)
-    command = getattr(context, "command", None)
-    known = list(getattr(command, "commands", {}))
-    words = [text for text in arguments if not text.startswith("-")]
-    path = getattr(context, "command_path", None) or " ".join(["rmrkd", *map(cut, words[:1])])
-    met = next(iter(words[len(path.split()) - 1 :]), None)
-    hint = f"{path} --help"
-    if known and met is not None and met not in known:
-        return RmrkdError(f"unknown command `{cut(met)}`, {did_you_mean(cut(met), known)}", hint)
-    parameter = getattr(error, "param", None)
+def explain_usage_error(error: Any, arguments: Sequence[str]) -> RmrkdError:
+    """Return a usage error of Typer as message and hint."""
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    path, command = getattr(context, "command_path", "rmrkd"), getattr(context, "command", None)
+    text = " ".join(error.format_message().split()).rstrip(".")
     if hasattr(error, "possibilities"):
-        options = [name for other in getattr(command, "params", []) for name in other.opts if name.startswith("-")]
-        name = cut(error.option_name)
-        return RmrkdError(f"unknown option `{name}`, {did_you_mean(name, [*options, '--help'])}", hint)
-    if parameter is not None and "MissingParameter" in type(error).__name__:
-        return RmrkdError(f"{parameter.param_type_name} `{_name(parameter)}` is missing", hint)
-    if parameter is not None:
-        return RmrkdError(_about_value(error, parameter, arguments), hint)
-    return RmrkdError(_sentence(error.format_message()), hint)
+        name = shorten_value(error.option_name)
+        options = [option for other in getattr(command, "params", []) for option in other.opts if option[0] == "-"]
+        text = f"unknown option `{name}`, {did_you_mean(name, [*options, '--help'])}"
+    elif unknown := re.match("No such command '(.*?)'(?:$|[.])", text):
+        text = f"unknown command `{unknown[1]}`, {did_you_mean(unknown[1], getattr(command, 'commands', []))}"
+    elif text.startswith("Missing") and param is not None:
+        text = f"{param.param_type_name} `{_name(param)}` is missing"
+    elif param is not None:
+        text = _explain_value(param, " ".join(str(error.message).split()).rstrip("."), arguments)
+    return RmrkdError(text[:1].lower() + text[1:], f"{path} --help")
 
 
-def _name(parameter: Any) -> str:
-    if parameter.param_type_name == "argument":
-        return str(parameter.metavar or parameter.name)
-    return str(max(parameter.opts, key=len))
+def _explain_value(param: Any, text: str, arguments: Sequence[str]) -> str:
+    """Return what is wrong with a parameter's value: its name, the value, and what is allowed."""
+    value = _last_value(param, arguments)
+    text = re.sub(", unable to parse .*", "", text.removeprefix("Value error, ")).replace("Input should be", "must be")
+    if value is None:
+        return f"`{_name(param)}`: {text}"
+    if choices := re.search("is not one of (.+)", text):
+        allowed = re.findall("'([^']*)'", choices[1])
+        text = f"must be {', '.join(f'`{choice}`' for choice in allowed)}; {did_you_mean(value, allowed)}"
+    return f"`{_name(param)} {shorten_value(value)}`: {text}"
 
 
-def _about_value(error: Any, parameter: Any, arguments: Sequence[str]) -> str:
-    name, said = _name(parameter), str(error.message).removeprefix("Value error, ")
-    value = _given(parameter, arguments)
-    shown = name if value is None else f"{name} {cut(value)}"
-    choices = _CHOICES.search(said)
-    if choices and value is not None:
-        allowed = re.findall(r"'([^']*)'", choices[1])
-        return f"`{shown}`: must be {', '.join(f'`{choice}`' for choice in allowed)}; {did_you_mean(value, allowed)}"
-    return f"`{shown}`: {_sentence(said)}"
-
-
-def _given(parameter: Any, arguments: Sequence[str]) -> str | None:
-    """The last value of an option on the command line."""
-    found = None
+def _last_value(param: Any, arguments: Sequence[str]) -> str | None:
+    value = None
     for text, following in zip(arguments, [*arguments[1:], None], strict=True):
-        name, equals, value = text.partition("=")
-        if name in parameter.opts:
-            found = value if equals else following
-    return found
+        name, equals, attached = text.partition("=")
+        if name in param.opts:
+            value = attached if equals else following
+    return value
 
 
-def _sentence(text: str) -> str:
-    text = " ".join(text.split()).rstrip(".")
-    text = re.sub(r", unable to parse .*", "", text).replace("Input should be", "must be")
-    text = re.sub(r"'(-[\w-]+)'", r"`\1`", text)
-    return cut(text[:1].lower() + text[1:])
+def _name(param: Any) -> str:
+    return str(param.metavar or param.name) if param.param_type_name == "argument" else str(max(param.opts, key=len))

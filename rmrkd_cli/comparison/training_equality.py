@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rmrkd_cli.terminal.durations import duration
+from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.terminal.sanitize import escape_control
 
 SAME_TIME = 0.03  # relative difference of training seconds that counts as none
@@ -45,7 +45,7 @@ def equality_of(trained: Sequence[tuple[str, Sequence[Training]]]) -> tuple[list
             "equal training time, as budgeted" if None not in budgets and len(budgets) == 1 else "equal training time"
         )
         shortest = min(min(each) for each in seconds.values())
-        return [f"{what}: {duration(shortest)}; iterations are not: {shown}"], []
+        return [f"{what}: {format_duration(shortest)}; iterations are not: {shown}"], []
     return [], [f"neither iterations ({shown}) nor training time ({times}) were equal"]
 
 
@@ -85,7 +85,7 @@ def _times(seconds: Mapping[str, Sequence[float]]) -> str:
     """Of each group, from the fastest of its seeds to the slowest where they differ."""
     bounds = {label: (min(each), max(each)) for label, each in seconds.items()}
     told = [
-        f"{label} {duration(low)}" + ("" if _same((low, high)) else f" to {duration(high)}")
+        f"{label} {format_duration(low)}" + ("" if _same((low, high)) else f" to {format_duration(high)}")
         for label, (low, high) in bounds.items()
     ]
     means = {label: statistics.fmean(each) for label, each in seconds.items()}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.data.image_io import header_size
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
-from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.cache import cache_dir
 from rmrkd_cli.storage.resources import available_memory, require_space
 
@@ -135,7 +135,7 @@ def _layout(files: SampleFiles, *, skip_corrupt: bool) -> NDArray[Any]:
         try:
             size = header_size(sample.image)
             pixels = size.width * size.height
-        except CorruptError:
+        except CorruptFileError:
             if not skip_corrupt:
                 raise
             pixels = 0

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rmrkd_cli.errors import CorruptError, RunError
+from rmrkd_cli.errors import CorruptFileError, RunError
 from rmrkd_cli.storage.regular_file import error_reason, open_regular, read_regular
 
 # A file header can claim any size. Within these two limits, reading one image takes less than 1 GB: the bytes of its
@@ -56,7 +56,7 @@ def read_image(path: Path) -> Picture:
     """Return the pixels (H, W, 3) in BGR order, equal to those of `cv2.imread`.
 
     Raises:
-        CorruptError: When the file is missing, damaged, or larger than `MAX_PIXELS`.
+        CorruptFileError: When the file is missing, damaged, or larger than `MAX_PIXELS`.
     """
     import cv2
 
@@ -80,7 +80,7 @@ def read_labels(path: Path) -> Picture:
     """Return the values (H, W) as stored in the file; for a palette PNG these are the indices.
 
     Raises:
-        CorruptError: As `read_image`.
+        CorruptFileError: As `read_image`.
         LabelFormatError: When the file does not hold one 8-bit value per pixel.
     """
     with _name_damage(path, "a label map"):
@@ -103,7 +103,7 @@ def verify_image(path: Path) -> Size:
     """Check the structure of an image file and return its size as `read_image` would; PNG and JPEG are not decoded.
 
     Raises:
-        CorruptError: As `read_image`.
+        CorruptFileError: As `read_image`.
     """
     with _name_damage(path, "an image"):
         return _check_contents(read_regular(path, _MAX_BYTES))
@@ -113,7 +113,7 @@ def header_size(path: Path) -> Size:
     """Return the size in the header of an image file, before its EXIF rotation, without reading the rest.
 
     Raises:
-        CorruptError: When there is no valid header, or it claims more than `MAX_PIXELS`.
+        CorruptFileError: When there is no valid header, or it claims more than `MAX_PIXELS`.
     """
     with _name_damage(path, "an image"), open_regular(path) as stream, _open_image(stream) as image:
         return _bounded_size(image)
@@ -130,7 +130,7 @@ def _name_damage(path: Path, role: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Pillow raises any kind of exception for a damaged file
-        raise CorruptError(
+        raise CorruptFileError(
             f"`{path}` cannot be read as {role}: {_damage_reason(error)}", "replace it by a fresh copy", str(path)
         ) from error
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
-from rmrkd_cli.errors import LostError, RmrkdError
+from rmrkd_cli.errors import RmrkdError, WorkerLostError
 from rmrkd_cli.signals import ignore_stop_signals
 
 T = TypeVar("T")
@@ -79,14 +79,14 @@ def report_lost_loaders() -> Iterator[None]:
     """Around all that reads with loader processes: torch raises where the main thread happens to be.
 
     Raises:
-        LostError: When such a process was killed.
+        WorkerLostError: When such a process was killed.
     """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise LostError(
+        raise WorkerLostError(
             f"a process that reads images is gone: {str(error).splitlines()[0] if str(error) else 'no answer'}",
             "killed for want of memory? try fewer with --workers, or --cache off; --resume goes on",
         ) from error

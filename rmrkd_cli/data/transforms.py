@@ -18,7 +18,7 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.sample_reader import IGNORE, Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample
-from rmrkd_cli.errors import CorruptError
+from rmrkd_cli.errors import CorruptFileError
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
 NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
@@ -101,20 +101,20 @@ class TrainSet(Dataset[TrainItem]):
         """The sample, or the next one that can be read: a function of the index, so that any run sees the same.
 
         Raises:
-            CorruptError: When nothing may be left out, or many samples in a row cannot be read.
+            CorruptFileError: When nothing may be left out, or many samples in a row cannot be read.
         """
         left_out: list[str] = []
         while True:
             try:
                 return self.source.pair(index), index, tuple(left_out)
-            except CorruptError as error:
+            except CorruptFileError as error:
                 if not self.skip_corrupt:
-                    raise CorruptError(
+                    raise CorruptFileError(
                         error.message, f"{error.hint}, or go on without it: --skip-corrupt", error.path
                     ) from error
                 left_out.append(error.message)
                 if len(left_out) == min(MOST_IN_ROW, len(self.source)):
-                    raise CorruptError(
+                    raise CorruptFileError(
                         f"{len(left_out)} images in a row cannot be read, the last: {error.message}",
                         "is the disk failing? rmrkd data check names all of them",
                         error.path,

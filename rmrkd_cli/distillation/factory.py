@@ -50,7 +50,7 @@ def build_distiller(
     num_classes: int,
     *,
     device: str,
-    say: Say,
+    log: Say,
     with_weights: bool = True,
     code: Sequence[str] = (),
 ) -> Built:
@@ -68,7 +68,7 @@ def build_distiller(
     sources: dict[str, Any] = {}
     if with_weights:
         what = "teacher" if role == "teacher" else "student"
-        sources[what] = _start(network, spec, config, what, say)
+        sources[what] = _start(network, spec, config, what, log)
     if role != "distill":
         return Built(Distiller(network), config, sources)
     if not preset.losses:
@@ -84,7 +84,7 @@ def build_distiller(
                 f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
             )
         sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
-        _tell_partial(sources["teacher"], "teacher", say)
+        _tell_partial(sources["teacher"], "teacher", log)
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes, code)
     if hashes := custom_loss.hashes(preset, code):
@@ -170,20 +170,20 @@ def _check_place(name: str, place: Place, student: Shapes, teacher: Shapes) -> N
         )
 
 
-def _tell_partial(found: dict[str, str], what: str, say: Say) -> None:
+def _tell_partial(found: dict[str, str], what: str, log: Say) -> None:
     if "partial" in found:
-        say(f"of the {what}'s weights only what fits is loaded, the rest is random: {found['partial']}")
+        log(f"of the {what}'s weights only what fits is loaded, the rest is random: {found['partial']}")
 
 
-def _start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, say: Say) -> Any:
+def _start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Say) -> Any:
     if spec.checkpoint is not None and what == "student":  # a teacher's checkpoint is what its role makes
         found = load_weights(network, spec.checkpoint, what=what)
-        say(f"{what} starts from {found['source']}")
-        _tell_partial(found, what, say)
+        log(f"{what} starts from {found['source']}")
+        _tell_partial(found, what, log)
         return found
     if spec.init == "scratch":
-        say(f"{what} starts from random weights")
+        log(f"{what} starts from random weights")
         return "scratch"
     address = load_imagenet_backbone(network, config, what)
-    say(f"{what}'s backbone starts from {address}")
+    log(f"{what}'s backbone starts from {address}")
     return address

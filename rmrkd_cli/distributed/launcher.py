@@ -18,9 +18,9 @@ from rmrkd_cli.distributed.job import Job, TrainJob, write_job
 from rmrkd_cli.distributed.network_interface import local_address, local_interface
 from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, LocalRendezvous, open_rendezvous
 from rmrkd_cli.distributed.worker_errors import ERRORS, LAUNCHER, WorkerErrors
-from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, first_line
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, summarize_error
 from rmrkd_cli.signals import handled_signals, preserve_handlers
-from rmrkd_cli.terminal.console import say
+from rmrkd_cli.terminal.console import log
 
 _SHUTDOWN_SECONDS = 120  # a worker finishes its step and saves after a signal
 _KEEP_ALIVE_SECONDS = 2  # a machine that misses three heartbeats counts as lost
@@ -119,7 +119,7 @@ def _run_attempts(
             restarts_left -= 1
             when = ", when all machines are connected" if cluster.nodes > 1 else ""
             count = f"restart {cluster.restarts - restarts_left} of {cluster.restarts}"
-            say(f"{error.message}: all workers are restarted{when} ({count})")
+            log(f"{error.message}: all workers are restarted{when} ({count})")
         errors.clear_retryable()
 
 
@@ -226,6 +226,6 @@ def _rendezvous_timeout(cluster: Cluster) -> RunError:
 
 def _connection_lost(rendezvous: LocalRendezvous, failure: Exception) -> RunError:
     return RunError(
-        f"lost the connection to {rendezvous.endpoint}: {first_line(failure)}",
+        f"lost the connection to {rendezvous.endpoint}: {summarize_error(failure)}",
         "check that the command is running on the first machine (--node-rank 0)",
     )

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.errors import RmrkdError, RunError, first_line
-from rmrkd_cli.terminal.console import say
+from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
+from rmrkd_cli.terminal.console import log
 
 JOIN_SECONDS = 1800  # how long machines wait for each other
 _REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
@@ -92,7 +92,7 @@ class TcpRendezvous(LocalRendezvous):
             )
         except (RuntimeError, ValueError) as error:
             raise RmrkdError(
-                f"cannot listen on {self.endpoint}: {first_line(error)}",
+                f"cannot listen on {self.endpoint}: {summarize_error(error)}",
                 "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
             ) from error
         self._store.set("token", self.token)
@@ -110,7 +110,7 @@ def open_rendezvous(cluster: Cluster, job_name: str) -> LocalRendezvous:
     """
     if cluster.nodes == 1:
         return LocalRendezvous()
-    say(f"machine {cluster.node_rank} of 0..{cluster.nodes - 1} waits for the others at {cluster.rdzv_endpoint}")
+    log(f"machine {cluster.node_rank} of 0..{cluster.nodes - 1} waits for the others at {cluster.rdzv_endpoint}")
     return TcpRendezvous(cluster, job_name)
 
 

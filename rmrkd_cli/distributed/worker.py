@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from rmrkd_cli.distributed.worker_errors import LAUNCHER, WorkerErrors
-from rmrkd_cli.errors import LostError, RmrkdError, RunError
+from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
 from rmrkd_cli.signals import exit_on_stop_signals
 
 _PR_SET_PDEATHSIG = 1
@@ -28,7 +28,7 @@ def main(job_file: str) -> int:
     try:
         run_job(read_job(Path(job_file)))
     except RmrkdError as error:
-        errors.write(error, fatal=not isinstance(error, LostError))
+        errors.write(error, fatal=not isinstance(error, WorkerLostError))
         return error.exit_code
     except OSError as error:
         errors.write(RunError(str(error)), fatal=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.storage.atomic import create_bytes
-from rmrkd_cli.terminal.sanitize import escape_lines
+from rmrkd_cli.terminal.sanitize import escape_message
 
 ERRORS = "RMRKD_ERRORS"  # environment variable: where workers write their errors
 LAUNCHER = "RMRKD_LAUNCHER"  # environment variable: process id of the launcher
@@ -68,7 +68,7 @@ class WorkerErrors:
             try:
                 first = create_bytes(json.dumps(entry).encode(), path) and first
             except OSError as problem:  # for example a full disk, which may be the error itself
-                print(f"{escape_lines(error.message)} (cannot write `{path}`: {problem.strerror})", file=sys.stderr)
+                print(f"{escape_message(error.message)} (cannot write `{path}`: {problem.strerror})", file=sys.stderr)
         return first
 
     def read(self) -> RmrkdError | None:

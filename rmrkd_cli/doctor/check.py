@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rmrkd_cli.errors import first_line
+from rmrkd_cli.errors import summarize_error
 from rmrkd_cli.installation.mmseg import MODULES, SETUP_COMMAND
 from rmrkd_cli.installation.requirements import install_command, version_of
 
@@ -33,7 +33,7 @@ class Check:
 
 def describe_error(error: BaseException) -> str:
     """Return the class of an exception and the first line of its message."""
-    line, kind = first_line(error).strip(), type(error).__name__
+    line, kind = summarize_error(error).strip(), type(error).__name__
     return kind if line in ("", kind) else f"{kind}: {line}"
 
 

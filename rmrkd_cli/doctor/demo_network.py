@@ -13,7 +13,7 @@ def build_demo_student() -> int:
         RunError: The network cannot be built; the message has the first line of the cause.
     """
     from rmrkd_cli.data.datasets import dataset_info
-    from rmrkd_cli.errors import first_line
+    from rmrkd_cli.errors import summarize_error
     from rmrkd_cli.networks.mmseg import build_network, network_config
     from rmrkd_cli.presets.loader import load_preset
 
@@ -22,6 +22,6 @@ def build_demo_student() -> int:
         config = network_config(preset.student, dataset_info(preset).num_classes)
         network = build_network(config, device="cpu")
     except Exception as error:  # mmsegmentation checks versions with `assert`, and a library can fail in any way
-        message = f"mmsegmentation is installed, but cannot build a network: {first_line(error)}"
+        message = f"mmsegmentation is installed, but cannot build a network: {summarize_error(error)}"
         raise RunError(message, f"{SETUP_COMMAND} --reinstall; rmrkd doctor checks the installation") from error
     return sum(parameter.numel() for parameter in network.parameters())

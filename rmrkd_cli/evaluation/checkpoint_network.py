@@ -15,7 +15,7 @@ from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import Sample, find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
-from rmrkd_cli.errors import RmrkdError, first_line
+from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.memory_limit import limit_memory
 from rmrkd_cli.networks.mmseg import build_network, network_config, shapes_of
 from rmrkd_cli.presets.loader import dataset_preset
@@ -90,7 +90,7 @@ def load_checkpoint_network(
         with limit_memory():
             shapes_of(network)
     except Exception as error:  # an untrusted config can match the weights and still fail in the forward pass
-        message = f"the network that `{path}` describes cannot run: {first_line(error)}"
+        message = f"the network that `{path}` describes cannot run: {summarize_error(error)}"
         raise RmrkdError(message, _PRESET_HINT) from error
     return CheckpointNetwork(network, checkpoint, preset or _preset_of(checkpoint), key_mismatch)
 

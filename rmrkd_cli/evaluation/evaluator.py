@@ -18,7 +18,7 @@ from rmrkd_cli.evaluation.batching import SizeBatcher, default_batch_size, stack
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.inference_modes import Window, segment_images
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.terminal.console import Meter
+from rmrkd_cli.terminal.live_display import ProgressBar
 
 OnPrediction = Callable[[int, Tensor], None]
 
@@ -57,7 +57,7 @@ def evaluate(
     workers: int = 0,
     batch_size: int | None = None,
     window: Window | None = None,
-    meter: Meter | None = None,
+    progress_bar: ProgressBar | None = None,
     on_prediction: OnPrediction | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     prepared: bool = False,
@@ -96,8 +96,8 @@ def evaluate(
                     counts.update_image(member.index, prediction, labels)
                 if on_prediction is not None:
                     on_prediction(member.index, prediction)
-        if meter is not None and item is not None:
-            meter.update(done)
+        if progress_bar is not None and item is not None:
+            progress_bar.update(done)
         if should_stop():
             break
     counts.gather(dist_ctx)

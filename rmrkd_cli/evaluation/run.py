@@ -35,7 +35,7 @@ from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.record import read_record, to_json
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.storage.output_paths import check_free_folder
-from rmrkd_cli.terminal.console import screen
+from rmrkd_cli.terminal.live_display import live_display
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
@@ -124,30 +124,31 @@ def run_evaluation(job: EvalJob) -> None:
     with (
         report_lost_loaders(),
         distributed_context(job.device) as dist_ctx,
-        screen(quiet=not dist_ctx.is_rank0) as shown,
+        live_display(quiet=not dist_ctx.is_rank0) as display,
     ):
         model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
         if model.key_mismatch:
-            shown.say(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
+            display.log(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
         info = resolve_dataset(job, model)
         samples = select_samples(info, job)
         labelled = job.save_predictions is None or have_labels(samples)
         check_num_classes(model.network, info, job.checkpoint)
-        window = _window(job, model, shown.say)
+        window = _window(job, model, display.log)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip, labelled=labelled)
-        meter = shown.meter("/".join(Path(job.checkpoint).parts[-2:]), -(-len(samples) // dist_ctx.size))
+        title = "/".join(Path(job.checkpoint).parts[-2:])
+        progress_bar = display.progress_bar(title, -(-len(samples) // dist_ctx.size))
         files = _prediction_files(job, info, samples)
         network = model.network.to(dist_ctx.device)
         counts = evaluate(
-            network, dataset, dist_ctx, workers=job.workers, batch_size=job.batch_size, window=window, meter=meter,
-            on_prediction=files.write if files is not None else None,
+            network, dataset, dist_ctx, workers=job.workers, batch_size=job.batch_size, window=window,
+            progress_bar=progress_bar, on_prediction=files.write if files is not None else None,
         )  # fmt: skip
         protocol = make_protocol(info, samples, job.split, job.scales, job.flip, window)
         if files is not None:
-            shown.say(files.summary)
+            display.log(files.summary)
         if not labelled:
-            shown.say(f"no image of `{info.name}` {job.split} has labels: nothing was measured")
-            shown.say(protocol_line(protocol))
+            display.log(f"no image of `{info.name}` {job.split} has labels: nothing was measured")
+            display.log(protocol_line(protocol))
         elif dist_ctx.is_rank0:
             facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
             record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
@@ -155,7 +156,7 @@ def run_evaluation(job: EvalJob) -> None:
         dist_ctx.barrier()
 
 
-def _window(job: EvalJob, model: CheckpointNetwork, say: Callable[[str], None]) -> Window | None:
+def _window(job: EvalJob, model: CheckpointNetwork, log: Callable[[str], None]) -> Window | None:
     """Return the sliding window: from the job, else from the checkpoint's config, else the training crop.
 
     Raises:
@@ -164,7 +165,7 @@ def _window(job: EvalJob, model: CheckpointNetwork, say: Callable[[str], None]) 
     configured = _window_of_config(model.checkpoint)
     if job.mode == "whole":
         if configured is not None:
-            say(f"the config in `{model.checkpoint.path}` uses a sliding window: --mode slide does the same")
+            log(f"the config in `{model.checkpoint.path}` uses a sliding window: --mode slide does the same")
         return None
     crop, stride = job.crop, job.stride
     if crop is None and configured is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rmrkd_cli.errors import RmrkdError, RunError, first_line
+from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.export.graph import MIN_SIDE, ExportGraph, example_input
 from rmrkd_cli.installation.mmcv_ops import allow_any_size
 from rmrkd_cli.installation.requirements import install_extra_command
@@ -60,7 +60,7 @@ def write_onnx(graph: ExportGraph, properties: Mapping[str, str], path: Path) ->
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker raises two unrelated types
         raise RunError(
-            f"torch wrote an invalid ONNX graph: {first_line(error)[:300]}", "try TorchScript: OUT.pt"
+            f"torch wrote an invalid ONNX graph: {summarize_error(error)[:300]}", "try TorchScript: OUT.pt"
         ) from error
     path.write_bytes(model.SerializeToString())
 
@@ -114,7 +114,7 @@ def _export(graph: ExportGraph) -> onnx.ModelProto:
         return model
     except Exception as error:  # torch's exporter raises many types
         raise RunError(
-            f"torch cannot export this network to ONNX: {first_line(error)[:300]}", "try TorchScript: OUT.pt"
+            f"torch cannot export this network to ONNX: {summarize_error(error)[:300]}", "try TorchScript: OUT.pt"
         ) from error
     finally:
         logging.disable(level)

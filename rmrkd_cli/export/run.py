@@ -34,7 +34,7 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.atomic import save_atomic
 from rmrkd_cli.storage.cache import sha256_of
-from rmrkd_cli.terminal.console import say
+from rmrkd_cli.terminal.console import log
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
 _MAX_LOGIT_ERROR = 1e-2  # relative to the largest logit; rounding is a thousand times smaller
@@ -126,7 +126,7 @@ def run_export(job: ExportJob) -> ExportResult:
     model = load_checkpoint_network(str(job.checkpoint), job.preset, "cpu")
     card = model_card(model, dataset=job.dataset, scale=job.scale)
     for note in card.notes:
-        say(f"{job.checkpoint}: {note}")
+        log(f"{job.checkpoint}: {note}")
     batches: Batches = synthetic_batches(card.scale)
     if job.check_images is not None:
         batches = itertools.chain(batches, image_batches(job.check_images, card.scale))
@@ -137,7 +137,7 @@ def run_export(job: ExportJob) -> ExportResult:
     latency: dict[str, float] = {}
 
     def write_and_check(partial: Path) -> None:
-        say(f"writing {job.format} and comparing its outputs with the network's")
+        log(f"writing {job.format} and comparing its outputs with the network's")
         _write_graph(job.format, graph, properties, partial)
         differences.extend(_check_outputs(job, model, partial, batches))
         latency.update(_measure_latency(job, model, partial, size))

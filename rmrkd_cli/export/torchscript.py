@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rmrkd_cli.errors import RunError, first_line
+from rmrkd_cli.errors import RunError, summarize_error
 from rmrkd_cli.export.graph import ExportGraph, example_input
 from rmrkd_cli.export.onnx import Runner
 from rmrkd_cli.installation.mmcv_ops import allow_any_size
@@ -36,7 +36,7 @@ def write_torchscript(graph: ExportGraph, properties: Mapping[str, str], path: P
             traced = torch.jit.trace(graph, example_input(graph), check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, str(path), _extra_files={EXTRA_FILE: text.encode()})
     except Exception as error:  # torch's tracer raises many types
-        raise RunError(f"torch cannot trace this network: {first_line(error)[:300]}") from error
+        raise RunError(f"torch cannot trace this network: {summarize_error(error)[:300]}") from error
 
 
 def torchscript_runner(path: Path) -> Runner:

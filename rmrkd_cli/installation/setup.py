@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 _NO_NETWORK = re.compile(r"connect|resol|dns|network|timed? ?out|retries|no matching distribution|offline", re.I)
 
 
-def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
+def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
     """Install the missing packages of the extra `mmseg` here.
 
     Every package is pinned and installed without its dependencies, so torch, numpy and all others stay as they are.
@@ -54,9 +54,9 @@ def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False, reins
         folder = _check_writable()
         with find_installer() as installer:
             verb = "would install" if dry_run else "installs"
-            say(f"{verb} into {folder} with {installer.name}, nothing else changes:")
+            log(f"{verb} into {folder} with {installer.name}, nothing else changes:")
             for name, version in packages.items():
-                say(f"  {name} {version}{_note(name)}")
+                log(f"  {name} {version}{_note(name)}")
             if dry_run:
                 return packages
             try:
@@ -65,11 +65,11 @@ def set_up(say: Say, *, source: Path | None = None, dry_run: bool = False, reins
                 raise RunError(error.message, _after_failure(error.message, packages, source)) from error
         importlib.invalidate_caches()
     else:
-        say(f"already installed: {', '.join(f'{name} {version}' for name, version in VERSIONS.items())}")
+        log(f"already installed: {', '.join(f'{name} {version}' for name, version in VERSIONS.items())}")
     return packages
 
 
-def download(folder: Path, say: Say) -> list[Path]:
+def download(folder: Path, log: Say) -> list[Path]:
     """Write a wheel of every package that `set_up` could need into a folder, for a machine without a network.
 
     Returns:
@@ -82,7 +82,7 @@ def download(folder: Path, say: Say) -> list[Path]:
     check_python()
     packages = {**SUPPORT_VERSIONS, **PYTHON_310_VERSIONS, **VERSIONS}
     with find_installer(pip_only=True) as installer:
-        say(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
+        log(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
         installer.build_wheels(_pinned(packages), folder)
     return sorted(folder.glob("*.whl"))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
-from rmrkd_cli.errors import RmrkdError, did_you_mean, first_line
+from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.networks.feature_maps import Place, auxiliary_heads, decode
 from rmrkd_cli.networks.limits import MOST_PARAMETERS, inert, limit_building
@@ -260,7 +260,7 @@ def _cannot_build(name: str, error: BaseException, hint: str) -> RmrkdError:
         error = error.__context__  # mmcv raises an error anew at each level, with the level's name before it
     if isinstance(error, RmrkdError):
         return error
-    return RmrkdError(f"the {name} cannot be built: {first_line(error)[:300]}", hint)
+    return RmrkdError(f"the {name} cannot be built: {summarize_error(error)[:300]}", hint)
 
 
 def _config_root() -> Path:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import EvalViews, View
-from rmrkd_cli.errors import CorruptError, RmrkdError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2",
@@ -62,7 +62,7 @@ class ImageSet(Dataset[ImageItem]):
         path = self.inputs[index].path
         image = read_image(path)
         if not self.views.can_show(image):
-            raise CorruptError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
+            raise CorruptFileError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
         return ImageItem(image, self.views(image), index)
 
 

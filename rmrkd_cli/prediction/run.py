@@ -17,7 +17,7 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
 from rmrkd_cli.distributed.process_group import distributed_context
-from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
+from rmrkd_cli.errors import CorruptFileError, Interrupted, RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
 from rmrkd_cli.evaluation.inference_modes import segment_image
 from rmrkd_cli.evaluation.label_png import MAX_CLASSES, LabelMap, pixel_shares, write_image, write_label_png
@@ -31,7 +31,7 @@ from rmrkd_cli.prediction.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.signals import stop_requests
 from rmrkd_cli.storage.atomic import write_text
-from rmrkd_cli.terminal.console import Screen, screen
+from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 
 _MAX_LOGITS = 1 << 31  # float32 values
 _MIN_DECODED = 0.95  # of the frames that a video claims to have
@@ -91,12 +91,12 @@ def run_predictions(job: PredictJob) -> PredictionResults:
             f"`{job.checkpoint}` predicts {len(card.classes)} classes, a label PNG can hold at most {MAX_CLASSES}"
         )
     inputs = find_inputs(job.inputs)
-    with report_lost_loaders(), distributed_context(job.device) as dist_ctx, screen() as shown:
+    with report_lost_loaders(), distributed_context(job.device) as dist_ctx, live_display() as display:
         for note in card.notes:
-            shown.say(f"{job.checkpoint}: {note}")
+            display.log(f"{job.checkpoint}: {note}")
         network = inference_network(model.network.to(dist_ctx.device), dist_ctx.device.type)
         segmenter = _Segmenter(network, dist_ctx.device, EvalViews(card.scale, job.scales, job.flip))
-        run = _PredictionRun(job, card, segmenter, shown)
+        run = _PredictionRun(job, card, segmenter, display)
         with stop_requests() as stop:
             run.predict_images([item for item in inputs if not item.is_video], lambda: stop.signum)
             run.predict_videos([item for item in inputs if item.is_video], lambda: stop.signum)
@@ -139,32 +139,32 @@ class _Segmenter:
 class _PredictionRun:
     """Writes the outputs of one `run_predictions`, in the order of the inputs."""
 
-    def __init__(self, job: PredictJob, card: ModelCard, segmenter: _Segmenter, shown: Screen) -> None:
-        self.job, self.card, self.segmenter, self.shown = job, card, segmenter, shown
+    def __init__(self, job: PredictJob, card: ModelCard, segmenter: _Segmenter, display: LiveDisplay) -> None:
+        self.job, self.card, self.segmenter, self.display = job, card, segmenter, display
         self.results = PredictionResults(card)
         self.overlay = Overlay(card.classes, card.palette, job.opacity)
 
     def predict_images(self, inputs: list[Input], stop_signal: Callable[[], int]) -> None:
         images = ImageSet(inputs, self.segmenter.views)
-        meter = self.shown.meter("images", len(inputs)) if inputs else None
+        progress_bar = self.display.progress_bar("images", len(inputs)) if inputs else None
         pin = self.segmenter.device.type == "cuda"
         loaded = prefetch_images(images, len(inputs), self.job.workers, pin=pin)
         for done, (item, result) in enumerate(zip(inputs, loaded, strict=True), 1):
             if stop_signal():
                 break
-            if isinstance(result, CorruptError):
+            if isinstance(result, CorruptFileError):
                 self._skip(result)
             elif isinstance(result, RmrkdError):
                 raise result
             elif problem := self.segmenter.size_problem(result.image):
-                self._skip(CorruptError(f"`{item.path}`: {problem}"))
+                self._skip(CorruptFileError(f"`{item.path}`: {problem}"))
             else:
                 labels = self.segmenter.segment(result.views)
                 self.results.entries.append(self._write_image(item, result.image, labels))
-            if meter is not None:
-                meter.update(done)
-        if meter is not None:
-            meter.close()
+            if progress_bar is not None:
+                progress_bar.update(done)
+        if progress_bar is not None:
+            progress_bar.close()
 
     def predict_videos(self, inputs: list[Input], stop_signal: Callable[[], int]) -> None:
         for item in inputs:
@@ -172,7 +172,7 @@ class _PredictionRun:
                 break
             try:
                 entry = self._predict_video(item, stop_signal)
-            except CorruptError as error:
+            except CorruptFileError as error:
                 self._skip(error)
             else:
                 if entry is not None:
@@ -196,9 +196,9 @@ class _PredictionRun:
         write_text(to_json(contents), out / "predictions.json")
         write_text(shares_csv(card.classes, results.entries), out / "predictions.csv")
 
-    def _skip(self, error: CorruptError) -> None:
+    def _skip(self, error: CorruptFileError) -> None:
         self.results.unread.append(error.message)
-        self.shown.say(f"skipped: {error.message}")
+        self.display.log(f"skipped: {error.message}")
 
     def _write_image(self, item: Input, image: Picture, labels: LabelMap) -> dict[str, Any]:
         job = self.job
@@ -228,11 +228,10 @@ class _PredictionRun:
         finally:
             reader.close()
         if shape[0] % 2 or shape[1] % 2:
-            self.shown.say(f"{overlay}: the last row or column is cut off, because codecs need even sizes")
+            self.display.log(f"{overlay}: the last row or column is cut off, because codecs need even sizes")
         if count < _MIN_DECODED * reader.info.frames - 1:  # the number of frames can be an estimate
-            self._skip(
-                CorruptError(f"`{item.path}`: only {count} of {reader.info.frames} frames could be decoded and written")
-            )
+            frames = f"{count} of {reader.info.frames} frames"
+            self._skip(CorruptFileError(f"`{item.path}`: only {frames} could be decoded and written"))
         entry = {"input": str(item.path), "overlay": overlay, "frames": count, "frames_per_second": reader.info.rate}
         return {**entry, **self._size_and_shares(shape, total / count)}
 
@@ -241,10 +240,10 @@ class _PredictionRun:
     ) -> tuple[NDArray[np.float64], int, tuple[int, ...]]:
         """Return the sum of the pixel shares, the number of frames and (height, width)."""
         total, count, shape = np.zeros(len(self.card.classes)), 0, (0, 0)
-        meter = self.shown.meter(item.path.name, reader.info.frames or 1)
+        progress_bar = self.display.progress_bar(item.path.name, reader.info.frames or 1)
         for count, frame in enumerate(reader, 1):
             if problem := self.segmenter.size_problem(frame):
-                raise CorruptError(f"`{item.path}`: {problem}")
+                raise CorruptFileError(f"`{item.path}`: {problem}")
             labels = self.segmenter.segment(self.segmenter.views(frame))
             add(self.overlay.blend(frame, labels))
             if self.job.frames:
@@ -252,12 +251,12 @@ class _PredictionRun:
                 write_label_png(labels, self.card.palette, path)
             total += pixel_shares(labels, len(self.card.classes))
             shape = labels.shape
-            if meter is not None:
-                meter.update(count)
+            if progress_bar is not None:
+                progress_bar.update(count)
             if stop_signal():
                 break
-        if meter is not None:
-            meter.close()
+        if progress_bar is not None:
+            progress_bar.close()
         return total, count, shape
 
     def _size_and_shares(self, shape: tuple[int, ...], shares: NDArray[np.float64]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.data.image_io import MAX_PIXELS, Picture, is_utf8_path
-from rmrkd_cli.errors import CorruptError, RunError
+from rmrkd_cli.errors import CorruptFileError, RunError
 from rmrkd_cli.storage.atomic import PARTIAL, atomic_path
 from rmrkd_cli.storage.regular_file import error_reason, open_regular
 
@@ -41,13 +41,13 @@ class VideoReader:
         """Open a video file.
 
         Raises:
-            CorruptError: OpenCV cannot read the file as a video, or its frames are too large.
+            CorruptFileError: OpenCV cannot read the file as a video, or its frames are too large.
         """
         import cv2
 
         _check_container(path)
         if not is_utf8_path(path.absolute()):
-            raise CorruptError(f"`{path}`: the file name of a video must be UTF-8", "rename the file", str(path))
+            raise CorruptFileError(f"`{path}`: the file name of a video must be UTF-8", "rename the file", str(path))
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -170,5 +170,5 @@ def _check_container(path: Path) -> None:
         raise _corrupt(path, "it is not an MP4, MOV, MKV, WebM, AVI, MPEG, FLV or Ogg file")
 
 
-def _corrupt(path: Path, problem: str) -> CorruptError:
-    return CorruptError(f"`{path}` cannot be read as a video: {problem}", _CONVERT_HINT, str(path))
+def _corrupt(path: Path, problem: str) -> CorruptFileError:
+    return CorruptFileError(f"`{path}` cannot be read as a video: {problem}", _CONVERT_HINT, str(path))

@@ -14,8 +14,9 @@ from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.methods import choose_method, preset_dir
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
-from rmrkd_cli.presets.validation import cut, read_mapping, validate
+from rmrkd_cli.presets.validation import read_mapping, validate
 from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
+from rmrkd_cli.terminal.text import shorten
 
 
 def preset_names() -> list[str]:
@@ -86,15 +87,16 @@ def _override(raw: dict[str, Any], text: str) -> None:
     dotted, equals, value = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise RmrkdError(f"`--set {cut(text)}` must have the form key.path=value", "--set schedule.lr=0.02")
+        raise RmrkdError(f"`--set {shorten(text, 80)}` must have the form key.path=value", "--set schedule.lr=0.02")
     if keys[:2] in (["teacher", "overrides"], ["student", "overrides"]) and len(keys) > 3:
         keys = [*keys[:2], ".".join(keys[2:])]  # keys of `overrides` are dotted themselves
-    parsed = parse_yaml(value, f"`--set {cut(text)}`: the value")
+    parsed = parse_yaml(value, f"`--set {shorten(text, 80)}`: the value")
     node = raw
     for depth, key in enumerate(keys[:-1], 1):
         if node.get(key) is None:
             node[key] = {}
         if not isinstance(node[key], dict):
-            raise RmrkdError(f"`--set {cut(text)}`: `{'.'.join(keys[:depth])}` holds a value, not a group of keys")
+            where = ".".join(keys[:depth])
+            raise RmrkdError(f"`--set {shorten(text, 80)}`: `{where}` holds a value, not a group of keys")
         node = node[key]
     node[keys[-1]] = parsed

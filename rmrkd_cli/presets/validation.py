@@ -15,9 +15,11 @@ from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.loss_schema import CODE
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import shorten
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN = 30  # problems
+_SHORT = 80  # characters of a value
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def validate(model: type[Model], raw: dict[str, Any], path: Path, problems: Sequ
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
-    location = [cut(str(part)) for part in problem["loc"]]
+    location = [shorten(str(part), _SHORT) for part in problem["loc"]]
     if len(location) > 2 and location[0] == "losses":
         del location[2]  # pydantic names the chosen kind of loss between the loss and its key
     dotted = ".".join(location) or "preset"
@@ -72,7 +74,7 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
         expected = problem["ctx"].get("expected") or problem["ctx"].get("expected_tags")
         allowed = re.findall(r"'([^']+)'", expected)
         got = value.get("type") if kind == "union_tag_invalid" and isinstance(value, dict) else value
-        got = cut(str(got))
+        got = shorten(str(got), _SHORT)
         return f"{dotted}: `{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
     if kind == "union_tag_not_found":
         return f"{dotted}: {_untyped(value)}"
@@ -100,12 +102,8 @@ def _is_scalar(value: object) -> bool:
 def shown(value: object) -> str:
     """A value for a message, of whatever size it is."""
     if isinstance(value, (list, dict)):
-        return f"a {type(value).__name__} of {len(value)}" if len(value) > 4 else cut(repr(value))
-    return cut(repr(value))
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}…"
+        return f"a {type(value).__name__} of {len(value)}" if len(value) > 4 else shorten(repr(value), _SHORT)
+    return shorten(repr(value), _SHORT)
 
 
 def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

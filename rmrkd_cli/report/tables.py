@@ -9,7 +9,8 @@ from typing import Any
 from rmrkd_cli.comparison.types import Comparison, Group, Interval
 from rmrkd_cli.report.intervals import bounds_text, interval_text
 from rmrkd_cli.results.csv import Table
-from rmrkd_cli.terminal.text import NONE, format_duration, format_percent, format_points, format_scaled
+from rmrkd_cli.terminal.durations import format_duration
+from rmrkd_cli.terminal.text import NONE, format_percent, format_points, format_scaled
 
 _ALWAYS = ("", "mIoU", "mAcc", "aAcc", "parameters", "MACs")  # other columns appear where a group has a value
 

@@ -114,7 +114,7 @@ def _download_lock(target: Path, partial: Path) -> Iterator[bool]:
 def _acquire(lock: BaseFileLock, name: str, partial: Path) -> bool:
     from filelock import Timeout
 
-    from rmrkd_cli.terminal.console import say
+    from rmrkd_cli.terminal.console import log
 
     size = -1
     while True:
@@ -123,7 +123,7 @@ def _acquire(lock: BaseFileLock, name: str, partial: Path) -> bool:
             return True
         except Timeout:
             if size < 0:
-                say(f"another process is downloading {name}; waiting for it")
+                log(f"another process is downloading {name}; waiting for it")
             before, size = size, partial.stat().st_size if partial.exists() else 0
             if size == before:
                 return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from rmrkd_cli.terminal import durations
 from rmrkd_cli.terminal.sanitize import escape_control
 
 NONE = "–"  # for a value that is unknown or undefined
@@ -66,11 +65,6 @@ def typeset_minus(text: str) -> str:
 def format_scaled(value: float | None, unit: str, size: float) -> str:
     """Return a value in a larger unit: `format_scaled(12_790_000, "M", 1e6)` is `12.79 M`."""
     return NONE if value is None else f"{value / size:.2f} {unit}"
-
-
-def format_duration(seconds: float | None) -> str:
-    """Return a length of time: `1 h 05 min`, `45 s`."""
-    return NONE if seconds is None else durations.duration(seconds)
 
 
 def plural(count: int, word: str) -> str:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from rmrkd_cli.presets.schema import Schedule
-from rmrkd_cli.terminal.durations import duration
+from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.training.progress import Progress
 
 T = TypeVar("T")
@@ -237,14 +237,15 @@ class TimeBudget(Budget):
 
     @property
     def target_text(self) -> str:
-        return f"{duration(self.budget)} of steps"
+        return f"{format_duration(self.budget)} of steps"
 
     @property
     def progress_text(self) -> str:
-        return f"{duration(round(self.fraction_done * self.budget))} of {duration(self.budget)}"
+        return f"{format_duration(round(self.fraction_done * self.budget))} of {format_duration(self.budget)}"
 
     def describe_position(self) -> str:
-        return f"iteration {self.progress.iteration}, {duration(self.progress.seconds)} of {duration(self.budget)}"
+        done, budget = format_duration(self.progress.seconds), format_duration(self.budget)
+        return f"iteration {self.progress.iteration}, {done} of {budget}"
 
     @property
     def seconds_left(self) -> float:

@@ -16,7 +16,7 @@ from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.errors import RmrkdError, RunError, first_line
+from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
@@ -57,7 +57,7 @@ def _report_role(preset: Preset, role: str, info: DatasetInfo, device: str, code
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
     check_batch_size(schedule, device=device, workers=1)
     reset_peak_memory(device)
-    built = build_distiller(preset, role, classes, device=device, say=lambda _: None, with_weights=False, code=code)
+    built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)
     model = built.distiller
     yield f"{role}:"
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
@@ -110,7 +110,7 @@ def _auto_weights_of_training(
     preset: Preset, info: DatasetInfo, names: list[str], device: str, code: Sequence[str]
 ) -> dict[str, float]:
     """Return the weights that training will compute, from the real networks and images."""
-    built = build_distiller(preset, "distill", info.num_classes, device=device, say=lambda _: None, code=code)
+    built = build_distiller(preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code)
     model, dist_ctx = built.distiller.place(device, inference_network), DistContext(0, 1, torch.device(device))
     batches = first_batches(preset, preset.schedule, info, find_samples(info, "train"), dist_ctx, None)
     return _auto_weights(model, batches, names, preset, device)
@@ -134,7 +134,7 @@ def _missing_for_auto_weights(preset: Preset) -> str:
     try:
         find_samples(info, "train")
     except RmrkdError as error:
-        return f"the training set ({first_line(error)})"
+        return f"the training set ({summarize_error(error)})"
     return ""
 
 

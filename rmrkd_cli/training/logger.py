@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmrkd_cli.terminal.console import Screen
+from rmrkd_cli.terminal.live_display import LiveDisplay
 from rmrkd_cli.terminal.training_status import TrainingStatus
 from rmrkd_cli.training.budget import Budget
 from rmrkd_cli.training.progress import Progress
@@ -26,14 +26,14 @@ class TrainingLogger:
         line_count: Lines in `log.jsonl`.
     """
 
-    def __init__(self, run_dir: RunDir, terminal: Screen, role: str, budget: Budget, progress: Progress) -> None:
+    def __init__(self, run_dir: RunDir, terminal: LiveDisplay, role: str, budget: Budget, progress: Progress) -> None:
         self._run_dir, self._terminal, self._role = run_dir, terminal, role
         self._budget, self._progress = budget, progress
         self.line_count = progress.log_lines
         self._status = TrainingStatus(role)
         if progress.best_iteration:
             self._status.best = progress.best_miou, progress.best_iteration
-        self._meter = terminal.course(self._status)
+        self._training_progress = terminal.training_progress(self._status)
         self._validation_seconds: float | None = None
         self._writer = None
         self.update_status()
@@ -45,16 +45,17 @@ class TrainingLogger:
 
     def update_status(self) -> None:
         """Show the progress on the terminal; call it after each step."""
-        if self._meter is None:
+        if self._training_progress is None:
             return
         budget, seconds = self._budget, self._validation_seconds
         left = budget.seconds_left + budget.validations_left * (seconds or 0.0)
         unknown = seconds is None and budget.validations_left > 0
         if budget.step_seconds:
-            self._status.moved(budget.fraction_done, budget.progress_text, budget.step_seconds, left, unknown=unknown)
+            done, position = budget.fraction_done, budget.progress_text
+            self._status.update(done, position, budget.step_seconds, left, evaluation_time_unknown=unknown)
         else:
-            self._status.share, self._status.reached = budget.fraction_done, budget.progress_text
-        self._meter.update()
+            self._status.fraction_done, self._status.position = budget.fraction_done, budget.progress_text
+        self._training_progress.update()
 
     def log_step(
         self,
@@ -88,7 +89,7 @@ class TrainingLogger:
         scalars |= {"weighted/total": total, "lr": lr, "seconds_per_step": cost["seconds"]}
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
-        self._status.logged(weighted)
+        self._status.add_losses(weighted)
 
     def log_validation(self, miou: float, seconds: float) -> None:
         """Log a validation: its mIoU (0..1), and how long it took. The progress already contains the best mIoU."""
@@ -102,7 +103,7 @@ class TrainingLogger:
         self._writer.add_scalar("best mIoU", 100 * best, iteration)
         self._append({"iter": iteration, "val_miou": miou, "best_miou": best, "elapsed": self._progress.seconds})
         mark = " (best)" if miou >= best else ""
-        self._terminal.say(f"{self._role} iteration {iteration}: mIoU {100 * miou:.2f}{mark}")
+        self._terminal.log(f"{self._role} iteration {iteration}: mIoU {100 * miou:.2f}{mark}")
 
     def log_images(self, images: Mapping[str, NDArray[np.uint8]]) -> None:
         """Log images (H, W, 3) of a validation to TensorBoard."""
@@ -116,7 +117,7 @@ class TrainingLogger:
         if self._writer is None:
             return
         self._append({"iter": iteration, "skipped": reason})
-        self._terminal.say(f"{reason}: the update of this step is skipped")
+        self._terminal.log(f"{reason}: the update of this step is skipped")
 
     def log_corrupt_images(self, iteration: int, messages: Sequence[str], new: Sequence[str]) -> None:
         """Log unreadable training images; print the new ones."""
@@ -124,7 +125,7 @@ class TrainingLogger:
             return
         self._append({"iter": iteration, "left_out": list(messages)})
         for message in new:
-            self._terminal.say(f"unreadable, replaced by the next image: {message}")
+            self._terminal.log(f"unreadable, replaced by the next image: {message}")
 
     def flush(self) -> None:
         """Write everything to TensorBoard's file; call it before a checkpoint is saved."""
@@ -133,8 +134,8 @@ class TrainingLogger:
 
     def close(self) -> None:
         """Close the status and TensorBoard's file."""
-        if self._meter is not None:
-            self._meter.close()
+        if self._training_progress is not None:
+            self._training_progress.close()
         if self._writer is not None:
             self._writer.close()
 

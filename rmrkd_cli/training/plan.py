@@ -10,8 +10,8 @@ from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.schema import CheckpointSource, Preset
 from rmrkd_cli.results.record import read_record
-from rmrkd_cli.terminal.console import say
-from rmrkd_cli.terminal.durations import duration
+from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.training.run_directory import RunDir, run_path
 
 
@@ -89,10 +89,10 @@ def check_comparable(plan: Sequence[Run], unfinished: Sequence[Run], cluster: Cl
     if None in before or (before == now and budgets[0] == budgets[1]):
         return
     batches = ["{} worker(s) x {} images x {} pass(es)".format(*numbers) for numbers in (before, now)]
-    times = [f" in {duration(budget)}" if budget is not None else "" for budget in budgets]
+    times = [f" in {format_duration(budget)}" if budget is not None else "" for budget in budgets]
     settings = [text + time for text, time in zip(batches, times, strict=True)]
     roles = " and ".join(run.role for run in unfinished)
     message = f"the finished baseline was trained by {settings[0]}, {roles} would be trained by {settings[1]}"
     if not force:
         raise RmrkdError(f"{message}: their results would not be comparable", "--force trains anyway")
-    say(f"{message}: their results are not comparable")
+    log(f"{message}: their results are not comparable")

@@ -14,7 +14,7 @@ from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg import check_weights, fetch_imagenet, fetch_weights, network_config
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
-from rmrkd_cli.terminal.console import Meter, screen
+from rmrkd_cli.terminal.live_display import ProgressBar, live_display
 
 
 def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int) -> Store | None:
@@ -94,14 +94,14 @@ def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
 
 def _download_weights(preset: Preset, roles: list[str]) -> None:
     """Download before training, because a collective operation times out while one worker downloads."""
-    with screen() as terminal:
-        meter: Meter | None = None
+    with live_display() as terminal:
+        progress_bar: ProgressBar | None = None
 
         def on_progress(done: int, total: int) -> None:
-            nonlocal meter
-            meter = meter or terminal.meter("download, MiB", total >> 20)
-            if meter is not None:
-                meter.update(done >> 20)
+            nonlocal progress_bar
+            progress_bar = progress_bar or terminal.progress_bar("download, MiB", total >> 20)
+            if progress_bar is not None:
+                progress_bar.update(done >> 20)
 
         for role in roles:
             network, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
@@ -111,5 +111,5 @@ def _download_weights(preset: Preset, roles: list[str]) -> None:
                 fetch_imagenet(network_config(network, num_classes=1), what, on_progress)
         if "distill" in roles and preset.teacher.checkpoint is not None:
             fetch_weights(preset.teacher.checkpoint, "teacher", on_progress)
-        if meter is not None:
-            meter.close()
+        if progress_bar is not None:
+            progress_bar.close()

@@ -58,7 +58,7 @@ class Checkpointer:
             self.run_dir.checkpoints.save(contents, progress.iteration, best=is_best, keep=self.schedule.keep)
         self.dist_ctx.barrier()
 
-    def restore(self, say: Say, *, force: bool = False) -> Progress:
+    def restore(self, log: Say, *, force: bool = False) -> Progress:
         """Restore the newest valid checkpoint, and return its progress; without a checkpoint start from the beginning.
 
         Args:
@@ -69,28 +69,28 @@ class Checkpointer:
                 some workers cannot see it.
         """
         checkpoints = self.run_dir.checkpoints
-        path = self.dist_ctx.broadcast_from_rank0(lambda: self._latest_checkpoint(say))
-        progress = Progress() if path is None else self._load(path, say, force=force)
+        path = self.dist_ctx.broadcast_from_rank0(lambda: self._latest_checkpoint(log))
+        progress = Progress() if path is None else self._load(path, log, force=force)
         if self.dist_ctx.is_rank0:
             lines = self.run_dir.truncate_log(progress.log_lines)
             if lines < progress.log_lines:
-                say(f"`{self.run_dir.log}` has lost {progress.log_lines - lines} of {progress.log_lines} lines")
+                log(f"`{self.run_dir.log}` has lost {progress.log_lines - lines} of {progress.log_lines} lines")
                 progress.log_lines = lines
             if path is not None:
-                checkpoints.repair_links(path, progress.best_iteration, say)
+                checkpoints.repair_links(path, progress.best_iteration, log)
             missing = checkpoints.missing_bytes(self.model.state_dict(), self.schedule.keep)
             if missing:
-                say(
+                log(
                     f"`{self.run_dir.path}` needs {missing / 1e9:.2f} GB more disk space for this run's checkpoints: "
                     "the run stops when the disk is full; --keep 1 needs less"
                 )
         return progress
 
-    def _latest_checkpoint(self, say: Say) -> Path | None:
+    def _latest_checkpoint(self, log: Say) -> Path | None:
         self.run_dir.checkpoints.delete_partial()
-        return self.run_dir.checkpoints.latest_valid(say)
+        return self.run_dir.checkpoints.latest_valid(log)
 
-    def _load(self, path: Path, say: Say, *, force: bool) -> Progress:
+    def _load(self, path: Path, log: Say, *, force: bool) -> Progress:
         if not self.dist_ctx.all_reduce_and(path.is_file()):
             raise RmrkdError(
                 f"some workers cannot see `{path}`", "put the run directory on storage that all machines share"
@@ -107,7 +107,7 @@ class Checkpointer:
             raise _unusable(path, f"its optimizer state does not match: {error}") from error
         if changed:
             progress.changes.append({"iteration": progress.iteration, **changed})
-            say(_describe_change(saved.meta, self._batch_settings(), progress.iteration))
+            log(_describe_change(saved.meta, self._batch_settings(), progress.iteration))
         return progress
 
     def _batch_settings(self) -> dict[str, int]:

@@ -74,17 +74,17 @@ def train(
                 stack.enter_context(run.run_dir.lock())
                 run.run_dir.create(run.preset, fresh=fresh)
         if image_cache is not None:
-            console.say(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.place}")
+            console.log(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.place}")
         for run in _teachers_to_measure(unfinished):
             execute(_make_job(run, device, only_measure=True, code=code), cluster)
         cache_path = image_cache.path if image_cache is not None else None
         for run in runs:
             if run not in unfinished:
                 label = run.role if seeds is None else f"seed {run.preset.seed}: {run.role}"
-                console.say(f"{label} is already finished: {run.run_dir.path}")
+                console.log(f"{label} is already finished: {run.run_dir.path}")
                 continue
             if seeds is not None:
-                console.say(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
+                console.log(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
             execute(_make_job(run, device, image_cache=cache_path, code=code, force=force), cluster)
     return [read_record(run.run_dir.result) for run in runs] if cluster.is_first_node else []
 

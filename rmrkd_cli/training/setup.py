@@ -78,11 +78,11 @@ class TrainingSetup:
         }
 
 
-def set_up_training(job: TrainJob, dist_ctx: DistContext, say: Callable[[str], None]) -> TrainingSetup:
+def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], None]) -> TrainingSetup:
     """Find the images of a job, and build its networks on this worker's device."""
     preset, info = job.preset, dataset_info(job.preset)
     train_samples, val_samples = (find_samples(info, split) for split in ("train", "val"))
-    built = build_distiller(preset, job.role, info.num_classes, device=job.device, say=say, code=job.code)
+    built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code)
     if preset.deterministic:
         make_deterministic(built.distiller.student, job.device)
     model = built.distiller.place(dist_ctx.device, inference_network)

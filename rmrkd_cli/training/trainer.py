@@ -14,11 +14,11 @@ from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext, distributed_context
 from rmrkd_cli.distributed.worker_errors import ERRORS
-from rmrkd_cli.errors import Interrupted, RunError, first_line
+from rmrkd_cli.errors import Interrupted, RunError, summarize_error
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.signals import StopRequest, stop_requests
-from rmrkd_cli.terminal.console import Screen, screen
+from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 from rmrkd_cli.training.budget import make_budget
 from rmrkd_cli.training.determinism import seed_step, warm_up_ddp_buckets
 from rmrkd_cli.training.gradient_update import GradientUpdate
@@ -47,7 +47,7 @@ def run_training(job: TrainJob) -> None:
     with (
         report_lost_loaders(),
         distributed_context(job.device) as dist_ctx,
-        screen(quiet=not dist_ctx.is_rank0) as terminal,
+        live_display(quiet=not dist_ctx.is_rank0) as terminal,
     ):
         reset_peak_memory(job.device)
         try:
@@ -62,7 +62,7 @@ def run_training(job: TrainJob) -> None:
             trainer.finish(counts)
         except torch.OutOfMemoryError as error:
             raise RunError(
-                f"out of GPU memory: {first_line(error)}",
+                f"out of GPU memory: {summarize_error(error)}",
                 "--amp bf16, a smaller --batch-size with --set schedule.accumulate=2, or --set schedule.crop=[384,384]",
             ) from error
 
@@ -70,15 +70,15 @@ def run_training(job: TrainJob) -> None:
 class Trainer:
     """Trains one role; resumes from the newest checkpoint in its run directory."""
 
-    def __init__(self, job: TrainJob, dist_ctx: DistContext, terminal: Screen) -> None:
+    def __init__(self, job: TrainJob, dist_ctx: DistContext, terminal: LiveDisplay) -> None:
         self.dist_ctx, self.terminal = dist_ctx, terminal
-        self.setup = setup = set_up_training(job, dist_ctx, terminal.say)
+        self.setup = setup = set_up_training(job, dist_ctx, terminal.log)
         self.model = setup.model
         self.step = TrainStep(setup.model, setup.wrapped, setup.schedule, dist_ctx.device)
         self.checkpointer = Checkpointer(
             setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources
         )
-        self.progress = self.checkpointer.restore(terminal.say, force=job.force)
+        self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)
         self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)
         self.last_log = self._clock()
@@ -98,7 +98,7 @@ class Trainer:
         if signum:
             name = signal.Signals(signum).name
             raise Interrupted(signum, f"stopped by {name} before the first iteration", "run the same command again")
-        self.terminal.say(check_teacher_score(counts, len(chosen), len(samples), self.setup.preset))
+        self.terminal.log(check_teacher_score(counts, len(chosen), len(samples), self.setup.preset))
 
     def train(self, stop: StopRequest) -> ImageCounts:
         """Step, log, validate and save until the budget is used up; return the counts of the last validation.
@@ -214,13 +214,13 @@ class Trainer:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         images = schedule.batch_size * schedule.accumulate * dist_ctx.size
         norm = "BatchNorm (SyncBN needs GPUs)" if dist_ctx.device.type == "cpu" else "SyncBN"
-        self.terminal.say(
+        self.terminal.log(
             f"{setup.preset.name} {setup.role}: {self.budget.target_text} of {images} images on {dist_ctx.size} "
             f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
             f"{len(setup.train_samples)} training and {len(setup.val_samples)} validation images"
         )
         if self.progress.iteration:
-            self.terminal.say(f"resumed after {self.budget.describe_position()}")
+            self.terminal.log(f"resumed after {self.budget.describe_position()}")
 
     def _set_auto_weights(self) -> None:
         """Compute the loss weights that the preset sets to `auto`; a resumed run has them in its checkpoint."""
@@ -235,12 +235,12 @@ class Trainer:
             )
         if names:
             weights = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
-            self.terminal.say(f"automatic loss weights ({RULE}): {weights}")
+            self.terminal.log(f"automatic loss weights ({RULE}): {weights}")
         self.model.weights |= progress.weights
 
     def _report_corrupt_images(self) -> None:
         times, files = self.progress.left_out, len(self.progress.left_out_files)
         if times:
-            self.terminal.say(
+            self.terminal.log(
                 f"{files} unreadable training image(s) were replaced {times} time(s) by the next image in the data set"
             )

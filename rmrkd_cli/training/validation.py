@@ -14,7 +14,7 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.evaluator import evaluate
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.signals import StopRequest
-from rmrkd_cli.terminal.console import Screen
+from rmrkd_cli.terminal.live_display import LiveDisplay
 from rmrkd_cli.training.tensorboard_images import ValidationImages
 
 
@@ -25,8 +25,8 @@ class Validator:
         loader_processes: Processes that read images, for each worker.
     """
 
-    def __init__(self, info: DatasetInfo, dist_ctx: DistContext, screen: Screen, loader_processes: int) -> None:
-        self.info, self.dist_ctx, self.screen, self.loader_processes = info, dist_ctx, screen, loader_processes
+    def __init__(self, info: DatasetInfo, dist_ctx: DistContext, display: LiveDisplay, loader_processes: int) -> None:
+        self.info, self.dist_ctx, self.display, self.loader_processes = info, dist_ctx, display, loader_processes
 
     def count(
         self,
@@ -48,7 +48,7 @@ class Validator:
             images: Receives the predictions for TensorBoard.
         """
         dataset = EvalSet(self.info, list(samples))
-        meter = self.screen.meter(title, math.ceil(len(dataset) / self.dist_ctx.size))
+        progress_bar = self.display.progress_bar(title, math.ceil(len(dataset) / self.dist_ctx.size))
         signum = 0
 
         def should_stop() -> bool:
@@ -57,9 +57,10 @@ class Validator:
             return bool(signum)
 
         counts = evaluate(
-            network, dataset, self.dist_ctx, workers=self.loader_processes, meter=meter, should_stop=should_stop,
-            on_prediction=images.add_prediction if images is not None else None, prepared=prepared,
+            network, dataset, self.dist_ctx, workers=self.loader_processes, progress_bar=progress_bar,
+            should_stop=should_stop, prepared=prepared,
+            on_prediction=images.add_prediction if images is not None else None,
         )  # fmt: skip
-        if meter is not None:
-            meter.close()
+        if progress_bar is not None:
+            progress_bar.close()
         return counts, signum

@@ -25,8 +25,8 @@ from rmrkd_cli.comparison.protocol import check_same_protocol
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import preset_dir
 from rmrkd_cli.results.record import to_json
-from rmrkd_cli.terminal import console
-from rmrkd_cli.terminal.sanitize import CONTROL, escape_control, escape_lines
+from rmrkd_cli.terminal import console, live_display
+from rmrkd_cli.terminal.sanitize import CONTROL, escape_control, escape_message
 from tests.helpers.cli import run_main
 from tests.presets.test_presets import places
 from tests.report.test_tables import record
@@ -70,10 +70,8 @@ def test_every_hidden_character_becomes_its_escape() -> None:
 
 
 def test_only_indented_lines_are_lines_of_a_message() -> None:
-    assert escape_lines("two:\n  a\n  b\nerror: c") == "two:\n  a\n  b\\nerror: c"
-    assert escape_lines("`x\n  y` is wrong") == "`x\\n  y` is wrong"
-    assert escape_lines("of `x:\n  y`:\n  a `b\n  c`\n  d") == "of `x:\\n  y`:\n  a `b\\n  c`\n  d"
-    assert escape_lines("of `x`:\n  a `b\n  c`\n  d") == "of `x`:\n  a `b\\n  c`\n  d"
+    assert escape_message("two:\n  a\n  b\nerror: c") == "two:\n  a\n  b\\nerror: c"
+    assert escape_message("a\n b\r\n  c\x1b[2J\n\n  d") == "a\\n b\\r\n  c\\x1b[2J\\n\n  d"
 
 
 @pytest.mark.parametrize("name", ["x\n  faked: line", "x`:\n  faked: line", "x\nerror: y"])
@@ -197,26 +195,24 @@ def test_different_protocols_name_odd_values() -> None:
     assert not CONTROL.search(refused.value.message.replace("\n", ""))
 
 
-def test_tables_meters_logs_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_table(ODD, [ODD, "x"], [[ODD, ODD]], [ODD])
-    console.say(ODD)
-    console.Meter(ODD, 3, None).close()
-    meter = console.Meter(ODD, 3, None)
-    meter.update(1, ODD)
-    meter.close()
+def test_tables_progress_logs_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    console.print_table(ODD, [ODD, "x"], [[ODD, ODD]], [ODD])
+    console.log(ODD)
+    monkeypatch.setattr(live_display, "_LINE_INTERVAL", 0)
+    live_display.ProgressBar(ODD, 3, None).update(1)
     console.install_output_guard()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning(UserWarning(ODD), UserWarning, f"{ODD}.py", 1)
     assert logging.lastResort is not None
     logging.lastResort.handle(logging.LogRecord("x", logging.WARNING, "x.py", 1, "%s", (ODD,), None))
-    shown = capsys.readouterr()
-    assert seen(shown.out)
-    assert seen(shown.err)
-    assert shown.err.count("\n") == 4
+    printed = capsys.readouterr()
+    assert seen(printed.out)
+    assert seen(printed.err)
+    assert printed.err.count("\n") == 4
 
 
-def test_a_live_meter_shows_odd_names_as_text() -> None:
+def test_a_progress_bar_shows_odd_names_as_text() -> None:
     from io import StringIO
 
     from rich.console import Console
@@ -225,12 +221,12 @@ def test_a_live_meter_shows_odd_names_as_text() -> None:
     terminal = Console(file=stream, force_terminal=True, width=400, no_color=True, legacy_windows=False)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(console, "err", terminal)
-        with console.screen() as shown:
-            meter = shown.meter(ODD, 3)
-            assert meter is not None
-            meter.update(2, ODD)
-            assert shown._progress is not None
-            shown._progress.refresh()
+        with live_display.live_display() as display:
+            progress_bar = display.progress_bar(ODD, 3)
+            assert progress_bar is not None
+            progress_bar.update(2)
+            assert display._progress is not None
+            display._progress.refresh()
     assert [part for part in SEEN if part not in stream.getvalue()] == []
     assert not {"\x9b", "\u202e", "\x07", "]0;title\x07"} & set(stream.getvalue())
 

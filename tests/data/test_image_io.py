@@ -26,7 +26,7 @@ from rmrkd_cli.data.image_io import MAX_PIXELS, header_size, read_image, read_la
 from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
-from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from tests.data.check.test_check import info_of
 from tests.helpers import trees
 
@@ -84,7 +84,7 @@ def test_every_damage_is_told_by_the_loader_and_the_check(
     data = {**DAMAGES, **PNG_ONLY}[damage](path.read_bytes())
     path.unlink()
     path.mkdir() if data is None else path.write_bytes(data)
-    with pytest.raises(CorruptError) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         SampleFiles(info, samples).pair(index)
     assert f"`{path}`" in caught.value.message
     assert caught.value.path == str(path)
@@ -136,7 +136,7 @@ def test_a_png_gives_its_own_pixels_or_is_refused(place: Path, how: tuple[bool, 
         place.write_bytes(_hurt(data, how))
         try:
             picture = read(place)
-        except CorruptError as error:
+        except CorruptFileError as error:
             assert str(place) in error.message  # noqa: PT017
         else:
             assert np.array_equal(picture, truth)
@@ -152,7 +152,7 @@ def test_a_jpeg_that_was_cut_is_refused_and_one_that_was_changed_at_most_looks_d
     place.write_bytes(_hurt(data, how))
     try:
         picture = read_image(place)
-    except CorruptError as error:
+    except CorruptFileError as error:
         assert str(place) in error.message  # noqa: PT017
     else:
         assert not how[0]
@@ -227,7 +227,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(suffix: str, tmp_path: Pa
     (tmp_path / f"x{suffix}").write_bytes(bytes(data))
     tracemalloc.start()
     for read in (read_image, read_labels):
-        with pytest.raises(CorruptError, match=rf"60000x60000 pixels, at most {MAX_PIXELS}"):
+        with pytest.raises(CorruptFileError, match=rf"60000x60000 pixels, at most {MAX_PIXELS}"):
             read(tmp_path / f"x{suffix}")
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
@@ -238,7 +238,7 @@ def test_labels_of_the_wrong_form_are_no_damage(tmp_path: Path) -> None:
         picture.save(tmp_path / f"{name}.png")
         with pytest.raises(RunError, match="must hold one 8-bit value per pixel") as caught:
             read_labels(tmp_path / f"{name}.png")
-        assert not isinstance(caught.value, CorruptError)
+        assert not isinstance(caught.value, CorruptFileError)
 
 
 def test_names_of_a_list_may_not_lead_out_of_the_data_set(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_no_program_is_started_for_a_picture(
     assert started.exists()  # so it would be found
     started.unlink()
     for read in (read_image, read_labels, verify_image, header_size):
-        with pytest.raises(CorruptError, match=r"0\.png` cannot be read as .*: it is not an image"):
+        with pytest.raises(CorruptFileError, match=r"0\.png` cannot be read as .*: it is not an image"):
             read(path)
     assert not started.exists()
 

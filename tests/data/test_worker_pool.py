@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rmrkd_cli.data.worker_pool import default_workers, worker_pool
-from rmrkd_cli.errors import CorruptError, RunError
+from rmrkd_cli.errors import CorruptFileError, RunError
 
 SLEEPING_COMMAND = """
 import sys
@@ -32,7 +32,7 @@ def process_item(item: tuple[str, int]) -> int:
     if action == "late":
         time.sleep(0.1)
     elif action == "corrupt":
-        raise CorruptError("`x` cannot be read", "replace it", "x")
+        raise CorruptFileError("`x` cannot be read", "replace it", "x")
     elif action == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "y")
     elif action == "die":
@@ -53,7 +53,7 @@ def test_results_keep_the_order_of_the_items() -> None:
 
 
 def test_errors_of_the_function_are_raised_unchanged() -> None:
-    with pytest.raises(CorruptError) as caught, worker_pool(2) as parallel_map:
+    with pytest.raises(CorruptFileError) as caught, worker_pool(2) as parallel_map:
         list(parallel_map(process_item, [("", 0), ("corrupt", 1), ("late", 2)]))
     assert (caught.value.hint, caught.value.path) == ("replace it", "x")
     with pytest.raises(OSError, match="No space") as full, worker_pool(1) as parallel_map:

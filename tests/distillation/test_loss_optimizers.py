@@ -34,7 +34,7 @@ ADVERSARIAL = "losses.adversarial={type: adversarial, weight: 0.5, objective: wg
 
 def distiller(tiny: Path, *overrides: str) -> Distiller:
     preset = load_preset(str(tiny), overrides=overrides)
-    built = build_distiller(preset, "distill", 11, device="cpu", say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False)
     model = built.distiller.place("cpu")
     model.train()
     return model

@@ -26,7 +26,7 @@ def main(preset_file: str, target: str) -> None:
     overrides = [*ADVERSARIAL, "losses.mgd.mask_ratio=0", "student.overrides.decode_head.dropout_ratio=0"]
     preset = load_preset(preset_file, overrides=[*overrides, "student.overrides.auxiliary_head.dropout_ratio=0"])
     with distributed_context("cpu") as dist_ctx:
-        model = build_distiller(preset, "distill", 11, device="cpu", say=lambda _: None, with_weights=False).distiller
+        model = build_distiller(preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False).distiller
         model.eval()
         own = slice(dist_ctx.rank * 4 // dist_ctx.size, (dist_ctx.rank + 1) * 4 // dist_ctx.size)
         model.losses["wgan_gp"].draw_mix = lambda _: torch.linspace(0.1, 0.9, 4)[own].view(-1, 1, 1, 1)

@@ -15,7 +15,7 @@ from rmrkd_cli.distributed.network_interface import local_address, local_interfa
 from rmrkd_cli.distributed.rendezvous import TcpRendezvous
 from rmrkd_cli.distributed.slurm import SlurmStep, first_host, read_slurm_step
 from rmrkd_cli.distributed.worker_errors import ERRORS, WorkerErrors
-from rmrkd_cli.errors import Interrupted, LostError, RmrkdError, RunError
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, WorkerLostError
 from rmrkd_cli.signals import preserve_handlers
 
 STEP = {
@@ -165,7 +165,7 @@ def test_workers_read_the_folders_from_their_environment(errors: WorkerErrors, m
         (ValueError("a bug"), True, 1),
         (RuntimeError("cannot decode /data/gloomy/1.png"), True, 1),
         (RuntimeError("[/gloo/transport/tcp/pair.cc:545] Connection closed by peer"), False, 0),
-        (LostError("a loader process was killed"), False, 0),
+        (WorkerLostError("a loader process was killed"), False, 0),
         (RunError("a wrong label"), True, 0),
         (OSError(28, "No space left on device"), True, 0),
     ],

@@ -396,7 +396,7 @@ def test_a_gpu_that_torch_does_not_find(
 
 def test_a_narrow_terminal(monkeypatch: Patch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(console.out, "width", 60)
-    console.show_check("error", "CPU", "word " * 20, "a [bold] thing\x1b[2J", "a long command " * 6)
+    console.print_check("error", "CPU", "word " * 20, "a [bold] thing\x1b[2J", "a long command " * 6)
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line.rstrip()) <= 60 for line in lines[:-1])
     assert "[bold]" in "".join(lines)

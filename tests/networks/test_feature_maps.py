@@ -104,7 +104,7 @@ def test_a_network_without_an_auxiliary_head_has_no_such_place(tiny: Path) -> No
         str(tiny), overrides=["losses={x: {type: idd, stage: aux}}", "student.overrides.auxiliary_head=null"]
     )
     with pytest.raises(RmrkdError, match="loss `x` at stage `aux`: the student has no such map") as caught:
-        build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
+        build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
     assert "head, logits" in caught.value.hint or "logits, head" in caught.value.hint
 
 
@@ -114,7 +114,7 @@ def test_cwd_learns_a_convolution_on_features_and_nothing_on_logits(tiny: Path) 
         "losses={a: {type: cwd}, b: {type: cwd, stage: aux}, c: {type: cwd, stage: head}, d: {type: cwd, stage: 4}}"
     )
     preset = load_preset(str(tiny), overrides=[losses])
-    made = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False).distiller
+    made = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False).distiller
     learned = {name: [tuple(p.shape) for p in loss.parameters()] for name, loss in made.losses.items()}
     assert learned["a"] == learned["b"] == []
     assert [len(shapes) for shapes in (learned["c"], learned["d"])] == [1, 1]

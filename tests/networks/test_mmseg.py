@@ -106,7 +106,7 @@ def test_distilling_without_losses_is_refused(preset: Preset) -> None:
             "distill",
             11,
             device="cpu",
-            say=lambda _: None,
+            log=lambda _: None,
             with_weights=False,
         )
 
@@ -125,13 +125,13 @@ def test_the_imagenet_file_is_taken_from_the_cache_or_the_way_without_is_told(
     monkeypatch.setattr("rmrkd_cli.networks.mmseg.zoo_address", lambda name: "https://localhost:1/resnet-00000000.pth")
     wanting = preset.model_copy(update={"student": preset.student.model_copy(update={"init": "imagenet"})})
     with pytest.raises(RmrkdError, match="https://localhost:1/resnet") as failure:
-        build_distiller(wanting, "baseline", 11, device="cpu", say=lambda _: None)
+        build_distiller(wanting, "baseline", 11, device="cpu", log=lambda _: None)
     for part in (str(cache_dir() / "checkpoints"), "--student-checkpoint none", "--student-checkpoint FILE"):
         assert part in failure.value.hint
 
 
 def test_the_teacher_is_frozen_whatever_is_called(preset: Preset) -> None:
-    model = build_distiller(preset, "distill", 11, device="cpu", say=lambda _: None, with_weights=False).distiller
+    model = build_distiller(preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False).distiller
     model.train()
     assert model.teacher is not None
     assert not any(module.training for module in model.teacher.modules())
@@ -145,7 +145,7 @@ def test_the_teacher_is_frozen_whatever_is_called(preset: Preset) -> None:
 def test_initial_students_are_alike_in_every_role(preset: Preset) -> None:
     states = [
         build_distiller(
-            preset, role, 11, device="cpu", say=lambda _: None, with_weights=False
+            preset, role, 11, device="cpu", log=lambda _: None, with_weights=False
         ).distiller.student.state_dict()
         for role in ("baseline", "distill")
     ]

@@ -18,7 +18,7 @@ from rmrkd_cli.data.prepare.cityscapes import from_label_ids, from_polygons
 from rmrkd_cli.data.prepare.voc12aug import from_mat
 from rmrkd_cli.data.prepare.write_once import CONFLICT, place_labels, place_names
 from rmrkd_cli.data.samples import read_name_list
-from rmrkd_cli.errors import CorruptError, RmrkdError, RunError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.regular_file import read_regular
 from tests.data.check.test_check import info_of
 from tests.helpers import trees
@@ -60,7 +60,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 @pytest.mark.parametrize("read", [read_image, read_labels, verify_image, header_size])
 def test_a_picture_must_be_a_regular_file(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
     path, said = odd
-    with pytest.raises(CorruptError) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         read(path)
     assert caught.value.message.startswith(f"`{path}` cannot be read as ")
     assert caught.value.message.endswith(said)

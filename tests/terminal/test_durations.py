@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmrkd_cli.terminal.durations import clock, duration, parse_duration
+from rmrkd_cli.terminal.durations import format_clock, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_what_is_no_time(text: str) -> None:
 
 @given(st.integers(0, 10**7))
 def test_what_is_shown_is_read_back(seconds: int) -> None:
-    shown = duration(seconds)
+    shown = format_duration(seconds)
     assert abs(parse_duration(shown) - seconds) <= (30 if seconds >= 3600 else 0)
 
 
@@ -34,8 +34,8 @@ def test_what_is_shown_is_read_back(seconds: int) -> None:
      (720, "12 min"), (45, "45 s"), (2.5, "2.5 s"), (0, "0 s"), (59.7, "1 min")],
 )  # fmt: skip
 def test_times_are_shown_in_two_units(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 def test_a_clock_never_runs_below_nought() -> None:
-    assert [clock(seconds) for seconds in (3725, 59.6, -3)] == ["1:02:05", "0:01:00", "0:00:00"]
+    assert [format_clock(seconds) for seconds in (3725, 59.6, -3)] == ["1:02:05", "0:01:00", "0:00:00"]

@@ -11,7 +11,7 @@ import pytest
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.errors import CorruptError, Interrupted, RmrkdError
+from rmrkd_cli.errors import CorruptFileError, Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
 from tests.training.test_survival import assert_same_result, run
@@ -43,7 +43,7 @@ def test_a_damaged_image_found_during_training_is_named(
     where: tuple[str, int, str], tiny: Path, damaged: Path, tmp_path: Path
 ) -> None:
     overrides = [f"data.root={damaged}", f"schedule.workers={where[1]}", f"data.cache={where[2]}"]
-    with pytest.raises(CorruptError, match=r"train/1\.png") as caught:
+    with pytest.raises(CorruptFileError, match=r"train/1\.png") as caught:
         run(tiny, tmp_path / "work", *overrides)
     assert caught.value.exit_code == 1
     assert "--skip-corrupt" in caught.value.hint
@@ -93,7 +93,7 @@ def test_two_workers_count_skipped_images_together(tiny: Path, damaged: Path, tm
 def test_a_run_without_any_readable_image_stops(tiny: Path, damaged: Path, tmp_path: Path) -> None:
     for image in (damaged / "train").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(CorruptError, match="4 images in a row cannot be read"):
+    with pytest.raises(CorruptFileError, match="4 images in a row cannot be read"):
         run(tiny, tmp_path / "work", f"data.root={damaged}", SKIP)
 
 

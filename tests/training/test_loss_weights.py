@@ -41,7 +41,7 @@ class Scaled(nn.Module):
 
 def build(tiny: Path, *overrides: str) -> tuple[Preset, Distiller]:
     preset = load_preset(str(tiny), overrides=overrides)
-    built = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
     return preset, built.distiller.place("cpu")
 
 

@@ -30,7 +30,7 @@ def batch(number: int, labels: torch.Tensor | None = None) -> Batch:
 @pytest.mark.parametrize("method", method_names())
 def test_a_method_trains(method: str) -> None:
     preset = load_preset("demo", method=method)
-    built = build_distiller(preset, "distill", CLASSES, device="cpu", say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
     model = built.distiller.place("cpu")
     assert model.teacher is not None
     names, batches = auto_weighted_losses(preset), [batch(0), batch(1)]

@@ -32,7 +32,7 @@ FAST = ("psp18w32-psp18w8-camvid", "dlp18w32-dlpmbv2x025-camvid", "demo")
 def test_preset_builds_and_steps_twice(name: str) -> None:
     preset = load_preset(name)
     classes = CLASSES[preset.dataset]
-    built = build_distiller(preset, "distill", classes, device="cpu", say=lambda _: None, with_weights=False)
+    built = build_distiller(preset, "distill", classes, device="cpu", log=lambda _: None, with_weights=False)
     model = built.distiller.place("cpu")
     model.train()
     assert model.teacher is not None

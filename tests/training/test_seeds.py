@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rmrkd_cli.cli.eval import find_students
-from rmrkd_cli.cli.train import _show as show
-from rmrkd_cli.cli.train_options import seeds_of
+from rmrkd_cli.cli.train import _print_results as show
+from rmrkd_cli.cli.train_overrides import parse_seeds
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
@@ -126,6 +126,6 @@ def test_print_config_shows_the_first_seed(tiny: Path) -> None:
 
 
 def test_seeds_keep_their_order() -> None:
-    assert seeds_of(None) is None
-    assert seeds_of("2, 0,1") == [2, 0, 1]
-    assert seeds_of(",".join(map(str, range(100)))) == list(range(100))
+    assert parse_seeds(None) is None
+    assert parse_seeds("2, 0,1") == [2, 0, 1]
+    assert parse_seeds(",".join(map(str, range(100)))) == list(range(100))

@@ -20,7 +20,7 @@ from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.errors import Interrupted, LostError, RmrkdError
+from rmrkd_cli.errors import Interrupted, RmrkdError, WorkerLostError
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
@@ -346,7 +346,7 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(TrainStep, "backward", killing)
     long = [f"schedule.{name}=40" for name in ("iters", "eval_interval", "checkpoint_interval")]
-    with pytest.raises(LostError, match="a process that reads images is gone") as failure:
+    with pytest.raises(WorkerLostError, match="a process that reads images is gone") as failure:
         run(tiny, tmp_path, "schedule.workers=1", *long)
     assert failure.value.exit_code == 1
     assert "--workers" in failure.value.hint

@@ -17,7 +17,7 @@ from rmrkd_cli.data.image_io import LabelFormatError, header_size, read_image, r
 from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.worker_pool import worker_pool
-from rmrkd_cli.errors import CorruptError, RunError
+from rmrkd_cli.errors import CorruptFileError, RunError
 
 _CHUNK = 4  # pairs per task; a 2048x1024 pair takes 60 ms
 # libjpeg prints these warnings, and decodes the image anyway
@@ -100,7 +100,7 @@ def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
     scan = PairScan()
     try:
         scan.image_size = read_image(image).shape[:2] if decode else verify_image(image)
-    except CorruptError as error:
+    except CorruptFileError as error:
         scan.image_error = _without_path(error, image)
     scan.decoder_warning = _read_decoder_warning()
     try:
@@ -114,7 +114,7 @@ def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
     if scan.image_size and scan.label_size and scan.image_size != scan.label_size:
         if not decode:
             return scan_pair(image, label)  # decoding applies the EXIF rotation, which may make the sizes equal
-        with suppress(CorruptError):
+        with suppress(CorruptFileError):
             scan.exif_rotated = header_size(image) == scan.label_size
     return scan
 

@@ -208,7 +208,7 @@ def test_where_label_maps_went_through_links_is_told(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.say", told.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
     prepare(root)
     assert "is a link" not in "".join(told)
     (root / "gtFine").rename(tmp_path / "store")

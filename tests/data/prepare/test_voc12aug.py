@@ -91,7 +91,7 @@ def test_equals_mmsegmentations_converter(
 
 def test_a_set_that_is_not_the_full_one_is_told(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.say", told.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
     assert prepare(voc).exit_code == 0
     assert "6 training images instead of 10582" in told[-1]
     assert "9 in SBD's lists (11355 published)" in told[-1]
@@ -240,7 +240,7 @@ def test_labels_written_through_a_linked_folder_are_told(
     voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.say", told.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (voc / "SegmentationClassAug").symlink_to(elsewhere)

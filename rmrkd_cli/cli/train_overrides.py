@@ -1,0 +1,155 @@
+"""Apply the options of `rmrkd train` to its preset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmrkd_cli.cli.options import check_recordable
+from rmrkd_cli.cli.train_options import TrainOptions
+from rmrkd_cli.cli.usage_errors import shorten_value
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.terminal.durations import format_duration
+
+if TYPE_CHECKING:
+    from rmrkd_cli.presets.schema import Preset
+
+_MAX_SEEDS, _MAX_SEED = 100, 2**31 - 1
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raise RmrkdError for options that exclude each other."""
+    if options.resume and options.fresh:
+        raise RmrkdError("--resume and --fresh exclude each other", "--resume continues, --fresh starts over")
+    if options.force and not options.resume:
+        raise RmrkdError("--force needs --resume", "--resume --force, or --fresh to start over")
+    if options.seed is not None and options.seeds is not None:
+        raise RmrkdError("--seed and --seeds exclude each other", f"--seeds {options.seed}, or --seed {options.seed}")
+    if options.time_budget is not None and options.max_iters is not None:
+        raise RmrkdError(
+            "--time-budget and --max-iters exclude each other",
+            f"for the teacher's iterations: --time-budget {shorten_value(options.time_budget)} "
+            f"--set teacher.schedule.iters={options.max_iters}",
+        )
+    check_recordable(options.work_dir, "--work-dir")
+
+
+def load_changed_preset(options: TrainOptions) -> Preset:
+    """Return the preset with the method and the changes of the command line.
+
+    Raises:
+        RmrkdError: For an invalid preset, value, or combination of options.
+    """
+    from rmrkd_cli.presets.loader import load_preset
+
+    overrides = [*_forget_reported_miou(options), *(options.settings or []), *_overrides(options)]
+    preset = load_preset(options.preset, method=options.method, overrides=overrides)
+    _check_budget(preset, options)
+    if options.allow_partial:
+        _allow_partial_checkpoints(preset)
+    return preset
+
+
+def code_files(options: TrainOptions) -> tuple[str, ...]:
+    """Return the Python files that `--method` and `--code` name."""
+    from rmrkd_cli.presets.loss_schema import code_file, is_code
+
+    own = [code_file(options.method)] if options.method is not None and is_code(options.method) else []
+    return (*own, *(options.code or []))
+
+
+def parse_seeds(text: str | None) -> list[int] | None:
+    """Return the seeds of `0,1,2`, in this order, or None for None.
+
+    Raises:
+        RmrkdError: If they are not 1 to 100 different integers from 0 to 2**31 - 1.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    wrong = next((part for part in parts if not (part.isascii() and part.isdigit() and len(part) <= 10)), None)
+    hint = "--seeds 0,1,2"
+    if wrong is not None:
+        raise RmrkdError(
+            f"`--seeds {shorten_value(text)}`: `{shorten_value(wrong)}` is not an integer from 0 to {_MAX_SEED}", hint
+        )
+    seeds = [int(part) for part in parts]
+    if len(seeds) > _MAX_SEEDS:
+        raise RmrkdError(f"`--seeds` names {len(seeds)} seeds, at most {_MAX_SEEDS} are allowed", hint)
+    if max(seeds) > _MAX_SEED:
+        raise RmrkdError(f"`--seeds`: {max(seeds)} is too large, at most {_MAX_SEED} is allowed", hint)
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise RmrkdError(f"`--seeds {shorten_value(text)}` names {twice} more than once", hint)
+    return seeds
+
+
+def _overrides(options: TrainOptions) -> Iterator[str]:
+    """Yield `KEY.PATH=VALUE` for each option that changes a key of the preset."""
+    seeds = parse_seeds(options.seeds)
+    values = {
+        "role": options.role,
+        "data.root": options.data_root,
+        "data.cache": options.cache,
+        "schedule.batch_size": options.batch_size,
+        "schedule.workers": options.workers,
+        "schedule.amp": options.amp,
+        "schedule.keep": options.keep,
+        "schedule.skip_nonfinite": options.skip_nonfinite or None,
+        "schedule.skip_corrupt": options.skip_corrupt or None,
+        "schedule.time_budget": options.time_budget,
+        "schedule.iters": options.max_iters,
+        "teacher.schedule.iters": options.max_iters,
+        "teacher.min_miou": options.min_teacher_miou,
+        "seed": options.seed if seeds is None else seeds[0],
+        "deterministic": options.deterministic or None,
+    }
+    for key, value in values.items():
+        if value is not None:
+            yield f"{key}={json.dumps(value.value if isinstance(value, Enum) else value)}"
+    for network, file in (("teacher", options.teacher_checkpoint), ("student", options.student_checkpoint)):
+        if file == "none":
+            yield f"{network}.init=scratch"
+            yield f"{network}.checkpoint=null"
+        elif file is not None:
+            yield f"{network}.checkpoint={{path: {json.dumps(file)}}}"
+
+
+def _forget_reported_miou(options: TrainOptions) -> list[str]:
+    """Return the change that removes the preset's reported mIoU if `--teacher-checkpoint` is another file."""
+    from rmrkd_cli.presets.loader import load_preset
+    from rmrkd_cli.storage.cache import sha256_of
+
+    if options.teacher_checkpoint is None or options.teacher_checkpoint == "none":
+        return []
+    own, file = load_preset(options.preset).teacher.checkpoint, Path(options.teacher_checkpoint)
+    if own is not None and own.sha256 and file.is_file() and sha256_of(file).startswith(own.sha256):
+        return []
+    return ["teacher.reported_miou=null"]
+
+
+def _check_budget(preset: Preset, options: TrainOptions) -> None:
+    """Raise RmrkdError if `--max-iters` or `--time-budget` has no effect on the roles of the preset."""
+    budget = preset.schedule.time_budget
+    if options.max_iters is not None and budget is not None and preset.role != "teacher":
+        raise RmrkdError(
+            f"--max-iters has no effect on the students: the preset has a time budget of {format_duration(budget)}",
+            "--set schedule.time_budget=null",
+        )
+    if options.time_budget is not None and preset.role == "teacher":
+        raise RmrkdError(
+            "--time-budget is for students, but only the teacher is trained",
+            f"--set teacher.schedule.time_budget={shorten_value(options.time_budget)}",
+        )
+
+
+def _allow_partial_checkpoints(preset: Preset) -> None:
+    """Let the checkpoints of the preset match only a part of their networks."""
+    sources = [network.checkpoint for network in (preset.teacher, preset.student) if network.checkpoint is not None]
+    if not sources:
+        raise RmrkdError("--allow-partial needs a checkpoint", "--student-checkpoint FILE")
+    for source in sources:
+        source.allow_partial = True
