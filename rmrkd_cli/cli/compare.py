@@ -40,7 +40,7 @@ def compare_command(
         rmrkd compare baseline.json distilled.json --report report
     """
     from rmrkd_cli.comparison.compare import as_document, compare
-    from rmrkd_cli.comparison.inputs import add_latencies, compared_files
+    from rmrkd_cli.comparison.inputs import add_latencies, load_compared_files
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.report.folder import write_report_folder
 
@@ -50,7 +50,7 @@ def compare_command(
     preset = options.load_preset()
     device, workers = options.choose_device()
     arguments = options.arguments(preset, device)
-    compared = compared_files(files, arguments, Cluster(workers=workers))
+    compared = load_compared_files(files, arguments, Cluster(workers=workers))
     add_latencies(compared, preset, device, allow_partial=options.allow_partial)
     comparison = compare([one.record for one in compared])
     if report_dir is not None:

@@ -115,15 +115,14 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
 
 def _print_records(records: list[Record], *, confusion: bool) -> None:
     """Print the classes of a single checkpoint, confusion matrices, and one table of means for each protocol."""
-    from rmrkd_cli.comparison.groups import group as group_records
-    from rmrkd_cli.comparison.groups import labels
+    from rmrkd_cli.comparison.groups import group_records, unique_labels
     from rmrkd_cli.report import class_tables, tables
     from rmrkd_cli.results.protocol import protocol_line
     from rmrkd_cli.terminal import console
 
     if len(records) == 1:
         console.print_table("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
-    for record, name in zip(records, labels(records), strict=True):
+    for record, name in zip(records, unique_labels(records), strict=True):
         if confusion and record.get("matrix") is not None:
             title = f"What each class (row) is predicted as, %: {name}"
             console.print_table(title, *class_tables.confusion_table(record, console.terminal_width()))

@@ -1,4 +1,4 @@
-"""Results measured under one protocol, side by side: differences with their intervals, and what to know of them."""
+"""Compare results: groups of seeds, differences with their intervals, and what limits their meaning."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from rmrkd_cli.comparison.groups import group
-from rmrkd_cli.comparison.training_equality import equality_of
+from rmrkd_cli.comparison.groups import group_records
+from rmrkd_cli.comparison.training_equality import describe_training
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.results.record import Record
 
 FEWEST_SEEDS = 3
-FEW_IMAGES = 30
+FEWEST_IMAGES = 30
 
 
 def compare(records: Sequence[Record]) -> Comparison:
-    """Groups records of several seeds, and takes the differences with their intervals.
+    """Group the records by seeds, and compute the differences between the groups.
 
     Args:
-        records: Measured under one protocol (`comparison.protocol.check_same_protocol`).
+        records: Of one protocol, see `comparison.protocol.check_same_protocol`.
     """
-    groups = group(records)
-    base = _base_of(groups)
-    others = [to for to in groups if to is not base and (base.role != "baseline" or to.role != "teacher")]
-    differences = tuple(_difference(base, to) for to in others)
-    students = [made for made in groups if made.role != "teacher"]
-    equal, unequal = equality_of([(made.label, [r.get("training") or {} for r in made.records]) for made in students])
+    groups = group_records(records)
+    base = _base_group(groups)
+    others = [group for group in groups if group is not base and (base.role != "baseline" or group.role != "teacher")]
+    differences = tuple(_difference(base, other) for other in others)
+    students = [group for group in groups if group.role != "teacher"]
+    equal, unequal = describe_training([(group.label, _training_of(group)) for group in students])
     return Comparison(
         protocol=records[0]["protocol"],
         groups=groups,
         differences=differences,
-        gap=_gap(groups),
+        gap=_gap_text(groups),
         equality=tuple(equal),
         warnings=(*unequal, *_warnings(groups, differences)),
     )
 
 
 def as_document(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain JSON types, with the records it was made from."""
+    """Return the comparison and its records as JSON types."""
 
-    def plain(of: Group | Difference) -> dict[str, Any]:
-        return {entry.name: getattr(of, entry.name) for entry in fields(of) if entry.name != "records"}
+    def to_dict(part: Group | Difference) -> dict[str, Any]:
+        return {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.name != "records"}
 
     return {
         "protocol": comparison.protocol,
-        "groups": [{**plain(made), "seeds": made.seeds} for made in comparison.groups],
+        "groups": [{**to_dict(group), "seeds": group.seeds} for group in comparison.groups],
         "differences": [
-            {**plain(made), "classes": [asdict(each) for each in made.classes], "mean": asdict(made.mean)}
-            for made in comparison.differences
+            {**to_dict(one), "classes": [asdict(interval) for interval in one.classes], "mean": asdict(one.mean)}
+            for one in comparison.differences
         ],
         "gap": comparison.gap,
         "equality": comparison.equality,
@@ -57,87 +57,91 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _base_of(groups: Sequence[Group]) -> Group:
-    """The baseline; where there is none, or several, the first that is no teacher."""
-    baselines = [made for made in groups if made.role == "baseline"]
-    students = [made for made in groups if made.role != "teacher"]
+def _training_of(group: Group) -> list[dict[str, Any]]:
+    return [record.get("training") or {} for record in group.records]
+
+
+def _base_group(groups: Sequence[Group]) -> Group:
+    """Return the baseline; without exactly one baseline, the first group that is not a teacher."""
+    baselines = [group for group in groups if group.role == "baseline"]
+    students = [group for group in groups if group.role != "teacher"]
     return baselines[0] if len(baselines) == 1 else [*students, *groups][0]
 
 
 def _difference(base: Group, to: Group) -> Difference:
-    before, after = ([record.get("per_image") for record in made.records] for made in (base, to))
-    values = [_minus(new, old) for new, old in zip((*to.iou, to.miou), (*base.iou, base.miou), strict=True)]
-    if None in before or None in after:
+    base_counts, to_counts = ([record.get("per_image") for record in group.records] for group in (base, to))
+    values = [_subtract(new, old) for new, old in zip((*to.iou, to.miou), (*base.iou, base.miou), strict=True)]
+    if None in base_counts or None in to_counts:
         intervals = [Interval(value) for value in values]
     else:
         from rmrkd_cli.comparison.bootstrap import counts_of, paired_intervals
 
         classes = len(base.iou)
-        counts = [[counts_of(per_image, classes) for per_image in side] for side in (before, after)]
+        counts = [[counts_of(per_image, classes) for per_image in side] for side in (base_counts, to_counts)]
         bounds = paired_intervals(*counts).tolist()
-        intervals = [_interval(value, *found) for value, found in zip(values, bounds, strict=True)]
-    *each, mean = intervals
-    return Difference(base.label, to.label, tuple(each), mean, _by_seed(base, to))
+        intervals = [_interval(value, low, high) for value, (low, high) in zip(values, bounds, strict=True)]
+    *classes_intervals, mean = intervals
+    return Difference(base.label, to.label, tuple(classes_intervals), mean, _differences_by_seed(base, to))
 
 
 def _interval(value: float | None, low: float, high: float) -> Interval:
-    return Interval(value) if value is None or low != low else Interval(value, low, high)  # NaN equals nothing
+    return Interval(value) if value is None or low != low else Interval(value, low, high)  # low may be NaN
 
 
-def _minus(value: float | None, other: float | None) -> float | None:
+def _subtract(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
 
-def _by_seed(base: Group, to: Group) -> tuple[tuple[int, float], ...]:
-    before, after = (
-        {r["seed"]: r["metrics"]["miou"] for r in made.records if isinstance(r.get("seed"), int)} for made in (base, to)
+def _differences_by_seed(base: Group, to: Group) -> tuple[tuple[int, float], ...]:
+    base_mious, to_mious = (
+        {r["seed"]: r["metrics"]["miou"] for r in group.records if isinstance(r.get("seed"), int)}
+        for group in (base, to)
     )
-    pairs = [(seed, _minus(after[seed], before[seed])) for seed in before if seed in after]
+    pairs = [(seed, _subtract(to_mious[seed], base_mious[seed])) for seed in base_mious if seed in to_mious]
     return tuple((seed, value) for seed, value in pairs if value is not None)
 
 
-def _gap(groups: Sequence[Group]) -> str | None:
-    """Which share of the way from baseline to teacher each distilled student went."""
+def _gap_text(groups: Sequence[Group]) -> str | None:
+    """Return which share of the gap between baseline and teacher each distilled group closes."""
     by_role = {
-        role: [made for made in groups if made.role == role and made.miou is not None]
+        role: [group for group in groups if group.role == role and group.miou is not None]
         for role in ("teacher", "baseline", "distill")
     }
     if not by_role["distill"] or any(len(by_role[role]) != 1 for role in ("teacher", "baseline")):
         return None
     teacher, baseline = (by_role[role][0].miou or 0.0 for role in ("teacher", "baseline"))
-    told = []
-    for made in by_role["distill"]:
-        if teacher <= baseline:
-            return "there is no gap to close: the teacher is not above the baseline"
-        share = 100 * ((made.miou or 0.0) - baseline) / (teacher - baseline)
-        told.append(f"{made.label} goes {round(share)} % of the way from the baseline to the teacher")  # no -0
-    return "; ".join(told)
+    if teacher <= baseline:
+        return "there is no gap to close: the teacher's mIoU is not above the baseline's"
+    texts = []
+    for group in by_role["distill"]:
+        share = round(100 * ((group.miou or 0.0) - baseline) / (teacher - baseline))  # an integer has no -0
+        texts.append(f"{group.label} closes {share} % of the gap between the baseline and the teacher")
+    return "; ".join(texts)
 
 
 def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> list[str]:
-    told = []
-    students = [made for made in groups if made.role in ("baseline", "distill")]
-    few = [made for made in students if len(made.records) < FEWEST_SEEDS]
+    """Return the limits of the comparison, one sentence each."""
+    warnings = []
+    students = [group for group in groups if group.role in ("baseline", "distill")]
+    few = [group for group in students if len(group.records) < FEWEST_SEEDS]
     if few and len(students) > 1:
-        counted = ", ".join(f"{made.label} {len(made.records)}" for made in few)
-        told.append(
-            f"fewer than {FEWEST_SEEDS} seeds ({counted}): reruns of such trainings spread by 0.2 to 0.5 mIoU and "
-            "more, which the intervals do not hold"
+        counts = ", ".join(f"{group.label} {len(group.records)}" for group in few)
+        warnings.append(
+            f"fewer than {FEWEST_SEEDS} seeds ({counts}): mIoU varies by 0.2 to 0.5 points and more between seeds, "
+            "which the intervals do not cover"
         )
-    if len({made.seeds for made in students}) > 1:
-        told.append(
-            "the groups were trained with different seeds: "
-            + "; ".join(f"{made.label} {', '.join(str(seed) for seed in made.seeds)}" for made in students)
+    if len({group.seeds for group in students}) > 1:
+        seeds = "; ".join(f"{group.label} {', '.join(map(str, group.seeds))}" for group in students)
+        warnings.append(f"the groups were trained with different seeds: {seeds}")
+    without = [group.label for group in groups if any(record.get("per_image") is None for record in group.records)]
+    if without and differences:
+        warnings.append(
+            f"no intervals: {', '.join(without)} without counts of single images; evaluate again with `rmrkd eval`"
         )
-    silent = [made.label for made in groups if any(record.get("per_image") is None for record in made.records)]
-    if silent and differences:
-        told.append(
-            f"no intervals: {', '.join(silent)} without counts of single images; measure again with `rmrkd eval`"
-        )
-    partial = [made.label for made in groups if any(record.get("partial") for record in made.records)]
+    partial = [group.label for group in groups if any(record.get("partial") for record in group.records)]
     if partial:
-        told.append(f"weights were loaded in part and are random else: {', '.join(partial)}")
+        warnings.append(f"only a part of the weights was loaded, the rest is random: {', '.join(partial)}")
     images = groups[0].records[0]["protocol"]["images"]
-    if differences and images < FEW_IMAGES:
-        told.append(f"{images} images are few: intervals over them mean little")
-    return told
+    if differences and images < FEWEST_IMAGES:
+        warnings.append(f"{images} images are too few for reliable intervals")
+    return warnings

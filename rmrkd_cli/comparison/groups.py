@@ -1,4 +1,4 @@
-"""Which records belong together, and what they are called."""
+"""Groups of records that differ only in their seed, and short labels for records."""
 
 from __future__ import annotations
 
@@ -11,71 +11,72 @@ from rmrkd_cli.presets.schema import OWN_METHOD
 from rmrkd_cli.results.record import Record
 
 
-def name_teachers(records: Sequence[Record]) -> None:
-    """A file without a role that taught one of the others gets the teacher's: they know it by its SHA-256."""
-    taught_by = {record["taught_by"] for record in records if record.get("taught_by")}
+def mark_teachers(records: Sequence[Record]) -> None:
+    """Set the role `teacher` on records without a role whose file taught another one, known by its SHA-256."""
+    teachers = {record["taught_by"] for record in records if record.get("taught_by")}
     for record in records:
-        if record.get("role") is None and record.get("checkpoint_sha256") in taught_by:
+        if record.get("role") is None and record.get("checkpoint_sha256") in teachers:
             record["role"] = "teacher"
 
 
-def group(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]:
-    """Records of one preset, role, method and length of training, told apart by their seeds alone, are one group.
+def group_records(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]:
+    """Return groups of records with the same preset, role, method and length of training, but different seeds.
 
     Args:
-        seeds: False leaves every record alone.
+        seeds: False makes a group of each record.
     """
-    found: dict[Any, list[Record]] = {}
+    by_kind: dict[Any, list[Record]] = {}
     for number, record in enumerate(records):
-        found.setdefault(_kind_of(record) if seeds else number, []).append(record)
+        by_kind.setdefault(_kind_of(record) if seeds else number, []).append(record)
     members = []
-    for same in found.values():
-        abbreviate_labels = len({record.get("seed") for record in same}) == len(same)
-        members += [sorted(same, key=_seed)] if abbreviate_labels else [[record] for record in same]
-    names = labels([of[0] for of in members], seeds=[len(of) > 1 for of in members])
-    return tuple(_group(name, of) for name, of in zip(names, members, strict=True))
+    for same in by_kind.values():
+        distinct_seeds = len({record.get("seed") for record in same}) == len(same)
+        members += [sorted(same, key=_seed)] if distinct_seeds else [[record] for record in same]
+    names = unique_labels([group[0] for group in members], several_seeds=[len(group) > 1 for group in members])
+    return tuple(_group(name, group) for name, group in zip(names, members, strict=True))
 
 
-def label(record: Record) -> str:
-    """A short name of what was measured."""
+def label_of(record: Record) -> str:
+    """Return a short label: the record's own, else role and method, else the name of its file."""
     role, method = record.get("role"), record.get("method")
     if record.get("label"):
         return str(record["label"])
     if role == "distill" and method not in (None, OWN_METHOD):
         return f"{role}-{method}"
-    return str(role or _stem(record))
+    return str(role or _file_stem(record))
 
 
-def labels(records: Sequence[Record], *, seeds: Iterable[bool] = ()) -> list[str]:
-    """Names that tell records apart: the role and method, then the preset, seed, file, as far as needed.
+def unique_labels(records: Sequence[Record], *, several_seeds: Iterable[bool] = ()) -> list[str]:
+    """Return a label for each record, no two alike: with preset, seed, iterations or file where needed.
 
     Args:
-        seeds: Whether a record stands for those of other seeds too, so that its own says nothing.
+        several_seeds: Whether a record stands for several seeds, so that its own seed is left out.
     """
-    several = list(seeds) or [False] * len(records)
-    named = [
+    several = list(several_seeds) or [False] * len(records)
+    parts = [
         {
-            "label": label(record),
+            "label": label_of(record),
             "name": str(record.get("name") or "?"),
             "seed": "" if many else f"seed {record.get('seed', '?')}",
             "iterations": f"at {record['iterations']}" if record.get("iterations") is not None else "",
-            "file": _stem(record),
+            "file": _file_stem(record),
             "checkpoint": str(record.get("checkpoint") or "?"),
         }
         for record, many in zip(records, several, strict=True)
     ]
-    ways = (
+    candidates = (
         ("label",), ("name", "label"), ("label", "seed"), ("label", "file"), ("label", "iterations"),
         ("name", "label", "seed"), ("name", "label", "seed", "iterations", "file"), ("checkpoint",),
     )  # fmt: skip
-    for way in ways:
-        names = [" ".join(filter(None, (of[key] for key in way))) for of in named]
+    for keys in candidates:
+        names = [" ".join(filter(None, (part[key] for key in keys))) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{number}: {label(record)}" for number, record in enumerate(records, 1)]
+    return [f"{number}: {label_of(record)}" for number, record in enumerate(records, 1)]
 
 
 def _kind_of(record: Record) -> Any:
+    """Return what the records of one group have in common; a record without role or seed is alone."""
     if record.get("role") is None or not isinstance(record.get("seed"), int):
         return id(record)
     training = record.get("training") or {}
@@ -88,17 +89,17 @@ def _seed(record: Record) -> int:
     return seed if isinstance(seed, int) else -1
 
 
-def _stem(record: Record) -> str:
+def _file_stem(record: Record) -> str:
     name = str(record.get("checkpoint") or "?").replace("\\", "/").rstrip("/").rpartition("/")[2]
     return name.rpartition(".")[0] or name
 
 
-def _group(name: str, records: Sequence[Record]) -> Group:
+def _group(label: str, records: Sequence[Record]) -> Group:
     mious = [record["metrics"]["miou"] for record in records]
     known = [value for value in mious if value is not None]
     matrices = [record.get("matrix") for record in records]
     return Group(
-        label=name,
+        label=label,
         role=records[0].get("role"),
         method=records[0].get("method"),
         records=tuple(records),
@@ -107,15 +108,15 @@ def _group(name: str, records: Sequence[Record]) -> Group:
         iou=_means(records, "iou"),
         accuracy=_means(records, "accuracy"),
         dice=_means(records, "dice"),
-        matrix=None if any(matrix is None for matrix in matrices) else _added(matrices),
+        matrix=None if any(matrix is None for matrix in matrices) else _sum_matrices(matrices),
     )
 
 
-def _means(records: Sequence[Record], key: str) -> tuple[float | None, ...]:
-    columns = zip(*(record["metrics"][key] for record in records), strict=True)
+def _means(records: Sequence[Record], metric: str) -> tuple[float | None, ...]:
+    columns = zip(*(record["metrics"][metric] for record in records), strict=True)
     known = [[value for value in column if value is not None] for column in columns]
     return tuple(statistics.fmean(values) if values else None for values in known)
 
 
-def _added(matrices: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(sum(values) for values in zip(*rows, strict=True)) for rows in zip(*matrices, strict=True))
+def _sum_matrices(matrices: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(map(sum, zip(*rows, strict=True))) for rows in zip(*matrices, strict=True))

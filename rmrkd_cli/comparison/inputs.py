@@ -1,4 +1,4 @@
-"""What a comparison compares: the record of each file, measured or read, and what its network costs."""
+"""The inputs of a comparison: the record of each file, evaluated or read, and the latency of its network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.results.record import Record
 
-_TIMED_PIXELS = 1 << 24  # of a size that only a result file says
+_MOST_TIMED_PIXELS = 1 << 24  # of an image size that only a result file names
 
 
 @dataclass(frozen=True)
 class ComparedFile:
-    """A file that was named, its record, and the checkpoint of its network where that is there."""
+    """A checkpoint or result file, its record, and the checkpoint of its network where that is available."""
 
     path: Path
     record: Record
@@ -29,72 +29,76 @@ class ComparedFile:
         return self.path.suffix == ".json"
 
 
-def compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Cluster) -> list[ComparedFile]:
-    """Checkpoints are measured, result files read; none of them may differ in how it was measured.
+def load_compared_files(files: Sequence[Path], options: dict[str, Any], cluster: Cluster) -> list[ComparedFile]:
+    """Evaluate the checkpoints and read the result files.
 
     Args:
-        options: Of the evaluation's job.
+        options: Of the evaluation.
 
     Raises:
-        RmrkdError: For a file that is neither, and for different protocols, each line named.
+        RmrkdError: If a file is neither, or the protocols differ.
     """
-    from rmrkd_cli.comparison.groups import name_teachers
+    from rmrkd_cli.comparison.groups import mark_teachers
     from rmrkd_cli.comparison.protocol import check_same_protocol
     from rmrkd_cli.evaluation.run import evaluate_files
     from rmrkd_cli.results.record import read_records
 
-    read = {file: read_records(file) for file in files if file.suffix == ".json"}  # before hours are spent on others
+    read = {file: read_records(file) for file in files if file.suffix == ".json"}  # before the long evaluations
     count = sum(len(read.get(file, [file])) for file in files)
     if count < 2:
         raise RmrkdError(f"a comparison needs two or more results, got {count}", "rmrkd compare FILE FILE")
     if read:
         check_same_protocol([record for records in read.values() for record in records])
-    found: list[ComparedFile] = []
+    compared: list[ComparedFile] = []
     for file in files:
         records = read[file] if file in read else evaluate_files([file], cluster, **options)
-        if file not in read and found:
-            check_same_protocol([found[0].record, *records])
+        if file not in read and compared:
+            check_same_protocol([compared[0].record, *records])
         for record in records:
-            checkpoint = _network_of(file, record)
+            checkpoint = _checkpoint_of(file, record)
             if checkpoint is not None:
                 record["checkpoint_bytes"] = checkpoint.stat().st_size
-            found.append(ComparedFile(file, record, checkpoint))
-    compared = [one.record for one in found]
-    check_same_protocol(compared)
-    name_teachers(compared)
-    return found
+            compared.append(ComparedFile(file, record, checkpoint))
+    records = [one.record for one in compared]
+    check_same_protocol(records)
+    mark_teachers(records)
+    return compared
 
 
 def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, allow_partial: bool) -> None:
-    """Times one network of each group, in turns, so that all figures are of the same machine and hour."""
+    """Measure the latency of one network of each group, in turns on the same machine, and add it to the records."""
     import torch
 
-    from rmrkd_cli.comparison.groups import group
+    from rmrkd_cli.comparison.groups import group_records
     from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
     from rmrkd_cli.evaluation.latency import measure_latencies
 
     width, height = compared[0].record["protocol"]["scale"]
-    of_record = {id(one.record): one for one in compared}
+    by_record = {id(one.record): one for one in compared}
     timed, networks = [], []
     for one in compared:
-        one.record.pop("latency", None)  # of another hour, if it has one
-    for one in [of_record[id(of.records[0])] for of in group([one.record for one in compared])]:
-        if one.checkpoint is None or (one.is_result and width * height > _TIMED_PIXELS):
+        one.record.pop("latency", None)  # it may be of another machine
+    for group in group_records([one.record for one in compared]):
+        one = by_record[id(group.records[0])]
+        if one.checkpoint is None or (one.is_result and width * height > _MOST_TIMED_PIXELS):
             continue
         try:
             loaded = load_checkpoint_network(str(one.checkpoint), given, device, allow_partial=allow_partial)
         except RmrkdError:
-            if one.is_result:  # it can be compared without its network
+            if one.is_result:  # its numbers need no network
                 continue
             raise
         networks.append(loaded.network)
         timed.append(one.record)
-    for record, found in zip(timed, measure_latencies(networks, (width, height), torch.device(device)), strict=True):
-        record["latency"] = found
+    for record, latency in zip(timed, measure_latencies(networks, (width, height), torch.device(device)), strict=True):
+        record["latency"] = latency
 
 
-def _network_of(file: Path, record: Record) -> Path | None:
-    """The file itself; a result file's checkpoint where it lies in the same folder: it names no other place to read."""
+def _checkpoint_of(file: Path, record: Record) -> Path | None:
+    """Return the checkpoint: the file itself, or for a result file its checkpoint in the same folder.
+
+    A result file may come from anyone, so no other path that it names is opened.
+    """
     from rmrkd_cli.storage.cache import sha256_of
 
     if file.suffix != ".json":
@@ -106,7 +110,7 @@ def _network_of(file: Path, record: Record) -> Path | None:
     try:
         if not beside.is_file() or (named.exists() and not named.samefile(beside)):
             return None
-        if record.get("checkpoint_sha256") not in (None, sha256_of(beside)):  # trained anew since
+        if record.get("checkpoint_sha256") not in (None, sha256_of(beside)):  # written by a later training
             return None
     except (OSError, ValueError):
         return None

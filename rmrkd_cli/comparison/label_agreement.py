@@ -1,33 +1,33 @@
-"""Whether results were counted against the same labels: a fingerprint names the images, not what their labels hold."""
+"""The check that two results were evaluated on the same labels; the protocol's fingerprint covers only image names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rmrkd_cli.results.record import Record
-from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import shorten
 
 
-def truth_differs(first: Record, other: Record) -> str:
-    """In which way the labels of two results under one protocol differ, in words; empty where nothing says so."""
-    one, two = (record.get("per_image") for record in (first, other))
-    if one is not None and two is not None:
-        sides = (zip(side["names"], side["counts"], strict=True) for side in (one, two))
-        for number, ((name, counts), (named, others)) in enumerate(zip(*sides, strict=True), 1):
-            if name != named:
-                one, other_name = escape_control(name)[:60], escape_control(named)[:60]
-                return f"image {number} is `{one}` in one and `{other_name}` in the other"
-            if _truth(counts) != _truth(others):
-                return f"image `{escape_control(name)[:60]}` has other labels in one than in the other"
-    before, after = first.get("matrix"), other.get("matrix")
-    if before is not None and after is not None:
-        for name, row, counts in zip(first["protocol"]["classes"], before, after, strict=True):
-            if sum(row) != sum(counts):
-                shown = escape_control(name)[:60]
-                return f"`{shown}` has {sum(row)} pixels in the labels of one, {sum(counts)} in the other's"
+def label_difference(first: Record, second: Record) -> str:
+    """Return how the labels of two results of one protocol differ; empty where no difference is known."""
+    images, other_images = first.get("per_image"), second.get("per_image")
+    if images is not None and other_images is not None:
+        sides = (zip(side["names"], side["counts"], strict=True) for side in (images, other_images))
+        for number, ((name, counts), (other_name, other_counts)) in enumerate(zip(*sides, strict=True), 1):
+            if name != other_name:
+                return f"image {number} is `{shorten(name)}` in one and `{shorten(other_name)}` in the other"
+            if _true_pixels(counts) != _true_pixels(other_counts):
+                return f"image `{shorten(name)}` has different labels in the two"
+    matrix, other_matrix = first.get("matrix"), second.get("matrix")
+    if matrix is not None and other_matrix is not None:
+        for name, row, other_row in zip(first["protocol"]["classes"], matrix, other_matrix, strict=True):
+            if sum(row) != sum(other_row):
+                return (
+                    f"class `{shorten(name)}` has {sum(row)} pixels in the labels of one, {sum(other_row)} in the other"
+                )
     return ""
 
 
-def _truth(flat: Sequence[int]) -> list[tuple[int, int]]:
-    """(class, pixels of the truth) of one image's counts; a class may be there as a prediction alone."""
+def _true_pixels(flat: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (class, pixels in the labels) from one image's counts, without classes that are only predicted."""
     return [(k, pixels) for k, pixels in zip(flat[::4], flat[2::4], strict=True) if pixels]

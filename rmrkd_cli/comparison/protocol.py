@@ -1,21 +1,17 @@
-"""The check that results were measured in the same way, before they are compared."""
+"""The check that results share one evaluation protocol, and so are comparable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rmrkd_cli.comparison.groups import label
-from rmrkd_cli.comparison.label_agreement import truth_differs
+from rmrkd_cli.comparison.groups import label_of
+from rmrkd_cli.comparison.label_agreement import label_difference
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.results.record import Record
-from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import shorten
 
-if TYPE_CHECKING:
-    pass
-
-
-_PROTOCOL_WORDS = {
+_NAMES = {
     "dataset": "data set",
     "split": "split",
     "images": "number of images",
@@ -24,39 +20,35 @@ _PROTOCOL_WORDS = {
     "scale": "image scale",
     "scales": "scales",
     "flip": "flip",
-    "mode": "inference",
+    "mode": "inference mode",
     "window": "window",
     "stride": "stride",
 }
 
 
 def check_same_protocol(records: Sequence[Record]) -> None:
-    """Raises RmrkdError naming each line of the protocol that differs, and the first label that does."""
+    """Raise RmrkdError that lists every difference between the protocols, and the first between the labels."""
     first = records[0]["protocol"]
     lines: list[str] = []
     hint = "evaluate all of them with one `rmrkd eval` command"
     for record in records[1:]:
         other = record["protocol"]
-        later = sorted((first.keys() | other.keys()) - _PROTOCOL_WORDS.keys())  # keys of versions to come
-        found = [key for key in (*_PROTOCOL_WORDS, *later) if first.get(key) != other.get(key)]
+        unknown = sorted((first.keys() | other.keys()) - _NAMES.keys())  # keys of later versions
+        different = [key for key in (*_NAMES, *unknown) if first.get(key) != other.get(key)]
+        labels = [shorten(label_of(one)) for one in (records[0], record)]
         lines += [
-            f"  {_PROTOCOL_WORDS.get(key, _short(key))}: {_short(first.get(key))} in `{_short(label(records[0]))}`, "
-            f"{_short(other.get(key))} in `{_short(label(record))}`"
-            for key in found
+            f"  {_NAMES.get(key, shorten(key))}: {shorten(first.get(key))} in `{labels[0]}`, "
+            f"{shorten(other.get(key))} in `{labels[1]}`"
+            for key in different
         ]
-        if found and set(found) <= {"window", "stride"}:  # each as its own checkpoint has it
-            hint = f"measure them anew with one window: {_window_options(first)}"
-        elif not found and (told := truth_differs(records[0], record)):
-            lines.append(f"  labels, in `{_short(label(records[0]))}` and `{_short(label(record))}`: {told}")
+        if different and set(different) <= {"window", "stride"}:  # by default each checkpoint has its own
+            hint = f"evaluate them again with one window: {_window_options(first)}"
+        elif not different and (difference := label_difference(records[0], record)):
+            lines.append(f"  labels, in `{labels[0]}` and `{labels[1]}`: {difference}")
     if lines:
-        raise RmrkdError("these results were measured differently and are not comparable:\n" + "\n".join(lines), hint)
+        raise RmrkdError("these results have different protocols and are not comparable:\n" + "\n".join(lines), hint)
 
 
 def _window_options(protocol: Mapping[str, Any]) -> str:
     crop, stride = ("x".join(map(str, protocol[key])) for key in ("window", "stride"))
     return f"--mode slide --crop {crop} --stride {stride}"
-
-
-def _short(value: object) -> str:
-    text = escape_control(value)
-    return text if len(text) <= 60 else text[:57] + "…"

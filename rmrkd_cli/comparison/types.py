@@ -1,4 +1,4 @@
-"""The parts of a comparison, as plain data: tables, pages and pictures are views of them. Knows no torch."""
+"""A comparison as plain data. Tables, pages and figures are views of it. Knows no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from rmrkd_cli.results.record import Record
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure as a ratio (-1..1), and its 95 % interval where one could be computed; none: never occurs."""
+    """A difference of ratios (-1..1) and its 95 % interval.
+
+    Attributes:
+        value: None for a class that never occurs.
+        low, high: None where no interval could be computed.
+    """
 
     value: float | None
     low: float | None = None
@@ -19,21 +24,20 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval leaves zero out."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Everything of one kind (one preset, role and method): a record, or one for each of several seeds.
+    """Records of one preset, role and method: one, or one for each of several seeds.
 
     Attributes:
-        label: A short name that tells it from the other groups.
+        label: Unique among the groups.
         records: Ordered by seed.
-        miou: Mean over the records, 0..1; none where no class occurs.
-        spread: Sample standard deviation of their mIoU; none for one record.
+        miou: Mean over the records, 0..1; None where no class occurs.
+        spread: Sample standard deviation of their mIoU; None for one record.
         iou, accuracy, dice: Of each class, means over the records.
-        matrix: The records' confusion matrices added up, rows truth, columns prediction; none where one has none.
+        matrix: Sum of the records' confusion matrices, rows truth, columns prediction; None where one is missing.
     """
 
     label: str
@@ -54,13 +58,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one group has more than another: `to` minus `base`.
+    """The group `to` minus the group `base`.
 
     Attributes:
         base, to: Labels of groups.
-        classes: IoU, each class.
+        classes: IoU of each class.
         mean: mIoU.
-        by_seed: (seed, difference of mIoU) for each seed that both have.
+        by_seed: (seed, difference of mIoU) for each seed of both groups.
     """
 
     base: str
@@ -72,13 +76,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results measured under one protocol, side by side.
+    """Results of one protocol.
 
     Attributes:
-        differences: To the baseline (to the first group where there is none), the teacher's left out.
-        gap: Which share of the way from baseline to teacher the distilled student went, in words; none without all.
-        equality: In which respect training was equal (iterations, images, time), and in which not, a line each.
-        warnings: What a reader must know before believing the figures.
+        differences: To the baseline, without the teacher; without a baseline, to the first student.
+        gap: Which share of the gap between baseline and teacher the distilled groups close, in words; None where
+            teacher, baseline or distilled student is missing.
+        equality: In which respects training was equal (iterations, images, time) and in which not, a sentence each.
+        warnings: Limits of the comparison, a sentence each.
     """
 
     protocol: dict[str, Any]

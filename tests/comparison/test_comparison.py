@@ -8,7 +8,7 @@ import pytest
 
 from rmrkd_cli.comparison.bootstrap import counts_of, iou, paired_intervals
 from rmrkd_cli.comparison.compare import as_document, compare
-from rmrkd_cli.comparison.groups import group, label, labels, name_teachers
+from rmrkd_cli.comparison.groups import group_records, label_of, mark_teachers, unique_labels
 from rmrkd_cli.results.record import Record
 
 IMAGES, CLASSES = 40, ["sky", "road", "never"]
@@ -36,42 +36,42 @@ def record(role: str | None = "baseline", seed: int | None = 0, skill: float = 0
 
 def test_differences_are_to_the_baseline_and_leave_the_teacher_out() -> None:
     compared = compare([record("teacher", skill=0.9), record("distill", skill=0.7), record()])
-    assert [made.label for made in compared.groups] == ["teacher", "distill", "baseline"]
-    assert [(made.base, made.to) for made in compared.differences] == [("baseline", "distill")]
+    assert [group.label for group in compared.groups] == ["teacher", "distill", "baseline"]
+    assert [(one.base, one.to) for one in compared.differences] == [("baseline", "distill")]
     difference = compared.differences[0]
-    teacher, distill, baseline = (made.miou or 0.0 for made in compared.groups)
+    teacher, distill, baseline = (group.miou or 0.0 for group in compared.groups)
     assert difference.mean.value == pytest.approx(distill - baseline)
     assert difference.mean.excludes_zero
     assert difference.classes[2].value is None
     assert compared.gap == (
-        f"distill goes {100 * (distill - baseline) / (teacher - baseline):.0f} % of the way from the baseline to the "
-        "teacher"
+        f"distill closes {100 * (distill - baseline) / (teacher - baseline):.0f} % of the gap between the baseline and "
+        "the teacher"
     )
 
 
 def test_intervals_are_the_paired_bootstraps() -> None:
     first, second = record(), record("distill", skill=0.7)
     (difference,) = compare([first, second]).differences
-    bounds = paired_intervals(*([counts_of(made["per_image"], 3)] for made in (first, second)))
+    bounds = paired_intervals(*([counts_of(one["per_image"], 3)] for one in (first, second)))
     assert [difference.mean.low, difference.mean.high] == bounds[-1].tolist()
     assert [difference.classes[0].low, difference.classes[0].high] == bounds[0].tolist()
 
 
 def test_without_a_baseline_the_first_student_is_compared_with() -> None:
     compared = compare([record("teacher"), record("distill", label="a"), record("distill", label="b", skill=0.6)])
-    assert {made.base for made in compared.differences} == {"a"}
-    assert [made.to for made in compared.differences] == ["teacher", "b"]
+    assert {one.base for one in compared.differences} == {"a"}
+    assert [one.to for one in compared.differences] == ["teacher", "b"]
     assert compared.gap is None
 
 
 def test_a_teacher_without_a_role_is_known_by_its_file() -> None:
     zoo = record(None, None, skill=0.9, checkpoint_sha256="ab" * 32)
     strangers = [zoo, record(), record("distill", skill=0.7, taught_by="cd" * 32)]
-    name_teachers(strangers)
+    mark_teachers(strangers)
     assert compare(strangers).gap is None
     records = [zoo, record(), record("distill", skill=0.7, taught_by="ab" * 32)]
-    name_teachers(records)
-    assert [made.label for made in compare(records).groups] == ["teacher", "baseline", "distill"]
+    mark_teachers(records)
+    assert [group.label for group in compare(records).groups] == ["teacher", "baseline", "distill"]
     assert compare(records).gap is not None
 
 
@@ -79,7 +79,7 @@ def test_no_share_of_the_gap_is_minus_nothing() -> None:
     distilled = record("distill")
     distilled["metrics"]["miou"] -= 1e-6
     gap = compare([record("teacher", skill=0.9), record(), distilled]).gap
-    assert gap == "distill goes 0 % of the way from the baseline to the teacher"
+    assert gap == "distill closes 0 % of the gap between the baseline and the teacher"
 
 
 def test_a_teacher_no_better_than_the_baseline_has_no_gap() -> None:
@@ -91,7 +91,7 @@ def test_a_teacher_no_better_than_the_baseline_has_no_gap() -> None:
 def test_seeds_are_grouped_with_mean_and_spread() -> None:
     runs = [record(role, seed, skill) for role, skill in (("baseline", 0.5), ("distill", 0.6)) for seed in (2, 0, 1)]
     compared = compare(runs)
-    assert [(made.label, made.seeds) for made in compared.groups] == [
+    assert [(group.label, group.seeds) for group in compared.groups] == [
         ("baseline", (0, 1, 2)),
         ("distill", (0, 1, 2)),
     ]
@@ -115,27 +115,27 @@ def test_few_or_unequal_seeds_are_warned_of() -> None:
 
 def test_what_differs_in_more_than_the_seed_is_no_group() -> None:
     same = [record(seed=seed) for seed in (0, 1)]
-    assert len(group(same)) == 1
-    assert len(group(same, seeds=False)) == 2
-    assert len(group([*same, record("distill", seed=2)])) == 2
-    assert len(group([record(seed=0), record(seed=1, method="mgd")])) == 2
-    assert len(group([record(seed=0, iterations=10), record(seed=1, iterations=20)])) == 2
-    assert len(group([record(seed=0), record(seed=0, skill=0.7)])) == 2
-    assert len(group([record(None, seed=0), record(None, seed=1)])) == 2
+    assert len(group_records(same)) == 1
+    assert len(group_records(same, seeds=False)) == 2
+    assert len(group_records([*same, record("distill", seed=2)])) == 2
+    assert len(group_records([record(seed=0), record(seed=1, method="mgd")])) == 2
+    assert len(group_records([record(seed=0, iterations=10), record(seed=1, iterations=20)])) == 2
+    assert len(group_records([record(seed=0), record(seed=0, skill=0.7)])) == 2
+    assert len(group_records([record(None, seed=0), record(None, seed=1)])) == 2
     budget = {"time_budget": 30.0}
     bounded = [record(seed=s, training={"iterations": 10 + s, **budget}) for s in (0, 1)]
-    assert len(group(bounded)) == 1
+    assert len(group_records(bounded)) == 1
 
 
 def test_names_tell_records_apart_as_far_as_needed() -> None:
-    assert label(record("distill", method="mgd")) == "distill-mgd"
-    assert labels([record(), record("distill")]) == ["baseline", "distill"]
-    assert labels([record(), record(seed=1)]) == ["baseline seed 0", "baseline seed 1"]
-    assert labels([record(name="a"), record(name="b")]) == ["a baseline", "b baseline"]
+    assert label_of(record("distill", method="mgd")) == "distill-mgd"
+    assert unique_labels([record(), record("distill")]) == ["baseline", "distill"]
+    assert unique_labels([record(), record(seed=1)]) == ["baseline seed 0", "baseline seed 1"]
+    assert unique_labels([record(name="a"), record(name="b")]) == ["a baseline", "b baseline"]
     best = record(checkpoint="runs/baseline/best.pth")
-    assert labels([record(), best]) == ["baseline student", "baseline best"]
-    assert labels([record(), record()]) == ["1: baseline", "2: baseline"]
-    assert labels([record(None, None, checkpoint="x/a.b.pth"), record()]) == ["a.b", "baseline"]
+    assert unique_labels([record(), best]) == ["baseline student", "baseline best"]
+    assert unique_labels([record(), record()]) == ["1: baseline", "2: baseline"]
+    assert unique_labels([record(None, None, checkpoint="x/a.b.pth"), record()]) == ["a.b", "baseline"]
 
 
 def test_records_without_counts_of_images_have_no_intervals() -> None:
@@ -148,7 +148,7 @@ def test_records_without_counts_of_images_have_no_intervals() -> None:
 
 def test_weights_that_were_loaded_in_part_are_warned_of() -> None:
     compared = compare([record(), record("distill", skill=0.7, partial="lacks 2 of 60 keys")])
-    assert any("random else: distill" in warning for warning in compared.warnings)
+    assert any("the rest is random: distill" in warning for warning in compared.warnings)
 
 
 def test_the_document_is_plain_json() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rmrkd_cli.comparison.compare import compare
-from rmrkd_cli.comparison.groups import group
+from rmrkd_cli.comparison.groups import group_records
 from rmrkd_cli.comparison.protocol import check_same_protocol
 from rmrkd_cli.comparison.types import Interval
 from rmrkd_cli.errors import RmrkdError
@@ -64,10 +64,10 @@ def test_intervals_stand_behind_their_difference_or_in_columns_of_their_own() ->
     assert rows[0][-3:] == ["+20.00", "–", "–"]
 
 
-def test_the_verdict_says_how_sure_it_is_and_warns() -> None:
+def test_the_summary_has_intervals_and_warnings() -> None:
     lines = tables.summary_lines(compare([record(10, "teacher"), record(4), record(7, "distill")]))
     assert lines[0].startswith("distill - baseline = +")
-    assert "of the way from the baseline to the teacher" in lines[1]
+    assert "of the gap between the baseline and the teacher" in lines[1]
     assert any(line.startswith("warning: fewer than 3 seeds (baseline 1, distill 1)") for line in lines)
     seeds = [record(hits, role, seed=seed) for role, hits in (("baseline", 3), ("distill", 6)) for seed in (0, 1, 2)]
     lines = tables.summary_lines(compare(seeds))
@@ -113,8 +113,8 @@ def test_other_windows_of_two_checkpoints_name_the_options_for_one() -> None:
     ("changes", "told"),
     [
         ({"names": ["b", "a"]}, "image 1 is `a` in one and `b` in the other"),
-        ({"counts": [[0, 3, 4, 4], [1, 1, 1, 1]]}, "image `a` has other labels"),
-        ({"counts": [[0, 3, 5, 5], [0, 0, 1, 0, 1, 0, 0, 1]]}, "image `b` has other labels"),
+        ({"counts": [[0, 3, 4, 4], [1, 1, 1, 1]]}, "image `a` has different labels"),
+        ({"counts": [[0, 3, 5, 5], [0, 0, 1, 0, 1, 0, 0, 1]]}, "image `b` has different labels"),
     ],
 )
 def test_the_same_images_with_other_labels_are_refused(changes: dict[str, object], told: str) -> None:
@@ -131,7 +131,7 @@ def test_the_same_images_with_other_labels_are_refused(changes: dict[str, object
 def test_matrices_of_other_labels_are_refused() -> None:
     other = record(5)
     other["matrix"] = [[5, 6, 0], [0, 9, 0], [0, 0, 0]]
-    with pytest.raises(RmrkdError, match="`sky` has 10 pixels in the labels of one, 11 in the other's"):
+    with pytest.raises(RmrkdError, match="`sky` has 10 pixels in the labels of one, 11 in the other"):
         check_same_protocol([record(5), other])
 
 
@@ -144,7 +144,9 @@ def test_sizes_and_times_are_readable() -> None:
     training = {"seconds": 3725.0, "seconds_per_step": 0.5}
     latency = {"median_ms": 12.4, "low_ms": 11.9, "high_ms": 13.2}
     columns, rows = tables.summary_table(
-        group([record(5, parameters=12_790_000, macs=5e9, training=training, latency=latency, checkpoint_bytes=51e6)])
+        group_records(
+            [record(5, parameters=12_790_000, macs=5e9, training=training, latency=latency, checkpoint_bytes=51e6)]
+        )
     )
     told = dict(zip(columns, rows[0], strict=True))
     assert told["parameters"] == "12.79 M"

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rmrkd_cli.comparison.groups import group as group_records
+from rmrkd_cli.comparison.groups import group_records
 from rmrkd_cli.comparison.types import Comparison, Group
 from rmrkd_cli.report import tables
 from rmrkd_cli.report.figures.class_bars import class_bars
