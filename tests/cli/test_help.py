@@ -1,4 +1,4 @@
-"""What answers at once: help, version and presets without torch and mmcv, transfer with torch alone."""
+"""Fast commands: help, version and presets import neither torch nor mmcv, and transfer imports torch alone."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Answer(NamedTuple):
     heavy: list[str]
 
 
-def ask(folder: Path, *commands: list[str]) -> list[Answer]:
-    """Runs commands in one new process, in an empty folder; tells which heavy modules were imported so far."""
+def run_in_new_process(folder: Path, *commands: list[str]) -> list[Answer]:
+    """Run commands in one new process. Each answer lists the large modules that were imported until then."""
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, json.dumps(commands)], cwd=folder, capture_output=True, text=True, timeout=300
     )
@@ -53,7 +53,7 @@ def ask(folder: Path, *commands: list[str]) -> list[Answer]:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "parts"),
     [
         (["--help"], COMMANDS),
         (["--version"], [f"rmrkd {__version__}"]),
@@ -70,43 +70,45 @@ def ask(folder: Path, *commands: list[str]) -> list[Answer]:
     ],
     ids=["help", "version", "presets", "methods", "one method", "one preset"],
 )
-def test_answers_without_a_network_library(args: list[str], said: list[str], tmp_path: Path) -> None:
-    [answer] = ask(tmp_path, args)
+def test_answers_without_a_network_library(args: list[str], parts: list[str], tmp_path: Path) -> None:
+    [answer] = run_in_new_process(tmp_path, args)
     assert (answer.code, answer.exception, answer.stderr, answer.heavy) == (0, "None", "", [])
-    assert [text for text in said if text not in answer.stdout] == []
+    assert [text for text in parts if text not in answer.stdout] == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_transfer_needs_torch_alone(tmp_path: Path) -> None:
-    """In the same process as its help before, which needs nothing."""
+    """Its help, in the same process before, needs nothing."""
     import torch
 
     torch.save({"meta": {}, "state_dict": {"student.decode_head.w": torch.ones(3)}}, tmp_path / "in.pth")
-    helped, *done = ask(
+    help_answer, *transferred = run_in_new_process(
         tmp_path, ["transfer", "--help"], *(["transfer", "in.pth", f"out.{form}"] for form in ("pth", "safetensors"))
     )
-    assert helped.heavy == []
-    assert [(answer.code, answer.heavy) for answer in done] == [(0, ["torch"])] * 2
+    assert help_answer.heavy == []
+    assert [(answer.code, answer.heavy) for answer in transferred] == [(0, ["torch"])] * 2
 
 
 def test_a_data_set_is_checked_without_torch(tmp_path: Path) -> None:
-    """Where `cityscapes` takes its class names from mmsegmentation's text."""
+    """The class names of `cityscapes` are read from the text of mmsegmentation, which is not imported."""
     commands = ["data", "check", "cityscapes", "--data-root", "none"], ["data", "prepare", "city"]
-    for answer in ask(tmp_path, *commands):
+    for answer in run_in_new_process(tmp_path, *commands):
         assert answer.code == 1
         assert "RmrkdError" in answer.exception
         assert not {"torch", "mmcv", "mmseg"} & set(answer.heavy)
 
 
 def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:
-    for command, answer in zip(COMMANDS, ask(tmp_path, *([name, "--help"] for name in COMMANDS)), strict=True):
+    for command, answer in zip(
+        COMMANDS, run_in_new_process(tmp_path, *([name, "--help"] for name in COMMANDS)), strict=True
+    ):
         assert (answer.code, answer.heavy) == (0, []), command
         assert f"Usage: rmrkd {command}" in answer.stdout
 
 
 def test_curves_are_drawn_without_torch(tmp_path: Path) -> None:
     made.log(tmp_path / "run")
-    helped, drawn = ask(tmp_path, ["plot", "--help"], ["plot", "run"])
-    assert (helped.code, helped.heavy) == (0, [])
-    assert (drawn.code, drawn.exception, drawn.heavy) == (0, "None", ["matplotlib"])
+    help_answer, plotted = run_in_new_process(tmp_path, ["plot", "--help"], ["plot", "run"])
+    assert (help_answer.code, help_answer.heavy) == (0, [])
+    assert (plotted.code, plotted.exception, plotted.heavy) == (0, "None", ["matplotlib"])
     assert (tmp_path / "curves.png").is_file()
