@@ -124,7 +124,6 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
     Raises:
         RunError: The video cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, suffix=f"{PARTIAL}{SUFFIX}") as partial:
         writer = VideoWriter(partial, rate)
         try:
@@ -132,9 +131,9 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
         finally:
             writer.finish()
         if partial.stat().st_size == 0:
-            raise RunError(f"cannot write `{path}`: nothing of it reached the disk", "is the disk full?")
-        if writer.count != _frames_in(partial):  # OpenCV does not say that it could not write
-            raise RunError(f"cannot write `{path}`: not all of it reached the disk", "is the disk full?")
+            raise RunError(f"cannot write `{path}`: the file is empty", "check the free space on the disk")
+        if writer.count != _frames_in(partial):  # OpenCV does not report write errors
+            raise RunError(f"cannot write `{path}`: the file is incomplete", "check the free space on the disk")
 
 
 def _frames_in(path: Path) -> int:

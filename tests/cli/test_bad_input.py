@@ -217,7 +217,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "transfer released.pth out.pth --config out.py": ("released.pth", "no config"),
     "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
     "transfer foreign.pth out.pth": ("foreign.pth",),
-    "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "there are teacher"),
+    "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "keys start with teacher"),
     "predict plain.pth camvid": ("`--out` is missing",),
     "predict no.pth camvid --out new": ("no.pth", "does not exist"),
     "predict plain.pth camvid --out camvid": ("`camvid` is not empty",),
