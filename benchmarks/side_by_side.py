@@ -185,11 +185,12 @@ def compare_commands(sides: Sides, quick: bool) -> Rows:
     """Run the commands that read a checkpoint on the students of the old version."""
     images = next(path for path in (sides[0].folder / "cache").rglob("*.png") if "val" in path.parts).parent
     device = ("--device", "cpu", "--workers", 0)
-    averaged = ("--mode", "slide", "--crop", 64, "--flip", "--scales", "0.75,1", "--max-images", 8)
+    some = (*device, "--max-images", 12)
+    averaged = ("--mode", "slide", "--crop", 256, "--flip", "--scales", "0.75,1")
     for name, command in {
-        "eval": ["eval", STUDENT, *device],
-        "eval, windows averaged": ["eval", STUDENT, *device, *averaged],
-        "compare": ["compare", BASELINE, STUDENT, *device],
+        "eval": ["eval", STUDENT, *some],
+        "eval, windows averaged": ["eval", STUDENT, *some, *averaged],
+        "compare": ["compare", BASELINE, STUDENT, *some],
         "export .pt": ["export", STUDENT, "exported.pt", "--force"],
         "export .onnx": ["export", STUDENT, "exported.onnx", "--force"],
     }.items():
@@ -309,7 +310,7 @@ def main() -> int:
             for row in check:
                 log(": ".join(part for part in row if part))
                 rows.append(row)
-        except RuntimeError as error:
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
             rows.append(("failed", "", str(error)))
     if options.keep is None:
         shutil.rmtree(root)

@@ -180,7 +180,7 @@ def test_an_incomplete_video_is_deleted(most: int, tmp_path: Path) -> None:
                 writer.add(rng.integers(0, 255, (64, 96, 3), np.uint8))
 
     try:
-        with pytest.raises(RunError, match="is (empty|incomplete)"):
+        with pytest.raises(RunError, match=r"is (empty|incomplete)"):
             write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
