@@ -2,7 +2,7 @@
 
 Both run in subprocesses with the same Python, on the CPU. The script prints one row per check and exits with 1 if any
 result differs: values and gradients of all losses, a training run, a resumed run, the commands that read a checkpoint,
-and the exit codes of wrong calls. Times, file sizes and overlay images are not compared.
+and the exit codes of wrong calls. Times, file sizes, digests and overlay images are not compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rmrkd_cli.terminal.console import log, show_table
 ROLES = ("teacher", "baseline", "distill")
 STOP_AT = 4  # iterations, of the run that is interrupted
 TIMEOUT = 7200  # seconds for one command
-IGNORED_KEYS = ("seconds", "latency", "elapsed", "memory", "bytes", "_ms")  # parts of JSON keys
+IGNORED_KEYS = ("seconds", "latency", "elapsed", "memory", "bytes", "sha256", "taught_by", "_ms")  # parts of JSON keys
 STUDENT, BASELINE = "../old/work/distill/student.pth", "../old/work/baseline/student.pth"
 WRONG_CALLS = (
     "nonsense",
@@ -154,7 +154,7 @@ def compare_training(sides: Sides, iters: int) -> Rows:
         log("training in both checkouts")
         rmrkd(sides, *train_command("all", iters, "work"))
     for role in ROLES:
-        for name, load in {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_state}.items():
+        for name, load in {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_student}.items():
             files = [side.folder / "work" / role / name for side in sides]
             yield f"train {role}", f"{name}, {iters} iterations", compare_files(files, load)
 
@@ -254,6 +254,13 @@ def first_difference(old: Any, new: Any, path: str = "") -> str:
 def load_state(path: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     return state
+
+
+def load_student(path: Path) -> dict[str, Any]:
+    """Return metadata and tensors of a run's student.pth, without the name of the side's folder."""
+    contents = torch.load(path, weights_only=True, map_location="cpu")
+    contents["meta"] = json.loads(json.dumps(contents["meta"]).replace(str(path.parents[2]), "SIDE"))
+    return contents  # type: ignore[no-any-return]
 
 
 def load_json(path: Path) -> Any:
