@@ -31,7 +31,16 @@ from rmrkd_cli.terminal.console import log, show_table
 ROLES = ("teacher", "baseline", "distill")
 STOP_AT = 4  # iterations, of the run that is interrupted
 TIMEOUT = 7200  # seconds for one command
-IGNORED_KEYS = ("seconds", "latency", "elapsed", "memory", "bytes", "sha256", "taught_by", "_ms")  # parts of JSON keys
+IGNORED_KEYS = (
+    "seconds",
+    "latency",
+    "elapsed",
+    "peak_memory",
+    "bytes",
+    "sha256",
+    "taught_by",
+    "_ms",
+)  # parts of JSON keys
 STUDENT, BASELINE = "../old/work/distill/student.pth", "../old/work/baseline/student.pth"
 WRONG_CALLS = (
     "nonsense",

@@ -124,6 +124,7 @@ def new_video(path: Path, rate: float) -> Iterator[VideoWriter]:
     Raises:
         RunError: The video cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path, suffix=f"{PARTIAL}{SUFFIX}") as partial:
         writer = VideoWriter(partial, rate)
         try:
