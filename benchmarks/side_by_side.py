@@ -174,20 +174,20 @@ def compare_resuming(sides: Sides, iters: int) -> Rows:
     reference, work_dir = old.folder / "work" / "distill", old.folder.parent / "resumed"
     shutil.rmtree(work_dir, ignore_errors=True)
     teacher = ("--teacher-checkpoint", old.folder / "work" / "teacher" / "student.pth")
-    log = work_dir / "distill" / "log.jsonl"
+    log_file = work_dir / "distill" / "log.jsonl"
     process = old.start("-m", "rmrkd_cli", *train_command("distill", iters, work_dir, *teacher))
-    while process.poll() is None and not any(line.get("iter", 0) >= STOP_AT for line in load_log(log)):
+    while process.poll() is None and not any(line.get("iter", 0) >= STOP_AT for line in load_log(log_file)):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     finish(process, (128 + signal.SIGTERM,))
-    what = f"stopped by the old version after {load_log(log)[-1]['iter']} of {iters} iterations"
+    what = f"stopped by the old version after {load_log(log_file)[-1]['iter']} of {iters} iterations"
     command = train_command("distill", iters, work_dir, *teacher, "--resume")
     [(code, _, err)] = rmrkd((new,), *command, codes=(0, 2))
     if code == 2:
         yield "resume", f"{what}, refused by the new one", "" if err.startswith("error:") else "no message"
         return
     for name, load in {"log.jsonl": load_log, "student.pth": load_state}.items():
-        yield "resume", f"{what}, {name}", compare_files([reference / name, log.with_name(name)], load)
+        yield "resume", f"{what}, {name}", compare_files([reference / name, log_file.with_name(name)], load)
 
 
 def compare_commands(sides: Sides, quick: bool) -> Rows:
