@@ -41,7 +41,7 @@ class GuardedSteps:
         device = torch.device(setting.device)
         self.here = DistContext(0, 1, device)
         built = build_distiller(preset, role, _CLASSES, device=device.type, log=lambda _: None, with_weights=False)
-        self.model = built.distiller.place(device, inference_network)
+        self.model = built.distiller.to_device(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
         self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
         self.batch = random_batch(preset)

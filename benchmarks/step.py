@@ -28,7 +28,7 @@ UPDATE_TOLERANCES = {"layers": 1e-2, "stem": 3e-2}
 def our_step(setting: Setting) -> TrainStep:
     """Return a step as `rmrkd train` sets it up."""
     spec = preset(setting.quick)
-    model = build(spec, setting.device).distiller.place(setting.device, inference_network)
+    model = build(spec, setting.device).distiller.to_device(setting.device, inference_network)
     model.train()
     return TrainStep(model, model, spec.schedule_for("distill"), torch.device(setting.device))
 

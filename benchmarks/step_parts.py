@@ -45,7 +45,7 @@ def benchmark_step_parts(setting: Setting) -> Result:
 
 def _parts(ours: TrainStep, batch: Batch, convolutions: Callable[[], None], setting: Setting) -> Callable[[], None]:
     """Return a function that runs teacher, student and convolutions one after the other."""
-    baseline = build(preset(setting.quick), setting.device, "baseline").distiller.place(setting.device)
+    baseline = build(preset(setting.quick), setting.device, "baseline").distiller.to_device(setting.device)
     baseline.train()
     student = TrainStep(baseline, baseline, ours.schedule, ours.device)
     teacher: Any = ours.model.teacher

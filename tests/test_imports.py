@@ -38,6 +38,7 @@ PURE_MAY_USE = (
     "rmrkd_cli.errors",
     "rmrkd_cli.losses",
     "rmrkd_cli.networks.winograd",
+    "rmrkd_cli.presets.fields",
     *sys.stdlib_module_names,
 )
 LIGHT = ("installation/", "presets/", "results/", "terminal/", "storage/output_paths.py", "storage/cache.py")

@@ -15,7 +15,7 @@ from benchmarks.memory import SIDES, memory_rows
 from benchmarks.pairs import Times, compare_tensors, time_pairs
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
-from rmrkd_cli.distillation.factory import build_losses, where_of
+from rmrkd_cli.distillation.factory import build_losses, map_names_of
 from rmrkd_cli.networks.mmseg import Shapes
 from rmrkd_cli.presets.fields import LOGITS, MAPS
 from rmrkd_cli.presets.loader import load_preset
@@ -107,7 +107,7 @@ class _Side:
         shapes = Shapes({place: CLASSES if place in LOGITS else channels for place in MAPS}, dict.fromkeys(MAPS, 8))
         torch.manual_seed(7)
         self.loss: nn.Module = build_losses(preset, shapes, shapes, CLASSES)[kind].to(setting.device)
-        where = where_of(spec)
+        where = map_names_of(spec)
         widths = [shapes.channels[place] for place in (where if isinstance(where, tuple) else (where,))]
         draw = partial(torch.randn, generator=torch.Generator().manual_seed(3))
         ours, theirs = (

@@ -80,7 +80,7 @@ def _step(name: str, conditions: Conditions, setting: Setting) -> Step:
     preset = load_preset(conditions.preset, method=method, overrides=[*conditions.settings, *_STILL])
     classes, device = dataset_info(preset).num_classes, torch.device(setting.device)
     built = build_distiller(preset, role, classes, device=device.type, log=lambda _: None, with_weights=False)
-    model = built.distiller.place(device, inference_network)
+    model = built.distiller.to_device(device, inference_network)
     if role == "distill":
         model.weights |= dict.fromkeys(auto_weighted_losses(preset), 1.0)
     model.train()

@@ -55,9 +55,9 @@ def load_changed_preset(options: TrainOptions) -> Preset:
 
 def code_files(options: TrainOptions) -> tuple[str, ...]:
     """Return the Python files that `--method` and `--code` name."""
-    from rmrkd_cli.presets.loss_schema import code_file, is_code
+    from rmrkd_cli.presets.loss_schema import custom_loss_file, is_custom_loss
 
-    own = [code_file(options.method)] if options.method is not None and is_code(options.method) else []
+    own = [custom_loss_file(options.method)] if options.method is not None and is_custom_loss(options.method) else []
     return (*own, *(options.code or []))
 
 

@@ -1,4 +1,4 @@
-"""A frozen teacher, a student, and the losses between them."""
+"""Run a student and a frozen teacher, and compute the losses between their maps."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.feature_maps import Place, auxiliary_heads, decode
+from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
 
-Where = Place | tuple[Place, ...]  # one map, or several that a loss takes together
+MapNames = MapName | tuple[MapName, ...]  # one map, or several for one loss
 
 
 class Distiller(nn.Module):
-    """Trains a student alone, or under a teacher.
+    """Compute the losses of a student, alone or with a teacher.
 
-    The teacher is kept out of the module tree: it is in no state dict, no optimizer and no DDP bucket, and
-    `train()` cannot reach it. It runs in eval mode and without gradients, always.
+    The teacher is not a submodule: it is in no state dict, optimizer or DDP bucket, and `train()` does not reach it.
+    It always runs in eval mode and without gradients.
 
     Args:
         student: An mmsegmentation segmentor.
-        teacher: Another one, or none for plain training.
+        teacher: Another one, or None for plain training.
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
-            maps takes tuples of them. It returns a scalar, or, where it trains a network of its own too, a mapping:
-            under "" what moves the student, under other names what moves that network alone. Then it has
-            `extra_weights` (those names → factor) and `make_optimizer()`, which moves that network.
-        stages: name → where the loss acts.
+            maps takes tuples of them. It returns a scalar. A loss that also trains a network of its own returns a
+            mapping: under "" the loss of the student, under other names losses of that network. It then has
+            `extra_weights` (those names → factor) and `make_optimizer()` for that network.
+        stages: name → map that the loss acts on, or a tuple of maps.
         weights: name → factor of the loss in the total.
     """
 
@@ -38,7 +38,7 @@ class Distiller(nn.Module):
         student: nn.Module,
         teacher: nn.Module | None = None,
         losses: Mapping[str, nn.Module] | None = None,
-        stages: Mapping[str, Where] | None = None,
+        stages: Mapping[str, MapNames] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class Distiller(nn.Module):
         self.stages = dict(stages or {})
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
-            own: Mapping[str, float] = getattr(loss, "extra_weights", {})
-            named = {f"{name}_{part}": weight for part, weight in own.items()}
-            if taken := [key for key in named if key in self.losses]:
-                raise RmrkdError(f"`{taken[0]}` is the name of a part of the loss `{name}`", "name the other otherwise")
-            self.weights |= named
-        used = [place for where in self.stages.values() for place in _places(where)]
+            extra: Mapping[str, float] = getattr(loss, "extra_weights", {})
+            parts = {f"{name}_{part}": weight for part, weight in extra.items()}
+            if taken := [key for key in parts if key in self.losses]:
+                raise RmrkdError(f"`{taken[0]}` is already the name of a part of loss `{name}`", "rename that loss")
+            self.weights |= parts
+        used = [map_name for maps in self.stages.values() for map_name in _as_tuple(maps)]
         self._needs_auxiliary = "aux" in used
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
@@ -66,13 +66,14 @@ class Distiller(nn.Module):
     def teacher(self) -> nn.Module | None:
         return self._teacher[0] if self._teacher else None
 
-    def place(
+    def to_device(
         self, device: torch.device | str, for_inference: Callable[[nn.Module, str], nn.Module] | None = None
     ) -> Distiller:
-        """Moves everything to a device, each network in the memory format that is fastest there.
+        """Move everything to a device, each network in the memory format that is fastest there.
 
         Args:
-            for_inference: Makes of the teacher, and a kind of device, a network that computes the same faster.
+            device: The device.
+            for_inference: From the teacher and the type of device to an equal network that runs faster.
         """
         kind = torch.device(device).type
         if for_inference is not None:
@@ -85,7 +86,7 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Every loss, unweighted.
+        """Return every loss, unweighted.
 
         Args:
             images: (B, 3, H, W) normalised.
@@ -97,29 +98,30 @@ class Distiller(nn.Module):
         """
         return self.forward_with_features(images, labels)[0]
 
-    def forward_with_features(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[Place, Tensor]]:
-        """As `forward`, and the student's maps by their place."""
+    def forward_with_features(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[MapName, Tensor]]:
+        """Return what `forward` returns, and the student's maps by name."""
         features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
-        ours = decode(self.student, features)
-        named = {"ce": _head_loss(self.student.decode_head, ours["logits"], labels)}
+        student_maps = decode(self.student, features)
+        losses = {"ce": _head_loss(self.student.decode_head, student_maps["logits"], labels)}
         heads = auxiliary_heads(self.student)
         if heads:
-            every = [head(features) for head in heads]
-            ours["aux"] = every[-1]
-            values = [_head_loss(head, logits, labels) for head, logits in zip(heads, every, strict=True)]
-            named["aux_ce"] = torch.stack(values).sum()
+            logits = [head(features) for head in heads]
+            student_maps["aux"] = logits[-1]
+            head_losses = [_head_loss(head, each, labels) for head, each in zip(heads, logits, strict=True)]
+            losses["aux_ce"] = torch.stack(head_losses).sum()
         if self._teacher:
-            theirs = self._teacher_maps(images)
+            teacher_maps = self._teacher_maps(images)
             for name, loss in self.losses.items():
-                named |= self._named(name, loss(*self._match_pair(ours, theirs, self.stages[name]), labels))
-        return named, ours
+                pair = self._match_pair(student_maps, teacher_maps, self.stages[name])
+                losses |= self._named_scalars(name, loss(*pair, labels))
+        return losses, student_maps
 
-    def total(self, named: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
-        return torch.stack([self.weights[name] * value.float() for name, value in named.items()]).sum()
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum that training minimises."""
+        return torch.stack([self.weights[name] * value.float() for name, value in losses.items()]).sum()
 
     @torch.no_grad()
-    def _teacher_maps(self, images: Tensor) -> dict[Place, Tensor]:
+    def _teacher_maps(self, images: Tensor) -> dict[MapName, Tensor]:
         teacher = self._teacher[0]
         features = teacher.extract_feat(images.contiguous(memory_format=self._formats[1]))  # type: ignore[operator]
         maps = decode(teacher, features)
@@ -127,42 +129,46 @@ class Distiller(nn.Module):
             maps["aux"] = auxiliary_heads(teacher)[-1](features)
         return maps
 
-    def _named(self, name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A loss's scalars, by the names they are logged under."""
+    def _named_scalars(self, name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a loss's scalars by the names under which they are logged."""
         parts = value if isinstance(value, Mapping) else {"": value}
         for part in parts.values():
             if not isinstance(part, Tensor) or part.dim() != 0:
                 is_tensor = isinstance(part, Tensor)
-                shown = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
-                raise RmrkdError(f"loss `{name}` gave {shown}, it must give a scalar tensor")
+                got = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
+                raise RmrkdError(f"loss `{name}` returned {got}, it must return a scalar tensor")
         named = {f"{name}_{part}" if part else name: each for part, each in parts.items()}
         expected = {name, *(f"{name}_{part}" for part in getattr(self.losses[name], "extra_weights", {}))}
         if set(named) != expected:
-            given = ", ".join(f"`{part}`" for part in parts)
-            raise RmrkdError(
-                f'loss `{name}` gave {given or "nothing"}, it must give "" and what its `extra_weights` name'
-            )
+            got = ", ".join(f"`{part}`" for part in parts) or "nothing"
+            raise RmrkdError(f'loss `{name}` returned {got}, it must return "" and the names in its `extra_weights`')
         return named
 
     @staticmethod
-    def _match_pair(ours: Mapping[Place, Tensor], theirs: Mapping[Place, Tensor], where: Where) -> tuple[Any, Any]:
-        """The student's map and the teacher's, or tuples of them."""
-        pairs = [(ours[place], _resize_like(theirs[place], ours[place], place)) for place in _places(where)]
-        student, teacher = zip(*pairs, strict=True)
-        return (student, teacher) if isinstance(where, tuple) else (student[0], teacher[0])
+    def _match_pair(
+        student: Mapping[MapName, Tensor], teacher: Mapping[MapName, Tensor], maps: MapNames
+    ) -> tuple[Any, Any]:
+        """Return the named map of student and teacher, or tuples of them, the teacher's at the student's size."""
+        names = _as_tuple(maps)
+        ours = tuple(student[name] for name in names)
+        theirs = tuple(_resize_like(teacher[name], like, name) for name, like in zip(names, ours, strict=True))
+        return (ours, theirs) if isinstance(maps, tuple) else (ours[0], theirs[0])
 
 
-def _places(where: Where) -> tuple[Place, ...]:
-    return where if isinstance(where, tuple) else (where,)
+def _as_tuple(maps: MapNames) -> tuple[MapName, ...]:
+    return maps if isinstance(maps, tuple) else (maps,)
 
 
 def _head_loss(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
-    named = head.losses(logits.float(), labels)
-    return torch.stack([value for name, value in named.items() if "loss" in name]).sum()
+    losses = head.losses(logits.float(), labels)
+    return torch.stack([value for name, value in losses.items() if "loss" in name]).sum()
 
 
-def _resize_like(maps: Tensor, like: Tensor, place: Place) -> Tensor:
-    """A DeepLabV3+ teacher's head works at stride 4, most students' at stride 8; backbones must agree themselves."""
-    if isinstance(place, int) or maps.shape[2:] == like.shape[2:]:
+def _resize_like(maps: Tensor, like: Tensor, map_name: MapName) -> Tensor:
+    """Return a head's map at the size of another: a DeepLabV3+ teacher's head has stride 4, most students' 8.
+
+    Backbone stages are returned as they are; their strides must be equal.
+    """
+    if isinstance(map_name, int) or maps.shape[2:] == like.shape[2:]:
         return maps
     return F.interpolate(maps.float(), size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""From a preset to modules: networks with their weights, losses, and the distiller."""
+"""Build networks with their weights, losses and the distiller from a preset."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from rmrkd_cli.distillation import custom_loss
-from rmrkd_cli.distillation.distiller import Distiller, Where
+from rmrkd_cli.distillation.distiller import Distiller, MapNames
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
-from rmrkd_cli.networks.feature_maps import Place
+from rmrkd_cli.networks.feature_maps import MapName
 from rmrkd_cli.networks.mmseg import (
     Shapes,
     build_network,
@@ -24,15 +24,15 @@ from rmrkd_cli.networks.mmseg import (
     shapes_of,
 )
 from rmrkd_cli.presets.fields import AUTO, LOGITS
-from rmrkd_cli.presets.loss_schema import CodeSpec, LossSpec, code_file
+from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
 from rmrkd_cli.presets.schema import Network, Preset
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
 class Built:
-    """A distiller, the config of the network it trains, and where the weights came from."""
+    """A distiller, the config of the network it trains, and the sources of the weights."""
 
     distiller: Distiller
     config: dict[str, Any]
@@ -40,7 +40,7 @@ class Built:
 
 
 def trained_network(preset: Preset, role: str) -> Network:
-    """The network a role trains."""
+    """Return the network that a role trains."""
     return preset.teacher if role == "teacher" else preset.student
 
 
@@ -50,16 +50,20 @@ def build_distiller(
     num_classes: int,
     *,
     device: str,
-    log: Say,
+    log: Log,
     with_weights: bool = True,
     code: Sequence[str] = (),
 ) -> Built:
-    """Builds what a role trains. Initial weights depend on the seed alone, so roles start from the same student.
+    """Build what a role trains. Initial weights depend only on the seed, so all roles start from the same student.
 
     Args:
-        device: "cpu" or "cuda"; modules stay on the CPU, plain batch norm replaces SyncBN for "cpu".
-        with_weights: Load or fetch starting weights; False leaves everything random (for `--dry-run`).
-        code: Files that the command line names, whose losses may run.
+        preset: The preset.
+        role: "teacher", "baseline" or "distill".
+        num_classes: Classes of the data set.
+        device: "cpu" or "cuda". Modules stay on the CPU; for "cpu" plain batch norm replaces SyncBN.
+        log: Logs a line of progress.
+        with_weights: Load or download the starting weights; False leaves everything random (for `--dry-run`).
+        code: Python files that the command line names; custom losses of other files do not run.
     """
     spec = trained_network(preset, role)
     config = network_config(spec, num_classes)
@@ -68,119 +72,122 @@ def build_distiller(
     sources: dict[str, Any] = {}
     if with_weights:
         what = "teacher" if role == "teacher" else "student"
-        sources[what] = _start(network, spec, config, what, log)
+        sources[what] = _load_start(network, spec, config, what, log)
     if role != "distill":
         return Built(Distiller(network), config, sources)
     if not preset.losses:
         raise RmrkdError(
-            f"preset `{preset.name}` names no losses to distil with", "--role baseline trains the student alone"
+            f"preset `{preset.name}` has no distillation losses", "--role baseline trains the student alone"
         )
 
     teacher = build_network(network_config(preset.teacher, num_classes), device=device, name="teacher")
     if with_weights:
         if preset.teacher.checkpoint is None:
             raise RmrkdError(
-                f"preset `{preset.name}` trains its own teacher, and none was given",
+                f"preset `{preset.name}` needs a trained teacher, and no checkpoint is given",
                 f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
             )
         sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
-        _tell_partial(sources["teacher"], "teacher", log)
+        _report_partial(sources["teacher"], "teacher", log)
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes, code)
     if hashes := custom_loss.hashes(preset, code):
         sources["code"] = hashes
-    stages = {name: where_of(spec) for name, spec in preset.losses.items()}
+    maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
-    return Built(Distiller(network, teacher, losses, stages, weights), config, sources)
+    return Built(Distiller(network, teacher, losses, maps, weights), config, sources)
 
 
 def build_losses(
     preset: Preset, student: Shapes, teacher: Shapes, num_classes: int, code: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
-    """The preset's losses, each for the channels met where it acts.
+    """Return the preset's losses, each built for the channels of the maps it acts on.
 
-    A loss takes of `student_channels`, `teacher_channels`, `num_classes` and `on_logits` (whether the map is one of
-    logits) what its constructor names; channels are tuples where it acts on several maps.
+    Of `student_channels`, `teacher_channels`, `num_classes` and `on_logits` (whether the map holds logits), a
+    constructor gets those that it names. Channels are tuples for a loss on several maps.
+
+    Raises:
+        RmrkdError: When a network has no such map, or a custom loss cannot be built.
     """
     built: dict[str, nn.Module] = {}
-    taken = nn.ModuleDict()
+    reserved = nn.ModuleDict()
     for name, spec in preset.losses.items():
-        if hasattr(taken, name):
+        if hasattr(reserved, name):
             raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
-        where = where_of(spec)
-        for place in where if isinstance(where, tuple) else (where,):
-            _check_place(name, place, student, teacher)
-        given = {
-            "student_channels": _channels(student, where),
-            "teacher_channels": _channels(teacher, where),
+        maps = map_names_of(spec)
+        for map_name in maps if isinstance(maps, tuple) else (maps,):
+            _check_map(name, map_name, student, teacher)
+        available = {
+            "student_channels": _channels(student, maps),
+            "teacher_channels": _channels(teacher, maps),
             "num_classes": num_classes,
-            "on_logits": where in LOGITS,
+            "on_logits": maps in LOGITS,
         }
-        built[name] = _own(spec, given, code) if isinstance(spec, CodeSpec) else _known(spec, given)
+        if isinstance(spec, CustomLossSpec):
+            built[name] = _build_custom(spec, available, code)
+        else:
+            cls, options = LOSSES[spec.type], spec.model_dump(exclude={"type", "stage", "weight"})
+            built[name] = cls(**_named_parameters(cls, available), **options)
     return built
 
 
-def _known(spec: LossSpec, given: dict[str, Any]) -> nn.Module:
-    cls = LOSSES[spec.type]
-    return cls(**_taken(cls, given), **spec.model_dump(exclude={"type", "stage", "weight"}))
-
-
-def _own(spec: CodeSpec, given: dict[str, Any], code: Sequence[str]) -> nn.Module:
+def _build_custom(spec: CustomLossSpec, available: dict[str, Any], code: Sequence[str]) -> nn.Module:
     cls = custom_loss.load_class(spec.type, code)
-    file = code_file(spec.type)
+    file = custom_loss_file(spec.type)
     try:
-        made = cls(**_taken(cls, given), **spec.options)
-        made.state_dict()  # fails where `super().__init__()` was left out
+        loss = cls(**_named_parameters(cls, available), **spec.options)
+        loss.state_dict()  # fails if `super().__init__()` was not called
     except (Exception, SystemExit) as error:
         options = ", ".join(f"`{key}`" for key in spec.options) or "no options"
-        told = custom_loss.told(error, file)
-        raise RmrkdError(f"`{spec.type}` cannot be made with {options}: {told}") from error
-    return custom_loss.guarded(made, file)
+        summary = custom_loss.error_summary(error, file)
+        raise RmrkdError(f"`{spec.type}` cannot be built with {options}: {summary}") from error
+    return custom_loss.wrap_errors(loss, file)
 
 
-def _taken(cls: type[nn.Module], given: dict[str, Any]) -> dict[str, Any]:
-    """What a constructor names."""
+def _named_parameters(cls: type[nn.Module], available: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a constructor names."""
     parameters = inspect.signature(cls).parameters
-    return {key: value for key, value in given.items() if key in parameters}
+    return {key: value for key, value in available.items() if key in parameters}
 
 
-def where_of(spec: LossSpec) -> Where:
-    """Where a loss acts."""
+def map_names_of(spec: LossSpec) -> MapNames:
+    """Return the map that a loss acts on, or a tuple of them."""
     return tuple(spec.stage) if isinstance(spec.stage, list) else spec.stage
 
 
-def _channels(shapes: Shapes, where: Where) -> int | tuple[int, ...]:
-    return tuple(shapes.channels[place] for place in where) if isinstance(where, tuple) else shapes.channels[where]
+def _channels(shapes: Shapes, maps: MapNames) -> int | tuple[int, ...]:
+    return tuple(shapes.channels[name] for name in maps) if isinstance(maps, tuple) else shapes.channels[maps]
 
 
-def _check_place(name: str, place: Place, student: Shapes, teacher: Shapes) -> None:
-    """Raises RmrkdError where one of the networks has no such map, or backbones have it at unequal strides."""
+def _check_map(loss: str, map_name: MapName, student: Shapes, teacher: Shapes) -> None:
+    """Raise RmrkdError where a network has no such map, or the two backbones have it at different strides."""
     for what, shapes in (("student", student), ("teacher", teacher)):
-        if place not in shapes.strides:
+        if map_name not in shapes.strides:
             known = ", ".join(map(str, shapes.strides))
             raise RmrkdError(
-                f"loss `{name}` at stage `{place}`: the {what} has no such map",
-                f"choose another: {known}; --set losses.{name}.stage=logits",
+                f"loss `{loss}` at stage `{map_name}`: the {what} has no such map",
+                f"choose another: {known}; --set losses.{loss}.stage=logits",
             )
-    if isinstance(place, int) and student.strides[place] != teacher.strides[place]:
+    if isinstance(map_name, int) and student.strides[map_name] != teacher.strides[map_name]:
         raise RmrkdError(
-            f"loss `{name}` at stage {place}: the student's map has stride {student.strides[place]}, the teacher's "
-            f"{teacher.strides[place]}",
-            "choose another stage, or strides and dilations in the overrides that make them equal",
+            f"loss `{loss}` at stage {map_name}: the student's map has stride {student.strides[map_name]}, the "
+            f"teacher's {teacher.strides[map_name]}",
+            "choose another stage, or overrides of strides and dilations that make them equal",
         )
 
 
-def _tell_partial(found: dict[str, str], what: str, log: Say) -> None:
-    if "partial" in found:
-        log(f"of the {what}'s weights only what fits is loaded, the rest is random: {found['partial']}")
+def _report_partial(source: dict[str, str], what: str, log: Log) -> None:
+    if "partial" in source:
+        log(f"only the matching tensors of the {what}'s checkpoint are loaded, the rest is random: {source['partial']}")
 
 
-def _start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Say) -> Any:
-    if spec.checkpoint is not None and what == "student":  # a teacher's checkpoint is what its role makes
-        found = load_weights(network, spec.checkpoint, what=what)
-        log(f"{what} starts from {found['source']}")
-        _tell_partial(found, what, log)
-        return found
+def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Log) -> Any:
+    """Load the starting weights of the network that is trained, and return where they come from."""
+    if spec.checkpoint is not None and what == "student":  # role `teacher` trains the teacher anew
+        source = load_weights(network, spec.checkpoint, what=what)
+        log(f"{what} starts from {source['source']}")
+        _report_partial(source, what, log)
+        return source
     if spec.init == "scratch":
         log(f"{what} starts from random weights")
         return "scratch"

@@ -1,4 +1,4 @@
-"""Networks that losses train against the student, each moved by an optimizer of its own."""
+"""Optimizers of networks that a loss trains beside the student, such as a discriminator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ENTRY = "own_optimizers"  # of a checkpoint; absent where there are none
-_Layout = list[dict[str, tuple[int, ...]]]  # what an optimizer remembers of each parameter, and its shape
+_KEY = "own_optimizers"  # in a checkpoint; absent without such losses
+_Layout = list[dict[str, tuple[int, ...]]]  # name -> shape of the state of each parameter
 
 
 class LossOptimizers:
     """The optimizers of all losses that have `make_optimizer()`.
 
-    They keep their learning rates. The gradients they follow are neither clipped nor counted with the student's.
+    Their learning rates stay constant. Their gradients are neither clipped nor part of the student's gradient norm.
 
     Attributes:
-        parameters: All that they move.
+        parameters: All parameters that they update.
     """
 
     def __init__(self, losses: Mapping[str, nn.Module]) -> None:
@@ -44,32 +44,32 @@ class LossOptimizers:
             scaler.unscale_(optimizer)
 
     def gradient_norm(self) -> Tensor | None:
-        """Of all their gradients together; none without opponents."""
+        """Return the norm of all their gradients together, or None without any."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else None
 
     def state(self) -> dict[str, Any]:
-        """The entry of a checkpoint; empty without opponents."""
+        """Return the entry of a checkpoint; empty without such losses."""
         states = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
-        return {_ENTRY: states} if states else {}
+        return {_KEY: states} if states else {}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """What the optimizers remember, from a checkpoint; their settings are the preset's, not a file's.
+        """Restore the optimizers' state from a checkpoint. Settings such as learning rates come from the preset.
 
         Raises:
-            ValueError: When it is not what they would remember of these parameters.
+            ValueError: When the state does not belong to these parameters.
         """
-        states = saved.get(_ENTRY, {})
+        states = saved.get(_KEY, {})
         if set(states) != set(self._optimizers):
-            raise ValueError(f"it has own optimizers of the losses {sorted(states)}, not {sorted(self._optimizers)}")
+            raise ValueError(f"it has optimizers of the losses {sorted(states)}, not {sorted(self._optimizers)}")
         for name, optimizer in self._optimizers.items():
             settings = optimizer.state_dict()["param_groups"]
             expected = _layout_after_a_step(optimizer)
             optimizer.load_state_dict({"state": states[name]["state"], "param_groups": settings})
-            found = _layout(optimizer)
-            if any(found) and found != expected:
-                wrong = next(pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1])
-                raise ValueError(f"the loss `{name}` remembers {wrong[0]} of a parameter, its optimizer {wrong[1]}")
+            restored = _layout(optimizer)
+            if any(restored) and restored != expected:
+                got, wanted = next(pair for pair in zip(restored, expected, strict=True) if pair[0] != pair[1])
+                raise ValueError(f"the optimizer state of loss `{name}` has {got} for a parameter, expected {wanted}")
 
 
 def _layout(optimizer: torch.optim.Optimizer) -> _Layout:
@@ -81,10 +81,10 @@ def _layout(optimizer: torch.optim.Optimizer) -> _Layout:
 
 
 def _layout_after_a_step(optimizer: torch.optim.Optimizer) -> _Layout:
-    """Found on a copy, so that it holds for any kind of optimizer."""
-    rehearsal = copy.deepcopy(optimizer)
-    for group in rehearsal.param_groups:
+    """Return the layout after one step of a copy, which works for any kind of optimizer."""
+    trial = copy.deepcopy(optimizer)
+    for group in trial.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    rehearsal.step()
-    return _layout(rehearsal)
+    trial.step()
+    return _layout(trial)

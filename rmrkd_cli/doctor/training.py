@@ -76,7 +76,7 @@ def _train(device: str) -> tuple[float, dict[str, float]]:
     place = torch.device(device)
     with torch.cuda.device(place.index) if place.index is not None else torch.device("cpu"):
         built = build_distiller(preset, "distill", _CLASSES, device=place.type, log=lambda _: None, with_weights=False)
-        model = built.distiller.place(place, inference_network).train()
+        model = built.distiller.to_device(place, inference_network).train()
         step = TrainStep(model, model, schedule, place)
         generator = torch.Generator().manual_seed(preset.seed)
         size = (schedule.batch_size, 3, *schedule.crop)

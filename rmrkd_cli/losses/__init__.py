@@ -1,7 +1,14 @@
-"""Distillation losses: `loss(student, teacher, labels) -> scalar`, by name in `LOSSES`."""
+"""Distillation losses: `loss(student, teacher, labels) -> scalar`. `LOSSES` finds them by their type in presets.
 
-from torch import nn
+Each public file of this package holds one loss, and the file's name is its type. `LOSSES` reads the folder, so a new
+file is usable from presets at once; the imports below only serve `from rmrkd_cli.losses import KDLoss`.
+"""
 
+import importlib
+import pkgutil
+from types import ModuleType
+
+from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses.adversarial import AdversarialLoss
 from rmrkd_cli.losses.at import ATLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
@@ -20,24 +27,18 @@ from rmrkd_cli.losses.psd import PSDLoss
 from rmrkd_cli.losses.rmrkd import RMRKDLoss
 from rmrkd_cli.losses.skd import SKDLoss
 
-LOSSES: dict[str, type[nn.Module]] = {
-    "rmrkd": RMRKDLoss,
-    "mgd": MGDLoss,
-    "dkd": DKDLoss,
-    "idd": IDDLoss,
-    "ifvd": IFVDLoss,
-    "adversarial": AdversarialLoss,
-    "at": ATLoss,
-    "cirkd": CIRKDLoss,
-    "cirkd_memory": CIRKDMemoryLoss,
-    "csd": CSDLoss,
-    "cwd": CWDLoss,
-    "dist": DISTLoss,
-    "fitnet": FitNetLoss,
-    "kd": KDLoss,
-    "pkd": PKDLoss,
-    "psd": PSDLoss,
-    "skd": SKDLoss,
+
+def _loss_class(module: ModuleType) -> type[DistillationLoss]:
+    """Return the one loss that a file of this package defines."""
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    (cls,) = (value for value in own if isinstance(value, type) and issubclass(value, DistillationLoss))
+    return cls
+
+
+LOSSES: dict[str, type[DistillationLoss]] = {
+    found.name: _loss_class(importlib.import_module(f"{__name__}.{found.name}"))
+    for found in pkgutil.iter_modules(__path__)
+    if not found.name.startswith("_")
 }
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "CWDLoss",
     "DISTLoss",
     "DKDLoss",
+    "DistillationLoss",
     "FitNetLoss",
     "IDDLoss",
     "IFVDLoss",

@@ -9,27 +9,27 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from rmrkd_cli.losses._similarity import lengths_of
+from rmrkd_cli.losses._similarity import position_norms
 
 
-def energy(features: Tensor) -> Tensor:
-    """Mean over the channels of the squares: (B, C, H, W) to (B, 1, H, W)."""
-    made: Tensor = _MeanSquare.apply(features.flatten(2))
-    return made.reshape(features.shape[0], 1, *features.shape[2:])
+def attention_map(features: Tensor) -> Tensor:
+    """Return the mean of squares over channels: (B, C, H, W) to (B, 1, H, W)."""
+    attention: Tensor = _MeanSquare.apply(features.flatten(2))
+    return attention.reshape(features.shape[0], 1, *features.shape[2:])
 
 
-def unit(maps: Tensor) -> Tensor:
-    """Each image's map as a vector of length 1: (B, 1, H, W) to (B, P). A zero map stays zero."""
+def normalize_map(maps: Tensor) -> Tensor:
+    """Return each image's map as a vector of length 1: (B, 1, H, W) to (B, P). A zero map stays zero."""
     return F.normalize(maps.flatten(1), dim=1)
 
 
 class _MeanSquare(Function):
-    """Keeps the features alone, which their network keeps as well; left to autograd their squares are made too."""
+    """Saves only the features, which the network saves anyway; plain autograd would also save their squares."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        return lengths_of(features).square_().div_(features.shape[1])
+        return position_norms(features).square_().div_(features.shape[1])
 
     @staticmethod
     @once_differentiable

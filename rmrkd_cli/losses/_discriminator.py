@@ -1,4 +1,4 @@
-"""The network that tells a teacher's logits from a student's."""
+"""The network that separates a teacher's logits from a student's."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
 
-SMALLEST = 64  # positions a side: halved four times they are the 4 that the last convolution needs
+MIN_SIDE = 64  # positions: halved four times they are the 4 that the last convolution needs
 _WIDTHS = (64, 128, 256, 512)
-_ATTENDED = (256, 512)
+_WITH_ATTENTION = (256, 512)
 
 
 class Discriminator(nn.Module):
-    """Scores for maps of logits: the higher, the more they look like the teacher's.
+    """Score maps of logits: the higher, the more they look like the teacher's.
 
     Source: CIRKD (winycg/CIRKD at dab64db), `utils/sagan.py`: batch norm of the logits, four convolutions under
     spectral norm that halve the map, self-attention (Zhang et al., "Self-Attention Generative Adversarial Networks",
-    ICML 2019) behind the last two of them, and one without padding that scores. Nothing is normalised by softmax, and
-    the image is not seen.
+    ICML 2019) behind the last two of them, and one without padding for the score. It takes logits without a softmax,
+    and not the image.
 
-    Spectral norm is torch's: its vectors take one power iteration at every call in training mode as there, but start
-    from fifteen at construction, not from random ones.
+    Spectral norm is torch's: its vectors take one power iteration at every call in training mode, as in the source.
+    They start after fifteen iterations at construction; the source's start random.
 
     Args:
-        channels: Of the logits, K.
+        channels: K, the channels of the logits.
     """
 
     def __init__(self, channels: int) -> None:
@@ -37,18 +37,18 @@ class Discriminator(nn.Module):
         stages: list[nn.Module] = []
         for before, after in pairwise((channels, *_WIDTHS)):
             stages += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.1, inplace=True)]
-            stages += [SelfAttention(after)] if after in _ATTENDED else []
+            stages += [SelfAttention(after)] if after in _WITH_ATTENTION else []
         self.stages = nn.Sequential(*stages)
         self.score = nn.Conv2d(_WIDTHS[-1], 1, 4)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(B, K, H, W), H and W at least `SMALLEST`, to (B, 1, H', W'), H' = H // 16 - 3."""
+        """(B, K, H, W), H and W at least `MIN_SIDE`, to (B, 1, H', W'), H' = H // 16 - 3."""
         scores: Tensor = self.score(self.stages(self.norm(logits)))
         return scores
 
 
 class SelfAttention(nn.Module):
-    """Every position adds a mean of all positions' values, at first with the factor 0.
+    """Add to every position a weighted mean of all positions' values, with a learned factor that starts at 0.
 
     Unlike a transformer's, the products of queries and keys are not divided by the root of their width.
     """
@@ -61,11 +61,11 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """(B, C, H, W) to the same shape."""
         query, key, value = (_rows(layer(maps)) for layer in (self.query, self.key, self.value))
-        # under torch's switch as `--deterministic` sets it, the fused kernel only warns that its backward pass is not
-        whole = torch.are_deterministic_algorithms_enabled()
-        with sdpa_kernel(SDPBackend.MATH) if whole else nullcontext():
+        # the fused kernel's backward pass is not deterministic, and under `--deterministic` it only warns
+        exact = torch.are_deterministic_algorithms_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
             attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return maps + self.gamma * attended.squeeze(1).mT.reshape(maps.shape)
 

@@ -1,4 +1,4 @@
-"""A 3x3 convolution of a map most of whose positions are hidden: only the others are multiplied."""
+"""A 3x3 convolution that computes only the positions a mask keeps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 
 
 def convolve_kept(rows: Tensor, keep: Tensor, conv: nn.Conv2d) -> Tensor:
-    """`conv` (3x3, padding 1, with bias) of the map that is `rows` where `keep` is set and zero elsewhere.
+    """Return `conv` (3x3, padding 1, with bias) of the map that is `rows` where `keep` is set and zero elsewhere.
 
-    A kept position adds one matrix product to each of its nine neighbours, so the work shrinks with the share of
-    kept positions, in the forward and the backward pass; MGD keeps a quarter.
+    A kept position adds one matrix product to each of its nine neighbours. The work of both passes is proportional to
+    the share of kept positions; MGD keeps a quarter.
 
     Args:
         rows: (N, C) features of the kept positions, in the order of `keep.nonzero()`.
@@ -33,7 +33,7 @@ def convolve_kept(rows: Tensor, keep: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 class _ScatterConv(torch.autograd.Function):
-    """Nine products, one for each offset of the kernel, added where the offset points."""
+    """Adds nine matrix products, one for each offset of the kernel, to shifted positions."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, padded: Tensor, size: int, stride: int) -> Tensor:
@@ -54,23 +54,23 @@ class _ScatterConv(torch.autograd.Function):
 
 
 def _gradients(gradient: Tensor, rows: Tensor, weight: Tensor, padded: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Of the rows and of the weights."""
+    """Return the gradients of the rows and of the weights."""
     kernel = _by_offset(weight)
     rows_gradient = torch.zeros_like(rows)
     kernel_gradient = torch.empty(kernel.shape, dtype=kernel.dtype, device=kernel.device)
     for offset, shift in enumerate(_shifts(stride)):
-        dist_ctx = gradient[padded + shift]
-        rows_gradient.addmm_(dist_ctx, kernel[:, offset])
-        kernel_gradient[:, offset] = dist_ctx.t() @ rows
+        to_outputs = gradient[padded + shift]
+        rows_gradient.addmm_(to_outputs, kernel[:, offset])
+        kernel_gradient[:, offset] = to_outputs.t() @ rows
     side = kernel_gradient.view(kernel.shape[0], 3, 3, kernel.shape[2])
     return rows_gradient, side.permute(0, 3, 1, 2)
 
 
 def _by_offset(weight: Tensor) -> Tensor:
-    """(C', C, 3, 3) as (C', 9, C); without a copy where the weight is channels-last."""
+    """Return (C', C, 3, 3) as (C', 9, C), without a copy where the weight is channels-last."""
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], 9, weight.shape[1])
 
 
 def _shifts(stride: int) -> list[int]:
-    """Where a position's product goes, in the padded map: a kernel offset looks the other way."""
+    """Return how far each offset's product moves in the padded map, opposite to the offset."""
     return [-(row * stride + column) for row in (-1, 0, 1) for column in (-1, 0, 1)]

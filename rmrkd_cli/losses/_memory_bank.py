@@ -1,4 +1,4 @@
-"""A memory of unit vectors of every class, filled by all processes and the same on each of them."""
+"""A memory of unit vectors of every class, filled by all processes and equal in each of them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rmrkd_cli.losses._functional import one_hot_masks
-from rmrkd_cli.losses._relations import unit_rows
+from rmrkd_cli.losses._relations import normalize_rows
 
-_SEED = 2_204_066  # of what is drawn: slots and pixels are those of the pass, in every run
+_SEED = 2_204_066  # fixed, so that slots and pixels depend only on the number of the pass
 _DRAWS = 1 << 32
 
 
 class MemoryQueue(nn.Module):
-    """As many unit vectors of every class, the oldest overwritten by the newest; random ones at first.
+    """A ring buffer of unit vectors for every class, random at first.
 
     Attributes:
-        not_broadcast: Buffers that are the same in every process as they are: DDP need not send them.
+        not_broadcast: Buffers that are equal in every process already, so DDP need not send them.
         vectors: (K, size, C).
-        next_slot: (K,), where each class's next vector goes.
+        next_slot: (K,), the slot of each class's next vector.
     """
 
     not_broadcast = ("vectors", "next_slot")
@@ -34,9 +34,9 @@ class MemoryQueue(nn.Module):
         self.register_buffer("next_slot", torch.zeros(num_classes, dtype=torch.long))
 
     def push(self, images: Tensor, classes: Tensor, vectors: Tensor) -> None:
-        """Takes in the vectors of one class and image after the other.
+        """Store the vectors of one class and image after the other.
 
-        What reaches or passes the end goes into the last slots, and the class begins again at its first.
+        A group that reaches or passes the end goes into the last slots, and the class starts again at slot 0.
 
         Args:
             images: (N,) on the CPU, ascending from 0.
@@ -48,24 +48,24 @@ class MemoryQueue(nn.Module):
         count, size, channels = self.vectors.shape
         group = images * count + classes
         sizes = torch.bincount(group, minlength=(int(images[-1]) + 1) * count)
-        starts, self.next_slot[:] = _starts(self.next_slot.cpu(), sizes.view(-1, count), size)
+        starts, self.next_slot[:] = _group_slots(self.next_slot.cpu(), sizes.view(-1, count), size)
         within = torch.arange(len(group)) - (sizes.cumsum(0) - sizes)[group]
         slots = classes * size + starts.flatten()[group] + within
-        order = slots.argsort(stable=True)  # where a class began again a slot may be written twice: the last one counts
+        order = slots.argsort(stable=True)  # a slot may be written twice when a class wraps around: the last one stays
         ordered = slots[order]
         last = order[torch.cat([ordered[1:] != ordered[:-1], torch.ones(1, dtype=torch.bool)])]
         kept, target = (each.to(vectors.device) for each in (last, slots[last]))
         self.vectors.view(-1, channels).index_copy_(0, target, vectors[kept].to(self.vectors.dtype))
 
-    def sample(self, count: int, draw: torch.Generator) -> Tensor:
-        """Vectors in the same random slots of every class: (K * count, C), or all where there are fewer."""
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return vectors from the same random slots of every class: (K * count, C), or all where there are fewer."""
         size = self.vectors.shape[1]
-        slots = torch.randperm(size, generator=draw)[:count]
+        slots = torch.randperm(size, generator=generator)[:count]
         return self.vectors[:, slots.to(self.vectors.device)].flatten(0, 1)
 
 
-def _starts(first: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Where the vectors of each image and class begin (images, K), and the slots after all of them (K,)."""
+def _group_slots(first: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return the first slot of each image and class (images, K), and each class's next slot after all (K,)."""
     starts = []
     for pushed in sizes:
         full = first + pushed >= length
@@ -75,18 +75,18 @@ def _starts(first: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 class MemoryBank(nn.Module):
-    """A queue of pixels and one of regions, and what decides which of them are met.
+    """A queue of pixels and one of regions, and the choice of what is stored and sampled.
 
     Args:
         num_classes: K.
         channels: C of the vectors.
-        sizes: Vectors a class of the queue of pixels and of the one of regions.
-        samples: Vectors a class that a pass meets of each.
-        pushed: Pixels at most that an image adds to a class.
-        released: The released way of choosing pixels; see `CIRKDMemoryLoss`.
+        sizes: Vectors a class of the queue of pixels and of the queue of regions.
+        samples: Vectors a class that a pass compares with, of each queue.
+        pushed: Most pixels that an image adds to a class.
+        released: Choose pixels as the released code does; see `CIRKDMemoryLoss`.
 
     Attributes:
-        passes: Forward passes so far, which decide about pixels and slots.
+        passes: Forward passes so far; they seed the choice of pixels and slots.
     """
 
     not_broadcast = ("passes",)
@@ -103,42 +103,44 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def push(self, units: Tensor, labels: Tensor) -> None:
-        """Takes in what is chosen of the maps of all processes.
+        """Store chosen pixels and the regions of the maps of all processes.
 
         Args:
             units: (B, P, C) features of length 1.
-            labels: (B, P) integers; those outside of 0..K-1 add nothing.
+            labels: (B, P) integers; those outside 0..K-1 add nothing.
         """
         self.passes += 1
-        rank = dist.get_rank() if _in_group() else 0
-        pixels = self._choose(labels, self._draw(1 + rank))
-        of_pixels = units[pixels[0], pixels[2]]
+        rank = dist.get_rank() if _is_distributed() else 0
+        pixels = self._choose_pixels(labels, self._generator(1 + rank))
+        pixel_vectors = units[pixels[0], pixels[2]]
         masks = one_hot_masks(labels, self.num_classes, units.dtype)
         regions = masks.any(2).nonzero(as_tuple=True)
-        of_regions = unit_rows((masks @ units)[regions])[0]  # a sum has the direction of its mean
-        places = torch.stack([torch.cat(pair) for pair in zip(pixels[:2], regions, strict=True)], 1)
-        parts = _everywhere(places, torch.cat([of_pixels, of_regions]), [len(of_pixels), len(of_regions)], len(labels))
-        for queue, (where, vectors) in zip((self.pixels, self.regions), parts, strict=True):
-            images, classes = where.cpu().unbind(1)
+        region_vectors = normalize_rows((masks @ units)[regions])[0]  # a sum has the direction of its mean
+        owners = torch.stack([torch.cat(pair) for pair in zip(pixels[:2], regions, strict=True)], 1)
+        counts = [len(pixel_vectors), len(region_vectors)]
+        parts = _gather_parts(owners, torch.cat([pixel_vectors, region_vectors]), counts, len(labels))
+        for queue, (image_and_class, vectors) in zip((self.pixels, self.regions), parts, strict=True):
+            images, classes = image_and_class.cpu().unbind(1)
             queue.push(images, classes, vectors)
 
     def sample(self) -> tuple[Tensor, Tensor]:
-        """What this pass meets of pixels and of regions: the same in all processes."""
-        draw = self._draw(0)
+        """Return the pixels and regions of this pass, the same in all processes."""
+        generator = self._generator(0)
         pixels, regions = (
-            queue.sample(count, draw) for queue, count in zip((self.pixels, self.regions), self.samples, strict=True)
+            queue.sample(count, generator)
+            for queue, count in zip((self.pixels, self.regions), self.samples, strict=True)
         )
         return pixels, regions
 
-    def _draw(self, stream: int) -> torch.Generator:
-        """Of this pass alone, whatever else is drawn, so that a run that is resumed goes on alike."""
+    def _generator(self, stream: int) -> torch.Generator:
+        """Return a generator seeded by the number of the pass alone, so that a resumed run draws the same."""
         return torch.Generator().manual_seed((_SEED + 1_000_003 * int(self.passes) + 7_919 * stream) % _DRAWS)
 
-    def _choose(self, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, class and position of some pixels of every class, by image and class."""
-        held = (labels >= 0) & (labels < self.num_classes)
-        classes = torch.where(held, labels, self.num_classes)
-        lots = torch.randint(_DRAWS, labels.shape, generator=draw).to(labels.device)
+    def _choose_pixels(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, class and position of some random pixels of every class, sorted by image and class."""
+        labelled = (labels >= 0) & (labels < self.num_classes)
+        classes = torch.where(labelled, labels, self.num_classes)
+        lots = torch.randint(_DRAWS, labels.shape, generator=generator).to(labels.device)
         order = (classes * _DRAWS + lots).argsort(1)
         ordered = classes.gather(1, order)
         first = torch.searchsorted(ordered, torch.arange(self.num_classes + 1).to(labels).repeat(len(labels), 1))
@@ -151,39 +153,39 @@ class MemoryBank(nn.Module):
         return images, ordered[images, at], positions
 
 
-def _in_group() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _everywhere(places: Tensor, vectors: Tensor, counts: list[int], images: int) -> list[tuple[Tensor, Tensor]]:
-    """The two kinds of rows of all processes, in the order of ranks.
+def _gather_parts(owners: Tensor, vectors: Tensor, counts: list[int], images: int) -> list[tuple[Tensor, Tensor]]:
+    """Return pixels and regions of all processes, in the order of ranks.
 
     Args:
-        places: (N, 2) images and classes, rows of the first kind before those of the second.
+        owners: (N, 2) image and class of each vector, pixels before regions.
         vectors: (N, C).
-        counts: Rows of each kind.
-        images: Of this process; numbered on through all.
+        counts: Pixels and regions.
+        images: Number of images of this process; the result numbers them across processes.
 
     Returns:
-        Places and vectors of each kind.
+        Owners and vectors of the pixels, and of the regions.
     """
-    if not _in_group() or dist.get_world_size() == 1:
-        return list(zip(torch.split(places, counts), torch.split(vectors, counts), strict=True))
-    told = [row.tolist() for row in _gathered(torch.tensor([*counts, images], device=vectors.device))]
-    rows = torch.cat([places.to(vectors.dtype), vectors], 1)  # small numbers, exact as floats
-    most = max(pixels + regions for pixels, regions, _ in told)
-    padded = torch.cat([rows, rows.new_zeros(most - len(rows), rows.shape[1])])
-    kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
-    before = 0
-    for (pixels, regions, own), part in zip(told, _gathered(padded), strict=True):
-        part[:, 0] += before
-        before += own
-        for kind, chunk in zip(kinds, torch.split(part[: pixels + regions], [pixels, regions]), strict=True):
-            kind.append(chunk)
-    return [(joined[:, :2].long(), joined[:, 2:]) for joined in map(torch.cat, kinds)]
+    if not _is_distributed() or dist.get_world_size() == 1:
+        return list(zip(torch.split(owners, counts), torch.split(vectors, counts), strict=True))
+    all_counts = [row.tolist() for row in _all_gather(torch.tensor([*counts, images], device=vectors.device))]
+    rows = torch.cat([owners.to(vectors.dtype), vectors], 1)  # small integers are exact as floats
+    longest = max(pixels + regions for pixels, regions, _ in all_counts)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    images_before = 0
+    for (pixels, regions, own_images), received in zip(all_counts, _all_gather(padded), strict=True):
+        received[:, 0] += images_before
+        images_before += own_images
+        for part, chunk in zip(parts, torch.split(received[: pixels + regions], [pixels, regions]), strict=True):
+            part.append(chunk)
+    return [(joined[:, :2].long(), joined[:, 2:]) for joined in map(torch.cat, parts)]
 
 
-def _gathered(tensor: Tensor) -> list[Tensor]:
+def _all_gather(tensor: Tensor) -> list[Tensor]:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor)
     return parts

@@ -1,7 +1,7 @@
-"""Relations between the positions of maps: unit vectors, blocks of rows, and gradients that are made beside the value.
+"""Relations between all pairs of positions, computed in blocks of rows together with their gradient.
 
-A matrix of all pairs of positions takes gigabytes. The losses on such matrices make them a block of rows at a time, and
-with each block its part of the gradient, so that one map outlives the forward pass.
+A matrix of all pairs of positions takes gigabytes. The losses on such matrices compute one block of rows at a time, and
+with it that block's part of the gradient. Only one map is saved for the backward pass.
 """
 
 from __future__ import annotations
@@ -13,52 +13,55 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Compared = tuple[Tensor, Tensor | None]  # a value and its gradient
-SHORTEST = 1e-12  # F.normalize's lower bound of a length
-_CPU_BLOCK = 1 << 20  # values of a matrix of pairs that are made at once: near a core's cache,
-_GPU_BLOCK = 1 << 22  # and worth a kernel's launch
+ValueAndGradient = tuple[Tensor, Tensor | None]
+MIN_NORM = 1e-12  # as in F.normalize
+_CPU_BLOCK = 1 << 20  # values of the matrix computed at once: about a core's cache
+_GPU_BLOCK = 1 << 22  # enough work for a kernel launch
 
 
-def rows_of(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, P, C), one row a position; a channels-last map is not copied."""
+def to_rows(maps: Tensor) -> Tensor:
+    """Return (B, P, C), one row a position, of (B, C, H, W); a channels-last map is not copied."""
     return maps.flatten(2).mT.contiguous()
 
 
-def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (..., C) of length 1, as F.normalize makes them, and their lengths before (..., 1)."""
-    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return rows / lengths.clamp_min(SHORTEST), lengths
+def normalize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows (..., C) scaled to length 1 as F.normalize does, and their former lengths (..., 1)."""
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / norms.clamp_min(MIN_NORM), norms
 
 
-def through_lengths(gradient: Tensor, units: Tensor, lengths: Tensor) -> Tensor:
-    """The gradient of rows from the one of their unit vectors, in whose place it is written.
+def normalize_rows_backward(gradient: Tensor, units: Tensor, norms: Tensor) -> Tensor:
+    """Turn the gradient for unit rows into the one for the rows before `normalize_rows`, in place.
 
-    A row shorter than `SHORTEST` has no direction and receives none; F.normalize's would be 1e12 times too long.
+    A row shorter than `MIN_NORM` gets no gradient; F.normalize would multiply it by 1e12.
     """
     gradient.addcmul_(units, (units * gradient).sum(-1, keepdim=True), value=-1)
-    return gradient.div_(lengths.clamp_min(SHORTEST)).masked_fill_(lengths <= SHORTEST, 0)
+    return gradient.div_(norms.clamp_min(MIN_NORM)).masked_fill_(norms <= MIN_NORM, 0)
 
 
-def blocks(rows: int, columns: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """First and last row (exclusive) of blocks that cover a matrix."""
+def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of blocks of rows that cover a matrix."""
     step = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // columns)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
 
-def with_gradient(compare: Callable[[Tensor, Tensor, bool], Compared], ours: Tensor, theirs: Tensor) -> Tensor:
-    """A scalar whose gradient is made beside it.
+def with_gradient(
+    compare: Callable[[Tensor, Tensor, bool], ValueAndGradient], student: Tensor, teacher: Tensor
+) -> Tensor:
+    """Return a scalar whose gradient for the student is computed together with it.
 
     Args:
-        compare: Of our rows and theirs: the value, and the gradient of our rows where the last argument asks for it.
+        compare: From the student's and the teacher's rows to the value, and to the gradient for the student where the
+            last argument is True.
     """
-    wanted = torch.is_grad_enabled() and ours.requires_grad
+    needs_gradient = torch.is_grad_enabled() and student.requires_grad
     with torch.no_grad():
-        value, gradient = compare(ours, theirs, wanted)
+        value, gradient = compare(student, teacher, needs_gradient)
     if gradient is None:
         return value
-    joined: Tensor = _WithGradient.apply(ours, value, gradient)
-    return joined
+    result: Tensor = _WithGradient.apply(student, value, gradient)
+    return result
 
 
 class _WithGradient(torch.autograd.Function):

@@ -2,74 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from rmrkd_cli.losses._functional import check_pair, divergence, working_precision
-from rmrkd_cli.losses._relations import Compared, blocks, rows_of, through_lengths, unit_rows, with_gradient
+from rmrkd_cli.losses._base import DistillationLoss
+from rmrkd_cli.losses._functional import kl_with_gradient
+from rmrkd_cli.losses._relations import (
+    ValueAndGradient,
+    normalize_rows,
+    normalize_rows_backward,
+    row_blocks,
+    to_rows,
+    with_gradient,
+)
+from rmrkd_cli.presets.fields import OneOrTwo, Positive
 
 
-class CIRKDLoss(nn.Module):
-    """Each position's cosines with all positions of an image, as a distribution, follow the teacher's.
+class CIRKDLoss(DistillationLoss):
+    """Match each position's cosines with all positions of an image, as a distribution.
 
-    It is done for every ordered pair of images of the batch, an image with itself among them.
+    This is done for every ordered pair of images of the batch, including an image with itself.
 
     Source: C. Yang, H. Zhou, Z. An, X. Jiang, Y. Xu, Q. Zhang, "Cross-Image Relational Knowledge Distillation for
     Semantic Segmentation", CVPR 2022, arXiv 2204.06986; CIRKD `cirkd_mini_batch.py:57-88` at dab64db. Images of other
-    processes are not compared with (the release has that commented out). Positions of no class count as others. No
-    factor tau^2.
+    processes are not compared (the release has that commented out). Positions without a class count. No factor tau^2.
 
     Args:
         student_channels: Channels of the student's map; each network is compared in its own.
         teacher_channels: Channels of the teacher's map.
         tau: Temperature of the cosines.
-        pool: 2 averages two by two positions into one before, for a sixteenth of the work; the release's flag.
+        pool: 2 averages two by two positions into one first, for a sixteenth of the work; the release's flag.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, tau: float = 0.1, pool: int = 1) -> None:
-        super().__init__()
-        self.channels = (student_channels, teacher_channels)
+    def __init__(self, student_channels: int, teacher_channels: int, tau: Positive = 0.1, pool: OneOrTwo = 1) -> None:
+        super().__init__(student_channels, teacher_channels)
         self.tau = tau
         self.pool = pool
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The unweighted loss, a scalar: mean over pairs of images and over positions of the divergence.
-
-        Args:
-            student: (B, Cs, H, W) features.
-            teacher: (B, Ct, H, W) features; receives no gradient.
-            labels: Not used.
-        """
-        check_pair(student, teacher, "features", self.channels)
-        with torch.autocast(student.device.type, enabled=False):
-            ours = rows_of(self._pool(working_precision(student)))
-            theirs = rows_of(self._pool(teacher.detach().to(ours.dtype)))
-            return with_gradient(self._compare, ours, theirs)
+    def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
+        """Return the mean over pairs of images and over positions of the divergence."""
+        return with_gradient(self._compare, to_rows(self._pool(student)), to_rows(self._pool(teacher)))
 
     def _pool(self, maps: Tensor) -> Tensor:
         return maps if self.pool == 1 else F.avg_pool2d(maps, self.pool, ceil_mode=True)
 
-    def _compare(self, student: Tensor, teacher: Tensor, wanted: bool) -> Compared:
-        """Of positions (B, P, C): the loss, and its gradient with respect to the student's where it is wanted."""
-        images, positions, _ = student.shape
-        (ours, lengths), (theirs, _) = unit_rows(student.flatten(0, 1)), unit_rows(teacher.flatten(0, 1))
+    def _compare(self, student: Tensor, teacher: Tensor, needs_gradient: bool) -> ValueAndGradient:
+        """Return the loss of positions (B, P, C), and its gradient for the student's where it is needed."""
+        shape = student.shape
+        images, positions, _ = shape
+        (student, norms), (teacher, _) = (normalize_rows(rows.flatten(0, 1)) for rows in (student, teacher))
         count = images * positions
-        gradient = torch.zeros_like(ours) if wanted else None
-        total = ours.new_zeros(())
-        for start, stop in blocks(count, count, ours.device):
-            shape = (stop - start, images, positions)
-            logits, targets = (
-                (units[start:stop] / self.tau @ units.mT).view(shape) for units in (ours, theirs)
-            )  # rows of every image with every image
-            part, slope = divergence(logits, targets, dim=2)
-            total += part
+        gradient = torch.zeros_like(student) if needs_gradient else None
+        total = student.new_zeros(())
+        for start, stop in row_blocks(count, count, student.device):
+            block = (stop - start, images, positions)  # rows of every image with every image
+            logits, targets = ((units[start:stop] / self.tau @ units.mT).view(block) for units in (student, teacher))
+            divergence, slope = kl_with_gradient(logits, targets, dim=2)
+            total += divergence
             if gradient is not None:
                 slope = slope.flatten(1)
-                gradient[start:stop].addmm_(slope, ours)
-                gradient.addmm_(slope.mT, ours[start:stop])
+                gradient[start:stop].addmm_(slope, student)
+                gradient.addmm_(slope.mT, student[start:stop])
         scale = 1 / (images**2 * positions)
         if gradient is None:
             return total * scale, None
-        gradient = through_lengths(gradient.mul_(scale / self.tau), ours, lengths)
-        return total * scale, gradient.view_as(student)
+        gradient = normalize_rows_backward(gradient.mul_(scale / self.tau), student, norms)
+        return total * scale, gradient.view(shape)

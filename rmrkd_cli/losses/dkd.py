@@ -2,56 +2,57 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rmrkd_cli.losses._functional import check_pair, kl_divergence, one_hot_masks, resize_labels, working_precision
+from rmrkd_cli.losses._base import DistillationLoss
+from rmrkd_cli.losses._functional import kl_divergence, one_hot_masks, resize_labels
+from rmrkd_cli.presets.fields import NonNegative, Positive
 
 
-class DKDLoss(nn.Module):
-    """Channel-wise distillation of the logits, split into target and non-target positions of each class.
+class DKDLoss(DistillationLoss):
+    """Match each class's logits as distributions over positions, inside the class's region and outside it.
 
-    Channel k's logits become a distribution over positions twice: with every position outside class k's region
-    set to 0, and with every position inside set to 0. It is not the DKD of B. Zhao et al. (CVPR 2022), which
-    splits the class probabilities of a sample.
+    Channel k becomes a distribution over positions twice: with every position outside class k's region set to 0, and
+    with every position inside set to 0. It is not the DKD of B. Zhao et al. (CVPR 2022), which splits the class
+    probabilities of a sample.
 
     Source: released code Debrove/RMRKD at 1d0ed7a, `mmseg/distillation/losses/dkd.py:82-155`, the path its
     configs use. Zeros stay in the softmax, so the level of the logits matters.
 
     Args:
-        num_classes: K, equal to the logits' channels.
+        num_classes: K, the channels of the logits.
         tau: Temperature.
-        target_weight: Weight of the positions of the class.
-        non_target_weight: Weight of all other positions.
+        target_weight: Factor of the positions of the class.
+        non_target_weight: Factor of all other positions.
     """
 
+    default_stage = "logits"
+    default_weight = 1.0
+    map_name = "logits"
+    needs_labels = True
+
     def __init__(
-        self, num_classes: int, tau: float = 4.0, target_weight: float = 4.0, non_target_weight: float = 4.0
+        self,
+        num_classes: int,
+        tau: Positive = 4.0,
+        target_weight: NonNegative = 4.0,
+        non_target_weight: NonNegative = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, num_classes)
         self.num_classes = num_classes
         self.tau = tau
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar, with the two inner weights applied.
+    def compute(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted sum of both divergences, times tau^2, divided by B and K.
 
-        Args:
-            student: (B, K, H, W) logits.
-            teacher: (B, K, H, W) logits; receives no gradient.
-            labels: (B, 1, Hi, Wi) integers at image resolution; resized by nearest.
+        Labels are resized by nearest.
         """
-        check_pair(student, teacher, "logits", (self.num_classes, self.num_classes))
-        with torch.autocast(student.device.type, enabled=False):
-            ours = working_precision(student).flatten(2)
-            theirs = teacher.detach().to(ours.dtype).flatten(2)
-            masks = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes, ours.dtype)
-            return self._loss(ours, theirs, masks)
-
-    def _loss(self, student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
-        others = 1.0 - masks
-        target = kl_divergence(masks * student, masks * teacher, self.tau, dim=2)
-        non_target = kl_divergence(others * student, others * teacher, self.tau, dim=2)
+        inside = one_hot_masks(resize_labels(labels, student, "nearest"), self.num_classes, student.dtype)
+        outside = 1.0 - inside
+        student, teacher = student.flatten(2), teacher.flatten(2)
+        target = kl_divergence(inside * student, inside * teacher, self.tau, dim=2)
+        non_target = kl_divergence(outside * student, outside * teacher, self.tau, dim=2)
         weighted = self.target_weight * target + self.non_target_weight * non_target
-        return weighted * self.tau**2 / (masks.shape[0] * masks.shape[1])
+        return weighted * self.tau**2 / (inside.shape[0] * inside.shape[1])

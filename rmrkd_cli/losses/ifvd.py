@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.losses._align import align_layer
-from rmrkd_cli.losses._functional import (
-    LABEL_RESIZES,
-    check_choice,
-    check_pair,
-    drop_absent,
-    one_hot_masks,
-    resize_labels,
-    working_precision,
-)
+from rmrkd_cli.losses._base import DistillationLoss
+from rmrkd_cli.losses._functional import drop_absent_classes, make_align, one_hot_masks, resize_labels
 from rmrkd_cli.losses._similarity import prototype_cosines
+from rmrkd_cli.presets.fields import LabelResize
 
 
-class IFVDLoss(nn.Module):
-    """The cosine between each position and the prototype of its class follows the teacher's.
+class IFVDLoss(DistillationLoss):
+    """Match the cosine between each position and the prototype (mean feature) of its class.
 
     Source: Y. Wang, W. Zhou, T. Jiang, X. Bai, Y. Xu, "Intra-class Feature Variation Distillation for Semantic
     Segmentation", ECCV 2020; CIRKD `ifvd.py:14-35` at dab64db, and the copy released with RMRKD.
@@ -33,37 +25,32 @@ class IFVDLoss(nn.Module):
             each network in its own channels.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         student_channels: int,
         teacher_channels: int,
         num_classes: int,
-        label_resize: str = "nearest",
+        label_resize: LabelResize = "nearest",
         align: bool = False,
     ) -> None:
-        super().__init__()
-        self.channels = (student_channels, teacher_channels)
-        check_choice("label_resize", label_resize, LABEL_RESIZES)
-        self.align = align_layer(student_channels, teacher_channels) if align else nn.Identity()
+        super().__init__(student_channels, teacher_channels)
+        self.check_choices(label_resize=label_resize)
+        self.align = make_align(student_channels, teacher_channels) if align else nn.Identity()
         self.num_classes = num_classes
         self.label_resize = label_resize
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The unweighted loss, a scalar: mean over B, H, W of squared differences of cosines.
+    def compute(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over B, H, W of squared differences of cosines.
 
-        Args:
-            student: (B, Cs, H, W) features.
-            teacher: (B, Ct, H, W) features; receives no gradient.
-            labels: (B, 1, Hi, Wi) integers at image resolution. Positions of no class add 0 and count in the mean.
+        A position without a class adds 0 and counts in the mean.
         """
-        check_pair(student, teacher, "features", self.channels)
-        with torch.autocast(student.device.type, enabled=False):
-            aligned = self.align(working_precision(student, self.align))
-            small = resize_labels(labels, student, self.label_resize)
-            masks = drop_absent(one_hot_masks(small, self.num_classes, aligned.dtype))
-            ours = self._cosine_to_own_class(aligned.flatten(2), masks)
-            theirs = self._cosine_to_own_class(teacher.detach().to(aligned.dtype).flatten(2), masks)
-            return (ours - theirs).square().mean()
+        small = resize_labels(labels, student, self.label_resize)
+        masks = drop_absent_classes(one_hot_masks(small, self.num_classes, student.dtype))
+        student_cosines = self._cosine_to_own_class(self.align(student).flatten(2), masks)
+        teacher_cosines = self._cosine_to_own_class(teacher.flatten(2), masks)
+        return (student_cosines - teacher_cosines).square().mean()
 
     @staticmethod
     def _cosine_to_own_class(features: Tensor, masks: Tensor) -> Tensor:

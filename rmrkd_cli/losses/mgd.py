@@ -7,16 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses._align import align_layer
-from rmrkd_cli.losses._functional import check_pair, working_precision
+from rmrkd_cli.losses._base import DistillationLoss
+from rmrkd_cli.losses._functional import check_pair, make_align, working_precision
 from rmrkd_cli.losses._masked_conv import convolve_kept
 from rmrkd_cli.networks.winograd import convolve, is_worth_it
+from rmrkd_cli.presets.fields import Fraction
 
-_WORTH_IT = 0.5  # the mask ratio from which leaving hidden positions out is faster than a dense convolution
+_SPARSE_FROM = 0.5  # mask ratio from which skipping hidden positions is faster than a dense convolution
 
 
-class MGDLoss(nn.Module):
-    """The student's features, masked at random positions, must generate the teacher's whole map.
+class MGDLoss(DistillationLoss):
+    """Generate the teacher's whole map from the student's, masked at random positions.
 
     Source: Z. Yang, Z. Li, M. Shao, D. Shi, Z. Yuan, C. Yuan, "Masked Generative Distillation", ECCV 2022;
     released code yzd-v/MGD at 2c9da0b, `seg/mmseg/distillation/losses/mgd.py`. Its alpha (2e-5) is the weight
@@ -28,13 +29,15 @@ class MGDLoss(nn.Module):
         mask_ratio: Probability (0..1) that a position is hidden; one draw serves all channels of a position.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: float = 0.75) -> None:
-        super().__init__()
-        self.channels = (student_channels, teacher_channels)
+    default_stage = 4
+    default_weight = 2e-5
+
+    def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: Fraction = 0.75) -> None:
+        super().__init__(student_channels, teacher_channels)
         if not 0.0 <= mask_ratio <= 1.0:
             raise RmrkdError(f"mask_ratio must be in 0..1, got {mask_ratio}")
         self.mask_ratio = mask_ratio
-        self.align = align_layer(student_channels, teacher_channels)
+        self.align = make_align(student_channels, teacher_channels)
         self.generation = nn.Sequential(
             nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1),
             nn.ReLU(inplace=True),
@@ -44,7 +47,9 @@ class MGDLoss(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, labels: Tensor | None = None, keep_mask: Tensor | None = None
     ) -> Tensor:
-        """The unweighted loss, a scalar: squared differences summed over C, H, W, mean over B.
+        """Return squared differences summed over C, H, W, mean over B.
+
+        Unlike the other losses it runs under autocast: with `--amp` the two convolutions are most of a step's time.
 
         Args:
             student: (B, Cs, H, W) features.
@@ -53,24 +58,22 @@ class MGDLoss(nn.Module):
             keep_mask: (B, 1, H, W), 1 keeps a position and 0 hides it; drawn from torch's generator of the
                 student's device when not given.
         """
-        check_pair(student, teacher, "features", self.channels)
+        check_pair(student, teacher, self.map_name, self.channels)
         if keep_mask is None:
             keep_mask = self.draw_mask(student)
         elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
-            raise RmrkdError(f"keep_mask must be (B, 1, H, W) as the student's map, got {tuple(keep_mask.shape)}")
-        generated = self._generate(student, keep_mask)
-        generated = working_precision(generated)
+            raise RmrkdError(f"keep_mask must be (B, 1, H, W) with the student's B, H, W, got {tuple(keep_mask.shape)}")
+        generated = working_precision(self._generate(student, keep_mask))
         difference = generated - teacher.detach().to(generated.dtype)
         return difference.square().sum() / student.shape[0]
 
     def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:
-        """Generation of the masked, aligned map; on CPUs in float32 without what need not be computed."""
+        """Return the generated map; on CPUs in float32, hidden positions are not computed."""
         mixed = torch.is_autocast_enabled(student.device.type)
         if not mixed:
             student = working_precision(student, self.generation)
-        sparse = student.device.type == "cpu" and student.dtype == torch.float32 and self.mask_ratio >= _WORTH_IT
+        sparse = student.device.type == "cpu" and student.dtype == torch.float32 and self.mask_ratio >= _SPARSE_FROM
         if not sparse or mixed:
-            # autocast stays as it is: under --amp the two convolutions are the cost of the step
             generated: Tensor = self.generation(self.align(student) * keep_mask.to(student.dtype))
             return generated
         keep = keep_mask[:, 0] > 0
@@ -84,6 +87,6 @@ class MGDLoss(nn.Module):
         return convolve(hidden, second) if is_worth_it(second) else second(hidden)
 
     def draw_mask(self, like: Tensor) -> Tensor:
-        """A fresh (B, 1, H, W) mask on the device of `like`."""
+        """Return a fresh (B, 1, H, W) mask on the device of `like`."""
         shape = (like.shape[0], 1, *like.shape[2:])
         return (torch.rand(shape, device=like.device) < 1.0 - self.mask_ratio).to(like.dtype)

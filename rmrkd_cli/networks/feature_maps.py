@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Place = int | str  # 1..4 for the backbone's stages, `head`, `logits`, `aux`
+MapName = int | str  # 1..4 for the backbone's stages, `head`, `logits`, `aux`
 
 
-def decode(network: nn.Module, features: list[Tensor]) -> dict[Place, Tensor]:
+def decode(network: nn.Module, features: list[Tensor]) -> dict[MapName, Tensor]:
     """What an mmsegmentation network makes of its backbone's maps.
 
     Returns:
@@ -19,7 +19,7 @@ def decode(network: nn.Module, features: list[Tensor]) -> dict[Place, Tensor]:
         `head` (B, C, H, W), what its classifier takes: in training behind the head's dropout, as in CIRKD's networks.
         Without `head` where a head classifies in another way.
     """
-    maps: dict[Place, Tensor] = dict(enumerate(features, 1))
+    maps: dict[MapName, Tensor] = dict(enumerate(features, 1))
     with _input_of(network.decode_head.conv_seg) as taken:  # type: ignore[union-attr,arg-type]
         maps["logits"] = network.decode_head(features)  # type: ignore[operator]
     if taken:

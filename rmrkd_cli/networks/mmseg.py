@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
-from rmrkd_cli.networks.feature_maps import Place, auxiliary_heads, decode
+from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.limits import MOST_PARAMETERS, inert, limit_building
 from rmrkd_cli.presets.schema import CheckpointSource, Network
 from rmrkd_cli.storage.cache import fetch, sha256_of
@@ -30,8 +30,8 @@ _BEYOND_BACKBONE = ("fc.", "head.", "classifier.", "conv2.")
 class Shapes:
     """Channels and stride of the maps that losses compare, by their place (see `feature_maps`)."""
 
-    channels: dict[Place, int]
-    strides: dict[Place, int]
+    channels: dict[MapName, int]
+    strides: dict[MapName, int]
 
 
 def network_config(spec: Network, num_classes: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Presets: finding, reading, overriding and checking them."""
+"""Find, read, override and validate presets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.presets.methods import choose_method, preset_dir
+from rmrkd_cli.presets.methods import apply_method, preset_dir
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
@@ -20,29 +20,29 @@ from rmrkd_cli.terminal.text import shorten
 
 
 def preset_names() -> list[str]:
-    """Names of all shipped presets."""
+    """Return the names of all presets that come with rmrkd."""
     return sorted(path.stem for path in preset_dir().glob("*.yaml"))
 
 
 def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str] = ()) -> Preset:
-    """Reads, overrides and checks a preset.
+    """Return a preset: read from YAML, with another method's losses, with overrides, validated.
 
     Args:
-        name: A shipped preset's name, or a YAML file (anything with a path separator or a YAML suffix).
-        method: A recipe whose losses replace the preset's own; none or `rmrkd` keeps them.
-        overrides: `key.path=value` texts, applied last; a value is read as YAML, and `null` removes a loss.
+        name: A preset that comes with rmrkd, or a YAML file (anything with a path separator or a YAML suffix).
+        method: A recipe whose losses replace the preset's own; None or `rmrkd` keeps them.
+        overrides: `key.path=value` texts, applied last. A value is read as YAML, and `null` removes a loss.
 
     Raises:
-        RmrkdError: With every problem found, each with its dotted path.
+        RmrkdError: With every problem, each with its dotted path.
     """
     path = _find(name)
     raw = read_mapping(path)
     raw.setdefault("name", re.sub(r"[^\w.+-]+", "-", path.stem).lstrip(".+-") or "preset")  # it names a folder
     problems: list[RmrkdError] = []
-    with _noted(problems):
-        choose_method(raw, method, path)
+    with _collect(problems):
+        apply_method(raw, method, path)
     for text in overrides:
-        with _noted(problems):
+        with _collect(problems):
             _override(raw, text)
     if isinstance(raw.get("losses"), dict):
         raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
@@ -56,22 +56,29 @@ def dataset_preset(dataset: str) -> Preset:
 
 
 @contextmanager
-def _noted(problems: list[RmrkdError]) -> Iterator[None]:
-    """A problem met here is told together with those still to be found."""
+def _collect(problems: list[RmrkdError]) -> Iterator[None]:
+    """Catch an error, so that it is reported together with later ones."""
     try:
         yield
     except RmrkdError as error:
         problems.append(error)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes no anchors, which `parse_yaml` does not read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def to_yaml(preset: Preset, first_line: str = "") -> str:
-    """The resolved preset as YAML that `--preset FILE` reads back."""
+    """Return a preset with all its keys as YAML text that `--preset FILE` reads back."""
     contents = preset.model_dump(mode="json", exclude_none=True)
     if preset.dataset != "custom":
         contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
-    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if CONTROL.search(text.replace("\n", "")):
-        text = yaml.safe_dump(contents, sort_keys=False)  # with everything beyond ASCII as its escape
+        text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False)  # escapes everything beyond ASCII
     return (f"# {escape_control(first_line)}\n" if first_line else "") + text
 
 
@@ -96,7 +103,6 @@ def _override(raw: dict[str, Any], text: str) -> None:
         if node.get(key) is None:
             node[key] = {}
         if not isinstance(node[key], dict):
-            where = ".".join(keys[:depth])
-            raise RmrkdError(f"`--set {shorten(text, 80)}`: `{where}` holds a value, not a group of keys")
+            raise RmrkdError(f"`--set {shorten(text, 80)}`: `{'.'.join(keys[:depth])}` holds a value, not keys")
         node = node[key]
     node[keys[-1]] = parsed

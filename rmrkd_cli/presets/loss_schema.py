@@ -1,225 +1,149 @@
-"""The losses a preset may name, each with its options and their defaults."""
+"""The keys of each loss in a preset, derived from the signature of its class in `rmrkd_cli/losses`.
+
+The signature is read from the source text. Importing the classes would import torch, which takes seconds, and presets
+are also checked by commands that need no torch (`rmrkd presets`, `rmrkd methods`, `--help`).
+"""
 
 from __future__ import annotations
 
+import ast
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag
+from pydantic import AfterValidator, Field, JsonValue, PlainValidator, SerializeAsAny, create_model
 
-from rmrkd_cli.presets.base import Strict
+from rmrkd_cli.presets import fields
 from rmrkd_cli.presets.fields import (
     AUTO,
-    CodeName,
+    CustomLossType,
     FeatureMap,
     FeatureMapOrMaps,
     FeatureMaps,
-    LabelResize,
     LogitsMap,
     LossWeight,
-    OneOrTwo,
-    Positive,
-    PositiveCount,
-    Share,
-    Weight,
 )
+from rmrkd_cli.presets.validation import StrictModel, complete_error, format_value, not_allowed
+
+_LOSSES = Path(__file__).resolve().parents[1] / "losses"
+_ANNOTATIONS = {**vars(fields), "Literal": Literal}  # the names that a signature may use
+_FILLED_IN = {"self", "student_channels", "teacher_channels", "num_classes", "on_logits", "ignore_index"}
 
 
-class RMRKDSpec(Strict):
-    type: Literal["rmrkd"]
-    stage: FeatureMap = 4
-    weight: LossWeight = 1.0
-    tau: Positive = 0.1
-    label_resize: LabelResize = "bilinear"
-    softmax_over: Literal["rows", "positions"] = "rows"
+class LossSpec(StrictModel):
+    """One loss of a preset. Each type has further keys: the options of its class."""
+
+    type: str
+    stage: Any  # the map it acts on, or a list of maps: 1 to 4 (backbone), head, logits, aux
+    weight: LossWeight = AUTO  # factor in the total; `auto` measures one at the start of a run
 
 
-class MGDSpec(Strict):
-    type: Literal["mgd"]
-    stage: FeatureMap = 4
-    weight: LossWeight = 2e-5
-    mask_ratio: Share = 0.75
+class CustomLossSpec(LossSpec):
+    """A loss from the user's Python file, which runs only if the command line names the file."""
 
-
-class DKDSpec(Strict):
-    type: Literal["dkd"]
-    stage: LogitsMap = "logits"
-    weight: LossWeight = 1.0
-    tau: Positive = 4.0
-    target_weight: Weight = 4.0
-    non_target_weight: Weight = 4.0
-
-
-class IDDSpec(Strict):
-    type: Literal["idd"]
-    stage: FeatureMap = 4
-    weight: LossWeight = AUTO
-    label_resize: LabelResize = "bilinear"
-    present_only: bool = False
-
-
-class IFVDSpec(Strict):
-    type: Literal["ifvd"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-    label_resize: LabelResize = "nearest"
-    align: bool = False
-
-
-class KDSpec(Strict):
-    type: Literal["kd"]
-    stage: LogitsMap = "logits"
-    weight: LossWeight = AUTO
-    tau: Positive = 1.0
-    reduction: Literal["pixels", "elements", "skd", "mmrazor", "mmrazor-mean"] = "pixels"
-
-
-class CWDSpec(Strict):
-    type: Literal["cwd"]
-    stage: FeatureMap = "logits"
-    weight: LossWeight = AUTO
-    tau: Positive = 4.0
-    align: Literal["conv", "conv-bn-relu"] = "conv"  # of feature maps; logits have none
-    divide_by: Literal["teacher", "student"] = "teacher"  # whose channels
-
-
-class SKDSpec(Strict):
-    type: Literal["skd"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-    nodes: Literal["2x2", "half"] = "2x2"  # what is pooled into one
-    detach_norm: bool = False
-
-
-class AdversarialSpec(Strict):
-    type: Literal["adversarial"]
-    stage: LogitsMap = "logits"
-    weight: LossWeight = AUTO
-    objective: Literal["hinge", "wgan-gp"] = "hinge"
-    discriminator_weight: Weight = 0.1
-    discriminator_lr: Positive = 4e-4
-
-
-class ATSpec(Strict):
-    type: Literal["at"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-
-
-class FitNetSpec(Strict):
-    type: Literal["fitnet"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-
-
-class PSDSpec(Strict):
-    type: Literal["psd"]
-    stage: FeatureMaps = ["aux", "head", "logits"]
-    weight: LossWeight = AUTO
-
-
-class CSDSpec(Strict):
-    type: Literal["csd"]
-    stage: LogitsMap = "logits"
-    weight: LossWeight = AUTO
-    tau: Positive = 4.0
-
-
-class DISTSpec(Strict):
-    type: Literal["dist"]
-    stage: LogitsMap = "logits"
-    weight: LossWeight = AUTO
-    tau: Positive = 1.0
-    beta: Weight = 1.0
-    gamma: Weight = 1.0
-    intra_over: Literal["positions", "images"] = "positions"
-
-
-class PKDSpec(Strict):
-    type: Literal["pkd"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-
-
-class CIRKDSpec(Strict):
-    type: Literal["cirkd"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-    tau: Positive = 0.1
-    pool: OneOrTwo = 1  # positions a side that are averaged into one
-
-
-class CIRKDMemorySpec(Strict):
-    type: Literal["cirkd_memory"]
-    stage: FeatureMap = "head"
-    weight: LossWeight = AUTO
-    tau: Positive = 0.1
-    pixel_queue: PositiveCount = 20_000  # vectors a class
-    region_queue: PositiveCount = 2_000
-    pixels_pushed: PositiveCount = 16  # at most, an image and class
-    pixel_samples: PositiveCount = 4_096  # of all classes together
-    region_samples: PositiveCount = 1_024
-    pixel_weight: Weight = 1.0
-    region_weight: Weight = 1.0
-    enqueue: Literal["class", "released"] = "class"
-
-
-CODE = "path/to/file.py:Class"
-
-
-class CodeSpec(Strict):
-    """A loss of one's own: a class in a Python file, which runs only where the command line names the file."""
-
-    type: CodeName
+    type: CustomLossType  # path/to/file.py:Class
     stage: FeatureMapOrMaps = 4
-    weight: LossWeight = AUTO
-    options: Annotated[dict[str, JsonValue], Field(max_length=50)] = {}
+    options: Annotated[dict[str, JsonValue], Field(max_length=50)] = {}  # keyword arguments of the constructor
 
 
-def _kind(value: Any) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    if not isinstance(kind, str):
-        return None
-    return CODE if is_code(kind) else kind
+def loss_types() -> list[str]:
+    """Return the types of all losses that rmrkd has: the names of the public files in `rmrkd_cli/losses`."""
+    return sorted(path.stem for path in _LOSSES.glob("[!_]*.py"))
 
 
-def is_code(kind: str) -> bool:
-    """Whether a loss's type is `path/to/file.py:Class`."""
-    return ".py:" in kind
+@cache
+def loss_model(loss_type: str) -> type[LossSpec]:
+    """Return the schema of one type: `stage` and `weight` with its defaults, and the options of its constructor."""
+    base, own = _read_class("_base"), _read_class(loss_type)
+    defaults = {**_class_attributes(base), **_class_attributes(own)}
+    parameters = _parameters(own) or _parameters(base)
+    stage: Any = LogitsMap
+    if "student_channels" in parameters:
+        stage = FeatureMaps if parameters["student_channels"][0].startswith("tuple") else FeatureMap
+    options = {
+        name: (eval(annotation, _ANNOTATIONS), default)
+        for name, (annotation, default) in parameters.items()
+        if name not in _FILLED_IN
+    }
+    keys: dict[str, Any] = {
+        "type": (Literal[loss_type], ...),
+        "stage": (stage, defaults["default_stage"]),
+        "weight": (LossWeight, defaults["default_weight"]),
+        **options,
+    }
+    return create_model(loss_type, __base__=LossSpec, **keys)
 
 
-def code_file(kind: str) -> str:
-    """The file of such a type."""
-    return kind.rpartition(":")[0]
+def _read_class(file: str) -> ast.ClassDef:
+    """Return the one loss class of a file, parsed."""
+    tree = ast.parse((_LOSSES / f"{file}.py").read_text(encoding="utf-8"))
+    bases = ("nn.Module",) if file == "_base" else ("DistillationLoss",)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    (cls,) = (node for node in classes if any(ast.unparse(base) in bases for base in node.bases))
+    return cls
 
 
-LossSpec = Annotated[
-    Annotated[RMRKDSpec, Tag("rmrkd")]
-    | Annotated[MGDSpec, Tag("mgd")]
-    | Annotated[DKDSpec, Tag("dkd")]
-    | Annotated[IDDSpec, Tag("idd")]
-    | Annotated[IFVDSpec, Tag("ifvd")]
-    | Annotated[KDSpec, Tag("kd")]
-    | Annotated[CWDSpec, Tag("cwd")]
-    | Annotated[SKDSpec, Tag("skd")]
-    | Annotated[AdversarialSpec, Tag("adversarial")]
-    | Annotated[ATSpec, Tag("at")]
-    | Annotated[FitNetSpec, Tag("fitnet")]
-    | Annotated[PSDSpec, Tag("psd")]
-    | Annotated[CSDSpec, Tag("csd")]
-    | Annotated[DISTSpec, Tag("dist")]
-    | Annotated[PKDSpec, Tag("pkd")]
-    | Annotated[CIRKDSpec, Tag("cirkd")]
-    | Annotated[CIRKDMemorySpec, Tag("cirkd_memory")]
-    | Annotated[CodeSpec, Tag(CODE)],
-    Discriminator(_kind),
-]
+def _class_attributes(cls: ast.ClassDef) -> dict[str, Any]:
+    """Return the class attributes that are literals."""
+    found: dict[str, Any] = {}
+    for node in cls.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            found[ast.unparse(target)] = ast.literal_eval(node.value)
+    return found
 
 
-def _check_loss_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
+def _parameters(cls: ast.ClassDef) -> dict[str, tuple[str, Any]]:
+    """Return name -> (annotation, default) of the constructor's parameters; empty where the class has none."""
+    for node in cls.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            arguments, defaults = node.args.args, [ast.literal_eval(default) for default in node.args.defaults]
+            required = len(arguments) - len(defaults)
+            annotations = [ast.unparse(each.annotation) if each.annotation else "" for each in arguments]
+            return {
+                each.arg: (annotation, default)
+                for each, annotation, default in zip(arguments, annotations, [...] * required + defaults, strict=True)
+            }
+    return {}
+
+
+def is_custom_loss(loss_type: str) -> bool:
+    """Return whether a type has the form `path/to/file.py:Class`."""
+    return ".py:" in loss_type
+
+
+def custom_loss_file(loss_type: str) -> str:
+    """Return the file of a custom type."""
+    return loss_type.rpartition(":")[0]
+
+
+def _parse_loss(value: Any) -> LossSpec:
+    """Return the loss that a mapping with a `type` describes."""
+    if isinstance(value, LossSpec):
+        return value
+    if not isinstance(value, dict):
+        raise complete_error(f"must be a mapping with a `type`, got {format_value(value)}")
+    if "type" not in value:
+        raise complete_error("`type` is required, but missing")
+    loss_type = value["type"]
+    if not isinstance(loss_type, str):
+        raise complete_error(f"`type` must be a name, got {format_value(loss_type)}")
+    if is_custom_loss(loss_type):
+        return CustomLossSpec.model_validate(value)
+    if loss_type not in loss_types():
+        raise complete_error(not_allowed(loss_type, loss_types()))
+    return loss_model(loss_type).model_validate(value)
+
+
+def _check_names(losses: dict[str, LossSpec]) -> dict[str, LossSpec]:
     for name in losses:
         if not name.isidentifier() or len(name) > 100 or name in ("ce", "aux_ce"):
-            raise ValueError(f"`{name}` cannot name a loss: letters, digits and _, and neither `ce` nor `aux_ce`")
+            raise ValueError(f"`{name}` cannot name a loss: use letters, digits and _, but not `ce` or `aux_ce`")
     return losses
 
 
-Losses = Annotated[dict[str, LossSpec], Field(max_length=20), AfterValidator(_check_loss_names)]
+Losses = Annotated[
+    dict[str, SerializeAsAny[Annotated[LossSpec, PlainValidator(_parse_loss)]]],
+    Field(max_length=20),
+    AfterValidator(_check_names),
+]

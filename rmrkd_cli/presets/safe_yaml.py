@@ -1,226 +1,171 @@
-"""YAML from strangers: plain values alone, bounded in size, depth and number before anything is built of it."""
+"""A YAML reader for files from strangers: plain values only, bounded in size and depth."""
 
 from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
-from yaml.constructor import SafeConstructor
-from yaml.resolver import Resolver
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.terminal.sanitize import escape_control
 
 MAX_BYTES = 128 << 10  # read in a quarter of a second
 MAX_DEPTH = 32
-MAX_VALUES = 20_000  # after aliases are put in their places
+MAX_VALUES = 20_000
 MAX_SCALAR = 10_000  # characters
 _MAX_DIGITS = 30
-_SHOWN = 10  # problems
+_MAX_SHOWN = 10  # problems
 _TAG = "tag:yaml.org,2002:"
-_READ = {"null", "bool", "int", "float", "str", "seq", "map", "merge"}
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_PLAIN_KINDS = {"null", "bool", "int", "float", "str"}
 _ODD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|0b.*|0x.*|.*[:_].*)$", re.IGNORECASE)
-# What PyYAML raises on text that is not YAML, bad escapes included.
-_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError)
+# What PyYAML raises for text that is not YAML; invalid escapes give other errors than its own.
+_PYYAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError)
 
 
 def read_yaml(path: Path, what: str = "preset") -> Any:
-    """The one document of a file.
+    """Return the one document of a file.
 
     Raises:
-        RmrkdError: When it is no regular file, too large, not UTF-8, or anything that `parse_yaml` refuses.
+        RmrkdError: When the file is missing, not a regular file, too large, not UTF-8, or refused by `parse_yaml`.
     """
-    named = f"{what} `{path}`"
+    source = f"{what} `{path}`"
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise RmrkdError(f"{named} is {kind}", "name a YAML file, or one of `rmrkd presets`")
+            raise RmrkdError(f"{source} is {kind}", "give a YAML file, or one of `rmrkd presets`")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise RmrkdError(f"{what} file `{path}` does not exist", "rmrkd presets") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
-        raise RmrkdError(f"{named} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise RmrkdError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_BYTES:
-        raise RmrkdError(f"{named} is larger than {MAX_BYTES} bytes, which no {what} needs")
+        raise RmrkdError(f"{source} is larger than {MAX_BYTES} bytes, the most a {what} may have")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise RmrkdError(
-            f"{named} is not YAML: line {line}: byte 0x{data[error.start]:02x} is not UTF-8", "save it as UTF-8"
+            f"{source} is not YAML: line {line}: byte 0x{data[error.start]:02x} is not UTF-8", "save it as UTF-8"
         ) from error
-    return parse_yaml(text, named)
+    return parse_yaml(text, source)
 
 
-def parse_yaml(text: str, named: str) -> Any:
-    """Plain values (None, bool, int, float, str, list, dict with text keys) of one YAML document.
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the plain values (None, bool, int, float, str, list, dict with text keys) of one YAML document.
 
     Args:
-        named: Where the text is from, for messages.
+        source: Where the text comes from, for messages.
 
     Raises:
-        RmrkdError: With the line of each problem: not YAML, tags, several documents, repeated keys, keys that are no
-            text, numbers that YAML reads in an unexpected way, an alias inside itself; or too large, deep or long.
+        RmrkdError: With the line of each problem: not YAML; tags, anchors, aliases or merge keys; several documents;
+            repeated keys; keys that are not text; numbers that YAML reads in an unexpected way; too large or deep.
     """
     if len(text) > MAX_BYTES:
-        raise RmrkdError(f"{named} is longer than {MAX_BYTES} characters")
-    control = _CONTROL.search(text)
-    if control:
-        line = text.count("\n", 0, control.start()) + 1
-        raise RmrkdError(f"{named} is not YAML: line {line}: the control character U+{ord(control[0]):04X}")
+        raise RmrkdError(f"{source} is longer than {MAX_BYTES} characters")
     try:
-        loader = _Loader(_events(text, named))
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _check(node, named)
-        return loader.construct_document(node)
-    except _NOT_YAML as error:
-        raise RmrkdError(f"{named} is not YAML: {_reason(error)}") from error
+        if loader.problems:
+            raise _error(source, loader.problems)
+        return None if node is None else loader.construct_document(node)
+    except _Refused as error:
+        raise RmrkdError(f"{source}: {error}") from error
+    except _PYYAML_ERRORS as error:
+        raise RmrkdError(f"{source} is not YAML: {_reason(error, text)}") from error
 
 
-class _Loader(Composer, SafeConstructor, Resolver):
-    """PyYAML's safe loader over events that were counted before."""
-
-    def __init__(self, events: list[yaml.Event]) -> None:
-        self._left = events[::-1]
-        Composer.__init__(self)
-        SafeConstructor.__init__(self)
-        Resolver.__init__(self)
-
-    def check_event(self, *choices: type[yaml.Event]) -> bool:
-        return bool(self._left) and (not choices or isinstance(self._left[-1], choices))
-
-    def peek_event(self) -> yaml.Event:
-        return self._left[-1]
-
-    def get_event(self) -> yaml.Event:
-        return self._left.pop()
+class _Refused(Exception):
+    """A document is not read further."""
 
 
-def _events(text: str, named: str) -> list[yaml.Event]:
-    """What the parser sees, given up as soon as a bound is passed."""
-    events: list[yaml.Event] = []
-    depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = _line(event)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-        if documents > 1:
-            raise RmrkdError(f"{named} is not YAML of one document: {line}: a second one begins", "leave out `---`")
-        if depth > MAX_DEPTH:
-            raise RmrkdError(f"{named}: {line}: nested deeper than {MAX_DEPTH} levels")
-        if len(events) > MAX_VALUES:
-            raise RmrkdError(f"{named}: {line}: more than {MAX_VALUES} values")
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
-            raise RmrkdError(f"{named}: {line}: a text of {len(event.value)} characters, at most {MAX_SCALAR} are read")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            tag = escape_control(tag.replace(_TAG, "!!"))
-            raise RmrkdError(f"{named}: {line}: the tag `{tag}`, only plain values are read", "leave it out")
-        events.append(event)
-    return events
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also refuses whatever a preset does not need.
 
+    Without aliases the values are never larger than the text, so bounds on the text bound the memory.
 
-@dataclass(frozen=True)
-class _Extent:
-    """Of a node with every alias below it put in place."""
-
-    values: int
-    depth: int
-
-
-def _check(root: yaml.Node, named: str) -> None:
-    """Refuses what would blow up or surprise when values are built of the nodes."""
-    problems: list[str] = []
-    _measure(root, named, {}, problems.append)
-    problems.sort(key=lambda problem: int(problem.removeprefix("line ").partition(":")[0]))
-    if problems:
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        if len(problems) == 1:
-            raise RmrkdError(f"{named}: {problems[0]}")
-        raise RmrkdError(f"{len(problems)} problem(s) in {named}:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
-
-
-def _measure(node: yaml.Node, named: str, known: dict[int, _Extent | None], tell: Callable[[str], None]) -> _Extent:
-    """Walks the graph once; `known` holds None for nodes that are being walked.
-
-    Recursion is as deep as the text is nested, which is bounded: an alias leads to a node that is known.
+    Attributes:
+        problems: What is wrong, a line of text each; reading continues after them.
     """
-    if id(node) in known:
-        extent = known[id(node)]
-        if extent is None:
-            raise RmrkdError(f"{named}: {_line(node)}: an alias inside the value that it names")
-        return extent
-    known[id(node)] = None
-    for problem in _problems(node):
-        tell(problem)
-    below = [_measure(inner, named, known, tell) for inner in _inner(node)]
-    extent = _Extent(1 + sum(e.values for e in below), 1 + max((e.depth for e in below), default=0))
-    if extent.values > MAX_VALUES:
-        raise RmrkdError(f"{named}: {_line(node)}: more than {MAX_VALUES} values with all aliases put in place")
-    if extent.depth > MAX_DEPTH + 1:
-        raise RmrkdError(f"{named}: {_line(node)}: nested deeper than {MAX_DEPTH} levels with all aliases put in place")
-    known[id(node)] = extent
-    return extent
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.problems: list[str] = []
+        self._depth = self._count = 0
 
-def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        yield from node.value
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield key
-            yield value
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._count += 1
+        self._check_event(event)
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        if self._depth > MAX_DEPTH:
+            raise _Refused(f"{_line(event)}: nested deeper than {MAX_DEPTH} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= isinstance(event, yaml.CollectionStartEvent)
+        if node is not None:
+            self.problems += _problems(node)
+        return node
+
+    def _check_event(self, event: yaml.Event) -> None:
+        line, anchor, tag = _line(event), getattr(event, "anchor", None), getattr(event, "tag", None)
+        if self._count > MAX_VALUES:
+            raise _Refused(f"{line}: more than {MAX_VALUES} values")
+        if anchor is not None:
+            raise _Refused(f"{line}: the anchor or alias `{escape_control(anchor)}` is not allowed, repeat the value")
+        if tag is not None:
+            raise _Refused(f"{line}: the tag `{escape_control(tag.replace(_TAG, '!!'))}` is not allowed, remove it")
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_SCALAR:
+            raise _Refused(f"{line}: a text of {len(event.value)} characters, at most {MAX_SCALAR} are allowed")
 
 
 def _problems(node: yaml.Node) -> Iterator[str]:
+    """Yield what is wrong with a node: surprising scalars, and keys of a mapping."""
     kind = node.tag.removeprefix(_TAG)
     if isinstance(node, yaml.ScalarNode):
         shown = escape_control(node.value[:40])
-        if kind not in _READ:
+        if kind == "merge":
+            yield f"{_line(node)}: the merge key `<<` is not allowed, repeat the keys"
+        elif kind not in _PLAIN_KINDS:
             word = {"timestamp": "a date", "value": "a default"}.get(kind, f"`{kind}`")
-            yield f"{_line(node)}: YAML reads `{shown}` as {word}, put it in quotes where it is meant as text"
+            yield f"{_line(node)}: YAML reads `{shown}` as {word}, put it in quotes if it is text"
         elif kind in ("int", "float") and (_ODD_NUMBER.match(node.value) or len(node.value) > _MAX_DIGITS):
-            yield f"{_line(node)}: write the number `{shown}` in plain decimal digits, or in quotes where it is text"
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, str] = {}
-    for key, value in node.value:
-        if key.tag == _TAG + "merge":
-            fine = all(isinstance(n, yaml.MappingNode) for n in (value.value if value.tag == _TAG + "seq" else [value]))
-            if not fine:
-                yield f"{_line(key)}: `<<` takes a mapping, or a list of them"
-        elif key.tag != _TAG + "str":
+            yield f"{_line(node)}: write the number `{shown}` in plain decimal digits, or in quotes if it is text"
+    elif isinstance(node, yaml.MappingNode):
+        first_lines: dict[str, str] = {}
+        for key, _ in node.value:
             shown = f"`{escape_control(key.value[:40])}`" if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-            yield f"{_line(key)}: the key {shown} is no name, put it in quotes where it is meant as one"
-            continue
-        if key.value in lines:
-            shown = escape_control(key.value[:40])
-            yield f"{_line(key)}: the key `{shown}` is given twice, first in {lines[key.value]}"
-        lines.setdefault(key.value, _line(key))
+            if key.tag not in (_TAG + "str", _TAG + "merge"):
+                yield f"{_line(key)}: the key {shown} is not a name, put it in quotes if it is text"
+            elif key.value in first_lines:
+                yield f"{_line(key)}: the key {shown} is given twice, first in {first_lines[key.value]}"
+            else:
+                first_lines[key.value] = _line(key)
+
+
+def _error(source: str, problems: list[str]) -> RmrkdError:
+    problems = sorted(problems, key=lambda problem: int(problem.removeprefix("line ").partition(":")[0]))
+    if len(problems) == 1:
+        return RmrkdError(f"{source}: {problems[0]}")
+    more = [f"and {len(problems) - _MAX_SHOWN} more"] if len(problems) > _MAX_SHOWN else []
+    return RmrkdError("\n  ".join([f"{len(problems)} problem(s) in {source}:", *problems[:_MAX_SHOWN], *more]))
 
 
 def _line(node: yaml.Node | yaml.Event) -> str:
     return f"line {node.start_mark.line + 1}" if node.start_mark is not None else "line 1"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, text: str) -> str:
+    """Return PyYAML's message with the line first."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"line {line}: the control character U+{ord(text[error.position]):04X}"
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.problem, error.context) if part)
-        return escape_control(f"line {mark.line + 1}: {said}" if mark else said)
+        message = ", ".join(part for part in (error.problem, error.context) if part)
+        return escape_control(f"line {mark.line + 1}: {message}" if mark else message)
     return escape_control(" ".join(str(error).split())[:200])

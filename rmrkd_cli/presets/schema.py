@@ -1,201 +1,205 @@
-"""The one schema of presets and method recipes; every default lives here and nowhere else."""
+"""The reference of all keys of presets and method recipes.
+
+Each line is one key: its type with bounds (`fields.py`), its default, and after `#` its meaning and unit. A key without
+a default is required. Defaults are written here only; those of the losses are in `rmrkd_cli/losses`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
-from rmrkd_cli.presets.base import Related, Strict
 from rmrkd_cli.presets.fields import (
     MAX_PIXELS,
     NUMBER,
-    Address,
-    Amp,
-    Cache,
+    AmpMode,
+    Byte,
+    CacheMode,
     ClassName,
-    Colour,
     Duration,
+    FileSuffix,
+    HttpsUrl,
+    Iterations,
     Name,
+    NonNegative,
     Overrides,
     PathText,
     Percent,
+    Pixels,
     Positive,
     PositiveCount,
     Ratio,
     RelativePath,
-    Root,
-    Side,
-    Steps,
-    Suffix,
+    RootPath,
     Text,
-    Weight,
     is_number,
     numbers,
 )
 from rmrkd_cli.presets.loss_schema import Losses
-
-DATASETS = ("cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom")
-DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
-ROLES = ("teacher", "baseline", "distill", "all")
-OWN_METHOD = "rmrkd"  # the losses of the preset itself
+from rmrkd_cli.presets.validation import StrictModel
 
 DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
 Role = Literal["teacher", "baseline", "distill", "all"]
+DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
+ROLES: tuple[Role, ...] = get_args(Role)
+OWN_METHOD = "rmrkd"  # stands for the losses that a preset itself lists
 
 
-class CheckpointSource(Related):
-    """Where weights come from: an https address with the start of the file's SHA-256, or a file."""
+class CheckpointSource(StrictModel):
+    """A weights file: either `url` with `sha256`, or `path`."""
 
-    url: Address | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
-    path: PathText | None = None
-    allow_partial: bool = False  # load what fits, where it does not cover the network
+    url: HttpsUrl | None = None  # https address of the file
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")  # the first 8 to 64 hex digits
+    path: PathText | None = None  # local file
+    allow_partial: bool = False  # load the matching tensors where the file does not cover the network
 
     @classmethod
-    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         if (raw.get("url") is None) == (raw.get("path") is None):
             yield "give either `url` or `path`"
         if raw.get("url") is not None and raw.get("sha256") is None:
             yield "`url` needs `sha256`, at least the first 8 hex digits"
 
 
-class Schedule(Related):
-    """SGD with a polynomial learning rate, as mmsegmentation's 40k schedule."""
+class Schedule(StrictModel):
+    """Training with SGD and a polynomial learning rate; the defaults are mmsegmentation's 40k schedule."""
 
-    iters: Steps = 40000
-    time_budget: Duration | None = None  # of training steps; `iters` is then only the whole that intervals are parts of
-    batch_size: PositiveCount = 2  # images a worker process a forward pass
+    iters: Iterations = 40000  # optimizer steps
+    # Seconds of training, also as `2h30m`; None: `iters` ends it. With it, intervals are fractions of `iters`.
+    time_budget: Duration | None = None
+    batch_size: PositiveCount = 2  # images a process and forward pass
     accumulate: PositiveCount = 1  # forward passes an optimizer step
-    crop: tuple[Side, Side] = (512, 512)  # height, width in pixels
-    lr: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9
-    weight_decay: Weight = 5e-4
-    power: Positive = 0.9
-    min_lr: Weight = 1e-4
-    clip_grad: Positive | None = None  # largest gradient norm; none: not clipped
-    eval_interval: Steps = 4000
-    checkpoint_interval: Steps = 4000
-    log_interval: Steps = 50
-    workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # loader processes a worker process
-    amp: Amp = "off"
+    crop: tuple[Pixels, Pixels] = (512, 512)  # height and width in pixels
+    lr: Positive = 0.01  # learning rate at the start
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9  # of SGD
+    weight_decay: NonNegative = 5e-4  # of SGD
+    power: Positive = 0.9  # learning rate: (lr - min_lr) * (1 - iteration / iters) ** power + min_lr
+    min_lr: NonNegative = 1e-4  # learning rate at the end
+    clip_grad: Positive | None = None  # largest norm of the gradient; None: no clipping
+    eval_interval: Iterations = 4000  # iterations between validations
+    checkpoint_interval: Iterations = 4000  # iterations between checkpoints
+    log_interval: Iterations = 50  # iterations between log lines
+    workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # data loader processes a training process
+    amp: AmpMode = "off"  # mixed precision: off, bf16 or fp16
     keep: PositiveCount = 2  # newest `iter_N.pth` files to keep
-    skip_nonfinite: bool = False  # leave out the update of a step whose losses or gradient are not finite
-    skip_corrupt: bool = False  # put the next image in the place of a training image that cannot be read
+    skip_nonfinite: bool = False  # skip steps whose loss or gradient is infinite or NaN, instead of stopping
+    skip_corrupt: bool = False  # replace an unreadable training image by the next one, instead of stopping
 
     @classmethod
-    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         crop, batch = numbers(raw.get("crop", cls.model_fields["crop"].default), 2), raw.get("batch_size", 1)
         if crop and is_number(batch) and crop[0] * crop[1] * batch > MAX_PIXELS:
             yield f"a batch of {batch} crops of {crop[0]}x{crop[1]} has more than {MAX_PIXELS} pixels"
 
 
-def _or_none(field: FieldInfo) -> Any:
-    """The type of a key with its bounds, or none."""
+def _optional(field: FieldInfo) -> Any:
+    """Return the type of a key, with its bounds, or None."""
     bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return bounded | None
 
 
 PartialSchedule = create_model(  # type: ignore[call-overload]
     "PartialSchedule",
-    __base__=Strict,
-    __doc__="The keys of a schedule that a role has of its own.",
-    **{name: (_or_none(field), None) for name, field in Schedule.model_fields.items()},
+    __base__=StrictModel,
+    __doc__="Any keys of `Schedule`; the others keep the preset's values.",
+    **{name: (_optional(field), None) for name, field in Schedule.model_fields.items()},
 )
 
 
-class Network(Strict):
-    """A config shipped inside mmsegmentation, and what differs from it."""
+class Network(StrictModel):
+    """A network from a config file of mmsegmentation."""
 
-    config: RelativePath
-    overrides: Overrides = {}
-    checkpoint: CheckpointSource | None = None
-    init: Literal["imagenet", "scratch"] = "imagenet"  # the backbone, where no checkpoint is named
+    config: RelativePath  # path below mmsegmentation's `configs` folder
+    overrides: Overrides = {}  # dotted path below the config's `model` -> value
+    checkpoint: CheckpointSource | None = None  # weights of the whole network; None: see `init`
+    init: Literal["imagenet", "scratch"] = "imagenet"  # backbone weights where `checkpoint` is None
 
 
 class Teacher(Network):
-    """The large network; without a checkpoint the preset trains its own."""
+    """The large network. Without `checkpoint`, the role `teacher` trains one."""
 
-    schedule: PartialSchedule | None = None
-    reported_miou: Percent | None = None  # percent, as the checkpoint's source says
-    min_miou: Percent | None = None  # below, it does not teach; none: half of that
+    schedule: PartialSchedule | None = None  # keys that differ from the preset's `schedule` when it is trained
+    reported_miou: Percent | None = None  # percent, as the checkpoint's source reports
+    min_miou: Percent | None = None  # percent; stop if validation is below. None: half of `reported_miou`
 
 
-class Folder(Strict):
-    """One split of a `custom` data set, relative to its root."""
+class Folder(StrictModel):
+    """One split of a `custom` data set. Paths are relative to `data.root`."""
 
-    images: RelativePath
-    labels: RelativePath
-    names: RelativePath | None = None  # a text file with one name a line, without suffix; none: every image
+    images: RelativePath  # folder of images
+    labels: RelativePath  # folder of label maps
+    names: RelativePath | None = None  # text file with one name a line, without suffix; None: every image
 
 
 CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data` that other data sets do not read
 
 
-class Data(Related):
-    """Where the images are, and how they are scaled; the rest only for the data set `custom`."""
+class Data(StrictModel):
+    """Where the images are and how they are scaled. From `classes` on, keys are for the data set `custom` only."""
 
-    root: Root | None = None
-    train_scale: tuple[Side, Side] | None = None  # width, height before the random ratio; none: the data set's
-    eval_scale: tuple[Side, Side] | None = None
-    ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)
-    cache: Cache = "off"  # where decoded training images are kept
-    classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None
-    palette: Annotated[list[tuple[Colour, Colour, Colour]], Field(max_length=255)] | None = None
-    train: Folder | None = None
-    val: Folder | None = None
-    test: Folder | None = None
-    image_suffix: Suffix = ".jpg"
-    label_suffix: Suffix = ".png"
-    ignore_labels: Annotated[list[Colour], Field(max_length=256)] = [255]
+    root: RootPath | None = None  # folder of the data set; None: the data set's usual place
+    train_scale: tuple[Pixels, Pixels] | None = None  # width and height before `ratio_range`; None: the data set's
+    eval_scale: tuple[Pixels, Pixels] | None = None  # width and height; None: the data set's
+    ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)  # smallest and largest random scale factor in training
+    cache: CacheMode = "off"  # keep decoded training images: off, ram or disk
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None  # names, label 0 first
+    palette: Annotated[list[tuple[Byte, Byte, Byte]], Field(max_length=255)] | None = None  # red, green, blue a class
+    train: Folder | None = None  # images to train on
+    val: Folder | None = None  # images to validate on
+    test: Folder | None = None  # images for `rmrkd eval --split test`
+    image_suffix: FileSuffix = ".jpg"  # end of image file names
+    label_suffix: FileSuffix = ".png"  # end of label file names, which otherwise equal the image's
+    ignore_labels: Annotated[list[Byte], Field(max_length=256)] = [255]  # label values that count as no class
 
     @field_validator("ratio_range")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
             raise ValueError("the smaller ratio must come first")
         return value
 
     @classmethod
-    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
         if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
             yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"
 
 
-class Paper(Strict):
-    """mIoU in percent, as printed by the authors."""
+class Paper(StrictModel):
+    """mIoU in percent, as printed in the paper."""
 
-    baseline: Percent
-    distilled: Percent
+    baseline: Percent  # student without distillation
+    distilled: Percent  # student with RMRKD
 
 
-class Preset(Related):
-    """Everything a run depends on; the resolved form is written beside the run as `config.yaml`."""
+class Preset(StrictModel):
+    """Everything a run depends on. A run writes it with all defaults as `config.yaml`."""
 
-    name: Name = ""
-    title: Text = ""
+    name: Name = ""  # names the run folder; "": the file's name
+    title: Text = ""  # one line for `rmrkd presets`
     dataset: DatasetName
-    role: Role = "distill"
-    method: Name = OWN_METHOD
+    role: Role = "distill"  # what is trained: teacher, baseline (student alone), distill, or all in turn
+    method: Name = OWN_METHOD  # where `losses` come from: a recipe's name, or `rmrkd` for the preset itself
     data: Data = Data()
     teacher: Teacher
     student: Network
-    losses: Losses = {}
+    losses: Losses = {}  # name -> loss; keys are `type`, `stage`, `weight` and the options of the type
     schedule: Schedule = Schedule()
-    paper: Paper | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31), NUMBER] = 0
-    deterministic: bool = False
+    paper: Paper | None = None  # results to compare with
+    seed: Annotated[int, Field(ge=0, lt=2**31), NUMBER] = 0  # of weights, order of images, augmentation and masks
+    deterministic: bool = False  # use only operations whose results repeat exactly; slower
 
     @field_validator("dataset", mode="before")
     @classmethod
-    def _alias(cls, value: object) -> object:
+    def _resolve_alias(cls, value: object) -> object:
         return DATASET_ALIASES.get(value, value) if isinstance(value, str) else value
 
     @classmethod
-    def problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         data = raw.get("data")
         data = data.model_dump() if isinstance(data, Data) else data if isinstance(data, Mapping) else {}
         if raw.get("dataset") != "custom":
@@ -211,38 +215,38 @@ class Preset(Related):
             )
 
     def schedule_for(self, role: str) -> Schedule:
-        """The schedule of a role: a teacher's own keys replace the common ones; a time budget is the students'."""
+        """Return the schedule of a role: the teacher's own keys replace the common ones, except the time budget."""
         if role != "teacher":
             return self.schedule
         own = self.teacher.schedule.model_dump(exclude_none=True) if self.teacher.schedule is not None else {}
         return self.schedule.model_copy(update={"time_budget": None, **own})
 
 
-class SourceWeight(Strict):
-    """What a method's source multiplies a loss with, for the data sets it says that of."""
+class SourceWeight(StrictModel):
+    """The factor that a method's source gives a loss."""
 
-    source: Text
-    values: dict[DatasetName, Weight]
+    source: Text  # where it is written
+    values: dict[DatasetName, NonNegative]  # data set -> factor
 
 
-class About(Strict):
-    """What `rmrkd methods NAME` tells."""
+class About(StrictModel):
+    """What `rmrkd methods NAME` shows."""
 
-    matches: Text  # what of the teacher the student follows
+    matches: Text  # what the student matches of the teacher
     formula: Text
-    learnable: Text = "nothing"
-    cost: Positive | None = None  # seconds of a step relative to the baseline's, on `demo` (benchmarks/METHODS.md)
+    learnable: Text = "nothing"  # layers that the losses train
+    cost: Positive | None = None  # time of a step relative to the baseline's, on `demo` (benchmarks/METHODS.md)
     source: Text  # paper, and the released code with its commit
-    traps: Annotated[list[Text], Field(max_length=20)] = []
+    traps: Annotated[list[Text], Field(max_length=20)] = []  # known problems
 
 
-class MethodRecipe(Strict):
+class MethodRecipe(StrictModel):
     """The losses that `--method` puts in place of a preset's own.
 
-    A weight that a recipe leaves open is the source's where there is one for the data set, else `auto`.
+    A loss without `weight` takes that of `weights` for the preset's data set, or else `auto`.
     """
 
-    title: Text = ""
+    title: Text = ""  # one line for `rmrkd methods`
     about: About | None = None
     losses: Losses
-    weights: dict[str, SourceWeight] = {}
+    weights: dict[str, SourceWeight] = {}  # loss -> factors of its source

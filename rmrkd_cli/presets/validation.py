@@ -1,142 +1,131 @@
-"""Mappings read from YAML against their schema: every problem told together, each with its dotted path."""
+"""Checks of YAML contents against their schema: all problems in one message, each with its dotted path."""
 
 from __future__ import annotations
 
 import re
-import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.presets.loss_schema import CODE
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import shorten
 
 Model = TypeVar("Model", bound=BaseModel)
-_SHOWN = 30  # problems
-_SHORT = 80  # characters of a value
+_MAX_SHOWN = 30  # problems
+_MAX_LENGTH = 80  # characters of a value
+_COMPLETE = "complete_message"  # type of an error whose text needs no value after it
+
+
+class StrictModel(BaseModel):
+    """A part of a preset: unknown keys, infinity and NaN are errors, and all problems are raised together."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=False, defer_build=True)
+
+    @classmethod
+    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong between several keys; `raw` is not validated, so values may have any type."""
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _collect_problems(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        problems: list[InitErrorDetails] = []
+        if isinstance(value, Mapping):
+            problems = [_problem(text) for text in cls.cross_field_problems(value)]
+            unknown = [key for key in value if key not in cls.model_fields]
+            problems += [_problem(f"unknown key, {did_you_mean(str(key), cls.model_fields)}", key) for key in unknown]
+        try:
+            model = handler(value)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            problems += [_raisable(problem) for problem in found if problem["type"] != "extra_forbidden"]
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return model
+
+
+def complete_error(text: str) -> PydanticCustomError:
+    """Return an error for a validator to raise, whose text is shown as it is."""
+    return PydanticCustomError(cast(Any, _COMPLETE), cast(Any, text))
+
+
+def _problem(text: str, *loc: str) -> InitErrorDetails:
+    return InitErrorDetails(type=complete_error(text), loc=loc, input=None)
+
+
+def _raisable(problem: Any) -> InitErrorDetails:
+    """Return a caught problem in the form in which pydantic lets it be raised again."""
+    custom = problem["type"] in ("value_error", _COMPLETE)
+    kind = PydanticCustomError(problem["type"], problem["msg"]) if custom else problem["type"]
+    return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"], ctx=problem.get("ctx", {}))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A preset's or a recipe's contents, not checked further."""
+    """Return the contents of a preset or recipe, not validated yet."""
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise RmrkdError(
-            f"preset `{path}` must be a mapping of names, as `rmrkd presets demo` prints one, got {shown(raw)}"
-        )
+        raise RmrkdError(f"preset `{path}` must be a mapping, got {format_value(raw)}", "rmrkd presets demo")
     return raw
 
 
-def validate(model: type[Model], raw: dict[str, Any], path: Path, problems: Sequence[RmrkdError] = ()) -> Model:
-    """The model made of `raw`.
+def validate(model: type[Model], raw: dict[str, Any], path: Path, earlier: Sequence[RmrkdError] = ()) -> Model:
+    """Return the model of `raw`.
 
     Args:
-        problems: Found before, to be told together with what is found here.
+        path: File that `raw` was read from.
+        earlier: Problems found before, reported together with those found here.
 
     Raises:
         RmrkdError: With every problem.
     """
-    lines = [error.message for error in problems]
+    lines = [error.message for error in earlier]
     try:
-        made = model.model_validate(raw)
+        result = model.model_validate(raw)
+        if not earlier:
+            return result
+        if len(earlier) == 1:
+            raise earlier[0]
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        lines += [_describe(model, problem) for problem in found[:_SHOWN]] + [""] * (len(found) - _SHOWN)
-    else:
-        if len(problems) == 1:
-            raise problems[0]
-        if not lines:
-            return made
-    shown = [f"  {escape_control(line)}" for line in lines[:_SHOWN]]
-    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        lines += [_describe(problem) for problem in error.errors(include_url=False)]
+    shown = [f"  {escape_control(line)}" for line in lines[:_MAX_SHOWN]]
+    more = [f"  and {len(lines) - _MAX_SHOWN} more"] if len(lines) > _MAX_SHOWN else []
     raise RmrkdError(
         f"{len(lines)} problem(s) in preset `{escape_control(path)}`:\n" + "\n".join(shown + more),
-        next((error.hint for error in problems if error.hint), "") or "rmrkd presets NAME shows one with every key",
+        next((error.hint for error in earlier if error.hint), "rmrkd presets NAME prints every key of a preset"),
     )
 
 
-def _describe(model: type[BaseModel], problem: Any) -> str:
-    location = [shorten(str(part), _SHORT) for part in problem["loc"]]
-    if len(location) > 2 and location[0] == "losses":
-        del location[2]  # pydantic names the chosen kind of loss between the loss and its key
-    dotted = ".".join(location) or "preset"
-    kind, value = problem["type"], problem.get("input")
-    if kind == "extra_forbidden":
-        return f"{dotted}: unknown key, {did_you_mean(location[-1], _siblings(model, problem['loc']))}"
+def _describe(problem: Any) -> str:
+    """Return one line for a problem: dotted path, what is wrong, the value."""
+    dotted = ".".join(shorten(str(part), _MAX_LENGTH) for part in problem["loc"]) or "preset"
+    kind, value, message = problem["type"], problem.get("input"), problem["msg"].removeprefix("Value error, ")
+    if kind == _COMPLETE:
+        return f"{dotted}: {message}"
     if kind == "missing":
-        return f"{dotted}: required, not given"
-    if kind in ("literal_error", "union_tag_invalid"):
-        expected = problem["ctx"].get("expected") or problem["ctx"].get("expected_tags")
-        allowed = re.findall(r"'([^']+)'", expected)
-        got = value.get("type") if kind == "union_tag_invalid" and isinstance(value, dict) else value
-        got = shorten(str(got), _SHORT)
-        return f"{dotted}: `{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
-    if kind == "union_tag_not_found":
-        return f"{dotted}: {_untyped(value)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = re.sub(r"\b10{12,}\b", lambda found: f"{float(found[0]):g}", message.replace("Input should", "must"))
-    message = f"{dotted}: {message[0].lower()}{message[1:]}"
-    if kind == "related":  # it names the values it is about
-        return message
-    quote = " (put it in quotes where it is meant as text)" if kind == "string_type" and _is_scalar(value) else ""
-    return f"{message}, got {shown(value)}{quote}"
+        return f"{dotted}: required, but missing"
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
+        return f"{dotted}: {not_allowed(value, allowed)}"
+    message = message.replace("Input should", "must")
+    message = re.sub(r"\b10{12,}\b", lambda digits: f"{float(digits[0]):g}", message)
+    is_scalar = isinstance(value, (bool, int, float))
+    hint = " (put it in quotes if it is text)" if kind == "string_type" and is_scalar else ""
+    return f"{dotted}: {message[0].lower()}{message[1:]}, got {format_value(value)}{hint}"
 
 
-def _untyped(loss: object) -> str:
-    if not isinstance(loss, dict):
-        return f"must be a mapping with a `type`, got {shown(loss)}"
-    return (
-        f"its `type` must be a name, got {shown(loss['type'])}" if "type" in loss else "`type` is required, not given"
-    )
+def not_allowed(value: object, allowed: Sequence[str]) -> str:
+    """Return the message for a value that is not one of the allowed words."""
+    got = shorten(str(value), _MAX_LENGTH)
+    return f"`{got}` is not allowed, {did_you_mean(got, allowed)} (allowed: {', '.join(allowed)})"
 
 
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, (bool, int, float))
-
-
-def shown(value: object) -> str:
-    """A value for a message, of whatever size it is."""
-    if isinstance(value, (list, dict)):
-        return f"a {type(value).__name__} of {len(value)}" if len(value) > 4 else shorten(repr(value), _SHORT)
-    return shorten(repr(value), _SHORT)
-
-
-def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """The keys that exist where an unknown one was met."""
-    dist_ctx: Any = model
-    for part in location[:-1]:
-        dist_ctx = _step(dist_ctx, part)
-    fields = getattr(dist_ctx, "model_fields", None)
-    return list(fields) if fields else []
-
-
-def _step(annotation: Any, part: Any) -> Any:
-    fields = getattr(annotation, "model_fields", None)
-    if fields is not None:
-        return _unwrap(fields[part].annotation) if part in fields else None
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is dict:
-        return args[1]
-    for choice in _members(annotation):
-        tag = getattr(choice, "model_fields", {}).get("type")
-        if tag is not None and part in (typing.get_args(tag.annotation) or (CODE,)):
-            return choice
-    return None
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
-def _unwrap(annotation: Any) -> Any:
-    members = [member for member in _members(annotation) if member is not type(None)]
-    return members[0] if len(members) == 1 else annotation
+def format_value(value: object) -> str:
+    """Return a value of any size as short text for a message."""
+    if isinstance(value, (list, dict)) and len(value) > 4:
+        return f"a {type(value).__name__} of {len(value)}"
+    return shorten(repr(value), _MAX_LENGTH)

@@ -63,7 +63,7 @@ def _report_role(preset: Preset, role: str, info: DatasetInfo, device: str, code
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     if model.teacher is not None:
         yield f"  teacher           {_describe_size(model.teacher, scale)}"
-    model.place(device, inference_network).train()
+    model.to_device(device, inference_network).train()
     batches = list(_random_batches(preset, schedule, classes))
     if role == "distill":
         yield from _report_losses(model, preset, info, device, batches, code)
@@ -111,7 +111,7 @@ def _auto_weights_of_training(
 ) -> dict[str, float]:
     """Return the weights that training will compute, from the real networks and images."""
     built = build_distiller(preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code)
-    model, dist_ctx = built.distiller.place(device, inference_network), DistContext(0, 1, torch.device(device))
+    model, dist_ctx = built.distiller.to_device(device, inference_network), DistContext(0, 1, torch.device(device))
     batches = first_batches(preset, preset.schedule, info, find_samples(info, "train"), dist_ctx, None)
     return _auto_weights(model, batches, names, preset, device)
 

@@ -15,7 +15,7 @@ from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.networks.feature_maps import Place
+from rmrkd_cli.networks.feature_maps import MapName
 from rmrkd_cli.presets.fields import AUTO, STAGES
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.batches import training_batches
@@ -63,7 +63,7 @@ def compute_auto_weights(
     return {name: _weight(name, *norms) for name, norms in zip(names, means, strict=True)}
 
 
-def _gradient_norms(loss: Tensor, cross_entropy: Tensor, maps: Mapping[Place, Tensor]) -> Tensor:
+def _gradient_norms(loss: Tensor, cross_entropy: Tensor, maps: Mapping[MapName, Tensor]) -> Tensor:
     """Return the gradient norms (2,) of a loss and of cross-entropy at the deepest stage the loss depends on."""
     for stage in reversed(STAGES):
         if stage in maps and loss.requires_grad:

@@ -85,7 +85,7 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
     built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code)
     if preset.deterministic:
         make_deterministic(built.distiller.student, job.device)
-    model = built.distiller.place(dist_ctx.device, inference_network)
+    model = built.distiller.to_device(dist_ctx.device, inference_network)
     has_custom_loss = "code" in built.sources  # which may not use all its layers in every step
     return TrainingSetup(
         preset=preset,

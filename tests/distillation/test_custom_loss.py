@@ -113,11 +113,11 @@ def rehearse(tiny: Path, *options: object) -> tuple[str, str]:
 def test_a_preset_alone_does_not_run_it(tiny: Path, file: Path, tmp_path: Path) -> None:
     named = f"losses={{own: {{type: '{file}:Difference', stage: head, options: {{power: 1.5}}}}}}"
     _, message = rehearse(tiny, "--set", named)
-    assert "runs only where the command names that file" in message
+    assert "runs only if the command line names that file" in message
     _, message = rehearse(tiny, "--set", named, "--code", tmp_path / "another.py")
-    assert "runs only where the command names that file" in message
+    assert "runs only if the command line names that file" in message
     rmrkd("train", "--preset", tiny, "--set", named, "--print-config")
-    with pytest.raises(RmrkdError, match="runs only where the command names it"):
+    with pytest.raises(RmrkdError, match="runs only if the command line names it"):
         load_class(f"{file}:Difference", [])
     assert not (tmp_path / "ran").exists()
     shown, message = rehearse(tiny, "--set", named, "--code", file)
@@ -140,13 +140,13 @@ def test_it_may_take_several_maps(tiny: Path, file: Path) -> None:
     ("name", "told"),
     [
         ("Diference", "did you mean `Difference`?"),
-        ("function", "must be a class derived from `torch.nn.Module`"),
+        ("function", "must be a subclass of `torch.nn.Module`"),
         ("Fails", "ValueError: no such map (line 26)"),
-        ("Vector", "gave a tensor of shape (2,), it must give a scalar tensor"),
+        ("Vector", "returned a tensor of shape (2,), it must return a scalar tensor"),
         ("Constant", "no weight can be computed for loss `Constant`: its gradient at the start has the norm 0"),
-        ("Parts", 'gave ``, `other`, it must give "" and what its `extra_weights` name'),
-        ("Unready", "cannot be made with no options: AttributeError"),
-        ("Leaves", "cannot be made with no options: SystemExit: 0"),
+        ("Parts", 'returned ``, `other`, it must return "" and the names in its `extra_weights`'),
+        ("Unready", "cannot be built with no options: AttributeError"),
+        ("Leaves", "cannot be built with no options: SystemExit: 0"),
         ("LeavesLater", "failed: SystemExit: 0"),
         ("InPlace", "changes its inputs in place"),
         ("Labels", "changes its inputs in place"),

@@ -35,7 +35,7 @@ ADVERSARIAL = "losses.adversarial={type: adversarial, weight: 0.5, objective: wg
 def distiller(tiny: Path, *overrides: str) -> Distiller:
     preset = load_preset(str(tiny), overrides=overrides)
     built = build_distiller(preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False)
-    model = built.distiller.place("cpu")
+    model = built.distiller.to_device("cpu")
     model.train()
     return model
 
@@ -231,7 +231,7 @@ def test_what_does_not_fit_an_opponent_is_refused(opposed: Distiller) -> None:
 
 def test_a_loss_cannot_have_the_name_of_anothers_part() -> None:
     losses = {"a": AdversarialLoss(4), "a_discriminator": AdversarialLoss(4)}
-    with pytest.raises(RmrkdError, match="`a_discriminator` is the name of a part of the loss `a`"):
+    with pytest.raises(RmrkdError, match="`a_discriminator` is already the name of a part of loss `a`"):
         Distiller(torch.nn.Identity(), torch.nn.Identity(), losses)
 
 

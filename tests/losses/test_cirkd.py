@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import CIRKDLoss, _relations
 from tests.losses.common import error, sample, value_and_grad
 from tests.losses.naive_relations import naive_cirkd
@@ -110,13 +109,6 @@ def test_a_zero_vector_gets_no_gradient() -> None:
     assert 0 < grad.abs().max() < 10
 
 
-def test_teacher_gets_no_gradient() -> None:
-    student, teacher, labels = (x.requires_grad_(x.is_floating_point()) for x in sample())
-    CIRKDLoss(4, 4)(student, teacher, labels).backward()
-    assert student.grad.any()
-    assert teacher.grad is None
-
-
 def test_without_gradient_the_value_is_the_same() -> None:
     student, teacher, labels = sample()
     loss = CIRKDLoss(4, 4)
@@ -138,10 +130,3 @@ def test_half_precision_and_autocast_give_the_float32_value_of_the_rounded_numbe
         value, grad = value_and_grad(loss, student, teacher, labels)
     assert (value.dtype, value) == (torch.float32, loss(student.float(), teacher.float(), labels))
     assert grad.isfinite().all()
-
-
-@pytest.mark.parametrize("other", [(1, 4, 5, 6), (2, 4, 5, 3), (2, 4, 4, 6)])
-def test_shapes_that_do_not_fit_are_refused(other: tuple[int, ...]) -> None:
-    student, _, labels = sample()
-    with pytest.raises(RmrkdError, match=r"must agree in batch, height and width"):
-        CIRKDLoss(4, 4)(student, torch.zeros(other), labels)

@@ -279,5 +279,5 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(RmrkdError, match="pixels_pushed must be at most pixel_queue, got 16 and 10"):
         make(pixel_queue=10)
     student, teacher, labels = sample()
-    with pytest.raises(RmrkdError, match="must agree in batch, height and width"):
+    with pytest.raises(RmrkdError, match="must have the same batch size, height and width"):
         make()(student, teacher[..., :3], labels)

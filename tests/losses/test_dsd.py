@@ -123,9 +123,9 @@ def test_psd_takes_any_memory_layout_and_precision() -> None:
 def test_maps_that_do_not_fit_psd_are_refused() -> None:
     student, teacher = several()
     loss = PSDLoss(*CHANNELS)
-    with pytest.raises(RmrkdError, match=r"made for 3 maps, got 2 \(student\) and 3 \(teacher\)"):
+    with pytest.raises(RmrkdError, match=r"built for 3 maps, got 2 \(student\) and 3 \(teacher\)"):
         loss(student[:2], teacher)
-    with pytest.raises(RmrkdError, match="must agree in batch"):
+    with pytest.raises(RmrkdError, match="must have the same batch size"):
         loss(student, (teacher[0], teacher[1][..., :3], teacher[2]))
     with pytest.raises(RmrkdError, match=r"channels, expected \(6, 9\)"):
         loss((student[0], student[1][:, :3], student[2]), teacher)
@@ -161,29 +161,11 @@ SAME: dict[str, Change] = {
     "all ignored": lambda s, t, y: (s, t, 0 * y + 255),
     "ignored as -1": lambda s, t, y: (s, t, 0 * y - 1),
 }
-REFUSED: dict[str, Change] = {
-    "another batch": lambda s, t, y: (s, t[:1], y),
-    "another height": lambda s, t, y: (s[:, :, :2], t, y),
-    "fewer channels in both": lambda s, t, y: (s[:, :3], t[:, :3], y),
-}
 
 
 @pytest.mark.parametrize("change", SAME)
 def test_csd_is_unchanged_with(change: str) -> None:
     assert error(CSDLoss(K)(*SAME[change](*sample())), CSDLoss(K)(*sample())) <= 1e-4
-
-
-@pytest.mark.parametrize("change", REFUSED)
-def test_shapes_that_do_not_fit_csd_are_refused(change: str) -> None:
-    with pytest.raises(RmrkdError, match=r"must agree in batch|channels, expected"):
-        CSDLoss(K)(*REFUSED[change](*sample()))
-
-
-def test_csds_teacher_gets_no_gradient() -> None:
-    student, teacher, labels = (x.requires_grad_(x.is_floating_point()) for x in sample())
-    CSDLoss(K)(student, teacher, labels).backward()
-    assert student.grad.any()
-    assert teacher.grad is None
 
 
 def test_csd_in_bfloat16_and_autocast_is_the_float32_value_of_the_rounded_numbers() -> None:

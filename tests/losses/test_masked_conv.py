@@ -55,7 +55,7 @@ def test_mgd_is_the_same_either_way(monkeypatch: pytest.MonkeyPatch, student: in
     target, keep = torch.randn(2, teacher, 7, 9), (torch.rand(2, 1, 7, 9) < 0.25).float()
     results = []
     for worth_it in (0.5, 2.0):
-        monkeypatch.setattr(mgd, "_WORTH_IT", worth_it)
+        monkeypatch.setattr(mgd, "_SPARSE_FROM", worth_it)
         source = torch.randn(2, student, 7, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
         loss.zero_grad()
         value = loss(source, target, keep_mask=keep)

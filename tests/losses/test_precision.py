@@ -131,8 +131,8 @@ def test_other_precisions_give_the_value_of_the_rounded_numbers(name: str, dtype
 
 @pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd", "cirkd_memory"])
 def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "_MOST_PADDING", 1e9)
+    monkeypatch.setattr(winograd, "_MIN_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_MAX_PADDING", 1e9)
     student, teacher, labels = sample(4, (4, 4))
     loss = LOSSES[name](4, 4, K)
     student.requires_grad_()

@@ -14,7 +14,7 @@ from tests.losses.common import error
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of output channels, and no map too small."""
     monkeypatch.setattr(winograd, "_BLOCK", 3)
-    monkeypatch.setattr(winograd, "_MOST_PADDING", 1e9)
+    monkeypatch.setattr(winograd, "_MAX_PADDING", 1e9)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -37,7 +37,7 @@ def test_equals_a_direct_convolution(size: tuple[int, int], dilation: int, layou
 
 
 def test_a_map_that_would_be_mostly_padding_is_convolved_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "_MOST_PADDING", 1.5)
+    monkeypatch.setattr(winograd, "_MAX_PADDING", 1.5)
     conv = nn.Conv2d(4, 4, 3, padding=36, dilation=36)
     features = torch.randn(1, 4, 64, 64)
     assert torch.equal(convolve(features, conv), conv(features))

@@ -69,7 +69,7 @@ def seen_at(where: Any) -> tuple[Seen, Distiller]:
     configs = list(HEADS)
     loss = Seen()
     model = Distiller(network(configs[0]), network(configs[2]), {"seen": loss}, {"seen": where})
-    model.place("cpu").train()
+    model.to_device("cpu").train()
     model.student.decode_head.dropout = None
     model(IMAGES, LABELS)
     return loss, model

@@ -30,7 +30,7 @@ def lively(preset: str) -> nn.Module:
 
 @pytest.mark.parametrize("preset", ["demo", "dlp18w32-dlpmbv2x025-camvid"])
 def test_computes_the_same_and_leaves_the_network_alone(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "_CHANNELS", 8)
+    monkeypatch.setattr(winograd, "_MIN_CHANNELS", 8)
     network = lively(preset)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     ready = inference_network(network.train(), "cpu")

@@ -24,13 +24,10 @@ def chained(first: str, link: str, length: int) -> str:
 
 
 BOMBS = {
-    "laughs in lists": (chained("[x, x, x]", f"[{', '.join('@' for _ in NINE)}]", 25), "values with all aliases"),
-    "laughs in maps": (chained("{k: x}", f"{{{', '.join(f'k{n}: @' for n in NINE)}}}", 25), "values with all aliases"),
-    "laughs in merges": (chained("{k: x}", f"{{<<: [{', '.join('@' for _ in NINE)}]}}", 25), "values with all aliases"),
-    "a ladder of aliases": (chained("{k: x}", "{k: @}", 100), "nested deeper than 32 levels with all aliases"),
-    "itself in a list": ("a: &a [1, *a]", "inside the value that it names"),
-    "itself in a map": ("a: &a {b: {c: *a}}", "inside the value that it names"),
-    "itself merged": ("a: &a {<<: *a}", "inside the value that it names"),
+    "laughs in lists": (chained("[x, x, x]", f"[{', '.join('@' for _ in NINE)}]", 25), "the anchor or alias `a0`"),
+    "laughs in maps": (chained("{k: x}", f"{{{', '.join(f'k{n}: @' for n in NINE)}}}", 25), "anchor or alias `a0`"),
+    "itself in a list": ("a: &a [1, *a]", "the anchor or alias `a`"),
+    "itself merged": ("a: &a {<<: *a}", "the anchor or alias `a`"),
     "brackets": ("[" * 100_000, "nested deeper than 32"), "braces": ("{a: " * 30_000, "nested deeper than 32"),
     "dashes": ("- " * 60_000, "nested deeper than 32"),
     "indents": ("".join(" " * n + "a:\n" for n in range(300)), "nested deeper"),
@@ -43,20 +40,21 @@ REFUSED = {
     "a: !!python/object/apply:os.system [touch exploded]": ("line 1", "!!python/object/apply:os.system"),
     "a: !mine 1": ("line 1: the tag `!mine`",), "a: !!binary aGk=": ("!!binary",), "!!set {a, b}": ("!!set",),
     "%TAG ! tag:x,2000:\n---\na: !b 1": ("tag:x,2000:b",), "a: !!str 1": ("!!str",),
-    "a: 1\n---\nb: 2": ("line 2: a second one begins",), "a: 1\nb: \0": ("line 2", "U+0000"),
+    "a: 1\n---\nb: 2": ("line 2", "another document",), "a: 1\nb: \0": ("line 2", "U+0000"),
     "\n\x9b2J": ("line 2", "U+009B"),
-    "a:\n\tb: 1": ("line 2", r"'\t'"), "1: 2": ("the key `1` is no name",), "a: {yes: 1}": ("the key `yes`", "quotes"),
+    "a:\n\tb: 1": ("line 2", r"'\t'"), "1: 2": ("the key `1` is not",), "a: {yes: 1}": ("the key `yes`", "quotes"),
     "? [a]\n: 1": ("the key a sequence",), "~: 1": ("the key `~`",), "a: 010": ("`010`", "plain decimal"),
     "a: 0x10": ("`0x10`",), "a: 1:30": ("`1:30`",), "a: 1_000": ("`1_000`",), "a: 0b11": ("`0b11`",),
-    "a: " + "9" * 5000: ("line 1", "plain decimal"), "a: 2020-01-01": ("a date", "quotes"), "a: =": ("quotes",),
-    "a: *b": ("undefined alias",), "<<: 3": ("`<<` takes a mapping",), "a: [1": ("line 1",), 'a: "\\q"': ("line 1",),
+    "a: " + "9" * 5000: ("line 1", "plain decimal"), "a: {x: 1, <<: {y: 2}}": ("line 1: the merge key `<<`",),
+    "a: 2020-01-01": ("a date", "quotes"), "a: =": ("quotes",),
+    "a: *b": ("line 1: the anchor or alias `b`",), "a: [1": ("line 1",), 'a: "\\q"': ("line 1",),
+    "a: &b 1": ("line 1: the anchor or alias `b`",), 'a: "\\UFFFFFFFF"': ("is not YAML",),
 }  # fmt: skip
 READ = {
-    "base: &b {x: 1}\nc: {<<: *b, y: 2}\nd: [*b, *b]": {"base": {"x": 1}, "c": {"x": 1, "y": 2}, "d": [{"x": 1}] * 2},
     "a: [0, -1, 0.5, 1.5e-3, 1e3, '010', \"1:30\", no, ~]": {
         "a": [0, -1, 0.5, 0.0015, "1e3", "010", "1:30", False, None]
     },
-    "a: 1\r\nb: x y\r\n": {"a": 1, "b": "x y"}, "": None, "# only this": None, '"yes": &x 1': {"yes": 1},
+    "a: 1\r\nb: x y\r\n": {"a": 1, "b": "x y"}, "": None, "# only this": None, '"yes": 1': {"yes": 1},
 }  # fmt: skip
 
 
@@ -70,9 +68,9 @@ def refusal(text: str) -> str:
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_ends_in_a_message_at_once(name: str) -> None:
     text, culprit = BOMBS[name]
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     assert culprit in refusal(text)
-    assert time.perf_counter() - started < 3  # 0.3 s on an idle core
+    assert time.process_time() - started < 3  # 0.3 s on an idle core
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 

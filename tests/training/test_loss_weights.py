@@ -42,7 +42,7 @@ class Scaled(nn.Module):
 def build(tiny: Path, *overrides: str) -> tuple[Preset, Distiller]:
     preset = load_preset(str(tiny), overrides=overrides)
     built = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
-    return preset, built.distiller.place("cpu")
+    return preset, built.distiller.to_device("cpu")
 
 
 def batches(count: int = 2) -> list[Batch]:

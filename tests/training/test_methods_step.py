@@ -31,7 +31,7 @@ def batch(number: int, labels: torch.Tensor | None = None) -> Batch:
 def test_a_method_trains(method: str) -> None:
     preset = load_preset("demo", method=method)
     built = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
-    model = built.distiller.place("cpu")
+    model = built.distiller.to_device("cpu")
     assert model.teacher is not None
     names, batches = auto_weighted_losses(preset), [batch(0), batch(1)]
     model.weights |= compute_auto_weights(model, batches, names, preset.schedule, 0, DIST_CTX)

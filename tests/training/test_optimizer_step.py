@@ -28,7 +28,7 @@ def test_accumulating_two_halves_steps_as_the_whole_batch(tiny: object) -> None:
     halves = [Batch(images[part], labels[part], []) for part in (slice(0, 2), slice(2, 4))]
     states = []
     for batches in ([whole], halves):
-        model = Distiller(copy.deepcopy(network)).place("cpu")
+        model = Distiller(copy.deepcopy(network)).to_device("cpu")
         before = {key: value.clone() for key, value in model.state_dict().items()}
         TrainStep(model, model, Schedule(accumulate=len(batches)), torch.device("cpu"))(batches, 0)
         states.append({key: value - before[key] for key, value in model.state_dict().items()})
@@ -39,7 +39,7 @@ def test_accumulating_two_halves_steps_as_the_whole_batch(tiny: object) -> None:
 
 def test_clipping_bounds_the_gradient(tiny: object) -> None:
     network = build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu")
-    model = Distiller(network).place("cpu")
+    model = Distiller(network).to_device("cpu")
     step = TrainStep(model, model, Schedule(clip_grad=1e-3, momentum=0.0, weight_decay=0.0), torch.device("cpu"))
     step([Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])], 0)
     norms = step.part_gradient_norms()

@@ -33,7 +33,7 @@ def test_preset_builds_and_steps_twice(name: str) -> None:
     preset = load_preset(name)
     classes = CLASSES[preset.dataset]
     built = build_distiller(preset, "distill", classes, device="cpu", log=lambda _: None, with_weights=False)
-    model = built.distiller.place("cpu")
+    model = built.distiller.to_device("cpu")
     model.train()
     assert model.teacher is not None
     assert not model.teacher.training

@@ -416,7 +416,7 @@ def test_students_must_be_trained_like_the_finished_baseline(
 def fp16_step(tiny: Path, clip: float | None) -> TrainStep:
     schedule = Schedule(amp="fp16", clip_grad=clip, skip_nonfinite=True)
     network = build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu")
-    model = Distiller(network).place("cpu")
+    model = Distiller(network).to_device("cpu")
     return TrainStep(model, model, schedule, torch.device("cpu"))
 
 
