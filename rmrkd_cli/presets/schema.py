@@ -142,8 +142,10 @@ class Data(StrictModel):
     """Where the images are and how they are scaled. From `classes` on, keys are for the data set `custom` only."""
 
     root: RootPath | None = None  # folder of the data set; None: the data set's usual place
-    train_scale: tuple[Pixels, Pixels] | None = None  # width and height before `ratio_range`; None: the data set's
-    eval_scale: tuple[Pixels, Pixels] | None = None  # width and height; None: the data set's
+    # Width and height that training images are fitted into, before the random factor; None: the data set's.
+    train_scale: tuple[Pixels, Pixels] | None = None
+    # Width and height that validation images are fitted into; None: the data set's, for `custom` `train_scale`.
+    eval_scale: tuple[Pixels, Pixels] | None = None
     ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)  # smallest and largest random scale factor in training
     cache: CacheMode = "off"  # keep decoded training images: off, ram or disk
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None  # names, label 0 first

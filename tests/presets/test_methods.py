@@ -102,10 +102,11 @@ def test_a_recipe_that_tells_nothing_of_itself_is_listed_and_shown(
     assert re.search(r"plain +logits, head +–", listed)
     assert "3 on every data set" in shown
     assert "type cwd on head" in shown
-    assert "auto: the weight that gives the loss" in " ".join(shown.split())
+    assert "auto: " in shown
+    assert "the gradient norm of cross-entropy" in " ".join(shown.split())
 
 
 def test_lines_to_copy_fit_a_narrow_terminal() -> None:
-    commands = [line for line in rmrkd("methods").stdout.splitlines() if line.startswith("rmrkd ")]
+    commands = [line for line in rmrkd("methods").stdout.splitlines() if re.match(r"[a-z ]+: rmrkd ", line)]
     assert len(commands) == 3
     assert all(len(line.rstrip()) <= 80 for line in commands)

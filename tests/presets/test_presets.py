@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Iterator
 from functools import reduce
@@ -258,7 +259,7 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
         *parents, last = data.draw(st.sampled_from(list(places(raw)) or [("title",)]))
         node, action = reduce(getitem, parents, raw), data.draw(st.sampled_from(["drop", "rename", "replace", "add"]))
         value = node[last] if action == "add" or last not in node else node.pop(last)
-        fresh = data.draw(SCALARS | HOSTILE)
+        fresh = copy.deepcopy(data.draw(SCALARS | HOSTILE))  # a second round may change what the first inserted
         if action in ("replace", "add"):
             node.insert(0, fresh) if isinstance(node, list) else node.update({last: fresh})
         elif action == "rename" and isinstance(node, dict):
