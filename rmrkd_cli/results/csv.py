@@ -1,4 +1,4 @@
-"""Tables as CSV, safe to open in a spreadsheet."""
+"""Tables as CSV that a spreadsheet can open without running a cell as a formula."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ import re
 
 from rmrkd_cli.terminal.sanitize import escape_control
 
-Table = tuple[list[str], list[list[str]]]
+Table = tuple[list[str], list[list[str]]]  # column headings, rows
+
+_FORMULA_START = tuple("=+-@")  # spreadsheets also accept tab and CR, which are escaped before
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def to_csv(table: Table) -> str:
-    """A table as CSV, with a defence against cells that a spreadsheet would run."""
+    """Return a table as CSV. Text that looks like a formula gets a quote in front."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     columns, rows = table
-    for row in (columns, *rows):
-        writer.writerow([_csv_cell(cell) for cell in row])
+    csv.writer(stream, lineterminator="\n").writerows([map(_cell, row) for row in (columns, *rows)])
     return stream.getvalue()
 
 
-def _csv_cell(text: str) -> str:
-    """A figure as it is; a name so that no spreadsheet runs it."""
-    shown = escape_control(text)
-    return f"'{shown}" if shown[:1] in _FORMULA and not _FIGURE.fullmatch(shown) else shown
-
-
-_FORMULA = tuple("=+-@")  # and tab and CR, which are visible by then
-
-
-_FIGURE = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+def _cell(text: str) -> str:
+    line = escape_control(text)
+    return f"'{line}" if line.startswith(_FORMULA_START) and not _NUMBER.fullmatch(line) else line

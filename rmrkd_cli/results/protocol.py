@@ -1,4 +1,4 @@
-"""One line that says how a result was measured."""
+"""The evaluation protocol of a result in one line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rmrkd_cli.terminal.text import plural, shorten
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
-    """How the figures were measured, in one line; not escaped."""
+    """Return data set, images, inference mode, image scale, scales and flip; not escaped for HTML."""
     scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
     width, height = protocol["scale"]
     mode = f"{shorten(protocol['mode'])} image"
     if protocol.get("window"):
         window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
-        mode = f"window of {window} sliding by {stride} (height x width) over each image"
+        mode = f"sliding window of {window} with stride {stride} (height x width) over each image"
     return (
         f"{shorten(protocol['dataset'])} {shorten(protocol['split'])}, {plural(protocol['images'], 'image')} "
         f"({shorten(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "

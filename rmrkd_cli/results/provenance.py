@@ -1,4 +1,4 @@
-"""Which file a network came from and which file taught it, by their SHA-256."""
+"""The SHA-256 of a checkpoint and of the checkpoint of its teacher."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from rmrkd_cli.storage.cache import sha256_of
 
 
 def provenance(path: Path, sources: object) -> dict[str, str]:
-    """Which file a network is, and which file taught it, by their SHA-256: a teacher is known again by it.
+    """Return `checkpoint_sha256`, and `taught_by` where the checkpoint names its teacher.
+
+    A comparison recognises the teacher of a student by `taught_by`.
 
     Args:
-        sources: A checkpoint's `meta.sources`, which may be anybody's.
+        sources: `meta.sources` of the checkpoint, which may come from anyone.
     """
     teacher = sources.get("teacher") if isinstance(sources, Mapping) else None
-    taught_by = teacher.get("sha256") if isinstance(teacher, Mapping) else None
-    told = {"taught_by": taught_by} if isinstance(taught_by, str) and len(taught_by) == 64 else {}
-    return {"checkpoint_sha256": sha256_of(path), **told}
+    sha256 = teacher.get("sha256") if isinstance(teacher, Mapping) else None
+    taught_by = {"taught_by": sha256} if isinstance(sha256, str) and len(sha256) == 64 else {}
+    return {"checkpoint_sha256": sha256_of(path), **taught_by}

@@ -21,7 +21,7 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import preset_dir
 from rmrkd_cli.training.run_directory import RunDir
 from tests.helpers.cli import run_main
-from tests.report.html import made
+from tests.report.html import synthetic
 
 PROTOCOL = {
     "dataset": "demo", "split": "val", "images": 80, "fingerprint": "0a1b2c3d4e5f", "classes": ["a", "b"],
@@ -77,7 +77,7 @@ def fill(folder: Path) -> None:
 
 
 def fill_runs(folder: Path) -> None:
-    made.log(folder / "good")
+    synthetic.log(folder / "good")
     texts = {
         "strange": '{"iter": 1, "val_miou": 7}\n', "none": "", "bare": '{"iter": 1, "losses": {}}\n',
         "binary": "\0" * 50 + "\n",

@@ -13,7 +13,7 @@ import pytest
 from rmrkd_cli import __version__
 from rmrkd_cli.presets.loader import preset_names
 from rmrkd_cli.presets.methods import method_names
-from tests.report.html import made
+from tests.report.html import synthetic
 
 COMMANDS = (
     "train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor",
@@ -107,7 +107,7 @@ def test_help_of_every_command_needs_no_network_library(tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_without_torch(tmp_path: Path) -> None:
-    made.log(tmp_path / "run")
+    synthetic.log(tmp_path / "run")
     help_answer, plotted = run_in_new_process(tmp_path, ["plot", "--help"], ["plot", "run"])
     assert (help_answer.code, help_answer.heavy) == (0, [])
     assert (plotted.code, plotted.exception, plotted.heavy) == (0, "None", ["matplotlib"])

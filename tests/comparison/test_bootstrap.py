@@ -45,15 +45,15 @@ def true_difference(classes: int) -> NDArray[np.float64]:
 )
 def test_the_interval_holds_the_truth_in_95_of_100_cases(pairs: int, least: int, most: int, misses: int) -> None:
     """Simulated pairs on 100 images each; the standard error of the share is 0.7 % for 1,000 of them, 1.5 % for 200."""
-    truth, draws, held, sides = true_difference(11)[-1], np.random.default_rng(1), 0, [0, 0]
+    truth, draws, covered, sides = true_difference(11)[-1], np.random.default_rng(1), 0, [0, 0]
     for trial in range(pairs):
         low, high = paired_intervals(*([counts] for counts in drawn_pair(draws, 100, 11)), resamples=1000, seed=trial)[
             -1
         ]
-        held += low <= truth <= high
+        covered += low <= truth <= high
         sides[0] += truth < low
         sides[1] += truth > high
-    assert least <= held <= most
+    assert least <= covered <= most
     assert min(sides) >= misses  # and misses on both sides
 
 

@@ -135,6 +135,6 @@ def test_predictions_of_a_split_with_labels_are_written(city: Path, tmp_path: Pa
         f"aachen_{number:06d}_000019.png" for number in range(3)
     ]
     assert "cityscapes val, 3 images" in outcome.stdout
-    assert "window of 32x32 sliding by 21x21 (height x width) over each image fitted into 64x32" in outcome.stdout
+    assert "window of 32x32 with stride 21x21 (height x width) over each image fitted into 64x32" in outcome.stdout
     assert "18 bicycle" in outcome.stdout
     assert "Dice" in outcome.stdout

@@ -18,7 +18,7 @@ from rmrkd_cli.installation.requirements import declared_requirements, install_e
 from tests.cli.test_escaping import record
 from tests.helpers.cli import Outcome, rmrkd, run_main
 from tests.installation.environments import Environment, build_wheel
-from tests.report.html import made
+from tests.report.html import synthetic
 
 NEEDED = "this command needs mmcv-full, mmsegmentation and mmcls, which are not installed"
 Patch = pytest.MonkeyPatch
@@ -62,7 +62,7 @@ def test_a_command_that_needs_mmsegmentation_names_the_command_that_installs_it(
 @pytest.mark.usefixtures("without_mmseg")
 def test_the_other_commands_work_without_it(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
-    made.log(tmp_path / "run")
+    synthetic.log(tmp_path / "run")
     for words in (["presets"], ["presets", "psp101-psp18-city"], ["methods"], ["methods", "mgd"], ["plot", "run"]):
         assert rmrkd(*words).exit_code == 0, words
     assert rmrkd("train", "--preset", "demo", "--print-config").exit_code == 0

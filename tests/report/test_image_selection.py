@@ -8,11 +8,11 @@ import pytest
 
 from rmrkd_cli.comparison.types import Comparison
 from rmrkd_cli.report.image_selection import choose_images, image_differences, main_difference, representative_records
-from tests.report.html import made
+from tests.report.html import synthetic
 
 
 def with_counts(base: list[list[int]], to: list[list[int]]) -> Comparison:
-    comparison = made.comparison()
+    comparison = synthetic.comparison()
     for group, counts in zip(comparison.groups[1:], (base, to), strict=True):
         record = group.records[0]
         record["per_image"] = {"names": [str(n) for n in range(len(counts))], "counts": counts}
@@ -33,7 +33,7 @@ def test_differences_are_of_the_mean_iou_of_each_image() -> None:
 
 
 def test_extremes_of_both_directions_and_others_none_twice() -> None:
-    comparison = made.comparison()
+    comparison = synthetic.comparison()
     differences = differences_of(comparison)
     assert differences is not None
     chosen = choose_images(comparison)
@@ -56,26 +56,26 @@ def test_an_image_without_loss_is_not_called_a_loss() -> None:
 
 
 def test_without_counts_images_are_random() -> None:
-    comparison = made.comparison(per_image=False)
+    comparison = synthetic.comparison(per_image=False)
     assert {choice.reason for choice in choose_images(comparison)} == {"random"}
     assert len(choose_images(comparison)) == 6
 
 
 def test_counts_of_another_number_of_images_are_not_used() -> None:
-    comparison = copy.deepcopy(made.comparison())
+    comparison = copy.deepcopy(synthetic.comparison())
     comparison.groups[1].records[0]["per_image"]["counts"].pop()
     assert differences_of(comparison) is None
 
 
 def test_the_distilled_student_is_the_main_difference() -> None:
-    comparison = made.comparison(labels=("teacher", "baseline", "a", "b"))
+    comparison = synthetic.comparison(labels=("teacher", "baseline", "a", "b"))
     main = main_difference(comparison)
     assert main is not None
     assert (main.base, main.to) == ("baseline", "a")
 
 
 def test_networks_of_one_seed_are_shown_and_chosen_by() -> None:
-    comparison = made.comparison(seeds=3)
+    comparison = synthetic.comparison(seeds=3)
     label = comparison.groups[1].label
     lost = comparison.groups[1].records[0]
     shown = representative_records(comparison, lambda record: record is not lost)

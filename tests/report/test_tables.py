@@ -36,11 +36,11 @@ def record(hits: int, role: str = "baseline", seed: int = 0, **facts: object) ->
 
 
 def test_a_record_is_strict_json_with_none_for_what_never_occurs() -> None:
-    made = record(5)
-    assert json.loads(to_json(made)) == made
-    assert made["metrics"]["iou"] == [0.5, pytest.approx(10 / 15), None]
-    assert made["metrics"]["miou"] == pytest.approx((0.5 + 10 / 15) / 2)
-    assert made["matrix"] == [[5, 5, 0], [0, 10, 0], [0, 0, 0]]
+    result = record(5)
+    assert json.loads(to_json(result)) == result
+    assert result["metrics"]["iou"] == [0.5, pytest.approx(10 / 15), None]
+    assert result["metrics"]["miou"] == pytest.approx((0.5 + 10 / 15) / 2)
+    assert result["matrix"] == [[5, 5, 0], [0, 10, 0], [0, 0, 0]]
 
 
 def test_a_table_has_a_column_for_each_group_and_each_difference() -> None:
@@ -77,11 +77,11 @@ def test_the_summary_has_intervals_and_warnings() -> None:
 
 def test_several_seeds_are_one_line_with_their_spread() -> None:
     columns, rows = tables.summary_table(compare([record(hits, seed=hits) for hits in (2, 4, 6)]).groups)
-    told = dict(zip(columns, rows[0], strict=True))
+    row = dict(zip(columns, rows[0], strict=True))
     assert len(rows) == 1
-    assert told["seeds"] == "2, 4, 6"
+    assert row["seeds"] == "2, 4, 6"
     mious = [record(hits)["metrics"]["miou"] for hits in (2, 4, 6)]
-    assert told["mIoU"] == f"{100 * mean(mious):.2f} ± {100 * stdev(mious):.2f}"
+    assert row["mIoU"] == f"{100 * mean(mious):.2f} ± {100 * stdev(mious):.2f}"
 
 
 def test_other_protocols_are_refused_line_by_line() -> None:
@@ -110,20 +110,20 @@ def test_other_windows_of_two_checkpoints_name_the_options_for_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"names": ["b", "a"]}, "image 1 is `a` in one and `b` in the other"),
         ({"counts": [[0, 3, 4, 4], [1, 1, 1, 1]]}, "image `a` has different labels"),
         ({"counts": [[0, 3, 5, 5], [0, 0, 1, 0, 1, 0, 0, 1]]}, "image `b` has different labels"),
     ],
 )
-def test_the_same_images_with_other_labels_are_refused(changes: dict[str, object], told: str) -> None:
-    """Names alone do not tell that label files were made anew between two evaluations."""
+def test_the_same_images_with_other_labels_are_refused(changes: dict[str, object], expected: str) -> None:
+    """Image names stay the same when label files are replaced between two evaluations."""
     per_image = {"names": ["a", "b"], "counts": [[0, 3, 5, 5], [1, 1, 1, 1]]}
-    first, second = (record(5, per_image=held) for held in (per_image, per_image | changes))
+    first, second = (record(5, per_image=counts) for counts in (per_image, per_image | changes))
     with pytest.raises(RmrkdError) as refused:
         check_same_protocol([first, second])
-    assert told in refused.value.message
+    assert expected in refused.value.message
     fewer = {"names": ["a", "b"], "counts": [[0, 4, 5, 4, 2, 0, 0, 1], [1, 1, 1, 1]]}
     check_same_protocol([first, record(5, per_image=fewer)])  # predictions may differ
 
@@ -148,9 +148,9 @@ def test_sizes_and_times_are_readable() -> None:
             [record(5, parameters=12_790_000, macs=5e9, training=training, latency=latency, checkpoint_bytes=51e6)]
         )
     )
-    told = dict(zip(columns, rows[0], strict=True))
-    assert told["parameters"] == "12.79 M"
-    assert told["MACs"] == "5.00 G"
-    assert told["latency"] == "12.4 ms (11.9–13.2)"
-    assert told["file"] == "51.00 MB"
-    assert told["training"] == "1 h 02 min"
+    row = dict(zip(columns, rows[0], strict=True))
+    assert row["parameters"] == "12.79 M"
+    assert row["MACs"] == "5.00 G"
+    assert row["latency"] == "12.4 ms (11.9–13.2)"
+    assert row["file"] == "51.00 MB"
+    assert row["training"] == "1 h 02 min"

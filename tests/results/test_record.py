@@ -41,9 +41,9 @@ def record() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(held: dict[str, Any], folder: Path) -> dict[str, Any]:
+def read(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
-    path.write_text(to_json(held))
+    path.write_text(to_json(result))
     return read_record(path)
 
 
@@ -68,10 +68,10 @@ def test_json_is_strict(value: Any) -> None:
 
 
 def test_results_of_hundreds_of_images_stay_small() -> None:
-    held = record()
+    result = record()
     counts = [value for k in range(19) for value in (k, 12_345, 67_890, 54_321)]
-    held["per_image"] = {"names": [f"town/town_{n:06d}_000019" for n in range(500)], "counts": [counts] * 500}
-    text = to_json(held)
+    result["per_image"] = {"names": [f"town/town_{n:06d}_000019" for n in range(500)], "counts": [counts] * 500}
+    text = to_json(result)
     assert len(text) < 500 * 600
     assert text.count("\n") < 1100
 
@@ -79,13 +79,13 @@ def test_results_of_hundreds_of_images_stay_small() -> None:
 def test_counts_that_agree_are_read(tmp_path: Path) -> None:
     assert read(record(), tmp_path) == record()
     for key in ("matrix", "per_image"):
-        held = record()
-        del held[key]
-        assert read(held, tmp_path) == held
+        result = record()
+        del result[key]
+        assert read(result, tmp_path) == result
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"),
+    ("counts", "expected"),
     [
         ([[0, 3, 5, 4, 1, 4, 5, 6]], "2 names and 1 lists of counts for 2 images"),
         ([[0, 3, 5], []], "counts.0 has 3 numbers"),
@@ -100,17 +100,17 @@ def test_counts_that_agree_are_read(tmp_path: Path) -> None:
         ([[0, 3, 5, 4, 1, 4, 5, 6], [0, 2, 3, 2, 1, 6, 7, 8]], "6 predicted pixels of class 0, the matrix has 7"),
     ],
 )
-def test_counts_that_contradict_each_other_are_refused(counts: list[list[int]], told: str, tmp_path: Path) -> None:
-    held = record()
-    held["per_image"]["counts"] = counts
+def test_counts_that_contradict_each_other_are_refused(counts: list[list[int]], expected: str, tmp_path: Path) -> None:
+    result = record()
+    result["per_image"]["counts"] = counts
     with pytest.raises(RmrkdError) as refused:
-        read(held, tmp_path)
-    assert told in refused.value.message
+        read(result, tmp_path)
+    assert expected in refused.value.message
 
 
 @pytest.mark.parametrize("without", ["matrix", "per_image", None])
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"iou": [0.9, 10 / 15, None]}, "metrics.iou.0 is 0.9, its counts give 0.5"),
         ({"iou": [5 / 10, 10 / 15, 0.0]}, "metrics.iou.2 is 0.0, its counts give None"),
@@ -123,20 +123,20 @@ def test_counts_that_contradict_each_other_are_refused(counts: list[list[int]], 
     ],
 )
 def test_metrics_that_the_counts_do_not_give_are_refused(
-    changes: dict[str, Any], told: str, without: str | None, tmp_path: Path
+    changes: dict[str, Any], expected: str, without: str | None, tmp_path: Path
 ) -> None:
-    held = {key: value for key, value in record().items() if key != without}
-    held["metrics"] |= changes
+    result = {key: value for key, value in record().items() if key != without}
+    result["metrics"] |= changes
     with pytest.raises(RmrkdError) as refused:
-        read(held, tmp_path)
-    assert told in refused.value.message
+        read(result, tmp_path)
+    assert expected in refused.value.message
 
 
 def test_rounded_metrics_are_read_and_a_mean_that_older_results_lack(tmp_path: Path) -> None:
-    held = record()
-    held["metrics"] |= {"miou": 0.5833, "iou": [0.5, 0.6667, None]}
-    del held["metrics"]["mdice"]
-    assert read(held, tmp_path) == held
+    result = record()
+    result["metrics"] |= {"miou": 0.5833, "iou": [0.5, 0.6667, None]}
+    del result["metrics"]["mdice"]
+    assert read(result, tmp_path) == result
 
 
 @pytest.mark.parametrize("matrix", [[], [[1]], [[1, 2, 3], [1, 2, 3], [1, 2]], [[0] * 3] * 4])
@@ -146,7 +146,7 @@ def test_a_matrix_of_another_size_is_refused(matrix: list[list[int]], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"mode": "slide"}, "'slide'"),
         ({"window": [64, 64]}, "'whole'"),
@@ -158,15 +158,15 @@ def test_a_matrix_of_another_size_is_refused(matrix: list[list[int]], tmp_path: 
         ({"mode": "slide", "window": [64, 99999], "stride": [1, 1]}, "protocol.window.1"),
     ],
 )
-def test_windows_are_checked(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
-    held = record()
-    held["protocol"] |= changes
+def test_windows_are_checked(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    result = record()
+    result["protocol"] |= changes
     with pytest.raises(RmrkdError) as refused:
-        read(held, tmp_path)
-    assert told in refused.value.message
+        read(result, tmp_path)
+    assert expected in refused.value.message
 
 
 def test_windows_are_read(tmp_path: Path) -> None:
-    held = record()
-    held["protocol"] |= {"mode": "slide", "window": [64, 64], "stride": [43, 64]}
-    assert read(held, tmp_path) == held
+    result = record()
+    result["protocol"] |= {"mode": "slide", "window": [64, 64], "stride": [43, 64]}
+    assert read(result, tmp_path) == result

@@ -15,7 +15,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.report.figures.series import panels, running_mean, thin_out
 from rmrkd_cli.results import training_log
 from rmrkd_cli.results.training_log import find_log, read_curves
-from tests.report.html import made
+from tests.report.html import synthetic
 
 STEP = {"iter": 1, "lr": 0.1, "losses": {"ce": 2.0}, "weighted": {"ce": 1.0}, "total": 1.0, "seconds": 0.5}
 VALIDATION = {"iter": 4, "val_miou": 0.25, "best_miou": 0.25}
@@ -52,7 +52,7 @@ def test_a_last_line_that_is_being_written_is_left_out(end: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("{", "it is not JSON"), ("[1]", "not a mapping"), ({**STEP, "iter": 0.5}, "`iter` is 0.5"),
         ({**STEP, "iter": 1}, "`iter` is 1, after 1"), ({**STEP, "iter": 2, "lr": "x"}, "`lr` is 'x'"),
@@ -65,11 +65,11 @@ def test_a_last_line_that_is_being_written_is_left_out(end: str, tmp_path: Path)
     ],
     ids=str,
 )  # fmt: skip
-def test_a_strange_line_is_named(line: Any, said: str, tmp_path: Path) -> None:
+def test_a_strange_line_is_named(line: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(RmrkdError) as refused:
         read_curves(written(tmp_path, STEP, line))
     assert "log.jsonl` line 2: " in refused.value.message
-    assert said in refused.value.message
+    assert expected in refused.value.message
 
 
 def test_a_log_has_a_bound_and_a_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_log_has_a_bound_and_a_first_step(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_runs_below_a_folder_are_named(tmp_path: Path) -> None:
-    made.log(tmp_path / "work" / "distill")
+    synthetic.log(tmp_path / "work" / "distill")
     assert find_log(tmp_path / "work" / "distill").name == "log.jsonl"
     with pytest.raises(RmrkdError) as refused:
         find_log(tmp_path)
@@ -94,18 +94,18 @@ def test_runs_below_a_folder_are_named(tmp_path: Path) -> None:
 def test_a_damaged_log_is_read_or_explained(seed: int, noise: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     if not path.exists():
-        made.log(tmp_path, steps=6)
+        synthetic.log(tmp_path, steps=6)
     whole, rng = path.read_bytes(), random.Random(seed)
     start, length = rng.randrange(len(whole)), rng.choice((0, 1, 5, 200))
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_bytes(whole[:start] + noise + whole[start + length :])
-    said, read = "", None
+    expected, read = "", None
     try:
         read = read_curves(damaged)
     except RmrkdError as error:
-        said = error.message
+        expected = error.message
     if read is None:
-        assert "damaged.jsonl` line " in said
+        assert "damaged.jsonl` line " in expected
     else:
         assert len(read.iterations) == len(read.lr) == len(read.total) == len(read.elapsed)
         assert all(len(column) == len(read.iterations) for column in read.weighted.values())
@@ -128,8 +128,8 @@ def test_a_running_mean_has_no_bias_at_its_beginning() -> None:
 
 def test_panels_hold_what_the_runs_have(tmp_path: Path) -> None:
     runs = {
-        "a": [read_curves(find_log(made.log(tmp_path / "a")))],
-        "b": [read_curves(find_log(made.log(tmp_path / "b", losses=("ce", "mgd"))))],
+        "a": [read_curves(find_log(synthetic.log(tmp_path / "a")))],
+        "b": [read_curves(find_log(synthetic.log(tmp_path / "b", losses=("ce", "mgd"))))],
     }
     shown = {panel.title: panel for panel in panels(runs, more=True)}
     assert list(shown) == ["validation mIoU", "total weighted loss", "ce", "mgd", "learning rate"]

@@ -41,7 +41,7 @@ from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import find_log, read_curves
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import abbreviate_labels, file_names
-from tests.report.html import made
+from tests.report.html import synthetic
 
 CLASSES = ["sky", "=1+1", "never"]
 
@@ -49,14 +49,17 @@ CLASSES = ["sky", "=1+1", "never"]
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    comparison = made.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d"))
+    comparison = synthetic.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d"))
     curves = {
-        group.label: [read_curves(find_log(made.log(folder / f"run{n}")))] for n, group in enumerate(comparison.groups)
+        group.label: [read_curves(find_log(synthetic.log(folder / f"run{n}")))]
+        for n, group in enumerate(comparison.groups)
     }
-    images = made.images(comparison, size=(64, 48))
+    images = synthetic.images(comparison, size=(64, 48))
     few = ReportImages(images.images[:2], images.palette, images.checkpoints, images.missing)
     written = write_results(comparison, folder / "out")
-    write_report(comparison, folder / "out", images=few, curves=curves, provenance=made.PROVENANCE, written=written)
+    write_report(
+        comparison, folder / "out", images=few, curves=curves, provenance=synthetic.PROVENANCE, written=written
+    )
     return folder / "out"
 
 
@@ -83,7 +86,7 @@ def sheets(report: Path) -> list[tuple[int, str]]:
 
 def test_counts_in_csv_are_the_comparisons(report: Path) -> None:
     rows = list(csv.reader((report / "confusion-teacher.csv").open(newline="")))
-    matrix = made.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d")).groups[0].matrix
+    matrix = synthetic.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d")).groups[0].matrix
     assert matrix is not None
     assert [tuple(map(int, row[1:])) for row in rows[1:]] == list(matrix)
     assert [row[0] for row in rows[1:]] == ["sky", "'=1+1", "never"]
@@ -114,7 +117,7 @@ def test_the_page_says_every_figure_and_asks_for_nothing(report: Path) -> None:
     page = (report / "index.html").read_text()
     reader = Texts()
     reader.feed(page)
-    comparison = made.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d"))
+    comparison = synthetic.comparison(CLASSES, ("teacher", "b/../x", "$\\frac$ \u202e_d"))
     for group in comparison.groups:
         for value in (*group.iou, *group.accuracy, *group.dice, group.miou):
             assert ("–" if value is None else f"{100 * value:.2f}") in reader.texts
@@ -128,13 +131,13 @@ def test_the_page_says_every_figure_and_asks_for_nothing(report: Path) -> None:
 
 @pytest.mark.parametrize("width", [None, 0.03])
 def test_bars_begin_at_zero_and_end_at_their_value(width: float | None) -> None:
-    comparison = made.comparison(width=width)
+    comparison = synthetic.comparison(width=width)
     difference = comparison.differences[0]
     with figure_style():
         axes = class_bars(comparison, [difference]).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == "mean IoU"
-    assert sorted(names[1:]) == sorted(made.STREET)
+    assert sorted(names[1:]) == sorted(synthetic.STREET)
     by_name = dict(zip(comparison.classes, difference.classes, strict=True)) | {"mean IoU": difference.mean}
     whiskers = [line for line in axes.lines if line.get_marker() == "|"]
     assert len(whiskers) == (0 if width is None else 20)
@@ -154,7 +157,7 @@ def test_bars_begin_at_zero_and_end_at_their_value(width: float | None) -> None:
 
 
 def test_charts_of_one_comparison_have_one_axis() -> None:
-    comparison = made.comparison(labels=("teacher", "baseline", "a", "b"))
+    comparison = synthetic.comparison(labels=("teacher", "baseline", "a", "b"))
     with figure_style():
         limits = [class_bars(comparison, [one]).axes[0].get_xlim() for one in comparison.differences]
     assert limits[0] == limits[1]
@@ -164,12 +167,12 @@ def test_lines_run_through_their_points() -> None:
     points = ((0.0, 1.0), (50.0, 3.0), (100.0, 2.0))
     with figure_style():
         panel = Panel("x", "", (Series("distill", points),))
-        (line,) = curve_panel(panel, styles_of(made.comparison().groups), seconds=False).axes[0].lines
+        (line,) = curve_panel(panel, styles_of(synthetic.comparison().groups), seconds=False).axes[0].lines
     assert [tuple(point) for point in line.get_xydata()] == list(points)
 
 
 def test_every_group_and_seed_has_its_mark() -> None:
-    groups = made.comparison(seeds=3).groups
+    groups = synthetic.comparison(seeds=3).groups
     with figure_style():
         figure = group_miou(groups)
         assert figure is not None
@@ -184,9 +187,12 @@ SVG_TEXT = "<script>&\"'$x$ \uffff שלום"
 
 
 def test_a_figure_on_the_page_has_no_style_of_its_own_and_escapes_text() -> None:
-    comparison = made.comparison()
+    comparison = synthetic.comparison()
     with figure_style():
-        figures = [class_bars(comparison, comparison.differences), confusion_matrix(comparison.groups[0], made.STREET)]
+        figures = [
+            class_bars(comparison, comparison.differences),
+            confusion_matrix(comparison.groups[0], synthetic.STREET),
+        ]
         figures[0].axes[0].set_title(SVG_TEXT)
         elements = [inline_svg(figure, f"key{n}", "<b>") for n, figure in enumerate((*figures, figures[0]))]
     for element in elements:
@@ -218,10 +224,10 @@ def test_numbers_in_a_matrix_can_be_read_on_every_shade(scheme: int) -> None:
 
 
 def test_a_matrix_shows_its_shares() -> None:
-    group = made.comparison().groups[0]
+    group = synthetic.comparison().groups[0]
     assert group.matrix is not None
     with figure_style():
-        axes = confusion_matrix(group, made.STREET).axes[0]
+        axes = confusion_matrix(group, synthetic.STREET).axes[0]
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     for truth, row in enumerate(shares(group.matrix)):
         for guess, share in enumerate(row):
@@ -232,7 +238,7 @@ def test_a_matrix_shows_its_shares() -> None:
 
 
 def test_the_conclusion_claims_no_more_than_the_interval() -> None:
-    comparison = made.comparison()
+    comparison = synthetic.comparison()
     first = comparison.differences[0]
 
     def text(mean: Interval) -> str:
@@ -258,9 +264,9 @@ def test_shares_and_largest_confusions() -> None:
 
 
 def test_groups_look_different_and_roles_alike_everywhere() -> None:
-    four = styles_of(made.comparison(labels=("t", "b", "d", "e")).groups)
+    four = styles_of(synthetic.comparison(labels=("t", "b", "d", "e")).groups)
     assert len({(style.colour, style.dash, style.marker) for style in four.values()}) == 4
-    assert styles_of(made.comparison().groups)["distill"] == four["d"]
+    assert styles_of(synthetic.comparison().groups)["distill"] == four["d"]
     assert len({style.marker for style in four.values()}) == len({style.dash for style in four.values()}) == 4
 
 
@@ -313,14 +319,14 @@ def test_no_two_classes_share_a_colour_and_none_has_that_of_what_is_not_counted(
 
 def page_text(comparison: Comparison, images: ReportImages) -> str:
     page = render_page(
-        comparison, images=images, curves={}, missing_curves=(), provenance=made.PROVENANCE, file_names=()
+        comparison, images=images, curves={}, missing_curves=(), provenance=synthetic.PROVENANCE, file_names=()
     )
     return " ".join(re.sub("<[^>]*>", "", page).split())
 
 
 def test_the_legend_names_the_compared_predictions() -> None:
-    comparison = made.comparison(CLASSES)
-    images = made.images(comparison, size=(32, 24))
+    comparison = synthetic.comparison(CLASSES)
+    images = synthetic.images(comparison, size=(32, 24))
     for labels, compared in ((("teacher", "distill"), True), (("baseline", "distill"), True), (("distill",), False)):
         few = [replace(one, predictions={k: one.predictions[k] for k in labels}) for one in images.images[:1]]
         text = page_text(comparison, replace(images, images=tuple(few)))
@@ -330,8 +336,8 @@ def test_the_legend_names_the_compared_predictions() -> None:
 
 def test_every_prediction_is_on_the_sheet_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "a/long/path/that/all/of/them/share/"
-    comparison = made.comparison(labels=("truth", f"{path}one/student", f"{path}two/student"))
-    images = made.images(comparison, size=(64, 48))
+    comparison = synthetic.comparison(labels=("truth", f"{path}one/student", f"{path}two/student"))
+    images = synthetic.images(comparison, size=(64, 48))
     titles: list[str] = []
     show = sheets_module._show
     monkeypatch.setattr(sheets_module, "_show", lambda *given: (titles.append(given[2]), show(*given)))
@@ -354,7 +360,7 @@ def test_labels_that_are_cut_stay_apart(labels: list[str], longest: int) -> None
 def test_a_log_that_says_nothing_has_no_figure(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"iter": 1, "losses": {}}\n')
     bare = {"teacher": [read_curves(tmp_path / "log.jsonl")]}
-    comparison = made.comparison(CLASSES)
+    comparison = synthetic.comparison(CLASSES)
     assert "curves.png" not in write_figures(replace(comparison, groups=()), ReportImages(), bare, tmp_path / "out")
 
 

@@ -14,7 +14,7 @@ from rmrkd_cli.comparison.types import Comparison
 from rmrkd_cli.report.html.document import render_page
 from rmrkd_cli.results.training_log import find_log, read_curves
 from tests.helpers.browser import HOW_TO_INSTALL, NAMES, find_browser
-from tests.report.html import made
+from tests.report.html import synthetic
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e" + "long" * 30
@@ -59,13 +59,13 @@ def browser() -> Iterator[Browser]:
 
 def written(comparison: Comparison, folder: Path) -> Path:
     curves = {
-        group.label: [read_curves(find_log(made.log(folder / f"{n}", seed=n)))]
+        group.label: [read_curves(find_log(synthetic.log(folder / f"{n}", seed=n)))]
         for n, group in enumerate(comparison.groups)
     }
     path = folder / "index.html"
     text = render_page(
-        comparison, images=made.images(comparison, size=(96, 64)), curves=curves, missing_curves=(),
-        provenance=made.PROVENANCE, file_names=("classes.csv",),
+        comparison, images=synthetic.images(comparison, size=(96, 64)), curves=curves, missing_curves=(),
+        provenance=synthetic.PROVENANCE, file_names=("classes.csv",),
     )  # fmt: skip
     path.write_text(text, encoding="utf-8")
     return path
@@ -75,15 +75,15 @@ def written(comparison: Comparison, folder: Path) -> Path:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     many = [f"class {n}" for n in range(150)]
     return {
-        "street": written(made.comparison(seeds=3), tmp_path_factory.mktemp("street")),
+        "street": written(synthetic.comparison(seeds=3), tmp_path_factory.mktemp("street")),
         "hostile": written(
-            made.comparison(CLASSES, (HOSTILE, "truth", "שלום"), width=None), tmp_path_factory.mktemp("hostile")
+            synthetic.comparison(CLASSES, (HOSTILE, "truth", "שלום"), width=None), tmp_path_factory.mktemp("hostile")
         ),
         "alike": written(
-            made.comparison(labels=("teacher", *(f"psp18w32-psp18w8-camvid student {name}" for name in "ab"))),
+            synthetic.comparison(labels=("teacher", *(f"psp18w32-psp18w8-camvid student {name}" for name in "ab"))),
             tmp_path_factory.mktemp("alike"),
         ),
-        "many": written(made.comparison(many), tmp_path_factory.mktemp("many")),
+        "many": written(synthetic.comparison(many), tmp_path_factory.mktemp("many")),
     }
 
 
@@ -217,9 +217,9 @@ def test_the_classes_at_the_pointer_are_shown(opened: Any) -> None:
 def test_bars_are_ordered_by_their_difference(opened: Any) -> None:
     texts = opened("street").locator("svg[aria-label^=Difference] text").all_text_contents()
     values = [float(text.replace("−", "-")) for text in texts if text[0] in "+−" and "." in text]
-    assert len(values) == 1 + len(made.STREET)
+    assert len(values) == 1 + len(synthetic.STREET)
     assert values[1:] == sorted(values[1:], reverse=True)
-    assert set(made.STREET) < set(texts)
+    assert set(synthetic.STREET) < set(texts)
 
 
 def test_curves_over_iterations_or_time(opened: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_small_matrix_is_read_by_keyboard(opened: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowLeft")
-    group = made.comparison(seeds=3).groups[0]
+    group = synthetic.comparison(seeds=3).groups[0]
     assert group.matrix is not None
     count, whole = group.matrix[1][0], sum(group.matrix[1])
     expected = f"sidewalk predicted as road: {100 * count / whole:.2f} % ({count:,} of {whole:,} pixels)"

@@ -26,7 +26,7 @@ PROVENANCE = Provenance(
 
 
 def record(classes: Sequence[str], skill: float, seed: int, role: str, *, per_image: bool = True) -> dict[str, Any]:
-    """A network that is right about a class the more often the greater its skill and the class."""
+    """Return the result of a network whose accuracy in a class grows with its skill."""
     rng = np.random.default_rng([seed, len(role), round(1000 * skill)])
     count = len(classes)
     size = np.random.default_rng(7).integers(2_000, 90_000, count).astype(np.float64) * 100
@@ -38,8 +38,8 @@ def record(classes: Sequence[str], skill: float, seed: int, role: str, *, per_im
     hits, truth, guess = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid="ignore"):
         iou, accuracy, dice = hits / (truth + guess - hits), hits / truth, 2 * hits / (truth + guess)
-    made: dict[str, Any] = {
-        "format": 1, "role": role, "method": "rmrkd", "name": "made", "seed": seed, "iterations": 400,
+    result: dict[str, Any] = {
+        "format": 1, "role": role, "method": "rmrkd", "name": "synthetic", "seed": seed, "iterations": 400,
         "checkpoint": f"{role}/student.pth", "parameters": 3_200_000 if role == "teacher" else 200_000,
         "macs": 850_000_000, "checkpoint_bytes": 1_234_567, "matrix": matrix.tolist(),
         "latency": {"median_ms": 12.3, "low_ms": 12.0, "high_ms": 13.0},
@@ -57,8 +57,8 @@ def record(classes: Sequence[str], skill: float, seed: int, role: str, *, per_im
     if per_image:
         shares = np.clip(skill + rng.normal(0, 0.12, IMAGES), 0.05, 0.95)
         counts = [[0, int(800 * part), 1000, 1000, 1, int(600 * part), 900, 800] for part in shares]
-        made["per_image"] = {"names": [f"{number:04d}" for number in range(IMAGES)], "counts": counts}
-    return made
+        result["per_image"] = {"names": [f"{number:04d}" for number in range(IMAGES)], "counts": counts}
+    return result
 
 
 def plain(values: Any) -> list[float | None]:
@@ -98,7 +98,7 @@ def comparison(
     width: float | None = 0.03,
     per_image: bool = True,
 ) -> Comparison:
-    """Teacher, baseline, and any number of distilled students."""
+    """Return a teacher, a baseline, and a distilled student for each further label."""
     roles = ["teacher", "baseline", *["distill"] * (len(labels) - 2)]
     skills = [0.8, 0.55, *(0.62 + 0.03 * n for n in range(len(labels) - 2))]
     groups = tuple(
@@ -116,7 +116,7 @@ def comparison(
 
 
 def log(folder: Path, *, steps: int = 60, seed: int = 0, level: float = 0.6, losses: Sequence[str] = ("ce",)) -> Path:
-    """A run's directory with a log as the trainer writes it."""
+    """Write a run directory with a log as the trainer writes it."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -132,15 +132,17 @@ def log(folder: Path, *, steps: int = 60, seed: int = 0, level: float = 0.6, los
     return folder
 
 
-def images(made: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> ReportImages:
-    """Regions and noise, in the comparison's classes."""
-    count = min(len(made.classes), 8)
-    shown = tuple(_image(choice, [group.label for group in made.groups], count, size) for choice in choose_images(made))
-    colours = np.random.default_rng(3).integers(20, 235, (len(made.classes), 3)).tolist()
+def images(compared: Comparison, *, size: tuple[int, int] = (128, 96), palette: Any = None) -> ReportImages:
+    """Return images of circles and noise, in the classes of the comparison."""
+    count = min(len(compared.classes), 8)
+    shown = tuple(
+        _image(choice, [group.label for group in compared.groups], count, size) for choice in choose_images(compared)
+    )
+    colours = np.random.default_rng(3).integers(20, 235, (len(compared.classes), 3)).tolist()
     return ReportImages(
         shown,
         tuple(tuple(colour) for colour in (palette or colours)),
-        {group.label: "its run of seed 0" for group in made.groups},
+        {group.label: "its run of seed 0" for group in compared.groups},
         ("no predictions of <b>other</b>: only its result file is there",),
     )
 
