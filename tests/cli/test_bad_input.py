@@ -205,7 +205,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
     "eval plain.pth --batch-size 0": ("--batch-size 0",), "eval plain.pth --workers=-1": ("--workers -1",),
     "eval plain.pth --label-ids": ("--label-ids", "--save-predictions DIR"),
     "eval plain.pth --class-indices": ("--class-indices", "--save-predictions DIR"),
-    "compare a.json slide.json": ("inference: whole in `baseline`, slide", "window: None", "stride: None"),
+    "compare a.json slide.json": ("inference mode: whole in `baseline`, slide", "window: None", "stride: None"),
     "compare a.json gaps.json": ("gaps.json", "larger than window"),
     "compare a.json counts.json": ("counts.json", "per_image has 1 names and 1 lists of counts for 80 images"),
     "transfer no.pth out.pth": ("no.pth", "does not exist"),
