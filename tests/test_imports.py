@@ -25,7 +25,7 @@ ROOT_MODULES = {"__init__.py", "__main__.py", "errors.py", "signals.py"}
 
 # Each of these modules, and the only places that may import it; a place that ends with / is a folder.
 ONLY_IN = {
-    "mmcv": ("networks/mmseg.py", "installation/mmcv_ops.py", "data/"),
+    "mmcv": ("networks/mmseg.py", "networks/mmseg_zoo.py", "installation/mmcv_ops.py", "data/"),
     "mmseg": ("networks/mmseg.py", "installation/mmcv_ops.py", "data/"),
     "typer": ("cli/",),
     "rich": ("terminal/", "cli/"),

@@ -16,7 +16,7 @@ from benchmarks.pairs import Times, compare_tensors, time_pairs
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
 from rmrkd_cli.distillation.factory import build_losses, map_names_of
-from rmrkd_cli.networks.mmseg import Shapes
+from rmrkd_cli.networks.feature_maps import FeatureShapes
 from rmrkd_cli.presets.fields import LOGITS, MAPS
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.loss_schema import LossSpec
@@ -104,7 +104,9 @@ class _Side:
         side_length, channels = (8, 16) if setting.quick else (SIDE, CHANNELS)
         spec = spec_of(kind)
         preset = load_preset("demo").model_copy(update={"losses": {kind: spec}})
-        shapes = Shapes({place: CLASSES if place in LOGITS else channels for place in MAPS}, dict.fromkeys(MAPS, 8))
+        shapes = FeatureShapes(
+            {place: CLASSES if place in LOGITS else channels for place in MAPS}, dict.fromkeys(MAPS, 8)
+        )
         torch.manual_seed(7)
         self.loss: nn.Module = build_losses(preset, shapes, shapes, CLASSES)[kind].to(setting.device)
         where = map_names_of(spec)

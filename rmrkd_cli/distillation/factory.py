@@ -14,15 +14,9 @@ from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.distiller import Distiller, MapNames
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
-from rmrkd_cli.networks.feature_maps import MapName
-from rmrkd_cli.networks.mmseg import (
-    Shapes,
-    build_network,
-    load_imagenet_backbone,
-    load_weights,
-    network_config,
-    shapes_of,
-)
+from rmrkd_cli.networks.feature_maps import FeatureShapes, MapName, measure_shapes
+from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
 from rmrkd_cli.presets.schema import Network, Preset
@@ -87,10 +81,10 @@ def build_distiller(
                 f"preset `{preset.name}` needs a trained teacher, and no checkpoint is given",
                 f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
             )
-        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, what="teacher")
+        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, role="teacher")
         _report_partial(sources["teacher"], "teacher", log)
     torch.manual_seed(preset.seed + 1)
-    losses = build_losses(preset, shapes_of(network), shapes_of(teacher), num_classes, code)
+    losses = build_losses(preset, measure_shapes(network), measure_shapes(teacher), num_classes, code)
     if hashes := custom_loss.hashes(preset, code):
         sources["code"] = hashes
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
@@ -99,7 +93,7 @@ def build_distiller(
 
 
 def build_losses(
-    preset: Preset, student: Shapes, teacher: Shapes, num_classes: int, code: Sequence[str] = ()
+    preset: Preset, student: FeatureShapes, teacher: FeatureShapes, num_classes: int, code: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
     """Return the preset's losses, each built for the channels of the maps it acts on.
 
@@ -155,11 +149,11 @@ def map_names_of(spec: LossSpec) -> MapNames:
     return tuple(spec.stage) if isinstance(spec.stage, list) else spec.stage
 
 
-def _channels(shapes: Shapes, maps: MapNames) -> int | tuple[int, ...]:
+def _channels(shapes: FeatureShapes, maps: MapNames) -> int | tuple[int, ...]:
     return tuple(shapes.channels[name] for name in maps) if isinstance(maps, tuple) else shapes.channels[maps]
 
 
-def _check_map(loss: str, map_name: MapName, student: Shapes, teacher: Shapes) -> None:
+def _check_map(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> None:
     """Raise RmrkdError where a network has no such map, or the two backbones have it at different strides."""
     for what, shapes in (("student", student), ("teacher", teacher)):
         if map_name not in shapes.strides:
@@ -184,7 +178,7 @@ def _report_partial(source: dict[str, str], what: str, log: Log) -> None:
 def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Log) -> Any:
     """Load the starting weights of the network that is trained, and return where they come from."""
     if spec.checkpoint is not None and what == "student":  # role `teacher` trains the teacher anew
-        source = load_weights(network, spec.checkpoint, what=what)
+        source = load_weights(network, spec.checkpoint, role=what)
         log(f"{what} starts from {source['source']}")
         _report_partial(source, what, log)
         return source

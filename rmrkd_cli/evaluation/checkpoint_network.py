@@ -16,8 +16,9 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import Sample, find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, summarize_error
-from rmrkd_cli.networks.memory_limit import limit_memory
-from rmrkd_cli.networks.mmseg import build_network, network_config, shapes_of
+from rmrkd_cli.networks.feature_maps import measure_shapes
+from rmrkd_cli.networks.limits import limit_memory
+from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
@@ -88,7 +89,7 @@ def load_checkpoint_network(
     )
     try:
         with limit_memory():
-            shapes_of(network)
+            measure_shapes(network)
     except Exception as error:  # an untrusted config can match the weights and still fail in the forward pass
         message = f"the network that `{path}` describes cannot run: {summarize_error(error)}"
         raise RmrkdError(message, _PRESET_HINT) from error
@@ -188,7 +189,7 @@ def _network_of_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], devi
         return None
     size = sum(tensor.numel() for tensor in state.values())
     torch.manual_seed(0)  # the parameters that `--allow-partial` leaves random are the same in every run
-    return build_network(config, device=device, most_parameters=2 * size, hint=_PRESET_HINT)
+    return build_network(config, device=device, max_parameters=2 * size, hint=_PRESET_HINT)
 
 
 def _network_of_preset(preset: Preset, state: Mapping[str, Tensor], num_classes: int, device: str) -> nn.Module:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.networks.inference import folded
+from rmrkd_cli.networks.inference import folded_copy
 
 MIN_SIDE = 32  # pixels
 _MAX_UINT8_CLASSES = 256
@@ -58,7 +58,7 @@ def build_graph(network: nn.Module, *, raw: bool, classes: bool) -> ExportGraph:
     plain = copy.deepcopy(network).cpu().eval()
     if getattr(plain, "auxiliary_head", None) is not None:
         plain.auxiliary_head = None  # type: ignore[assignment]
-    inference = folded(plain)
+    inference = folded_copy(plain)
     for parent in list(inference.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.AdaptiveAvgPool2d):

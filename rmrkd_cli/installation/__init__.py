@@ -1,4 +1,4 @@
-"""Packages that rmrkd needs: which are installed, which are missing, and how to install them.
+"""Check which of the packages that rmrkd needs are installed, and install the missing ones.
 
-Nothing here imports a third-party package at its top, so that a broken installation can still be explained.
+No module here imports a third-party package at its top, so it can explain a broken installation.
 """

@@ -1,4 +1,4 @@
-"""The pip of this environment, uv, or a pip in a temporary environment, with the build constraint of mmcv-full."""
+"""Install packages with pip or uv, under the build constraint of mmcv-full."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.mmseg import BUILD_CONSTRAINT
 from rmrkd_cli.installation.requirements import version_of
 
-# The first that knows --build-constraint; later ones stop applying PIP_CONSTRAINT to builds.
+# First pip with --build-constraint; newer ones no longer apply PIP_CONSTRAINT to builds.
 _PIP_WITH_BUILD_CONSTRAINT = (25, 3)
-_PIP_WITH_PYTHON = (22, 3)  # the first that knows --python
-# Settings that would build mmcv-full beside torch (which compiles its operators for minutes), install elsewhere, or
-# refuse what has to be built.
+_PIP_WITH_PYTHON = (22, 3)  # first pip with --python
+# Environment variables that would compile mmcv-full's operators (which takes minutes), install elsewhere, or forbid
+# building.
 _DROPPED = (
     *("PIP_NO_BUILD_ISOLATION", "PIP_NO_BINARY", "PIP_ONLY_BINARY", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"),
     *("PIP_USER", "PIP_PYTHON", "PIP_REQUIREMENT", "PIP_REQUIRE_HASHES", "PIP_DRY_RUN", "PIP_IGNORE_INSTALLED"),
@@ -34,7 +34,7 @@ _PIP_SETTINGS = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_PROGRESS_BAR": "off",
     "PIP_ROOT_USER_ACTION": "ignore",
-    "PIP_NO_CACHE_DIR": "1",  # which may hold an mmcv-full that was built beside another torch
+    "PIP_NO_CACHE_DIR": "1",  # the cache may have an mmcv-full that was built for another torch
 }
 
 _GET_INSTALLER = "install uv (docs.astral.sh/uv), or pip into this environment; on Debian: apt-get install python3-venv"
@@ -46,7 +46,7 @@ class Installer:
 
     Attributes:
         name: For messages: `pip 26.3`.
-        command: Its first words, up to `install` or `wheel`.
+        command: The command line before `install` or `wheel`.
         kind: "pip" or "uv".
         pip_version: Major and minor version; (0, 0) for uv.
     """
@@ -61,11 +61,11 @@ class Installer:
 
         Args:
             requirements: Such as `mmcv-full==1.7.2`.
-            find_links: Folder with the files; no package index is asked then.
-            reinstall: Install again what is installed in that version.
+            find_links: Folder with the files, instead of a package index.
+            reinstall: Also install packages that are installed already.
 
         Raises:
-            RunError: With the last lines that the installer printed.
+            RunError: The installer failed; the message has its last lines.
         """
         target = ["--python", sys.executable] if self.kind == "uv" else []
         links = ["--no-index", "--find-links", str(find_links.resolve())] if find_links is not None else []
@@ -76,7 +76,7 @@ class Installer:
         """Download or build a wheel of each requirement into a folder; pip only.
 
         Raises:
-            RunError: With the last lines that pip printed.
+            RunError: pip failed; the message has its last lines.
         """
         self._run(["wheel", "--wheel-dir", str(folder.resolve()), *requirements])
 
@@ -89,7 +89,7 @@ class Installer:
             command = [*self.command, verb, "--no-deps", *self._options(constraint, environment), *rest]
             done = subprocess.run(
                 command,
-                # uv would read the settings of a project in the working directory.
+                # In the working directory uv would read a project's settings.
                 cwd=folder if self.kind == "uv" else None,
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors="replace",
@@ -105,19 +105,19 @@ class Installer:
         if self.pip_version >= _PIP_WITH_BUILD_CONSTRAINT:
             return ["--build-constraint", str(constraint)]
         environment["PIP_CONSTRAINT"] = " ".join(filter(None, [environment.get("PIP_CONSTRAINT"), constraint.as_uri()]))
-        # Without it an old pip runs setup.py in this environment, where torch is, if it finds setuptools and wheel.
+        # Otherwise an old pip with setuptools and wheel runs setup.py in this environment, which has torch.
         return ["--use-pep517"]
 
 
 @contextmanager
 def find_installer(*, pip_only: bool = False) -> Iterator[Installer]:
-    """Yield the installer to use here: pip of this environment, else uv, else pip in a temporary environment.
+    """Yield pip of this environment, else uv, else pip in a temporary environment.
 
     Args:
-        pip_only: Leave uv out, which cannot write wheels.
+        pip_only: Skip uv, which cannot write wheels.
 
     Raises:
-        RmrkdError: When there is none.
+        RmrkdError: None of these is available.
     """
     version = version_of("pip")
     if version is not None:
@@ -139,7 +139,7 @@ def _pip(version: str, command: tuple[str, ...]) -> Installer:
 
 
 def _uv_command() -> tuple[str, ...] | None:
-    """`uv run` names itself in UV; otherwise uv is on PATH, beside this Python, or a module of it."""
+    """Return the command of uv: from UV (set by `uv run`), on PATH, next to this Python, or its module."""
     beside = Path(sys.executable).parent / "uv"
     for candidate in (os.environ.get("UV"), shutil.which("uv"), str(beside)):
         if candidate and os.access(candidate, os.X_OK):
@@ -148,7 +148,7 @@ def _uv_command() -> tuple[str, ...] | None:
 
 
 def _temporary_pip(folder: Path) -> Installer:
-    """A pip that this Python brings along, in a new environment; it installs into the environment of this process."""
+    """Return the pip that is bundled with this Python, in a new environment; it installs into this environment."""
     made = subprocess.run(
         [sys.executable, "-m", "venv", str(folder / "env")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -158,7 +158,7 @@ def _temporary_pip(folder: Path) -> Installer:
     asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=True)
     installer = _pip(asked.stdout.split()[1], (python, "-m", "pip"))
     if installer.pip_version < _PIP_WITH_PYTHON:
-        raise RmrkdError(f"{installer.name}, which this Python brings along, is too old", _GET_INSTALLER)
+        raise RmrkdError(f"{installer.name}, which is bundled with this Python, is too old", _GET_INSTALLER)
     return Installer(
         f"{installer.name} of a temporary environment", (*installer.command, "--python", sys.executable), "pip",
         installer.pip_version,

@@ -1,8 +1,8 @@
-"""Stand-ins for what mmcv asks for at import and rmrkd never uses: its compiled ops, and torchvision.
+"""Replace what mmcv imports and rmrkd never uses: its compiled operators, and torchvision.
 
-None of the networks rmrkd trains uses a compiled op (PSPNet, DeepLabV3, DeepLabV3+, ResNetV1c, MobileNetV2), but
-`mmseg` imports `mmcv.ops`, and every module there asks for `mmcv._ext`. And `mmcv.runner` imports torchvision for its
-list of ImageNet files, which brings torch's compiler along: more than half of the time that importing mmseg takes.
+`mmseg` imports `mmcv.ops`, and each module there imports the compiled `mmcv._ext`. None of the networks rmrkd trains
+uses such an operator (PSPNet, DeepLabV3, DeepLabV3+, ResNetV1c, MobileNetV2). `mmcv.runner` imports torchvision for its
+list of ImageNet files. torchvision imports torch's compiler, which takes more than half of the time to import mmseg.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 from rmrkd_cli.installation.mmseg import require_mmseg
 
-# Said at every start, and nothing a user could act on.
-_NOISE = (
+# Warnings at every start that a user cannot act on.
+_IGNORED_WARNINGS = (
     "On January 1, 2023, MMCV will release",
     "Default ``avg_non_ignore`` is False",
     "`build_loss` would be deprecated",
@@ -29,27 +29,27 @@ _NOISE = (
 
 
 def make_mmseg_importable() -> None:
-    """Register the stand-in, unless the compiled ops are there. Call it before the first import of mmseg.
+    """Register the replacements, unless the compiled operators are installed. Call it before importing mmseg.
 
     Raises:
-        RmrkdError: When mmsegmentation or mmcv-full is not installed, or in a version that does not work here.
+        RmrkdError: mmsegmentation or mmcv-full is not installed, or has an unsupported version.
     """
     require_mmseg()
-    for message in _NOISE:
+    for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # says on every CPU that CUDA is missing
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns on every CPU that CUDA is missing
     if "mmcv._ext" not in sys.modules:
         import mmcv
 
         if importlib.util.find_spec("mmcv._ext") is None:
-            sys.modules["mmcv._ext"] = _stand_in(mmcv.__version__)
+            sys.modules["mmcv._ext"] = _ext_replacement(mmcv.__version__)
     if "torchvision" not in sys.modules and "mmcv.runner" not in sys.modules:
         _import_runner_without_torchvision()
 
 
 @contextmanager
 def allow_any_size() -> Iterator[None]:
-    """mmseg's `resize` turns sizes into numbers for a warning, which would make them constants of a traced graph."""
+    """Turn off a warning of mmseg's `resize`, which would make sizes constants in a traced graph."""
     make_mmseg_importable()
     from mmseg.ops import resize
 
@@ -62,27 +62,27 @@ def allow_any_size() -> Iterator[None]:
 
 
 def _import_runner_without_torchvision() -> None:
-    """For as long as `mmcv.runner` is imported; what it keeps finds the real torchvision when it is used."""
-    import torch  # noqa: F401 (looks at every module while it is imported itself)
+    """Import `mmcv.runner` with a placeholder for torchvision, which imports the real one when it is used."""
+    import torch  # noqa: F401 (its import looks at every module in sys.modules)
 
-    later = types.ModuleType("torchvision")
-    later.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
+    placeholder = types.ModuleType("torchvision")
+    placeholder.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
 
-    def found(name: str) -> Any:
-        if sys.modules.get("torchvision") is later:  # mmcv.device looks into every module that is there
+    def get_attribute(name: str) -> Any:
+        if sys.modules.get("torchvision") is placeholder:  # mmcv.device looks at every module in sys.modules
             raise AttributeError(name)
         return getattr(importlib.import_module("torchvision"), name)
 
-    later.__getattr__ = found  # type: ignore[method-assign]
-    sys.modules["torchvision"] = later
+    placeholder.__getattr__ = get_attribute  # type: ignore[method-assign]
+    sys.modules["torchvision"] = placeholder
     try:
         import mmcv.runner  # noqa: F401
     finally:
-        if sys.modules.get("torchvision") is later:
+        if sys.modules.get("torchvision") is placeholder:
             del sys.modules["torchvision"]
 
 
-def _stand_in(version: str) -> types.ModuleType:
+def _ext_replacement(version: str) -> types.ModuleType:
     module = types.ModuleType("mmcv._ext")
     module.__spec__ = importlib.machinery.ModuleSpec("mmcv._ext", None)
 
@@ -91,7 +91,7 @@ def _stand_in(version: str) -> types.ModuleType:
             raise AttributeError(name)
 
         def call(*args: object, **kwargs: object) -> Any:
-            raise RuntimeError(f"mmcv-full {version} was installed without its compiled op `{name}`")
+            raise RuntimeError(f"mmcv-full {version} is installed without its compiled operator `{name}`")
 
         return call
 

@@ -1,4 +1,4 @@
-"""mmsegmentation and mmcv-full, the extra `mmseg`: pinned versions, what is missing, and the error that says so."""
+"""Check the packages of the extra `mmseg`: mmsegmentation, mmcv-full, mmcls, and what they need."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SAME_FOLDER = ("mmcv", "mmcv-lite")  # distributions that write into the same f
 
 @cache
 def require_mmseg() -> None:
-    """Stop unless mmcv-full, mmsegmentation and mmcls are installed in versions that rmrkd works with.
+    """Check that mmcv-full, mmsegmentation and mmcls are installed in supported versions.
 
-    It reads metadata and imports nothing, so a command can call it first. What was found is remembered.
+    It reads metadata and imports nothing. The result is cached.
 
     Raises:
-        RmrkdError: Names what is missing or of another version; the hint is `rmrkd setup`.
+        RmrkdError: A package is missing or has another version; the hint is `rmrkd setup`.
     """
     missing = _missing(MODULES) or _missing({name: name for name in SUPPORT_VERSIONS})
     if missing:
@@ -51,10 +51,10 @@ def require_mmseg() -> None:
 
 
 def check_python() -> None:
-    """Stop on a Python on which mmcv-full cannot be built.
+    """Check that mmcv-full can be built on this Python.
 
     Raises:
-        RmrkdError: With the commands that make an environment of a Python that works.
+        RmrkdError: It cannot; the hint has the commands that create an environment with another Python.
     """
     if not FIRST_PYTHON <= sys.version_info[:2] < FIRST_UNSUPPORTED_PYTHON:
         raise RmrkdError(
@@ -65,34 +65,34 @@ def check_python() -> None:
 
 
 def check_conflicts() -> None:
-    """Stop where a distribution is installed that overwrites files of mmcv-full.
+    """Check that no installed package overwrites files of mmcv-full.
 
     Raises:
-        RmrkdError: With the commands that remove it; mmcv-full goes with it, since they share files.
+        RmrkdError: One does; the hint has the commands that uninstall it, with mmcv-full, since they share files.
     """
     found = [f"{name} {version}" for name in _SAME_FOLDER if (version := version_of(name))]
     if found:
         names = [name.split()[0] for name in found] + ["mmcv-full"] * (version_of("mmcv-full") is not None)
         raise RmrkdError(
-            f"{', '.join(found)} is installed here and writes into the same folder `mmcv` as mmcv-full",
-            f"use an environment of its own for rmrkd, or {uninstall_command(*names)} && {SETUP_COMMAND}",
+            f"{', '.join(found)} is installed, and writes into the same folder `mmcv` as mmcv-full",
+            f"use a separate environment for rmrkd, or {uninstall_command(*names)} && {SETUP_COMMAND}",
         )
 
 
 def packages_to_install() -> dict[str, str]:
-    """Return name and version of every package that `rmrkd setup` has to install here, in order of installation."""
+    """Return name and version of each package that `rmrkd setup` has to install, in order."""
     support = {name: version for name, version in SUPPORT_VERSIONS.items() if version_of(name) is None}
     main = {name: version for name, version in VERSIONS.items() if version_of(name) != version}
     return {**support, **main}
 
 
 def _missing(modules: dict[str, str]) -> list[str]:
-    """Return the distributions of which neither metadata nor the module can be found."""
+    """Return the distributions that have neither metadata nor a module here."""
     return [name for name, module in modules.items() if version_of(name) is None and find_spec(module) is None]
 
 
 def _series(version: str) -> str:
-    """`0.30` of `0.30.0`: releases of one series work alike."""
+    """Return `0.30` of `0.30.0`; releases of one series are compatible."""
     return ".".join(version.split(".")[:2])
 
 

@@ -1,4 +1,4 @@
-"""Requirements that the installed rmrkd declares, and the commands that install packages into this environment."""
+"""Read the requirements of the installed rmrkd, and build the commands that install packages into this environment."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def version_of(name: str) -> str | None:
 
 
 def declared_requirements(extra: str = "") -> list[Requirement]:
-    """Return the requirements of rmrkd that apply on this Python: its own, or those of one extra.
+    """Return the requirements of rmrkd, or of one of its extras, that apply on this Python.
 
     Args:
         extra: Name of an extra; empty for the packages that rmrkd always needs.
 
     Returns:
-        An empty list where rmrkd runs from its source without being installed.
+        An empty list where rmrkd is not installed, and runs from its source.
     """
     from packaging.requirements import Requirement
 
@@ -68,14 +68,14 @@ def uninstall_command(*names: str) -> str:
 def install_extra_command(extra: str) -> str:
     """Return the command that installs the packages of an extra.
 
-    It names the packages, not `rmrkd[extra]`: an index could know another project by the name rmrkd.
+    It lists the packages instead of `rmrkd[extra]`: a package index may have another project named rmrkd.
     """
     names = [f"{requirement.name}{requirement.specifier}" for requirement in declared_requirements(extra)]
     return install_command(*names) if names else install_command(f".[{extra}]", options="-e")
 
 
 def reinstall_command() -> str:
-    """Return the command that installs rmrkd again from where it was installed (a folder, a file or a repository)."""
+    """Return the command that reinstalls rmrkd from its original folder, file or repository."""
     try:
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         origin = json.loads(text or "{}")
@@ -92,12 +92,12 @@ def reinstall_command() -> str:
 
 
 def explain_missing_module(error: ModuleNotFoundError) -> RmrkdError | None:
-    """Turn a failed import into a message when packages that rmrkd always needs are not installed.
+    """Return an error that lists the required packages that are not installed, for a failed import.
 
-    It reads the requirements as text, since the package that could parse them may be missing as well.
+    It reads the requirements as text: the package that parses them may be missing too.
 
     Returns:
-        None where every required package is installed, so that the cause lies elsewhere.
+        None where every required package is installed; the import failed for another reason.
     """
     try:
         declared = importlib.metadata.requires(DISTRIBUTION) or []
@@ -120,14 +120,14 @@ def explain_missing_module(error: ModuleNotFoundError) -> RmrkdError | None:
 
 
 def _pip(verb: str) -> list[str]:
-    # Asked of the metadata: importing pip would change what setuptools does in this process.
+    # Looked up in the metadata: importing pip would change setuptools in this process.
     if version_of("pip"):
         return [_python(), "-m", "pip", verb]
     return ["uv", "pip", verb, *([] if _python() == "python" else ["--python", _python()])]
 
 
 def _python() -> str:
-    """`python` where a shell finds this one by that name; else its path, as for tools in environments of their own."""
+    """Return `python` where that name runs this interpreter, and its path otherwise."""
     found = shutil.which("python")
     same = found is not None and os.path.abspath(found) == os.path.abspath(sys.executable)
     return "python" if same else shlex.quote(sys.executable)

@@ -1,4 +1,4 @@
-"""Installation of mmsegmentation into the environment that runs rmrkd."""
+"""Install mmsegmentation into the environment that runs rmrkd."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ from rmrkd_cli.installation.mmseg import (
 from rmrkd_cli.installation.requirements import version_of
 
 Say = Callable[[str], None]
-# What pip and uv say where they reach no package index.
+# Texts of pip and uv when they cannot reach a package index.
 _NO_NETWORK = re.compile(r"connect|resol|dns|network|timed? ?out|retries|no matching distribution|offline", re.I)
 
 
 def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
-    """Install the missing packages of the extra `mmseg` here.
+    """Install the missing packages of the extra `mmseg` into this environment.
 
-    Every package is pinned and installed without its dependencies, so torch, numpy and all others stay as they are.
+    All versions are fixed, and no dependencies are installed, so torch, numpy and all others stay unchanged.
 
     Args:
-        say: Receives what will be installed, a line a package, before it is.
-        source: Folder with the files, for machines without a network; None to ask the package index.
-        dry_run: Say what would be installed, and install nothing.
-        reinstall: Install mmcv-full, mmsegmentation and mmcls again, for files that are damaged.
+        log: Called with one line for each package before it is installed.
+        source: Folder with the files, for machines without a network; None uses the package index.
+        dry_run: Only report what would be installed.
+        reinstall: Also reinstall mmcv-full, mmsegmentation and mmcls, to repair damaged files.
 
     Returns:
-        Name and version of each package that was installed, or would be; empty when all were there.
+        Name and version of each package that was or would be installed; empty when all are installed already.
 
     Raises:
-        RmrkdError: When it cannot work here: Python too new, a conflicting package, an environment that is not
-            writable or belongs to the system.
-        RunError: When the installer failed.
+        RmrkdError: Python is too new, a package conflicts, or the environment is not writable or managed by the system.
+        RunError: The installer failed.
     """
     check_python()
     check_conflicts()
@@ -53,8 +52,8 @@ def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reins
     if packages:
         folder = _check_writable()
         with find_installer() as installer:
-            verb = "would install" if dry_run else "installs"
-            log(f"{verb} into {folder} with {installer.name}, nothing else changes:")
+            verb = "would install" if dry_run else "installing"
+            log(f"{verb} into {folder} with {installer.name}, other packages stay unchanged:")
             for name, version in packages.items():
                 log(f"  {name} {version}{_note(name)}")
             if dry_run:
@@ -70,19 +69,19 @@ def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reins
 
 
 def download(folder: Path, log: Say) -> list[Path]:
-    """Write a wheel of every package that `set_up` could need into a folder, for a machine without a network.
+    """Write wheels of all packages that `set_up` can need into a folder, for a machine without a network.
 
     Returns:
-        The files; mmcv-full is built here, so that the other machine builds nothing.
+        The files; mmcv-full is already built in its wheel.
 
     Raises:
-        RmrkdError: On a Python on which mmcv-full cannot be built.
-        RunError: When pip failed.
+        RmrkdError: mmcv-full cannot be built on this Python.
+        RunError: pip failed.
     """
     check_python()
     packages = {**SUPPORT_VERSIONS, **PYTHON_310_VERSIONS, **VERSIONS}
     with find_installer(pip_only=True) as installer:
-        log(f"writes wheels into {folder} with {installer.name}: {', '.join(packages)}")
+        log(f"writing wheels into {folder} with {installer.name}: {', '.join(packages)}")
         installer.build_wheels(_pinned(packages), folder)
     return sorted(folder.glob("*.whl"))
 
@@ -101,27 +100,31 @@ def _check_writable() -> Path:
     """Return the folder that packages are installed into.
 
     Raises:
-        RmrkdError: When the system manages this Python, or the folder cannot be written.
+        RmrkdError: The system manages this Python, or the folder is not writable.
     """
     own_environment = sys.prefix != sys.base_prefix
     marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
     new_environment = "python3 -m venv ENV && ENV/bin/python -m pip install RMRKD-WHEEL && ENV/bin/rmrkd setup"
     if not own_environment and marker.is_file():
-        raise RmrkdError(f"{sys.prefix} is managed by the system, and packages cannot be added to it", new_environment)
+        raise RmrkdError(
+            f"{sys.prefix} is managed by the system, so packages cannot be installed into it", new_environment
+        )
     folder = Path(sysconfig.get_path("purelib"))
     if not os.access(folder, os.W_OK):
         own = Path(site.getusersitepackages())
         if own_environment or not site.ENABLE_USER_SITE or not os.access(own, os.W_OK):
-            raise RmrkdError(f"`{folder}` cannot be written, so nothing can be installed into it", new_environment)
+            raise RmrkdError(f"`{folder}` is not writable, so packages cannot be installed into it", new_environment)
         return own
     return folder
 
 
 def _after_failure(message: str, packages: dict[str, str], source: Path | None) -> str:
-    """Return the hint for an installer that failed: which files to bring where there is no network."""
+    """Return the hint for a failed installation; without a network, it lists the files to copy to this machine."""
     files = ", ".join(f"{name.replace('-', '_')}-{version}-*.whl" for name, version in packages.items())
     if source is not None:
-        return f"`{source}` must hold what `rmrkd setup --download DIR` writes: {files}"
+        return f"`{source}` must contain the files that `rmrkd setup --download DIR` writes: {files}"
     if not _NO_NETWORK.search(message):
         return "rmrkd doctor"
-    return f"bring {files} in a folder that `rmrkd setup --download DIR` wrote elsewhere, then rmrkd setup --from DIR"
+    return (
+        f"on a machine with a network run `rmrkd setup --download DIR`, copy DIR ({files}), then rmrkd setup --from DIR"
+    )

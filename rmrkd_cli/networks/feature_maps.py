@@ -1,45 +1,79 @@
-"""The maps inside a segmentation network that losses compare, taken without changing the network."""
+"""Take the feature maps that losses compare from a segmentation network, without changing it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 MapName = int | str  # 1..4 for the backbone's stages, `head`, `logits`, `aux`
 
 
+@dataclass(frozen=True)
+class FeatureShapes:
+    """Channels and stride of the feature maps that losses compare, by `MapName`."""
+
+    channels: dict[MapName, int]
+    strides: dict[MapName, int]
+
+
 def decode(network: nn.Module, features: list[Tensor]) -> dict[MapName, Tensor]:
-    """What an mmsegmentation network makes of its backbone's maps.
+    """Run the decode head on the backbone's feature maps, and return all maps.
 
     Returns:
-        The stages 1 to 4 (as many as there are), `logits` (B, K, H, W) of the decode head before upsampling, and
-        `head` (B, C, H, W), what its classifier takes: in training behind the head's dropout, as in CIRKD's networks.
-        Without `head` where a head classifies in another way.
+        The stages 1 to 4 (as many as there are), `logits` (B, K, H, W) of the decode head, not resized, and `head`
+        (B, C, H, W), the input of its last convolution `conv_seg`. In training `head` has passed the head's dropout, as
+        in CIRKD's networks. There is no `head` where the decode head does not use `conv_seg`.
     """
     maps: dict[MapName, Tensor] = dict(enumerate(features, 1))
-    with _input_of(network.decode_head.conv_seg) as taken:  # type: ignore[union-attr,arg-type]
+    with _record_inputs(network.decode_head.conv_seg) as inputs:  # type: ignore[union-attr,arg-type]
         maps["logits"] = network.decode_head(features)  # type: ignore[operator]
-    if taken:
-        maps["head"] = taken[-1]
+    if inputs:
+        maps["head"] = inputs[-1]
     return maps
 
 
 def auxiliary_heads(network: nn.Module) -> list[Any]:
-    """The heads that only train, in their order; `aux` are the logits of the last."""
+    """Return the heads that are used only in training, in order; `aux` names the logits of the last one."""
     if not getattr(network, "with_auxiliary_head", False):
         return []
     heads = network.auxiliary_head
     return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
+def measure_shapes(network: nn.Module) -> FeatureShapes:
+    """Run a small image through the network, and return the shapes of its feature maps."""
+    size = 64
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        features = list(network.extract_feat(torch.zeros(1, 3, size, size, device=next(network.parameters()).device)))  # type: ignore[operator]
+        maps = decode(network, features)
+        for head in auxiliary_heads(network)[-1:]:
+            maps["aux"] = head(features)
+    network.train(training)
+    return FeatureShapes(
+        {key: value.shape[1] for key, value in maps.items()},
+        {key: size // value.shape[2] for key, value in maps.items()},
+    )
+
+
+def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (B, K, h, w) of the decode head, not resized, of images (B, 3, H, W)."""
+    features = list(network.extract_feat(images))  # type: ignore[operator]
+    logits: Tensor = network.decode_head(features)  # type: ignore[operator]
+    return logits
+
+
 @contextmanager
-def _input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    taken: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+def _record_inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
+    inputs: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
-        yield taken
+        yield inputs
     finally:
         handle.remove()

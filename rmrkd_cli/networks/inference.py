@@ -1,4 +1,4 @@
-"""Networks that only compute: batch norm inside the convolutions, the fastest memory format and kernels."""
+"""Prepare networks for inference: batch norm folded into convolutions, the fastest memory format and kernels."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import copy
 import torch
 from torch import nn
 
+from rmrkd_cli.networks.feature_maps import compute_logits
 from rmrkd_cli.networks.memory_format import fastest_format
-from rmrkd_cli.networks.mmseg import fold_batch_norm, run
+from rmrkd_cli.networks.mmseg import fold_batch_norm
 from rmrkd_cli.networks.winograd import FrozenConv, is_worth_it
 
-_PROBE = (1, 3, 64, 64)  # an image that shows whether two networks are the same
-_SAME = 1e-2  # relative difference of the logits; a wrong fold is far beyond, a GPU's TF32 far below
+_PROBE_SHAPE = (1, 3, 64, 64)  # of the image on which two networks are compared
+_TOLERANCE = 1e-2  # relative difference of the logits; a wrong fold gives far more, TF32 on a GPU far less
 
 
 def inference_network(network: nn.Module, device_type: str) -> nn.Module:
-    """A copy for inference on a device of this kind; where the network itself is, and equal to it up to rounding."""
+    """Return a copy for inference on this kind of device, equal to the network up to rounding, on its device."""
     plain = copy.deepcopy(network).eval()
-    ready = folded(plain)
+    ready = folded_copy(plain)
     ready.to(memory_format=fastest_format(ready, device_type))
     if device_type == "cpu":
         for parent in list(ready.modules()):
@@ -29,21 +30,22 @@ def inference_network(network: nn.Module, device_type: str) -> nn.Module:
     return ready.eval().requires_grad_(False)
 
 
-def folded(plain: nn.Module) -> nn.Module:
-    """A copy with batch norm inside the convolutions, of a network in eval mode; itself where that cannot be.
+def folded_copy(plain: nn.Module) -> nn.Module:
+    """Return a copy with batch norm folded into the convolutions, of a network in eval mode.
 
-    mmcv goes by the order in which layers are built, and not every network uses them in it.
+    Where folding changes the results, return the network itself: mmcv folds in the order in which layers were built,
+    and not every network uses them in that order.
     """
     try:
-        made = fold_batch_norm(copy.deepcopy(plain))
-    except RuntimeError:  # a batch norm of other channels than the convolution built before it
+        folded = fold_batch_norm(copy.deepcopy(plain))
+    except RuntimeError:  # the batch norm has other channels than the convolution built before it
         return plain
-    return made if _agree(plain, made) else plain
+    return folded if _have_equal_logits(plain, folded) else plain
 
 
 @torch.no_grad()
-def _agree(first: nn.Module, second: nn.Module) -> bool:
+def _have_equal_logits(first: nn.Module, second: nn.Module) -> bool:
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(_PROBE, generator=generator).to(next(first.parameters()).device)
-    expected, got = (run(network, image)[1] for network in (first, second))
-    return bool((got - expected).norm() <= _SAME * expected.norm())
+    image = torch.randn(_PROBE_SHAPE, generator=generator).to(next(first.parameters()).device)
+    expected, got = (compute_logits(network, image) for network in (first, second))
+    return bool((got - expected).norm() <= _TOLERANCE * expected.norm())

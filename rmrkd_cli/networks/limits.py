@@ -1,7 +1,9 @@
-"""A network's configuration from a stranger: nothing in it may fetch, open a file, or grow beyond bounds."""
+"""Limit what the config of an unknown author can do: it must not download, open files, or exhaust memory."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,99 +13,120 @@ from torch.nn.modules import module as hooks
 
 from rmrkd_cli.errors import RmrkdError
 
-MOST_NUMBER = 1 << 17  # of any whole number in a config: mmsegmentation loops over some of them
-MOST_PARAMETERS = 1 << 30
-MOST_LAYERS = 6_000
-_MOST_VALUES = 20_000
-_MOST_DEPTH = 30
-_SHOWN = 120
-# The initialisers of mmcv that draw numbers; the other one, `Pretrained`, reads a file from anywhere.
-_DRAWN = ("Constant", "Xavier", "Normal", "TruncNormal", "Uniform", "Kaiming", "Caffe2Xavier")
-_FETCHING = ("TIMMBackbone",)  # of timm, which downloads
-_WEIGHTS = ("pretrained", "init_cfg", "checkpoint", "checkpoint_path")
+MAX_INTEGER = 1 << 17  # in a config: mmsegmentation loops over some of them
+MAX_PARAMETERS = 1 << 30
+MAX_LAYERS = 6_000
+_MAX_VALUES = 20_000
+_MAX_DEPTH = 30
+_MAX_SHOWN = 120  # characters of a path in a message
+# mmcv's initializers that draw random numbers; `Pretrained` reads a file, from any address.
+_RANDOM_INITS = ("Constant", "Xavier", "Normal", "TruncNormal", "Uniform", "Kaiming", "Caffe2Xavier")
+_DOWNLOADING = ("TIMMBackbone",)
+_WEIGHT_KEYS = ("pretrained", "init_cfg", "checkpoint", "checkpoint_path")
 
 
-def inert(config: Mapping[str, Any], name: str = "network") -> dict[str, Any]:
-    """A copy that builds a network and does nothing else.
+def sanitize_config(config: Mapping[str, Any], name: str = "network") -> dict[str, Any]:
+    """Return a copy of a config that only builds a network.
 
-    Starting weights named inside it are left out: they come from the checkpoint, or as `fetch_imagenet` says.
+    Initial weights are removed: they come from the checkpoint, or from `weights.fetch_imagenet`.
 
     Raises:
-        RmrkdError: Naming the place, when something in it would read a file, or is beyond bounds.
+        RmrkdError: An entry would open a file or is too large; the message has its path in the config.
     """
-    counted = [0]
-    copied = _copied(config, name, counted, 0)
-    assert isinstance(copied, dict)
-    return copied
+    copy = _copy(config, name, [0], 0)
+    assert isinstance(copy, dict)
+    return copy
 
 
-def _copied(value: Any, where: str, counted: list[int], depth: int) -> Any:
-    counted[0] += 1
-    where = where if len(where) < _SHOWN else f"…{where[-_SHOWN:]}"
-    if counted[0] > _MOST_VALUES or depth > _MOST_DEPTH:
-        raise RmrkdError(f"the config of the {where.split('.')[0]} has no end: `{where[:80]}`")
+def _copy(value: Any, where: str, counter: list[int], depth: int) -> Any:
+    counter[0] += 1
+    where = where if len(where) < _MAX_SHOWN else f"…{where[-_MAX_SHOWN:]}"
+    if counter[0] > _MAX_VALUES or depth > _MAX_DEPTH:
+        raise RmrkdError(f"the config of the {where.split('.')[0]} is too large or nested too deep, at `{where[:80]}`")
     if isinstance(value, Mapping):
         kind = value.get("type")
-        if kind is not None and (not isinstance(kind, str) or "." in kind or kind in _FETCHING):
-            raise RmrkdError(f"`{where}.type` is {kind!r:.80}, which is none of mmsegmentation's own")
-        if isinstance(value.get("class_weight"), str):  # mmsegmentation reads it with pickle
+        if kind is not None and (not isinstance(kind, str) or "." in kind or kind in _DOWNLOADING):
+            raise RmrkdError(f"`{where}.type` is {kind!r:.80}, which is not a class of mmsegmentation")
+        if isinstance(value.get("class_weight"), str):  # mmsegmentation would unpickle it
             raise RmrkdError(
-                f"`{where}.class_weight` names the file {value['class_weight']!r:.80}, which is not read",
-                "give the weights themselves as a list",
+                f"`{where}.class_weight` names the file {value['class_weight']!r:.80}, which is not allowed",
+                "give the weights as a list",
             )
         kept = {
-            key: inner for key, inner in value.items() if key not in _WEIGHTS or (key == "init_cfg" and _drawn(inner))
+            key: inner
+            for key, inner in value.items()
+            if key not in _WEIGHT_KEYS or (key == "init_cfg" and _is_random_init(inner))
         }
-        return {str(key): _copied(inner, f"{where}.{key}", counted, depth + 1) for key, inner in kept.items()}
+        return {str(key): _copy(inner, f"{where}.{key}", counter, depth + 1) for key, inner in kept.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(
-            _copied(inner, f"{where}.{number}", counted, depth + 1) for number, inner in enumerate(value)
-        )
-    if isinstance(value, int) and abs(value) > MOST_NUMBER:
-        raise RmrkdError(f"`{where}` is {value if value.bit_length() < 99 else 'huge'}, more than {MOST_NUMBER}")
+        return type(value)(_copy(inner, f"{where}.{number}", counter, depth + 1) for number, inner in enumerate(value))
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise RmrkdError(f"`{where}` is {value if value.bit_length() < 99 else 'huge'}, more than {MAX_INTEGER}")
     if value is None or isinstance(value, (str, int, float)):
         return value
-    raise RmrkdError(f"`{where}` is a {type(value).__name__}; a config holds texts, numbers, lists and groups")
+    raise RmrkdError(f"`{where}` is a {type(value).__name__}; a config has only strings, numbers, lists and mappings")
 
 
-def _drawn(init: Any) -> bool:
-    """Whether every initialiser, also those inside `override`, only draws numbers."""
+def _is_random_init(init: Any) -> bool:
+    """Return whether every initializer, also those in `override`, only draws random numbers."""
     if isinstance(init, Mapping):
-        return init.get("type", "Normal") in _DRAWN and all(
-            _drawn(inner) for inner in init.values() if isinstance(inner, (Mapping, list, tuple))
+        return init.get("type", "Normal") in _RANDOM_INITS and all(
+            _is_random_init(inner) for inner in init.values() if isinstance(inner, (Mapping, list, tuple))
         )
     if isinstance(init, (list, tuple)):
-        return all(_drawn(inner) for inner in init if isinstance(inner, (Mapping, list, tuple)))
+        return all(_is_random_init(inner) for inner in init if isinstance(inner, (Mapping, list, tuple)))
     return init is None
 
 
 @contextmanager
-def limit_building(most_parameters: int = MOST_PARAMETERS, name: str = "network") -> Iterator[None]:
-    """While it is open, a network that is built may have no more elements and layers than this.
+def limit_network_size(max_parameters: int = MAX_PARAMETERS, name: str = "network") -> Iterator[None]:
+    """Limit the parameters and layers of a network that is built in this block.
 
-    Each is counted when it gets its name, before it is filled: memory that nothing was written to costs nothing.
+    Each is counted when it is registered, before it is initialized: memory that is never written is never allocated.
 
     Raises:
-        RmrkdError: When it grows beyond.
+        RmrkdError: The network is larger.
     """
     counted = {"parameters": 0, "layers": 0}
 
-    def parameter(_: nn.Module, __: str, value: Any) -> None:
+    def count_parameter(_: nn.Module, __: str, value: Any) -> None:
         counted["parameters"] += value.numel() if value is not None else 0
-        if counted["parameters"] > most_parameters:
-            raise RmrkdError(f"the {name}'s config describes more than {most_parameters:,} parameters")
+        if counted["parameters"] > max_parameters:
+            raise RmrkdError(f"the {name}'s config describes more than {max_parameters:,} parameters")
 
-    def layer(_: nn.Module, __: str, ___: Any) -> None:
+    def count_layer(_: nn.Module, __: str, ___: Any) -> None:
         counted["layers"] += 1
-        if counted["layers"] > MOST_LAYERS:
-            raise RmrkdError(f"the {name}'s config describes more than {MOST_LAYERS:,} layers")
+        if counted["layers"] > MAX_LAYERS:
+            raise RmrkdError(f"the {name}'s config describes more than {MAX_LAYERS:,} layers")
 
     handles = [
-        hooks.register_module_parameter_registration_hook(parameter),
-        hooks.register_module_module_registration_hook(layer),
+        hooks.register_module_parameter_registration_hook(count_parameter),
+        hooks.register_module_module_registration_hook(count_layer),
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def limit_memory(extra: int = 1 << 30) -> Iterator[None]:
+    """Limit the memory that is allocated in this block to `extra` bytes; does nothing where the system is not Linux.
+
+    Beyond the limit, torch raises RuntimeError, and Python MemoryError.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as stream:
+        bound = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + extra
+    tightest = min([bound, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (tightest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

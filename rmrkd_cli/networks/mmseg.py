@@ -1,43 +1,30 @@
-"""Networks: mmsegmentation's own, from the configs inside its package."""
+"""Build mmsegmentation's networks, from the configs in its package or in a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
-from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
-from rmrkd_cli.networks.limits import MOST_PARAMETERS, inert, limit_building
-from rmrkd_cli.presets.schema import CheckpointSource, Network
-from rmrkd_cli.storage.cache import fetch, sha256_of
+from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size, sanitize_config
+from rmrkd_cli.presets.schema import Network
 
-Progress = Callable[[int, int], None]
-_CHECK_OVERRIDES = "check the `overrides` in the preset"
-# What ImageNet files hold beyond the backbone; conv2 is the last layer of mmcls's MobileNetV2, which mmseg's lacks.
-_BEYOND_BACKBONE = ("fc.", "head.", "classifier.", "conv2.")
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Channels and stride of the maps that losses compare, by their place (see `feature_maps`)."""
-
-    channels: dict[MapName, int]
-    strides: dict[MapName, int]
+_OVERRIDES_HINT = "check the `overrides` in the preset"
 
 
 def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
-    """The `model` part of a shipped config with the spec's overrides, as plain dictionaries.
+    """Return the `model` part of an mmsegmentation config, with the overrides of a preset.
 
-    `pretrained`, the zoo name of the ImageNet backbone, stays in it for `fetch_imagenet`.
+    It keeps `pretrained`, the zoo name of the ImageNet backbone, for `weights.fetch_imagenet`.
+
+    Raises:
+        RmrkdError: mmsegmentation has no such config, or the overrides do not match it.
     """
     make_mmseg_importable()
     from mmcv import Config
@@ -46,7 +33,7 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     path = (root / spec.config).resolve()
     if root not in path.parents or not path.is_file():
         known = [str(file.relative_to(root)) for file in root.rglob("*.py")]
-        raise RmrkdError(f"mmsegmentation ships no config `{spec.config}`, {did_you_mean(spec.config, known)}")
+        raise RmrkdError(f"mmsegmentation has no config `{spec.config}`; {did_you_mean(spec.config, known)}")
     config = Config.fromfile(str(path), import_custom_modules=False)
     try:
         config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
@@ -56,7 +43,7 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
                 if part is not None:
                     part["num_classes"] = num_classes
     except (TypeError, KeyError, AttributeError) as error:
-        raise RmrkdError(f"the overrides of `{spec.config}` do not fit it: {error}", _CHECK_OVERRIDES) from error
+        raise RmrkdError(f"the overrides do not match the config `{spec.config}`: {error}", _OVERRIDES_HINT) from error
     return model
 
 
@@ -65,38 +52,42 @@ def build_network(
     *,
     device: str,
     name: str = "network",
-    most_parameters: int = MOST_PARAMETERS,
-    hint: str = _CHECK_OVERRIDES,
+    max_parameters: int = MAX_PARAMETERS,
+    hint: str = _OVERRIDES_HINT,
 ) -> nn.Module:
-    """Builds an mmsegmentation segmentor with its random initial weights.
+    """Build an mmsegmentation segmentor with random initial weights.
 
-    Nothing in the config is trusted: what would fetch or open a file is left out or refused, sizes are bounded.
+    The config may come from an unknown author: entries that download or open a file are removed or rejected, and the
+    size of the network is limited.
 
     Args:
-        config: As from `network_config`; `pretrained` is not acted on.
-        device: "cpu" replaces SyncBN by plain batch norm, which SyncBN needs GPUs for.
-        name: For messages.
-        most_parameters: Of the network.
-        hint: What to do where it cannot be built.
+        config: As returned by `network_config`; `pretrained` is ignored.
+        device: "cpu" replaces SyncBN, which needs a GPU, with batch norm.
+        name: Name of the network in messages.
+        max_parameters: Largest number of parameters.
+        hint: Hint of the error for a config that cannot be built.
+
+    Raises:
+        RmrkdError: The config is rejected, or mmsegmentation cannot build it.
     """
-    network = _assembled(config, name, most_parameters, hint)
+    network = _build_segmentor(config, name, max_parameters, hint)
     from mmcv.cnn.utils import revert_sync_batchnorm
 
     try:
         network.init_weights()  # type: ignore[operator]
-    except Exception as error:  # as in `_assembled`
+    except Exception as error:  # as in `_build_segmentor`
         raise _cannot_build(name, error, hint) from error
     if device == "cpu":
         network = revert_sync_batchnorm(network)
     return network
 
 
-def tensors_of(config: Mapping[str, Any], name: str = "network") -> dict[str, Tensor]:
-    """Names and shapes of a network's tensors, from a config as for `build_network`; their values are arbitrary."""
-    return _assembled(config, name, MOST_PARAMETERS, _CHECK_OVERRIDES).state_dict()
+def expected_tensors(config: Mapping[str, Any], name: str = "network") -> dict[str, Tensor]:
+    """Return the state dict that a network of this config has; only names and shapes matter, values are arbitrary."""
+    return _build_segmentor(config, name, MAX_PARAMETERS, _OVERRIDES_HINT).state_dict()
 
 
-def _assembled(config: Mapping[str, Any], name: str, most_parameters: int, hint: str) -> nn.Module:
+def _build_segmentor(config: Mapping[str, Any], name: str, max_parameters: int, hint: str) -> nn.Module:
     make_mmseg_importable()
     from mmcv import ConfigDict
     from mmseg.models import build_segmentor
@@ -104,23 +95,23 @@ def _assembled(config: Mapping[str, Any], name: str, most_parameters: int, hint:
 
     logging.getLogger("mmcv").setLevel(logging.ERROR)
     logging.getLogger("mmseg").setLevel(logging.ERROR)
-    whole = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files keep these elsewhere
-    plain = ConfigDict(json.loads(json.dumps({**inert(config, name), **whole})))
+    fixed = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files have these elsewhere
+    plain = ConfigDict(json.loads(json.dumps({**sanitize_config(config, name), **fixed})))
     try:
-        with limit_building(most_parameters, name):
+        with limit_network_size(max_parameters, name):
             network: nn.Module = build_segmentor(plain)
-    except Exception as error:  # mmsegmentation does not check a config, it stumbles over it
+    except Exception as error:  # mmsegmentation does not check configs, and fails anywhere
         raise _cannot_build(name, error, hint) from error
     if not hasattr(network, "extract_feat") or not isinstance(getattr(network, "decode_head", None), BaseDecodeHead):
         raise RmrkdError(
-            f"the {name} is a `{config.get('type')}` without one decode head",
-            "choose an EncoderDecoder config, as PSPNet's and DeepLabV3's are",
+            f"the {name} is a `{config.get('type')}`, which has no single decode head",
+            "choose an EncoderDecoder config, such as PSPNet or DeepLabV3",
         )
     return network
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Puts each batch norm into the convolution before it, in place; for networks in eval mode."""
+    """Merge each batch norm into the convolution before it, in place; the network must be in eval mode."""
     make_mmseg_importable()
     from mmcv.cnn.utils import fuse_conv_bn
 
@@ -128,136 +119,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return folded
 
 
-def shapes_of(network: nn.Module) -> Shapes:
-    """Runs a small image through the network to see what its stages give."""
-    size = 64
-    training = network.training
-    network.eval()
-    with torch.no_grad():
-        features = list(network.extract_feat(torch.zeros(1, 3, size, size, device=next(network.parameters()).device)))  # type: ignore[operator]
-        maps = decode(network, features)
-        for head in auxiliary_heads(network)[-1:]:
-            maps["aux"] = head(features)
-    network.train(training)
-    return Shapes(
-        {key: value.shape[1] for key, value in maps.items()},
-        {key: size // value.shape[2] for key, value in maps.items()},
-    )
-
-
-def run(network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The backbone's stage maps, and the decode head's logits before upsampling."""
-    features = list(network.extract_feat(images))  # type: ignore[operator]
-    logits: Tensor = network.decode_head(features)  # type: ignore[operator]
-    return features, logits
-
-
-def fetch_weights(source: CheckpointSource, what: str, on_progress: Progress | None = None) -> Path:
-    """The file of a source, fetched into the cache where it is an address.
-
-    Args:
-        what: "teacher" or "student", for the hint that names the option to give a file with.
-    """
-    if source.path is not None:
-        return Path(source.path)
-    return fetch(str(source.url), str(source.sha256), on_progress, f"give a file with --{what}-checkpoint FILE")
-
-
-def load_weights(network: nn.Module, source: CheckpointSource, *, what: str) -> dict[str, str]:
-    """Loads a whole network, which the weights must cover; a student's file may also hold its backbone alone.
-
-    Returns:
-        `source` and `sha256` of the file, for the records; `partial` says what did not fit, where that is allowed.
-    """
-    path = fetch_weights(source, what)
-    state = read_checkpoint(path, lazy=True).student()
-    if _is_backbone(state, what):
-        told = _load_backbone(network, state, str(path), partial=source.allow_partial)
-    else:
-        told = load_state_dict_checked(
-            network, state, str(path), hint=_give_another(what), partial=source.allow_partial
-        )
-    found = {"source": source.url or str(path), "sha256": sha256_of(path)}
-    return {**found, "partial": told} if told else found
-
-
-def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, what: str) -> None:
-    """Whether `load_weights` would load them into the network of a config; reads no values.
-
-    Raises:
-        RmrkdError: As `load_weights`.
-    """
-    path = fetch_weights(source, what)
-    state: Mapping[str, Tensor] = read_checkpoint(path, lazy=True).student()
-    own: Mapping[str, Tensor] = tensors_of(config, what)
-    ignore: tuple[str, ...] = ()
-    if _is_backbone(state, what):
-        own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
-        state, ignore = _without_prefix(state), _BEYOND_BACKBONE
-    told = key_mismatch(own, state, str(path), ignore)
-    fits = any(key in state and state[key].shape == own[key].shape for key in own)
-    if told and not (source.allow_partial and fits):
-        raise RmrkdError(told, _give_another(what) if fits else _nothing_fits(what, state))
-
-
-def _is_backbone(state: Mapping[str, Tensor], what: str) -> bool:
-    return what == "student" and not any(key.startswith(("decode_head.", "auxiliary_head.")) for key in state)
-
-
-def _give_another(what: str) -> str:
-    return f"give another file with --{what}-checkpoint FILE, or --allow-partial to load what fits"
-
-
-def _nothing_fits(what: str, state: Mapping[str, Tensor]) -> str:
-    first = next(iter(state), "")
-    return f"give another file with --{what}-checkpoint FILE: none of its keys is the network's, the first is `{first}`"
-
-
-def fetch_imagenet(config: Mapping[str, Any], what: str, on_progress: Progress | None = None) -> tuple[str, Path]:
-    """Address and file of the ImageNet backbone that a config from `network_config` names."""
-    pretrained = config.get("pretrained")
-    if pretrained is None:
-        raise RmrkdError(f"the {what}'s config names no ImageNet file", f"--set {what}.init=scratch")
-    url = zoo_address(pretrained)
-    digest = url.rsplit("-", 1)[-1].removesuffix(".pth")
-    without = f"go without with --{what}-checkpoint none"
-    give = ", or give a file with --student-checkpoint FILE" if what == "student" else ""
-    return url, fetch(url, digest, on_progress, without + give)
-
-
-def load_imagenet_backbone(network: nn.Module, config: Mapping[str, Any], what: str) -> str:
-    """Starts the backbone from that file; returns its address."""
-    url, path = fetch_imagenet(config, what)
-    _load_backbone(network, read_checkpoint(path, lazy=True).state, str(path))
-    return url
-
-
-def zoo_address(name: str) -> str:
-    """The address behind names such as `open-mmlab://resnet18_v1c`, from the tables inside mmcv."""
-    import mmcv
-
-    tables = {"open-mmlab": "open_mmlab.json", "mmcls": "mmcls.json"}
-    scheme, _, key = name.partition("://")
-    if scheme not in tables:
-        raise RmrkdError(f"`{name}` is not a zoo name ({', '.join(f'{s}://…' for s in tables)})")
-    table = json.loads((Path(mmcv.__file__).parent / "model_zoo" / tables[scheme]).read_text())
-    if key not in table:
-        raise RmrkdError(f"mmcv's zoo has no `{key}`, {did_you_mean(key, table)}")
-    return str(table[key])
-
-
-def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str, *, partial: bool = False) -> str:
-    backbone: nn.Module = network.backbone  # type: ignore[assignment]
-    return load_state_dict_checked(backbone, _without_prefix(state), source, ignore=_BEYOND_BACKBONE, partial=partial)
-
-
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("backbone."): value for key, value in state.items()}
-
-
 def _cannot_build(name: str, error: BaseException, hint: str) -> RmrkdError:
     while isinstance(error, RmrkdError) and isinstance(error.__context__, RmrkdError):
-        error = error.__context__  # mmcv raises an error anew at each level, with the level's name before it
+        error = error.__context__  # mmcv raises the error again at each level
     if isinstance(error, RmrkdError):
         return error
     return RmrkdError(f"the {name} cannot be built: {summarize_error(error)[:300]}", hint)

@@ -20,7 +20,8 @@ from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.networks.mmseg import network_config, zoo_address
+from rmrkd_cli.networks.mmseg import network_config
+from rmrkd_cli.networks.mmseg_zoo import zoo_url
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset, Schedule
 from rmrkd_cli.storage.cache import cached_file
@@ -145,7 +146,7 @@ def _has_weights(network: Network, classes: int) -> bool:
     if network.init == "scratch":
         return True
     pretrained = network_config(network, classes).get("pretrained")
-    return pretrained is not None and cached_file(zoo_address(pretrained)) is not None
+    return pretrained is not None and cached_file(zoo_url(pretrained)) is not None
 
 
 def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterator[Batch]:

@@ -12,7 +12,8 @@ from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.mmseg import check_weights, fetch_imagenet, fetch_weights, network_config
+from rmrkd_cli.networks.mmseg import network_config
+from rmrkd_cli.networks.weights import check_weights, fetch_imagenet, fetch_weights
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
 from rmrkd_cli.terminal.live_display import ProgressBar, live_display
 
@@ -61,7 +62,7 @@ def check_teacher(preset: Preset) -> None:
     _check_file(source, "teacher")
     if source is not None:
         network = network_config(preset.teacher, dataset_info(preset).num_classes)
-        check_weights(network, source, what="teacher")
+        check_weights(network, source, role="teacher")
 
 
 def check_batch_size(schedule: Schedule, *, device: str, workers: int) -> None:
@@ -87,9 +88,9 @@ def _check_file(source: CheckpointSource | None, what: str) -> None:
 def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
     """Compare every given checkpoint with its network."""
     if preset.student.checkpoint is not None and set(roles) & {"baseline", "distill"}:
-        check_weights(network_config(preset.student, num_classes), preset.student.checkpoint, what="student")
+        check_weights(network_config(preset.student, num_classes), preset.student.checkpoint, role="student")
     if "distill" in roles and preset.teacher.checkpoint is not None:
-        check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, what="teacher")
+        check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, role="teacher")
 
 
 def _download_weights(preset: Preset, roles: list[str]) -> None:

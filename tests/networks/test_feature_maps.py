@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.feature_maps import auxiliary_heads, decode
-from rmrkd_cli.networks.mmseg import build_network, network_config, shapes_of
+from rmrkd_cli.networks.feature_maps import auxiliary_heads, decode, measure_shapes
+from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Network
 
@@ -51,7 +51,7 @@ def test_the_head_is_what_its_classifier_takes(config: str) -> None:
         maps = decode(made, list(made.extract_feat(IMAGES)))
         assert torch.equal(made.decode_head.conv_seg(maps["head"]), maps["logits"])
     assert list(maps) == [1, 2, 3, 4, "logits", "head"]
-    shapes = shapes_of(made)
+    shapes = measure_shapes(made)
     assert shapes.channels.keys() == {*maps, "aux"}
     assert shapes.channels["aux"] == shapes.channels["logits"] == CLASSES
     assert {place: value.shape[1] for place, value in maps.items()}.items() <= shapes.channels.items()

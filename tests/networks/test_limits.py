@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.limits import MOST_LAYERS, inert, limit_building
+from rmrkd_cli.networks.limits import MAX_LAYERS, limit_network_size, sanitize_config
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset, preset_names
 
@@ -26,7 +26,7 @@ def test_shipped_networks_pass_unchanged(name: str) -> None:
     for spec in (load_preset(name).teacher, load_preset(name).student):
         config = network_config(spec, 19)
         config.pop("pretrained", None)
-        assert inert(config) == config
+        assert sanitize_config(config) == config
 
 
 def test_starting_weights_named_inside_are_left_out() -> None:
@@ -35,11 +35,11 @@ def test_starting_weights_named_inside_are_left_out() -> None:
     config = small(init_cfg=kept)
     config["backbone"] |= {"pretrained": "x.pth", "init_cfg": [dict(kept), fetched]}
     config["auxiliary_head"] = [{"type": "FCNHead", "init_cfg": {**kept, "override": {"name": "x", **fetched}}}]
-    made = inert(config)
+    made = sanitize_config(config)
     assert made["decode_head"]["init_cfg"] == kept
     assert not {"init_cfg", "pretrained"} & made["backbone"].keys()
     assert made["auxiliary_head"] == [{"type": "FCNHead"}]
-    assert "init_cfg" not in inert(small(init_cfg=5))["decode_head"]
+    assert "init_cfg" not in sanitize_config(small(init_cfg=5))["decode_head"]
 
 
 @pytest.mark.parametrize(
@@ -57,28 +57,28 @@ def test_starting_weights_named_inside_are_left_out() -> None:
 )  # fmt: skip
 def test_what_would_open_a_file_or_grow_is_refused(part: dict[str, Any], told: str) -> None:
     with pytest.raises(RmrkdError, match=told) as caught:
-        build_network(small(**part), device="cpu", most_parameters=10_000_000)
+        build_network(small(**part), device="cpu", max_parameters=10_000_000)
     assert len(caught.value.message) < 500
 
 
 def test_a_network_within_its_bound_is_built() -> None:
     network = build_network(small(), device="cpu")
     held = sum(parameter.numel() for parameter in network.parameters())
-    build_network(small(), device="cpu", most_parameters=held)
+    build_network(small(), device="cpu", max_parameters=held)
     with pytest.raises(RmrkdError, match=f"more than {held - 1:,} parameters"):
-        build_network(small(), device="cpu", most_parameters=held - 1)
+        build_network(small(), device="cpu", max_parameters=held - 1)
 
 
 def test_bounds_end_with_their_block() -> None:
     from torch import nn
 
-    with pytest.raises(RmrkdError, match="layers"), limit_building():
-        nn.Sequential(*(nn.ReLU() for _ in range(MOST_LAYERS + 1)))
-    nn.Sequential(*(nn.ReLU() for _ in range(MOST_LAYERS + 1)))
+    with pytest.raises(RmrkdError, match="layers"), limit_network_size():
+        nn.Sequential(*(nn.ReLU() for _ in range(MAX_LAYERS + 1)))
+    nn.Sequential(*(nn.ReLU() for _ in range(MAX_LAYERS + 1)))
 
 
 def test_mmsegmentation_opens_files_nowhere_else() -> None:
-    """If a new version reads files in other places, `inert` must learn of them."""
+    """If a new version reads files in other places, `sanitize_config` must remove them."""
     import mmseg
 
     opens = re.compile(

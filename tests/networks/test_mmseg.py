@@ -9,8 +9,10 @@ from torch import nn
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller, build_losses
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.feature_maps import measure_shapes
 from rmrkd_cli.networks.memory_format import fastest_format
-from rmrkd_cli.networks.mmseg import build_network, load_weights, network_config, shapes_of
+from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.weights import load_weights
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset
 from rmrkd_cli.storage.cache import cache_dir
@@ -27,7 +29,7 @@ def student(preset: Preset) -> nn.Module:
 
 
 def test_shapes_are_those_of_the_stages(student: nn.Module) -> None:
-    shapes = shapes_of(student)
+    shapes = measure_shapes(student)
     assert shapes.channels == {1: 8, 2: 16, 3: 32, 4: 64, "head": 8, "logits": 11, "aux": 11}
     assert shapes.strides == {1: 4, 2: 8, 3: 8, 4: 8, "head": 8, "logits": 8, "aux": 8}
 
@@ -35,7 +37,7 @@ def test_shapes_are_those_of_the_stages(student: nn.Module) -> None:
 def test_unknown_configs_and_wrong_overrides_are_named() -> None:
     with pytest.raises(RmrkdError, match=r"did you mean `pspnet/pspnet_r18-d8_512x1024_80k_cityscapes\.py`"):
         network_config(Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscape.py"), 19)
-    with pytest.raises(RmrkdError, match="ships no config"):
+    with pytest.raises(RmrkdError, match="has no config"):
         network_config(Network.model_construct(config="../../../../etc/passwd"), 19)
     spec = Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py", overrides={"backbone.base_chanels": 8})
     with pytest.raises(RmrkdError, match="base_chanels"):
@@ -66,7 +68,7 @@ def test_a_student_starts_from_a_network_a_backbone_or_nothing(
     for name in ("network.pth", "backbone.pth"):
         torch.manual_seed(5)
         other = build_network(network_config(preset.student, 11), device="cpu")
-        load_weights(other, CheckpointSource(path=str(tmp_path / name)), what="student")
+        load_weights(other, CheckpointSource(path=str(tmp_path / name)), role="student")
         assert torch.equal(other.backbone.stem[0].weight, student.backbone.stem[0].weight)
         same_head = torch.equal(other.decode_head.conv_seg.weight, student.decode_head.conv_seg.weight)
         assert same_head == (name == "network.pth")
@@ -78,7 +80,7 @@ def test_mmcls_file_of_mobilenet_fits_though_it_has_a_layer_more(tmp_path: Path)
     state = {f"backbone.{key}": torch.full_like(value, 0.5) for key, value in network.backbone.state_dict().items()}
     more = {"backbone.conv2.conv.weight": torch.zeros(1), "backbone.conv2.bn.bias": torch.zeros(1)}
     torch.save({"state_dict": {**state, **more, "head.fc.weight": torch.zeros(1)}}, tmp_path / "mobilenet.pth")
-    load_weights(network, CheckpointSource(path=str(tmp_path / "mobilenet.pth")), what="student")
+    load_weights(network, CheckpointSource(path=str(tmp_path / "mobilenet.pth")), role="student")
     assert (network.backbone.conv1.conv.weight == 0.5).all()
 
 
@@ -89,14 +91,14 @@ def test_inference_is_of_whole_images_whatever_an_old_config_says(preset: Preset
 
 def test_networks_with_several_decode_heads_are_refused() -> None:
     several = Network(config="ocrnet/ocrnet_hr18s_512x1024_40k_cityscapes.py")
-    with pytest.raises(RmrkdError, match=r"without one decode head|do not fit it"):
+    with pytest.raises(RmrkdError, match=r"no single decode head|do not match the config"):
         build_network(network_config(several, 19), device="cpu", name="teacher")
 
 
 def test_names_that_torch_keeps_for_itself_cannot_name_a_loss(preset: Preset, student: nn.Module) -> None:
     renamed = preset.model_copy(update={"losses": {"keys": preset.losses["mgd"]}})
     with pytest.raises(RmrkdError, match="cannot be called `keys`"):
-        build_losses(renamed, shapes_of(student), shapes_of(student), 11)
+        build_losses(renamed, measure_shapes(student), measure_shapes(student), 11)
 
 
 def test_distilling_without_losses_is_refused(preset: Preset) -> None:
@@ -115,14 +117,14 @@ def test_a_teacher_must_be_covered_entirely(student: nn.Module, preset: Preset, 
     state = {key: value for key, value in student.state_dict().items() if "layer4" not in key}
     torch.save({"state_dict": state}, tmp_path / "teacher.pth")
     with pytest.raises(RmrkdError, match=r"missing: backbone\.layer4"):
-        load_weights(student, CheckpointSource(path=str(tmp_path / "teacher.pth")), what="teacher")
+        load_weights(student, CheckpointSource(path=str(tmp_path / "teacher.pth")), role="teacher")
 
 
 def test_the_imagenet_file_is_taken_from_the_cache_or_the_way_without_is_told(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path))
-    monkeypatch.setattr("rmrkd_cli.networks.mmseg.zoo_address", lambda name: "https://localhost:1/resnet-00000000.pth")
+    monkeypatch.setattr("rmrkd_cli.networks.weights.zoo_url", lambda name: "https://localhost:1/resnet-00000000.pth")
     wanting = preset.model_copy(update={"student": preset.student.model_copy(update={"init": "imagenet"})})
     with pytest.raises(RmrkdError, match="https://localhost:1/resnet") as failure:
         build_distiller(wanting, "baseline", 11, device="cpu", log=lambda _: None)
@@ -153,7 +155,7 @@ def test_initial_students_are_alike_in_every_role(preset: Preset) -> None:
 
 
 def test_unequal_strides_are_refused_with_both(preset: Preset, student: nn.Module) -> None:
-    shapes = shapes_of(student)
+    shapes = measure_shapes(student)
     other = type(shapes)(shapes.channels, {**shapes.strides, 4: 16})
     with pytest.raises(RmrkdError, match="stride 8, the teacher's 16"):
         build_losses(preset, shapes, other, 11)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.networks.mmseg import zoo_address
+from rmrkd_cli.networks.mmseg_zoo import zoo_url
 from rmrkd_cli.storage import cache
 from tests.helpers.https import CONTENT, DIGEST, serving
 
@@ -65,7 +65,7 @@ def test_without_a_network_the_message_says_where_the_file_goes(address: str) ->
 
 
 def test_zoo_names_have_the_addresses_in_mmcvs_tables() -> None:
-    assert zoo_address("open-mmlab://resnet18_v1c").endswith("/resnet18_v1c-b5776b93.pth")
-    assert zoo_address("mmcls://mobilenet_v2").endswith("-3b2dc3af.pth")
+    assert zoo_url("open-mmlab://resnet18_v1c").endswith("/resnet18_v1c-b5776b93.pth")
+    assert zoo_url("mmcls://mobilenet_v2").endswith("-3b2dc3af.pth")
     with pytest.raises(RmrkdError, match="did you mean `resnet18_v1c`"):
-        zoo_address("open-mmlab://resnet18_v1d")
+        zoo_url("open-mmlab://resnet18_v1d")
