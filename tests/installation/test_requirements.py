@@ -126,7 +126,7 @@ def test_setup_refuses_beside_another_mmcv(monkeypatch: Patch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0" if name == "mmcv" else real(name))
     outcome = rmrkd("setup")
     assert outcome.exit_code == 2
-    assert outcome.message.startswith("mmcv 2.1.0 is installed here and writes into the same folder `mmcv`")
+    assert outcome.message.startswith("mmcv 2.1.0 is installed, and writes into the same folder `mmcv`")
     assert re.search(r"uninstall .*mmcv mmcv-full && rmrkd setup$", outcome.hint)
     mmseg.require_mmseg.cache_clear()
     assert rmrkd("train", "--preset", "demo").message == outcome.message
@@ -151,7 +151,7 @@ def test_a_package_that_mmcv_needs_is_named(monkeypatch: Patch) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"os.access": lambda path, mode: False}, "cannot be written"),
+        ({"os.access": lambda path, mode: False}, "is not writable"),
         ({"sys.prefix": sys.base_prefix}, "is managed by the system"),
     ],
     ids=["read-only", "externally managed"],
@@ -220,15 +220,20 @@ def test_a_network_that_cannot_be_built_after_setup_is_explained(monkeypatch: Pa
     monkeypatch.setattr("rmrkd_cli.networks.mmseg.build_network", fail)
     outcome = rmrkd("setup")
     assert outcome.exit_code == 1
-    assert outcome.message == "mmsegmentation is installed and cannot build a network: MMCV==9 is used but incompatible"
+    assert (
+        outcome.message == "mmsegmentation is installed, but cannot build a network: MMCV==9 is used but incompatible"
+    )
     assert outcome.hint.startswith("rmrkd setup --reinstall")
 
 
 @pytest.mark.parametrize(
     ("printed", "hint"),
     [
-        ("ERROR: No matching distribution found for mmcls==0.25.0", "bring .*mmcv_full-1.7.2-.*whl.*setup --from DIR"),
-        ("error: client error (Connect): dns error", "bring .*mmcls-0.25.0-.*whl.*setup --from DIR"),
+        (
+            "ERROR: No matching distribution found for mmcls==0.25.0",
+            "setup --download DIR.*mmcv_full-1.7.2-.*whl.*setup --from DIR",
+        ),
+        ("error: client error (Connect): dns error", "setup --download DIR.*mmcls-0.25.0-.*whl.*setup --from DIR"),
         ("OSError: No space left on device", "^rmrkd doctor$"),
     ],
 )

@@ -70,5 +70,5 @@ def test_a_file_without_any_matching_tensor_is_rejected(tiny: Path, tmp_path: Pa
         "--work-dir", tmp_path / "work",
     )  # fmt: skip
     assert outcome.exit_code == 2
-    assert "does not fit" in outcome.message
+    assert "does not match the network" in outcome.message
     assert not (tmp_path / "work").exists()
