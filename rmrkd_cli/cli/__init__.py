@@ -1,1 +1,1 @@
-"""One file a command: it parses options, calls the layer below, and prints."""
+"""One file for each command: it parses options, calls the package that does the work, and prints the result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
     from rmrkd_cli.comparison.types import Comparison
+
+# Options that do not change the result.
+_WITHOUT_EFFECT = ("device", "gpus", "batch_size", "workers")
 
 
 @expand_options
@@ -89,20 +93,9 @@ def _print_comparison(comparison: Comparison) -> None:
 def _command_line(files: list[Path], options: EvaluationOptions, report_dir: Path) -> str:
     """Return the command that writes the report again, without options at their defaults."""
     words = ["rmrkd", "compare", *map(str, files)]
-    for name in (
-        "dataset",
-        "data_root",
-        "preset",
-        "split",
-        "mode",
-        "crop",
-        "stride",
-        "flip",
-        "scales",
-        "max_images",
-        "allow_partial",
-    ):
-        value = getattr(options, name)
-        if value != getattr(EvaluationOptions, name):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(getattr(value, "value", value))])]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in _WITHOUT_EFFECT:
+            words += [f"--{field.name.replace('_', '-')}"]
+            words += [] if value is True else [str(getattr(value, "value", value))]
     return shlex.join([*words, "--report", str(report_dir)])

@@ -64,8 +64,8 @@ def eval_command(
 
     dataset = dataset_name(options.dataset)
     if label_ids is not None and save_predictions is None:
-        option = "--label-ids" if label_ids else "--class-indices"
-        raise RmrkdError(f"{option} is for predictions, but none are written", "--save-predictions DIR")
+        flag = "--label-ids" if label_ids else "--class-indices"
+        raise RmrkdError(f"{flag} is for predictions, but none are written", "--save-predictions DIR")
     options.protocol()
     check_json_out(json_out)
     check_free_folder(save_predictions)

@@ -1,4 +1,4 @@
-"""Any text as the value of any option of any command: exit code 0 or 2, never a traceback, nothing lost on disk."""
+"""Any text as the value of any option: exit code 0 or 2, no traceback, and no file changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.cli.test_bad_input import Stamps, contents, fill
 from tests.helpers.cli import run_main
 
 CAMVID = ["--preset", "psp18w32-psp18w8-camvid", "--data-root", "camvid", "--work-dir", "work"]
-BASE = {  # what makes each command go as far as it can
+BASE = {  # arguments with which each command gets as far as possible
     "train": CAMVID, "eval": ["plain.pth"], "transfer": ["released.pth", "out.pth"], "compare": ["a.json", "same.json"],
     "doctor": ["--no-step"], "plot": ["runs/good"],
     "predict": ["plain.pth", "camvid", "--out", "shown"], "export": ["plain.pth", "out.onnx"],
@@ -47,7 +47,7 @@ TEXT = st.sampled_from(HOSTILE) | st.text(max_size=30) | st.integers().map(str) 
 
 
 def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command's own options and arguments, as Typer knows them."""
+    """Yield the words and each parameter of every command."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from parameters(inner, (*path, name))
     if path and not hasattr(command, "commands"):
@@ -58,7 +58,7 @@ PARAMETERS = list(parameters(typer.main.get_command(app)))
 
 
 def line(path: tuple[str, ...], parameter: Any, value: str) -> list[str]:
-    """A command line that is right but for one value."""
+    """Return a command line in which only one value may be wrong."""
     base = list(BASE.get(" ".join(path), []))
     if parameter.param_type_name == "option":
         name = max(parameter.opts, key=len)
@@ -80,13 +80,13 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory in which nothing is trained or evaluated, though all before that is done."""
+    """Return a working directory. All checks run in it, but no training and no evaluation."""
     record = json.loads((filled / "a.json").read_text())
     checked = preflight.check_inputs
 
     def check(*args: Any, **options: Any) -> None:
         checked(*args, **options)
-        raise RmrkdError("all was right until here")
+        raise RmrkdError("all checks passed")
 
     def execute(job: EvalJob, cluster: object) -> None:
         Path(job.output).write_text(json.dumps(record))
@@ -114,9 +114,9 @@ def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before:
     assert not CONTROL.search((out + err).replace("\n", ""))
     after = contents(here)
     assert {name: after.get(name) for name in before} == before
-    if code == 2 and path != ("data", "check"):  # which leaves what it found where --json says
+    if code == 2 and path != ("data", "check"):  # it writes --json even if it finds errors
         assert after == before
-    for name in sorted(set(after) - set(before), reverse=True):  # results, where they were asked for
+    for name in sorted(set(after) - set(before), reverse=True):  # results
         file = here / name
         file.rmdir() if file.is_dir() else file.unlink()
 
@@ -126,7 +126,7 @@ def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before:
 )
 @pytest.mark.parametrize(("path", "parameter"), PARAMETERS, ids=lambda part: str(getattr(part, "name", part)))
 def test_hostile_values(path: tuple[str, ...], parameter: Any, share: int, here: Path) -> None:
-    """Each parameter meets one value in `share`, and its neighbours the others."""
+    """Each parameter gets every `share`-th value, and its neighbours get the others."""
     before = contents(here)
     for value in HOSTILE[PARAMETERS.index((path, parameter)) % share :: share]:
         check(path, parameter, value, here, before)

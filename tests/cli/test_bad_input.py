@@ -1,4 +1,4 @@
-"""Every wrong input ends with exit code 2, a message that names the culprit, and nothing changed on disk."""
+"""Wrong input: exit code 2, a message that names the problem, and no change on disk."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TREE = ("leftImg8bit/train/NAME_leftImg8bit.png", "gtFine/train/NAME_gtFine_labe
 
 
 class Bomb:
-    """Unpickled by a careless reader, it leaves a file behind."""
+    """Create a file `exploded` if it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch exploded",)
 
 
 def fill(folder: Path) -> None:
-    """Files of every wrong kind, under the names that CASES uses."""
+    """Write the files that CASES names."""
     tensor, head = torch.ones(2), {"decode_head.conv_seg.weight": torch.ones(2, 3, 1, 1)}
     metrics = {"miou": 0.5, "macc": 0.5, "aacc": None, **{key: [0.5, None] for key in ("iou", "accuracy", "dice")}}
     record = {"format": 1, "role": "baseline", "protocol": PROTOCOL, "metrics": metrics}
@@ -88,7 +88,7 @@ def fill_runs(folder: Path) -> None:
 
 
 def model(**loss: Any) -> dict[str, Any]:
-    """A small network as the config inside a checkpoint names it."""
+    """Return the config of a small network, as a checkpoint contains it."""
     backbone = {"type": "ResNetV1c", "depth": 18, "base_channels": 8, "stem_channels": 8}
     head = {"type": "FCNHead", "in_channels": 64, "channels": 8, "num_classes": 2}
     return {
@@ -133,7 +133,7 @@ def fill_records(folder: Path, record: dict[str, Any]) -> None:
 
 
 CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp18w8-camvid --data-root camvid"
-CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must hold
+CASES: dict[str, tuple[str, ...]] = {  # a command, and parts of its message
     "train --preset psp101-psp18-cty": ("psp101-psp18-cty", "did you mean `psp101-psp18-city`?"),
     "presets nothing-like-it": ("nothing-like-it", "demo"),
     "methods cirdk": ("`cirdk`", "did you mean `cirkd`?"), "methods ../mgd": ("../mgd", "did you mean `mgd`?"),
@@ -327,7 +327,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and what its message must ho
 
 
 def run(*args: str) -> tuple[int, str]:
-    """What the user meets, of either stream."""
+    """Return the exit code, and stdout and stderr together."""
     code, out, err = run_main(*args)
     return code, out + err
 
@@ -336,9 +336,9 @@ Stamps = dict[str, tuple[int, int, int, int] | None]
 
 
 def contents(folder: Path) -> Stamps:
-    """Every path below a folder; of files their size, times of change and inode, which a rewrite alters.
+    """Return every path below a folder, and of files the size, times and inode, which a rewrite changes.
 
-    The bytes are not read: some of the inputs are 65 MiB large, and this is asked thousands of times.
+    The bytes are not read: some inputs have 65 MiB, and this is called thousands of times.
     """
     found: Stamps = {}
     folders = [str(folder)]
@@ -363,7 +363,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: no GPU, no cache, and training is a failure of the test."""
+    """Return the working directory, without GPU and cache; a training that starts fails the test."""
 
     def train(job: object) -> None:
         raise AssertionError("training began")
@@ -380,23 +380,23 @@ def test_wrong_input_is_explained(command: str, here: Path) -> None:
     before = contents(here)
     code, text = run(*shlex.split(command))
     assert code == 2, text
-    assert [culprit for culprit in CASES[command] if culprit not in text] == [], text
+    assert [part for part in CASES[command] if part not in text] == [], text
     assert "Traceback" not in text
     assert contents(here) == before
 
 
 def test_a_comparison_names_only_the_lines_that_differ() -> None:
     _, text = run("compare", "a.json", "b.json")
-    told = [line.strip().split(":")[0] for line in text.splitlines() if line.startswith("  ")]
-    assert told == ["split", "image scale"]
+    listed = [line.strip().split(":")[0] for line in text.splitlines() if line.startswith("  ")]
+    assert listed == ["split", "image scale"]
 
 
 def test_main_prints_the_message_and_the_hint_to_stderr() -> None:
-    told = "error: `taken.pth` already exists\n\nhint: choose another name, or overwrite it with --force\n"
-    assert run_main("transfer", "released.pth", "taken.pth") == (2, "", told)
+    expected = "error: `taken.pth` already exists\n\nhint: choose another name, or overwrite it with --force\n"
+    assert run_main("transfer", "released.pth", "taken.pth") == (2, "", expected)
 
 
-def test_no_file_makes_the_reader_fail_otherwise(tmp_path: Path) -> None:
+def test_the_checkpoint_reader_raises_no_other_error(tmp_path: Path) -> None:
     file, whole = tmp_path / "x.pth", Path("plain.pth").read_bytes()
     texts = [bytes([byte]) + b" 1: loss 0.5\n" for byte in range(256)]
     escaped: dict[bytes, str] = {}
@@ -410,7 +410,7 @@ def test_no_file_makes_the_reader_fail_otherwise(tmp_path: Path) -> None:
     assert escaped == {}
 
 
-def test_a_state_dict_that_does_not_fit_is_told_in_groups() -> None:
+def test_mismatched_keys_are_listed_in_groups() -> None:
     def block() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
 
@@ -445,7 +445,7 @@ def test_a_directory_of_another_run_is_left_alone(resume: bool, tmp_path: Path) 
     assert contents(tmp_path) == before
 
 
-def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
+def test_fresh_renames_the_other_run(tmp_path: Path) -> None:
     files = RunDir(tmp_path / "distill")
     for number, rate in enumerate(("0.5", "0.25", "0.125")):
         preset = load_preset("demo", overrides=[f"schedule.lr={rate}"])
@@ -458,7 +458,7 @@ def test_fresh_moves_the_other_run_aside(tmp_path: Path) -> None:
         assert f"lr: {rate}\n" in (tmp_path / name / "config.yaml").read_text()
 
 
-def test_a_run_that_never_began_leaves_its_directory_free(tmp_path: Path) -> None:
+def test_a_run_that_never_started_leaves_its_directory_free(tmp_path: Path) -> None:
     files = RunDir(tmp_path / "distill")
     files.create(load_preset("demo"), fresh=False)
     other = load_preset("demo", overrides=["schedule.lr=0.5"])
@@ -481,8 +481,8 @@ def test_only_what_a_role_depends_on_makes_it_another_run(role: str, refused: bo
         files.check_usable(other, resume=True, fresh=False)
 
 
-def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests: root may write everywhere."""
+def test_a_folder_without_write_permission_is_rejected_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """os.access is patched, because root may write everywhere."""
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
     for command in (
         "eval plain.pth --json new.json",
@@ -494,17 +494,17 @@ def test_a_place_where_nothing_can_be_written_is_told_before_the_work(monkeypatc
         assert (code, "no write permission" in text) == (2, True), text
 
 
-def test_the_name_alone_shows_the_help() -> None:
+def test_rmrkd_alone_prints_the_help() -> None:
     code, out, err = run_main()
     assert (code, err) == (2, "")
     assert "Usage: rmrkd" in out
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.ENOTDIR, 2), (errno.ENOSPC, 1)])
-def test_the_systems_own_errors_name_the_file(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_system_name_the_file(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise OSError(number, os.strerror(number), "some\x1bfile")
 
     monkeypatch.setattr("rmrkd_cli.presets.loader.load_preset", fail)
-    told = f"error: {os.strerror(number)}: `some\\x1bfile`\n"
-    assert run_main("presets", "demo") == (code, "", told)
+    expected = f"error: {os.strerror(number)}: `some\\x1bfile`\n"
+    assert run_main("presets", "demo") == (code, "", expected)

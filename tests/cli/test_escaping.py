@@ -1,4 +1,4 @@
-"""Names and texts of strangers on stdout, on stderr and in reports: nothing in them acts, everything is seen."""
+"""Text from files and arguments on stdout, stderr and in reports: control characters are escaped, nothing is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.helpers.cli import run_main
 from tests.presets.test_presets import places
 from tests.report.test_tables import record
 
-# A title set, a screen cleared, both introducers, a reversed line, a second line, zero width, markup of rich and HTML.
+# Sets a title, clears the screen, uses both introducers, reverses a line, begins a line, has zero width and markup.
 ODD = (
     "a\x1b]0;title\x07\x1b[2J\x9b31m\u202eb\u2066\u200e\u2028c\u200b\ufeff\nerror: [red]x[/red] :bug: \\[b] "
     "</td><script>alert(1)</script>\x7f"
@@ -50,13 +50,13 @@ SEEN = (
 FILE = ODD.replace("/", "_")
 
 
-def seen(text: str) -> bool:
-    """Whether all of the text is shown, and nothing of it acts."""
+def is_escaped(text: str) -> bool:
+    """Return whether the whole text is visible and none of its control characters is left."""
     unfolded = text.replace("\n", "").replace(" ", "")
     return not CONTROL.search(text.replace("\n", "")) and all(part.replace(" ", "") in unfolded for part in SEEN)
 
 
-def test_every_hidden_character_becomes_its_escape() -> None:
+def test_every_control_character_is_escaped() -> None:
     every = "".join(map(chr, range(0x110000)))
     shown = escape_control(every)
     assert not CONTROL.search(shown)
@@ -119,7 +119,7 @@ def test_names_on_stdout(here: Path) -> None:
     torch.save({"state_dict": {"student.decode_head.x": torch.ones(1)}}, "in.pth")
     code, out, err = run_main("transfer", "in.pth", f"{FILE}.pth")
     assert (code, err, out.count("\n")) == (0, "", 1)
-    assert seen(out)
+    assert is_escaped(out)
     assert (here / f"{FILE}.pth").is_file()
 
 
@@ -127,7 +127,7 @@ def test_keys_of_a_checkpoint(here: Path) -> None:
     torch.save({"state_dict": {f"{ODD}.x": torch.ones(1)}}, f"{FILE}.pth")
     code, _, err = run_main("transfer", f"{FILE}.pth", "out.pth")
     assert code == 2
-    assert seen(err)
+    assert is_escaped(err)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_records_in_tables_and_reports(here: Path) -> None:
         Path(f"{number}.json").write_text(json.dumps(made))
     code, out, err = run_main("compare", "0.json", "1.json", "--report", "report", "--json", "all.json")
     assert (code, err) == (0, "")
-    assert seen(out)
+    assert is_escaped(out)
     for file in (file for file in (here / "report").iterdir() if file.suffix in (".html", ".csv", ".json")):
         text = file.read_text()
         assert not CONTROL.search(text.replace("\n", "")), file
@@ -207,8 +207,8 @@ def test_tables_progress_logs_and_warnings(capsys: pytest.CaptureFixture[str], m
     assert logging.lastResort is not None
     logging.lastResort.handle(logging.LogRecord("x", logging.WARNING, "x.py", 1, "%s", (ODD,), None))
     printed = capsys.readouterr()
-    assert seen(printed.out)
-    assert seen(printed.err)
+    assert is_escaped(printed.out)
+    assert is_escaped(printed.err)
     assert printed.err.count("\n") == 4
 
 
@@ -235,7 +235,7 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, C_LOCALE], ids=["ascii", "C"])
-def test_a_terminal_that_knows_ascii_alone(environment: dict[str, str], here: Path) -> None:
+def test_a_terminal_with_ascii_only(environment: dict[str, str], here: Path) -> None:
     program = [sys.executable, "-m", "rmrkd_cli"]
     for arguments, code in ((["presets"], 0), (["--help"], 0), (["presets", "図"], 2), (["eval", "図.pth"], 2)):
         done = subprocess.run(
@@ -278,8 +278,8 @@ def test_a_damaged_record_is_compared_or_explained(data: st.DataObject, here: Pa
         assert code == 0 or (err.startswith("error: ") and ("b.json" in err or "not comparable" in err)), err
 
 
-def test_a_record_names_no_checkpoint_elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its latency is measured where the file lies beside it, and never of a path that only it names."""
+def test_a_record_cannot_make_compare_open_other_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured for a checkpoint beside the record, never for another path that the record names."""
     opened: list[str] = []
 
     def load(path: str, *args: object, **options: object) -> None:
