@@ -38,7 +38,9 @@ class StrictModel(BaseModel):
         if isinstance(value, Mapping):
             problems = [_problem(text) for text in cls.cross_field_problems(value)]
             unknown = [key for key in value if key not in cls.model_fields]
-            problems += [_problem(f"unknown key, {did_you_mean(str(key), cls.model_fields)}", key) for key in unknown]
+            for number, key in enumerate(unknown):
+                near = f", {did_you_mean(str(key), cls.model_fields)}" if number < _MAX_SHOWN else ""
+                problems.append(_problem(f"unknown key{near}", key))
         try:
             model = handler(value)
         except ValidationError as error:
@@ -91,7 +93,8 @@ def validate(model: type[Model], raw: dict[str, Any], path: Path, earlier: Seque
         if len(earlier) == 1:
             raise earlier[0]
     except ValidationError as error:
-        lines += [_describe(problem) for problem in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        lines += [_describe(problem) for problem in found[:_MAX_SHOWN]] + [""] * (len(found) - _MAX_SHOWN)
     shown = [f"  {escape_control(line)}" for line in lines[:_MAX_SHOWN]]
     more = [f"  and {len(lines) - _MAX_SHOWN} more"] if len(lines) > _MAX_SHOWN else []
     raise RmrkdError(
