@@ -143,7 +143,7 @@ def test_it_may_take_several_maps(tiny: Path, file: Path) -> None:
         ("function", "must be a subclass of `torch.nn.Module`"),
         ("Fails", "ValueError: no such map (line 26)"),
         ("Vector", "returned a tensor of shape (2,), it must return a scalar tensor"),
-        ("Constant", "no weight can be computed for loss `Constant`: its gradient at the start has the norm 0"),
+        ("Constant", "cannot compute a weight for loss `Constant`: its gradient norm at the start is 0"),
         ("Parts", 'returned ``, `other`, it must return "" and the names in its `extra_weights`'),
         ("Unready", "cannot be built with no options: AttributeError"),
         ("Leaves", "cannot be built with no options: SystemExit: 0"),
