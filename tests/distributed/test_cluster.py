@@ -10,7 +10,6 @@ import pytest
 
 from rmrkd_cli.distributed import worker
 from rmrkd_cli.distributed.cluster import DEFAULT_RESTARTS, Cluster, resolve_cluster
-from rmrkd_cli.distributed.device import choose_device
 from rmrkd_cli.distributed.network_interface import local_address, local_interface
 from rmrkd_cli.distributed.rendezvous import TcpRendezvous
 from rmrkd_cli.distributed.slurm import SlurmStep, first_host, read_slurm_step
@@ -93,10 +92,6 @@ def test_address_and_interface_on_the_route_to_a_host() -> None:
     assert local_interface("127.0.0.1", 29500) == "lo"
     with pytest.raises(RmrkdError, match="cannot reach host"):
         local_address("no-such-host.invalid", 29500)
-
-
-def test_cpu_workers_need_no_gpu() -> None:
-    assert choose_device("cpu", 3) == ("cpu", 3)
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_a_checkpoint_contains_student_and_losses_but_no_teacher(finished: Path)
 def test_training_with_the_written_configuration_gives_the_same_student(finished: Path, tmp_path: Path) -> None:
     again = load_preset(str(finished / "baseline" / "config.yaml"))
     assert again.role == "baseline"
-    train(again, tmp_path, "cpu", Cluster())
+    train(again, tmp_path, "cpu")
     first, second = weights(finished / "baseline" / "student.pth"), weights(tmp_path / "baseline" / "student.pth")
     assert all(torch.equal(first[key], second[key]) for key in first)
 
