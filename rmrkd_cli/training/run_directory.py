@@ -56,7 +56,7 @@ class RunDir:
         return self.student.is_file() and self.result.is_file()
 
     @property
-    def in_use(self) -> bool:
+    def contains_run(self) -> bool:
         """Whether the directory contains more than a `config.yaml`, which a run that never started leaves."""
         if not self.path.is_dir():
             return False
@@ -72,7 +72,7 @@ class RunDir:
             RmrkdError: When the directory contains a run and neither `resume` nor `fresh` is set, or when the run to
                 resume has other settings.
         """
-        if not self.in_use or fresh:
+        if not self.contains_run or fresh:
             return
         if not resume:
             state = "a finished run" if self.finished else "an unfinished run"
@@ -124,7 +124,7 @@ class RunDir:
             RmrkdError: When the directory cannot be created.
         """
         try:
-            if self.in_use and fresh:
+            if self.contains_run and fresh:
                 self.path.rename(self._next_free_name())
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
