@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.pairs import time_pairs
 from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.image_cache import ImageCache, create
+from rmrkd_cli.data.image_cache import ImageCache, create_cache_file
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
@@ -46,7 +46,7 @@ def benchmark_data(setting: Setting) -> Result:
             if cache == "off":
                 rows.append(_row("from files", pipeline, make(files), goal, setting))
                 continue
-            with create(cache, files) as store:
+            with create_cache_file(cache, files) as store:
                 cached = make(ImageCache(store.path, files))
                 _check_equal(cached, make(files))
                 rows.append(_row(f"--cache {cache}", pipeline, cached, goal, setting))

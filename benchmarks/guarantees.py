@@ -15,7 +15,7 @@ from benchmarks.networks import random_batch
 from benchmarks.pairs import synchronize
 from benchmarks.result import Benchmark, Disagreement, Result, Row, Setting
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.transforms import seed_draws
+from rmrkd_cli.data.transforms import seed_transforms
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.networks.inference import inference_network
@@ -118,7 +118,7 @@ def seeding_seconds(count: int = 1000) -> float:
     """Return the seconds that seeding adds to a sample in a loader process."""
     started = time.perf_counter()
     for position in range(count):
-        seed_draws(0, position)
+        seed_transforms(0, position)
     return (time.perf_counter() - started) / count
 
 

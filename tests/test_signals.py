@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rmrkd_cli import signals
-from rmrkd_cli.data.loader import quiet_worker
+from rmrkd_cli.data.loader import init_worker
 
 CATCHING = """
 import hashlib, sys
@@ -103,7 +103,7 @@ def test_handlers_are_restored_and_no_descriptor_is_left_open() -> None:
 
 def test_loader_processes_ignore_stop_signals() -> None:
     with signals.preserve_handlers():
-        quiet_worker(0)
+        init_worker(0)
         assert {signal.getsignal(signum) for signum in signals.STOP_SIGNALS} == {signal.SIG_IGN}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rmrkd_cli.data.check import DatasetReport
     from rmrkd_cli.data.check.findings import Finding
     from rmrkd_cli.data.datasets import DatasetInfo
-    from rmrkd_cli.data.prepare.pipeline import Outcome, Progress
+    from rmrkd_cli.data.prepare.pipeline import PrepareResult, Progress
     from rmrkd_cli.terminal.live_display import LiveDisplay, ProgressBar
 
 _SHOWN = 5  # problems
@@ -173,7 +173,7 @@ def _next_step(found: list[Finding]) -> str:
     return f"{fix}; then run the check again"
 
 
-def _prepare(info: DatasetInfo, sbd: Path | None, workers: int, on_progress: Progress) -> Outcome:
+def _prepare(info: DatasetInfo, sbd: Path | None, workers: int, on_progress: Progress) -> PrepareResult:
     from rmrkd_cli.data.prepare.cityscapes import prepare_cityscapes
     from rmrkd_cli.data.prepare.voc12aug import prepare_voc12aug
 
@@ -189,11 +189,11 @@ def _prepare(info: DatasetInfo, sbd: Path | None, workers: int, on_progress: Pro
         ) from error
 
 
-def _print_outcome(outcome: Outcome, info: DatasetInfo) -> None:
+def _print_outcome(outcome: PrepareResult, info: DatasetInfo) -> None:
     from rmrkd_cli.terminal import console
 
     images = ", ".join(f"{count} {split}" for split, count in outcome.images.items())
-    written, kept = outcome.counts["written"], outcome.counts["kept"]
+    written, kept = outcome.counts["written"], outcome.counts["unchanged"]
     console.print_line(f"{written} files written, {kept} already there, all verified")
     console.print_line(f"images: {images}")
     for notice in outcome.notices:

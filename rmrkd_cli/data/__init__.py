@@ -1,1 +1,1 @@
-"""Data sets: what is known of each, the samples on disk, augmentation, and the order of training."""
+"""Data sets: their description, their files, augmentation, and the order of training samples."""

@@ -1,14 +1,12 @@
-"""A small generated data set with real structure: textured regions, shapes, occlusion, light and noise.
+"""Generate a small data set: textured regions, shapes, occlusion, light and noise.
 
-Every region's colour is drawn around its class's, so widely that they overlap: a class is told by colour, shape,
-texture and place together.
+The colours of the classes overlap, so that a network needs colour, shape, texture and position to distinguish them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,34 +26,41 @@ PALETTE = (
     (135, 190, 235), (125, 110, 70), (40, 80, 170), (220, 70, 60), (240, 190, 50),
     (90, 170, 90), (170, 90, 190), (90, 90, 100),
 )  # fmt: skip
+_WRITE_HINT = "free disk space, or choose another cache folder with RMRKD_CACHE=DIR"
 _COLOUR_SPREAD = 40.0  # of 255
 _DISC, _BOX, _TRIANGLE, _RING, _POLE = 3, 4, 5, 6, 7
 
 
 def make_demo(folder: Path) -> None:
-    """Writes the data set, unless it is there; a half-made one never appears under the final name."""
+    """Write the data set unless the folder exists; the folder gets its name only when it is complete.
+
+    Raises:
+        RunError: When an image cannot be written.
+    """
     if folder.is_dir():
         return
     import cv2
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name))
-    for number, (split, count) in enumerate(SPLITS.items()):
-        (building / split).mkdir()
-        (building / f"{split}annot").mkdir()
-        for index in range(count):
-            image, label = draw(np.random.default_rng([SEED, number, index]))
-            for name, picture in ((split, image), (f"{split}annot", label)):
-                if not cv2.imwrite(str(building / name / f"{index:04d}.png"), picture):
-                    raise RunError(f"cannot write the demo images into `{building}`", "is the disk full?")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        os.rename(building, folder)
-    except OSError:  # another process was first
-        shutil.rmtree(building)
+        for number, (split, count) in enumerate(SPLITS.items()):
+            for part in (split, f"{split}annot"):
+                (partial / part).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                image, label = draw(np.random.default_rng([SEED, number, index]))
+                for part, pixels in ((split, image), (f"{split}annot", label)):
+                    if not cv2.imwrite(str(partial / part / f"{index:04d}.png"), pixels):
+                        raise RunError(f"cannot write the demo images into `{partial}`", _WRITE_HINT)
+        os.rename(partial, folder)
+    except OSError as error:
+        if not folder.is_dir():  # otherwise another process has finished first
+            raise RunError(f"cannot write the demo images into `{folder}`: {error}", _WRITE_HINT) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def draw(rng: np.random.Generator) -> tuple[Image, Image]:
-    """One image (H, W, 3) and its label map (H, W)."""
+    """Return one image (H, W, 3), BGR, and its label map (H, W)."""
     width, height = SIZE
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     label: Image = np.zeros((height, width), np.uint8)
@@ -81,7 +86,7 @@ def _paint(
 
 
 def _texture(rng: np.random.Generator, kind: int, xs: Array, ys: Array) -> Array:
-    """A colour pattern (H, W, 3): smooth for sky and discs, grained, wavy, striped or checked for the others."""
+    """Return a colour pattern (H, W, 3): smooth for sky, disc and pole; noise, waves, stripes or checks for others."""
     base = np.clip(np.asarray(PALETTE[kind][::-1]) + rng.normal(0, _COLOUR_SPREAD, 3), 30, 225)
     angle = rng.uniform(0, np.pi)
     along = xs * np.cos(angle) + ys * np.sin(angle)

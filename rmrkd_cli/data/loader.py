@@ -1,4 +1,4 @@
-"""Batches for the training loop and images for evaluation, read ahead by loader processes."""
+"""Load training batches and evaluation images in loader processes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,29 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """images (B, 3, H, W) float32, labels (B, 1, H, W) integers, and the indices of the samples.
+    """A training batch.
 
-    left_out: What is wrong with the files that others took the place of, a message each.
+    Attributes:
+        images: (B, 3, H, W) float32.
+        labels: (B, 1, H, W) integers.
+        indices: Of the samples.
+        skipped: An error message for each unreadable sample that was replaced.
     """
 
     images: Tensor
     labels: Tensor
     indices: list[int]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
-    """For each optimizer step of the sampler, the batches of its forward passes."""
+    """Yield, for each optimizer step of the sampler, the batches of its forward passes."""
     loader: DataLoader[Any] = DataLoader(
-        _Told(dataset),
+        _ErrorsAsItems(dataset),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=quiet_worker,
+        worker_init_fn=init_worker,
         pin_memory=pin,
     )
     stream = iter(loader)
@@ -45,16 +49,16 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
         for _ in sampler.steps:
             yield [_or_raise(next(stream)) for _ in range(sampler.accumulate)]
     finally:
-        del stream  # an error's traceback would keep it, and torch cannot end its processes when it is collected late
+        del stream  # a traceback would keep it alive, and torch cannot end its processes when it is collected late
 
 
 def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *, pin: bool) -> Iterator[EvalItem]:
-    """One item at a time, in the order of `indices`."""
+    """Yield one item at a time, in the order of `indices`."""
     loader: DataLoader[Any] = DataLoader(
-        Subset(_Told(dataset), indices),
+        Subset(_ErrorsAsItems(dataset), indices),
         batch_size=None,
         num_workers=min(workers, len(indices)),
-        worker_init_fn=quiet_worker,
+        worker_init_fn=init_worker,
         pin_memory=pin,
     )
     for item in loader:
@@ -62,13 +66,13 @@ def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *,
 
 
 def prefetch_images(dataset: Dataset[T], count: int, workers: int, *, pin: bool) -> Iterator[T | RmrkdError]:
-    """Items in order, and in the place of one that cannot be read what is wrong with it."""
+    """Yield the items in order; an unreadable item is replaced by its error."""
     loader: DataLoader[Any] = DataLoader(
-        _Told(dataset),
+        _ErrorsAsItems(dataset),
         sampler=range(count),
         batch_size=None,
-        num_workers=min(workers, count // 2),  # for one alone none is worth starting
-        worker_init_fn=quiet_worker,
+        num_workers=min(workers, count // 2),  # a single item needs no process
+        worker_init_fn=init_worker,
         pin_memory=pin,
     )
     yield from loader
@@ -76,10 +80,10 @@ def prefetch_images(dataset: Dataset[T], count: int, workers: int, *, pin: bool)
 
 @contextmanager
 def report_lost_loaders() -> Iterator[None]:
-    """Around all that reads with loader processes: torch raises where the main thread happens to be.
+    """Turn the error of a killed loader process, which torch raises anywhere in the block, into a WorkerLostError.
 
     Raises:
-        WorkerLostError: When such a process was killed.
+        WorkerLostError: When a loader process was killed.
     """
     try:
         yield
@@ -87,13 +91,13 @@ def report_lost_loaders() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerLostError(
-            f"a process that reads images is gone: {str(error).splitlines()[0] if str(error) else 'no answer'}",
-            "killed for want of memory? try fewer with --workers, or --cache off; --resume goes on",
+            f"a loader process was killed: {str(error).splitlines()[0] if str(error) else 'no answer'}",
+            "if memory ran out, use fewer loader processes (--workers) or --cache off, and continue with --resume",
         ) from error
 
 
-class _Told(Dataset[Any]):
-    """Hands an error for the user over as an item: raised in a loader process it would come with a traceback."""
+class _ErrorsAsItems(Dataset[Any]):
+    """Returns an RmrkdError as an item; torch would add the traceback of the loader process to a raised one."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -112,7 +116,7 @@ def _or_raise(item: Any) -> Any:
 
 
 def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
-    """A batch, or the first error met while it was read."""
+    """Return a batch, or the first error among its items."""
     read = [item for item in items if isinstance(item, TrainItem)]
     if len(read) < len(items):
         return next(item for item in items if isinstance(item, RmrkdError))
@@ -120,11 +124,11 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
         torch.stack([item.image for item in read]),
         torch.stack([item.labels for item in read]),
         [item.index for item in read],
-        tuple(message for item in read for message in item.left_out),
+        tuple(message for item in read for message in item.skipped),
     )
 
 
-def quiet_worker(_: int) -> None:
-    """Loader processes leave signals to the process that owns them, and use one thread."""
+def init_worker(_: int) -> None:
+    """Prepare a loader process: ignore the stop signals, which its parent handles, and use one thread."""
     ignore_stop_signals()
     torch.set_num_threads(1)

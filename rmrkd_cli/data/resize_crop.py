@@ -1,4 +1,4 @@
-"""Random resizing and cropping that computes no pixel it does not keep."""
+"""Random resizing and cropping in one step, which computes only the pixels of the crop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.sample_reader import IGNORE, Pair
 
 _TRIES = 10
-_REACH = 2  # pixels beyond the window that bilinear interpolation may ask for
+_MARGIN = 2  # source pixels around the window that bilinear interpolation needs
 
 
 class Window(NamedTuple):
-    """A rectangle of the resized image: `scaled` (height, width) of that image, and the window's place in it."""
+    """A rectangle of the resized image.
+
+    Attributes:
+        scaled: (height, width) of the resized image.
+    """
 
     scaled: tuple[int, int]
     top: int
@@ -25,17 +29,17 @@ class Window(NamedTuple):
 
 
 class ResizedCrop:
-    """mmsegmentation's `Resize(ratio_range)` and `RandomCrop(cat_max_ratio)` in one.
+    """mmsegmentation's `Resize(ratio_range)` and `RandomCrop(cat_max_ratio)` in one transform.
 
-    It makes the same draws in the same order from NumPy's global generator, so that a seed gives the same window and
-    the same labels. The image differs from theirs by at most one grey level: OpenCV's `resize` rounds its weights to
-    1/2048, `warpAffine`, which can begin anywhere, does not.
+    It draws the same numbers in the same order from NumPy's global generator: a seed gives the same window and labels.
+    The image differs by at most one grey level, because OpenCV's `resize` rounds its weights to 1/2048 and
+    `warpAffine` does not. Only `warpAffine` can start at any pixel.
 
     Args:
         scale: (width, height) that images are fitted into, before the random ratio.
-        ratio_range: Bounds of that ratio.
-        crop: (height, width) of the window; less where the resized image is smaller.
-        largest_share: A window is drawn again, up to ten times, while one class covers this much of its labels.
+        ratio_range: Smallest and largest ratio.
+        crop: (height, width) of the window, which is smaller if the resized image is smaller.
+        largest_share: The window is drawn again, up to ten times, while one class covers this share of its labels.
     """
 
     def __init__(
@@ -50,18 +54,18 @@ class ResizedCrop:
         self.largest_share = largest_share
 
     def __call__(self, pair: Pair) -> Pair:
-        """The window of both, at its size."""
-        scaled = self._scaled(pair.labels.shape)
-        window = self._draw(scaled)
+        """Return the same window of image and labels."""
+        scaled = self._draw_size(pair.labels.shape)
+        window = self._draw_window(scaled)
         labels = _nearest(pair.labels, window)
         for _ in range(_TRIES):
             if self._is_mixed(labels):
                 break
-            window = self._draw(scaled)
+            window = self._draw_window(scaled)
             labels = _nearest(pair.labels, window)
         return Pair(_bilinear(pair.image, window), labels)
 
-    def _scaled(self, shape: tuple[int, ...]) -> tuple[int, int]:
+    def _draw_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         from mmcv.image import rescale_size
 
         low, high = self.ratio_range
@@ -70,7 +74,7 @@ class ResizedCrop:
         width, height = rescale_size((shape[1], shape[0]), fitted)
         return int(height), int(width)
 
-    def _draw(self, scaled: tuple[int, int]) -> Window:
+    def _draw_window(self, scaled: tuple[int, int]) -> Window:
         top, left = (
             int(np.random.randint(0, max(size - wanted, 0) + 1)) for size, wanted in zip(scaled, self.crop, strict=True)
         )
@@ -83,26 +87,26 @@ class ResizedCrop:
 
 
 def _nearest(labels: Picture, window: Window) -> Picture:
-    """The window as OpenCV's `INTER_NEAREST` resizes: source pixel floor(i * source / target)."""
-    rows = _sources(window.top, window.height, labels.shape[0], window.scaled[0])
-    columns = _sources(window.left, window.width, labels.shape[1], window.scaled[1])
+    """Resize the window as OpenCV's `INTER_NEAREST`: pixel i has the source pixel floor(i * source / target)."""
+    rows = _source_pixels(window.top, window.height, labels.shape[0], window.scaled[0])
+    columns = _source_pixels(window.left, window.width, labels.shape[1], window.scaled[1])
     return labels[rows].take(columns, axis=1)
 
 
-def _sources(first: int, count: int, source: int, target: int) -> NDArray[np.intp]:
-    step = 1.0 / (target / source)  # in OpenCV's order of rounding
+def _source_pixels(first: int, count: int, source: int, target: int) -> NDArray[np.intp]:
+    step = 1.0 / (target / source)  # rounded in the same order as in OpenCV
     sources: NDArray[np.intp] = np.floor(np.arange(first, first + count) * step).astype(np.intp)
     return sources.clip(max=source - 1)
 
 
 def _bilinear(image: Picture, window: Window) -> Picture:
-    """The window as OpenCV's `INTER_LINEAR` resizes, from the part of the source that it needs."""
+    """Resize the window as OpenCV's `INTER_LINEAR`, from the part of the source that it needs."""
     import cv2
 
     if image.shape[:2] == window.scaled:
         return image[window.top : window.top + window.height, window.left : window.left + window.width].copy()
-    top, below, down, shift_down = _part(window.top, window.height, image.shape[0], window.scaled[0])
-    left, beyond, across, shift_across = _part(window.left, window.width, image.shape[1], window.scaled[1])
+    top, below, down, shift_down = _source_range(window.top, window.height, image.shape[0], window.scaled[0])
+    left, beyond, across, shift_across = _source_range(window.left, window.width, image.shape[1], window.scaled[1])
     to_source = np.array([[across, 0.0, shift_across], [0.0, down, shift_down]])
     resized: Picture = cv2.warpAffine(
         image[top:below, left:beyond],
@@ -114,10 +118,10 @@ def _bilinear(image: Picture, window: Window) -> Picture:
     return resized
 
 
-def _part(first: int, count: int, source: int, target: int) -> tuple[int, int, float, float]:
-    """Bounds of the source pixels needed, the step a target pixel makes among them, and where the first one falls."""
+def _source_range(first: int, count: int, source: int, target: int) -> tuple[int, int, float, float]:
+    """Return the bounds of the source pixels, source pixels per target pixel, and where the first target pixel is."""
     step = source / target
     begin = (first + 0.5) * step - 0.5
-    low = max(int(begin) - _REACH, 0)
-    high = min(int(begin + count * step) + 1 + _REACH, source)
+    low = max(int(begin) - _MARGIN, 0)
+    high = min(int(begin + count * step) + 1 + _MARGIN, source)
     return low, high, step, begin - low

@@ -1,4 +1,4 @@
-"""Which sample is seen when: a function of (seed, step, rank) and of nothing else."""
+"""The order of training samples: a function of seed, step and rank alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.utils.data import Sampler
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (position, index) from a given step on.
+    """Yields batches of (position, index), starting at any step.
 
-    Position p counts the samples of the whole run over all ranks; sample p is entry p mod n of the permutation
-    of pass p // n. So the order depends neither on the number of loader workers nor on where a run was resumed,
-    and W workers with batch B see together what one worker with batch W * B sees.
+    The position p counts the samples of the whole run over all ranks. Its index is entry p mod n of the random
+    permutation of epoch p // n. The order does not depend on the number of loader processes, nor on where a run was
+    resumed. W ranks with batch size B together see what one rank with batch size W * B sees.
 
     Args:
-        size: n, samples of the data set.
-        batch_size: Images a worker process a forward pass.
-        world_size, rank: Of the worker processes.
-        accumulate: Forward passes an optimizer step.
-        first_step, last_step: Optimizer steps to serve, the last one not included; none where it is not known.
+        size: Number of samples n of the data set.
+        batch_size: Images per rank and forward pass.
+        world_size, rank: Of the training processes.
+        accumulate: Forward passes per optimizer step.
+        first_step, last_step: Range of optimizer steps, without the last one; None for an endless range.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.world_size = world_size
         self.rank = rank
         self.accumulate = accumulate
-        self.steps = range(first_step, sys.maxsize if last_step is None else last_step)  # gone through more than once
+        self.steps = range(first_step, sys.maxsize if last_step is None else last_step)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Training and evaluation samples: mmsegmentation's transforms, seeded by position."""
+"""Training and evaluation data sets: mmsegmentation's transforms, seeded by the position of the sample."""
 
 from __future__ import annotations
 
@@ -23,27 +23,37 @@ from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
 NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 
-View = tuple[Tensor, dict[str, Any]]  # (1, 3, H, W) float32, normalised, and mmseg's description of it
+View = tuple[Tensor, dict[str, Any]]  # (1, 3, H, W) float32, normalized, and its metadata in mmseg's form
 
-MOST_IN_ROW = 10  # images that cannot be read, before a data set counts as broken
+MAX_CONSECUTIVE_SKIPS = 10  # more unreadable images in a row are an error
 
 
 @dataclass(frozen=True)
 class TrainItem:
-    """image: (3, H, W) float32, normalised; labels: (1, H, W) uint8; index: into the samples.
+    """A training sample.
 
-    left_out: What is wrong with the files in whose place this sample stands, a message each.
+    Attributes:
+        image: (3, H, W) float32, normalized.
+        labels: (1, H, W) uint8.
+        index: Of the sample.
+        skipped: An error message for each unreadable sample that this one replaces.
     """
 
     image: Tensor
     labels: Tensor
     index: int
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class EvalItem:
-    """views: (1, 3, H, W) float32 images with mmseg's description of each; labels: (Ho, Wo) uint8, if it has any."""
+    """An evaluation sample.
+
+    Attributes:
+        views: One for each scale and flip.
+        labels: (H, W) uint8 at the size of the image file; None if labels are not read.
+        index: Of the sample.
+    """
 
     views: list[View]
     labels: Tensor | None
@@ -51,13 +61,14 @@ class EvalItem:
 
 
 class TrainSet(Dataset[TrainItem]):
-    """Randomly resized, cropped, flipped and distorted images; what is drawn depends on (seed, position) alone.
+    """Randomly resized, cropped, flipped and colour-distorted samples; the random numbers depend on seed and position.
 
     Args:
         source: Samples by index, from files or from a cache.
+        scale: (width, height) that images are fitted into, before the random ratio.
         crop: (height, width).
-        ratio_range: Bounds of the random factor on the data set's scale.
-        skip_corrupt: The next sample that can be read takes the place of one that cannot.
+        ratio_range: Smallest and largest random factor on `scale`.
+        skip_corrupt: Replace an unreadable sample by the next readable one.
     """
 
     def __init__(
@@ -87,56 +98,56 @@ class TrainSet(Dataset[TrainItem]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> TrainItem:
-        """The sample `index` as drawn for `position`, its place in the whole run's order."""
+        """Return the sample `index` with the augmentation of `position`, which counts the samples of the whole run."""
         position, index = key
-        pair, index, left_out = self._readable(index)
-        seed_draws(self.seed, position)
+        pair, index, skipped = self._read_or_skip(index)
+        seed_transforms(self.seed, position)
         image, labels = self.crop(pair)
         item = {"img": image, "gt_semantic_seg": labels, "seg_fields": ["gt_semantic_seg"]}
         item = self.transform(item)
         target = torch.from_numpy(item["gt_semantic_seg"])
-        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, left_out)
+        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, skipped)
 
-    def _readable(self, index: int) -> tuple[Pair, int, tuple[str, ...]]:
-        """The sample, or the next one that can be read: a function of the index, so that any run sees the same.
+    def _read_or_skip(self, index: int) -> tuple[Pair, int, tuple[str, ...]]:
+        """Return the sample, or the next readable one; the choice depends on the index alone.
 
         Raises:
-            CorruptFileError: When nothing may be left out, or many samples in a row cannot be read.
+            CorruptFileError: When skipping is off, or too many samples in a row are unreadable.
         """
-        left_out: list[str] = []
+        skipped: list[str] = []
         while True:
             try:
-                return self.source.pair(index), index, tuple(left_out)
+                return self.source.pair(index), index, tuple(skipped)
             except CorruptFileError as error:
                 if not self.skip_corrupt:
                     raise CorruptFileError(
-                        error.message, f"{error.hint}, or go on without it: --skip-corrupt", error.path
+                        error.message, f"{error.hint}, or skip unreadable images with --skip-corrupt", error.path
                     ) from error
-                left_out.append(error.message)
-                if len(left_out) == min(MOST_IN_ROW, len(self.source)):
+                skipped.append(error.message)
+                if len(skipped) == min(MAX_CONSECUTIVE_SKIPS, len(self.source)):
                     raise CorruptFileError(
-                        f"{len(left_out)} images in a row cannot be read, the last: {error.message}",
-                        "is the disk failing? rmrkd data check names all of them",
+                        f"{len(skipped)} images in a row cannot be read; the last error is: {error.message}",
+                        "check the disk, and list all unreadable files with `rmrkd data check`",
                         error.path,
                     ) from error
                 index = (index + 1) % len(self.source)
 
 
-def seed_draws(seed: int, position: int) -> None:
-    """What is drawn next depends on these two alone; mmseg's transforms draw from the global generators."""
+def seed_transforms(seed: int, position: int) -> None:
+    """Seed the global random generators of Python and NumPy, which mmseg's transforms use."""
     state = np.random.SeedSequence([seed, position]).generate_state(2)
     np.random.seed(state[0])
     random.seed(int(state[1]))
 
 
 class EvalViews:
-    """What a network is shown of an image: it whole, fitted into a size, once for each scale and flip.
+    """Makes the network inputs of an image: the whole image, once for each scale and flip.
 
     Args:
-        size: (width, height); the longer side becomes at most the larger, the shorter at most the smaller of the two,
-            with the ratio kept. None: images stay as large as they are.
-        scales: Factors on it, a view each.
-        flip: Also the mirrored image.
+        size: (width, height) that images are fitted into with their aspect ratio kept; its larger number limits the
+            longer side, the other the shorter side. None keeps the size of the image.
+        scales: Factors on the size, one view each.
+        flip: Add the mirrored image for each scale.
     """
 
     def __init__(self, size: tuple[int, int] | None, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
@@ -146,30 +157,30 @@ class EvalViews:
         self.normalize = _compose([{"type": "Normalize", **NORMALIZE}])
 
     def __call__(self, image: Picture) -> list[View]:
-        """The views of an image (H, W, 3) of bytes, blue first."""
+        """Return the views of an image (H, W, 3) uint8, BGR."""
         views = []
         for factor, mirrored in self.kinds:
-            view = self.normalize(self._resized(image, factor, mirrored))
+            view = self.normalize(self._resize(image, factor, mirrored))
             keys = ("ori_shape", "img_shape", "pad_shape", "flip", "flip_direction", "scale_factor")
             views.append((_to_tensor(view["img"]).unsqueeze(0), {key: view[key] for key in keys}))
         return views
 
-    def can_show(self, image: Picture) -> bool:
-        """Whether no view of it loses a side to rounding."""
+    def can_resize(self, image: Picture) -> bool:
+        """Return whether every view keeps at least one pixel in each direction."""
         longer, shorter = max(image.shape[:2]), min(image.shape[:2])
         sizes = [self._size(image, factor) for factor, _ in self.kinds]
         return all(shorter * min(max(size) / longer, min(size) / shorter) >= 0.5 for size in sizes)
 
-    def resized(self, image: Picture) -> Picture:
-        """The image as large as the first view, still of 8 bits and blue first."""
-        whole: Picture = self._resized(image, self.kinds[0][0], False)["img"]
-        return whole
+    def resize(self, image: Picture) -> Picture:
+        """Return the image at the size of the first view, (H, W, 3) uint8, BGR."""
+        resized: Picture = self._resize(image, self.kinds[0][0], False)["img"]
+        return resized
 
-    def _resized(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
+    def _resize(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
         view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
         view |= {"scale": self._size(image, factor), "flip": mirrored, "flip_direction": "horizontal"}
-        made: dict[str, Any] = self.steps(view)
-        return made
+        resized: dict[str, Any] = self.steps(view)
+        return resized
 
     def _size(self, image: Picture, factor: float) -> tuple[int, int]:
         width, height = self.size or (image.shape[1], image.shape[0])
@@ -180,9 +191,9 @@ class EvalSet(Dataset[EvalItem]):
     """Whole images at the data set's evaluation scale, once for each scale and flip.
 
     Args:
-        scales: Factors on the data set's scale.
-        flip: Also the mirrored image.
-        labelled: The label maps are read; none of them need be there otherwise.
+        scales: Factors on the evaluation scale.
+        flip: Add the mirrored image for each scale.
+        labelled: Read the label maps; otherwise they may be missing.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ from rmrkd_cli.errors import RunError
 from rmrkd_cli.signals import ignore_stop_signals
 
 MAX_WORKERS = 32
+_CHUNK = 4  # items that a process takes at once
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
@@ -50,13 +51,14 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
 
 
 def _map(executor: ProcessPoolExecutor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    results = executor.map(function, items)
-    for item in items:
+    results = executor.map(function, items, chunksize=_CHUNK)
+    for number in range(len(items)):
         try:
             yield next(results)
         except BrokenProcessPool as error:
+            chunk = repr(items[number : number + _CHUNK])
             raise RunError(
-                f"a worker process was killed or crashed, probably while it processed {item!r}"[:1000],
+                f"a worker process was killed or crashed, probably while it processed one of {chunk}"[:1000],
                 "if memory ran out, use fewer processes with --workers; otherwise one of these files crashes the image "
                 "decoder: replace it by a fresh copy",
             ) from error

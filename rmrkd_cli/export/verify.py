@@ -123,7 +123,7 @@ def image_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDAr
     if not images:
         raise RmrkdError(f"`{folder}` contains no image", "pass a folder of images to --check-images")
     views = EvalViews(scale)
-    return ((item.path.name, _to_rgb_planes(views.resized(read_image(item.path)))[None]) for item in images)
+    return ((item.path.name, _to_rgb_planes(views.resize(read_image(item.path)))[None]) for item in images)
 
 
 def measure_milliseconds(run: Runner, image: NDArray[Any]) -> float:

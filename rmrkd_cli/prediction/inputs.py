@@ -61,7 +61,7 @@ class ImageSet(Dataset[ImageItem]):
     def __getitem__(self, index: int) -> ImageItem:
         path = self.inputs[index].path
         image = read_image(path)
-        if not self.views.can_show(image):
+        if not self.views.can_resize(image):
             raise CorruptFileError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
         return ImageItem(image, self.views(image), index)
 

@@ -65,7 +65,7 @@ class GradientUpdate:
         progress, iteration = self.progress, self.progress.iteration + 1
         self.gradient_norm = self.train_step.clip_gradients()
         nonfinite = find_nonfinite(losses, self.gradient_norm, self.train_step.discriminator_grad_norm)
-        corrupt = [message for batch in batches for message in batch.left_out]
+        corrupt = [message for batch in batches for message in batch.skipped]
         any_nonfinite, signum, any_corrupt, clock = self.dist_ctx.all_reduce_max(
             bool(nonfinite), stop.signum, len(corrupt), self.budget.local_clock(self.dist_ctx.is_rank0)
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.data.check import quick_check
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.image_cache import Store, create
+from rmrkd_cli.data.image_cache import CacheFile, create_cache_file
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.factory import trained_network
@@ -18,7 +18,7 @@ from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
 from rmrkd_cli.terminal.live_display import ProgressBar, live_display
 
 
-def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int) -> Store | None:
+def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int) -> CacheFile | None:
     """Check every image and weight file that the roles need, and download the missing weights.
 
     Args:
@@ -49,7 +49,7 @@ def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int)
     _check_weights(preset, roles, info.num_classes)
     if preset.data.cache == "off" or not roles:
         return None
-    return create(preset.data.cache, SampleFiles(info, samples["train"]), skip_corrupt=skip_corrupt)
+    return create_cache_file(preset.data.cache, SampleFiles(info, samples["train"]), skip_corrupt=skip_corrupt)
 
 
 def check_teacher(preset: Preset) -> None:

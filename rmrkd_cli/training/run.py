@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmrkd_cli.data.image_cache import Store
+    from rmrkd_cli.data.image_cache import CacheFile
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.distributed.job import TrainJob
     from rmrkd_cli.presets.schema import Preset
@@ -74,7 +74,7 @@ def train(
                 stack.enter_context(run.run_dir.lock())
                 run.run_dir.create(run.preset, fresh=fresh)
         if image_cache is not None:
-            console.log(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.place}")
+            console.log(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.location}")
         for run in _teachers_to_measure(unfinished):
             execute(_make_job(run, device, only_measure=True, code=code), cluster)
         cache_path = image_cache.path if image_cache is not None else None
@@ -116,7 +116,7 @@ def _unfinished_runs(
     return [run for of_plan in unfinished for run in of_plan]
 
 
-def _run_preflight(preset: Preset, unfinished: list[Run], device: str, cluster: Cluster) -> Store | None:
+def _run_preflight(preset: Preset, unfinished: list[Run], device: str, cluster: Cluster) -> CacheFile | None:
     """Check images and weights once for all runs; return the image cache if the preset asks for one.
 
     Raises:

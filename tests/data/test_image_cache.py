@@ -11,7 +11,7 @@ from PIL import Image
 
 from rmrkd_cli.data import image_cache
 from rmrkd_cli.data.datasets import dataset_info
-from rmrkd_cli.data.image_cache import ImageCache, Store, create
+from rmrkd_cli.data.image_cache import CacheFile, ImageCache, create_cache_file
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import RmrkdError, RunError
@@ -66,7 +66,7 @@ def counted(files: SampleFiles, log: Path) -> Counted:
 @PLACES
 def test_gives_what_the_files_hold_and_reads_each_once(where: str, files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
-    with create(where, files) as store:
+    with create_cache_file(where, files) as store:
         for images in (ImageCache(store.path, source), ImageCache(store.path, source)):
             for index in (3, 0, 1, 2, 4, 0):
                 assert same(images.pair(index), files.pair(index))
@@ -88,7 +88,7 @@ def test_several_processes_share_it(where: str, files: SampleFiles, tmp_path: Pa
     """Started and not forked: as the workers of other GPUs, which open it by its path."""
     source = counted(files, tmp_path / "log")
     spawn = multiprocessing.get_context("spawn")
-    with create(where, files) as store:
+    with create_cache_file(where, files) as store:
         wrong = spawn.Value("i", 0)
         workers = [spawn.Process(target=_read_all, args=(store.path, source, wrong)) for _ in range(3)]
         for worker in workers:
@@ -102,7 +102,7 @@ def test_several_processes_share_it(where: str, files: SampleFiles, tmp_path: Pa
 
 @PLACES
 def test_a_changed_file_is_decoded_again(where: str, files: SampleFiles) -> None:
-    with create(where, files) as store:
+    with create_cache_file(where, files) as store:
         images = ImageCache(store.path, files)
         before = images.pair(1).image.copy()
         sample = files.samples[1]
@@ -111,17 +111,17 @@ def test_a_changed_file_is_decoded_again(where: str, files: SampleFiles) -> None
         assert not np.array_equal(images.pair(1).image, before)
         Image.new("RGB", (7, 5)).save(sample.image)
         Image.new("L", (7, 5)).save(sample.label)
-        with pytest.raises(RunError, match="changed its size"):
+        with pytest.raises(RunError, match="changed during the run"):
             images.pair(1)
         sample.image.unlink()
-        with pytest.raises(RunError, match="is gone"):
+        with pytest.raises(RunError, match="was deleted or moved"):
             images.pair(1)
 
 
 def test_a_disk_cache_outlives_the_run(files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
     for _ in range(2):
-        with create("disk", files) as store:
+        with create_cache_file("disk", files) as store:
             ImageCache(store.path, source).pair(0)
     assert source.log.read_text().split() == ["0"]
 
@@ -132,7 +132,7 @@ def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -
     turned.classes_of = files.classes_of[::-1].copy()
     paths = []
     for each in (files, fewer, turned):
-        with create("disk", each) as store:
+        with create_cache_file("disk", each) as store:
             paths.append(store.path)
             assert same(ImageCache(store.path, each).pair(2), each.pair(2))
     assert len(set(paths)) == 3
@@ -141,17 +141,17 @@ def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_disk_cache_is_made_anew(damage: str, files: SampleFiles) -> None:
-    with create("disk", files) as store:
+    with create_cache_file("disk", files) as store:
         ImageCache(store.path, files).pair(0)
     path = Path(store.path)
     path.write_bytes(path.read_bytes()[:1000] if damage == "cut" else bytes(path.stat().st_size))
-    with create("disk", files) as again:
+    with create_cache_file("disk", files) as again:
         assert same(ImageCache(again.path, files).pair(0), files.pair(0))
 
 
 def test_a_stamp_is_written_after_the_image(files: SampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies in between leaves an entry that the next one fills."""
-    with create("ram", files) as store:
+    with create_cache_file("ram", files) as store:
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail)
             with pytest.raises(RunError, match=r"cannot write into the cache of decoded images: .*no space"):
@@ -170,13 +170,13 @@ def test_a_cache_that_cannot_be_used_is_named(
         ImageCache(tmp_path / "gone", files).pair(0)
     (tmp_path / "file").touch()
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
-    with pytest.raises(RunError, match="cannot make the cache of decoded images") as refused:
-        create("disk", files)
-    assert refused.value.hint == "--cache off"
+    with pytest.raises(RunError, match="cannot create the cache of decoded images") as refused:
+        create_cache_file("disk", files)
+    assert refused.value.hint == "use --cache off"
 
 
 def test_memory_is_given_back(files: SampleFiles) -> None:
-    with create("ram", files) as store:
+    with create_cache_file("ram", files) as store:
         ImageCache(store.path, files)
         assert Path(store.path).exists()
     assert not Path(store.path).exists()
@@ -191,11 +191,11 @@ def test_is_refused_with_both_sizes_where_it_does_not_fit(
     monkeypatch.setattr(image_cache, "available_memory", lambda: free)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, free))  # type: ignore[attr-defined]
     if fits:
-        with create(where, files) as store:
+        with create_cache_file(where, files) as store:
             assert store.size == 131_072
         return
     with pytest.raises(RmrkdError, match=r"need 0\.00 GB; .* has 0\.00 GB free") as refused:
-        create(where, files)
+        create_cache_file(where, files)
     assert ("--cache disk" if where == "ram" else "RMRKD_CACHE") in refused.value.hint
 
 
@@ -222,7 +222,7 @@ def test_a_turned_photograph_keeps_its_own_shape(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.open(sample.image).convert("RGB").save(sample.image, format="JPEG", exif=exif)
     Image.fromarray(np.asarray(Image.open(sample.label)).T.copy()).save(sample.label)
-    with create("ram", files) as store:
-        assert isinstance(store, Store)
+    with create_cache_file("ram", files) as store:
+        assert isinstance(store, CacheFile)
         assert ImageCache(store.path, files).pair(0).image.shape == (96, 64, 3)
         assert same(ImageCache(store.path, files).pair(0), files.pair(0))

@@ -148,7 +148,7 @@ def test_a_jpeg_that_was_cut_is_refused_and_one_that_was_changed_at_most_looks_d
     place: Path, data: bytes, how: tuple[bool, float, int]
 ) -> None:
     """A JPEG has no checksums: a changed byte may pass for other pixels, in every decoder there is. It never ends in
-    anything but pixels or `CorruptError`, and a file that was cut is always noticed."""
+    anything but pixels or `CorruptFileError`, and a file that was cut is always noticed."""
     place.write_bytes(_hurt(data, how))
     try:
         picture = read_image(place)

@@ -91,7 +91,7 @@ def test_a_label_that_is_no_class_names_file_and_value(tmp_path: Path, value: in
     label = np.asarray(Image.open(bad)).copy()
     label[5, 5] = value
     Image.fromarray(label).save(bad)
-    with pytest.raises(RmrkdError, match=rf"1\.png` holds the label {value}"):
+    with pytest.raises(RmrkdError, match=rf"1\.png` contains the label {value}"):
         train_set(root)[0, 1]
 
 

@@ -22,8 +22,7 @@ from rmrkd_cli.data.worker_pool import worker_pool
 from tests.data.test_worker_pool import process_item
 if __name__ == "__main__":
     with worker_pool(2) as parallel_map:
-        for pid in parallel_map(process_item, [("pid", 0), ("pid", 1), ("sleep", 60), ("sleep", 60)]):
-            print(pid, flush=True)
+        list(parallel_map(process_item, [("announce", 60)] * 10))
 """
 
 
@@ -37,9 +36,9 @@ def process_item(item: tuple[str, int]) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "y")
     elif action == "die":
         os._exit(9)
-    elif action == "pid":
-        time.sleep(0.5)  # so that the other process takes the other item
-        return os.getpid()
+    elif action == "announce":
+        print(os.getpid(), flush=True)
+        time.sleep(value)
     elif action == "sleep":
         time.sleep(value)
     return value + 1
@@ -69,7 +68,7 @@ def test_a_crashed_process_is_reported_with_its_item() -> None:
 
 def test_leaving_the_pool_ends_busy_processes_at_once() -> None:
     with worker_pool(2) as parallel_map:
-        assert next(parallel_map(process_item, [("", 0), ("sleep", 60), ("sleep", 60)])) == 1
+        assert next(parallel_map(process_item, [("", 0)] * 4 + [("sleep", 60)] * 8)) == 1
     deadline = time.monotonic() + 20
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)

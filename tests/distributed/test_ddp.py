@@ -82,7 +82,7 @@ def test_an_error_in_a_loader_process_keeps_its_message(tiny: Path, camvid: Path
     broken = shutil.copytree(camvid, tmp_path / "broken")
     Image.new("L", (96, 64), 77).save(broken / "valannot" / "1.png")
     preset = load_preset(str(tiny), overrides=["role=baseline", f"data.root={broken}", "schedule.workers=1"])
-    with pytest.raises(RmrkdError, match=r"1\.png` holds the label 77") as failure:
+    with pytest.raises(RmrkdError, match=r"1\.png` contains the label 77") as failure:
         train(preset, tmp_path / "work", "cpu", Cluster())
     assert "ignore_labels" in failure.value.hint
     assert "Traceback" not in failure.value.message

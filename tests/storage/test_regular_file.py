@@ -15,8 +15,8 @@ from rmrkd_cli.data.check import check_dataset
 from rmrkd_cli.data.check.findings import select_errors
 from rmrkd_cli.data.image_io import header_size, read_image, read_labels, verify_image
 from rmrkd_cli.data.prepare.cityscapes import from_label_ids, from_polygons
+from rmrkd_cli.data.prepare.new_files import CONFLICT, write_label_map, write_name_list
 from rmrkd_cli.data.prepare.voc12aug import from_mat
-from rmrkd_cli.data.prepare.write_once import CONFLICT, place_labels, place_names
 from rmrkd_cli.data.samples import read_name_list
 from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.regular_file import read_regular
@@ -77,7 +77,7 @@ def test_other_files_must_be_regular_too(read: Callable[[Path], object], odd: tu
 
 def test_what_stands_where_something_is_to_be_written_is_left(odd: tuple[Path, str]) -> None:
     path, said = odd
-    for status, text in (place_names(["a"], path), place_labels(np.zeros((2, 2), np.uint8), path)):
+    for status, text in (write_name_list(["a"], path), write_label_map(np.zeros((2, 2), np.uint8), path)):
         assert status == CONFLICT
         assert said in text
 

@@ -346,7 +346,7 @@ def test_a_killed_loader_process_is_named(tiny: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(TrainStep, "backward", killing)
     long = [f"schedule.{name}=40" for name in ("iters", "eval_interval", "checkpoint_interval")]
-    with pytest.raises(WorkerLostError, match="a process that reads images is gone") as failure:
+    with pytest.raises(WorkerLostError, match="a loader process was killed") as failure:
         run(tiny, tmp_path, "schedule.workers=1", *long)
     assert failure.value.exit_code == 1
     assert "--workers" in failure.value.hint

@@ -19,12 +19,9 @@ from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.worker_pool import worker_pool
 from rmrkd_cli.errors import CorruptFileError, RunError
 
-_CHUNK = 4  # pairs per task; a 2048x1024 pair takes 60 ms
 # libjpeg prints these warnings, and decodes the image anyway
 _DECODER_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG")
 _stderr: int | None = None  # in a scanner process: the file that collects what image libraries print
-
-PairPaths = tuple[str, str]  # image, label map
 
 
 @dataclass
@@ -64,12 +61,9 @@ def scan_in_parallel(
     """
     scans: list[PairScan] = []
     pairs = [(str(sample.image), str(sample.label)) for sample in samples]
-    chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
-    if not chunks:
-        return scans
-    with worker_pool(min(workers, len(chunks)), start_scanner) as parallel_map:
-        for chunk_scans in parallel_map(scan_pairs, chunks):
-            scans += chunk_scans
+    with worker_pool(workers, start_scanner) as parallel_map:
+        for scan in parallel_map(_scan_paths, pairs):
+            scans.append(scan)
             if on_progress:
                 on_progress(len(scans))
     return scans
@@ -84,11 +78,6 @@ def start_scanner() -> None:
     os.unlink(name)
     os.dup2(handle, 2)
     _stderr = handle
-
-
-def scan_pairs(pairs: Sequence[PairPaths]) -> list[PairScan]:
-    """Scan several pairs in a process prepared by `start_scanner`."""
-    return [scan_pair(Path(image), Path(label)) for image, label in pairs]
 
 
 def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
@@ -117,6 +106,10 @@ def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
         with suppress(CorruptFileError):
             scan.exif_rotated = header_size(image) == scan.label_size
     return scan
+
+
+def _scan_paths(pair: tuple[str, str]) -> PairScan:
+    return scan_pair(Path(pair[0]), Path(pair[1]))
 
 
 def _read_decoder_warning() -> str:

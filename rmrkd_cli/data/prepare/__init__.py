@@ -1,1 +1,1 @@
-"""Label maps and lists that a data set does not come with, made from what it comes with."""
+"""Make the label maps and lists that a data set is published without."""

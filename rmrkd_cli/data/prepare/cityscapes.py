@@ -1,9 +1,8 @@
-"""Cityscapes' trainId label maps, from the `gtFine` it is published with."""
+"""Make the trainId label maps of Cityscapes from its `gtFine` archive."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -12,67 +11,57 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_io import Picture, read_labels
+from rmrkd_cli.data.image_io import MAX_PIXELS, Picture, read_labels
 from rmrkd_cli.data.label_histogram import count_values
-from rmrkd_cli.data.prepare.pipeline import Outcome, Progress, Task, run
-from rmrkd_cli.data.prepare.polygons import read_polygons
-from rmrkd_cli.data.prepare.write_once import clear_partials, linked
+from rmrkd_cli.data.prepare.new_files import describe_links, remove_partial_files
+from rmrkd_cli.data.prepare.pipeline import Conversion, PrepareResult, Progress, convert_label_maps
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
+from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 IGNORED = 255
 _IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
 _VALUES = (*range(19), IGNORED)
+_MAX_POLYGON_BYTES = 1 << 24  # the largest published file has 0.4 MB
 _TREE = """  {root}/
     gtFine/{{train,val,test}}/TOWN/NAME_gtFine_labelIds.png      (or NAME_gtFine_polygons.json)
     leftImg8bit/{{train,val,test}}/TOWN/NAME_leftImg8bit.png"""
 
 
-def prepare_cityscapes(info: DatasetInfo, workers: int, on_progress: Progress) -> Outcome:
-    """Writes `*_gtFine_labelTrainIds.png` beside every labelled image's other files.
+def prepare_cityscapes(info: DatasetInfo, workers: int, on_progress: Progress) -> PrepareResult:
+    """Write `*_gtFine_labelTrainIds.png` beside the other annotation files of every image.
 
     Raises:
-        RmrkdError: Without `gtFine`, or without cityscapesscripts.
+        RmrkdError: When `gtFine` or cityscapesscripts is missing.
+        OSError: When a file cannot be written.
     """
-    splits = {split: list(_tasks(info, split)) for split in info.splits}
-    tasks = [task for members in splits.values() for task in members]
-    if not tasks:
-        tree = _TREE.format(root=info.root)
+    splits = {split: list(_conversions(info, split)) for split in info.splits}
+    conversions = [conversion for members in splits.values() for conversion in members]
+    if not conversions:
         raise RmrkdError(
-            f"`{info.root / 'gtFine'}` holds no `*{_IDS}` and no `*{_POLYGONS}`, expected\n{tree}",
-            "gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip of cityscapes-dataset.com (with an account) are "
-            "unpacked there; another place is given with --data-root DIR",
+            f"`{info.root / 'gtFine'}` contains no `*{_IDS}` and no `*{_POLYGONS}`; the layout of Cityscapes is\n"
+            + _TREE.format(root=info.root),
+            "download gtFine_trainvaltest.zip and leftImg8bit_trainvaltest.zip from cityscapes-dataset.com (with an "
+            "account) and unpack them there, or give another folder with --data-root DIR",
         )
-    train_ids()  # says at once when the library is missing
-    clear_partials(info.root / "gtFine")
-    outcome = run(tasks, workers, on_progress)
-    outcome.root = info.root
-    outcome.notices += linked(info.root, (task.target for task in tasks))
-    outcome.images = {split: len(members) for split, members in splits.items() if members}
-    if outcome.images.get("test"):
-        outcome.notices.append("the label maps published for `test` are empty: everything in them is ignored")
-    return outcome
-
-
-def _tasks(info: DatasetInfo, split: str) -> Iterator[Task]:
-    layout = info.splits[split]
-    (_, labels), *_ = layout.parts
-    folder = info.root / labels
-    from_ids = {_name(path, folder, _IDS): path for path in sorted(folder.rglob(f"*{_IDS}"))}
-    drawn = {_name(path, folder, _POLYGONS): path for path in sorted(folder.rglob(f"*{_POLYGONS}"))}
-    for name in sorted({*from_ids, *drawn}):
-        make, source = (from_label_ids, from_ids[name]) if name in from_ids else (from_polygons, drawn[name])
-        image = info.root / layout.images / (name + info.image_suffix)
-        yield Task(make, source, folder / (name + info.label_suffix), image, _VALUES)
-
-
-def _name(path: Path, folder: Path, suffix: str) -> str:
-    return path.relative_to(folder).as_posix()[: -len(suffix)]
+    train_ids()  # stops here if cityscapesscripts is missing
+    remove_partial_files(info.root / "gtFine")
+    result = convert_label_maps(conversions, workers, on_progress)
+    result.root = info.root
+    result.notices += describe_links(info.root, (conversion.target for conversion in conversions))
+    result.images = {split: len(members) for split, members in splits.items() if members}
+    if result.images.get("test"):
+        result.notices.append("the published label maps of `test` are empty: all of their pixels are ignored")
+    return result
 
 
 @cache
 def train_ids() -> tuple[int, ...]:
-    """For each of the 256 values of a labelIds map its trainId; -1 where it is no id."""
+    """Return the trainId of each of the 256 values of a labelIds map; -1 for a value that is not an id.
+
+    Raises:
+        RmrkdError: When cityscapesscripts is not installed.
+    """
     try:
         from cityscapesscripts.helpers.labels import labels
     except ImportError as error:
@@ -85,27 +74,27 @@ def train_ids() -> tuple[int, ...]:
 
 
 def from_label_ids(path: Path) -> Picture:
-    """Labels (H, W) from a labelIds PNG, which was drawn from the same polygons and carries checksums.
+    """Return trainIds (H, W) from a labelIds PNG.
 
     Raises:
-        RunError: When it cannot be read, or holds a value that is no id.
+        RunError: When the file cannot be read, or contains a value that is not an id.
     """
     import cv2
 
     ids = read_labels(path)
     table = np.array(train_ids(), np.int16)
-    strange = np.flatnonzero((count_values(ids) > 0) & (table < 0))
-    if strange.size:
-        raise RunError(f"`{path}` holds {strange[0]}, which is no labelId of Cityscapes (0..33)")
+    invalid = np.flatnonzero((count_values(ids) > 0) & (table < 0))
+    if invalid.size:
+        raise RunError(f"`{path}` contains {invalid[0]}, which is not a labelId of Cityscapes (0..33)")
     labels: Picture = cv2.LUT(ids, table.astype(np.uint8))
     return labels
 
 
 def from_polygons(path: Path) -> Picture:
-    """Labels (H, W), drawn by cityscapesscripts.
+    """Return trainIds (H, W) drawn by cityscapesscripts from a polygon file.
 
     Raises:
-        RunError: When the file does not hold the polygons of an image, or more than are drawn in seconds.
+        RunError: When the file cannot be read or drawn.
     """
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2labelImg import createLabelImage
@@ -113,17 +102,31 @@ def from_polygons(path: Path) -> Picture:
     printed = io.StringIO()
     try:
         annotation = Annotation()
-        annotation.fromJsonText(read_polygons(path))
+        annotation.fromJsonText(read_regular(path, _MAX_POLYGON_BYTES).decode())
+        width, height = annotation.imgWidth, annotation.imgHeight
+        if not 0 < width * height <= MAX_PIXELS:
+            raise ValueError(f"image size {width}x{height}, at most {MAX_PIXELS} pixels are allowed")
         with redirect_stdout(printed), redirect_stderr(printed):
-            picture = createLabelImage(annotation, "trainIds")
-    except SystemExit as error:  # the library's way to say that a label is unknown
-        why = next((line for line in printed.getvalue().splitlines() if line.startswith("ERROR: ")), "ERROR: refused")
-        raise RunError(f"`{path}` cannot be drawn: {why.removeprefix('ERROR: ')}") from error
-    except json.JSONDecodeError as error:
-        raise RunError(f"`{path}` is no JSON: {error}") from error
-    except RunError:
-        raise
-    except Exception as error:  # whatever the library meets in a file of another form
-        raise RunError(f"`{path}` does not hold polygons: {type(error).__name__} {error}") from error
-    labels: Picture = np.asarray(picture)
+            labels: Picture = np.asarray(createLabelImage(annotation, "trainIds"))
+    except OSError as error:
+        raise RunError(f"`{path}` cannot be read: {error_reason(error)}") from error
+    except (Exception, SystemExit) as error:  # cityscapesscripts exits when it does not know a label
+        errors = [line for line in printed.getvalue().splitlines() if line.startswith("ERROR: ")]
+        reason = errors[0].removeprefix("ERROR: ") if errors else f"{type(error).__name__}: {error}"
+        raise RunError(f"`{path}` is not a valid polygon file: {reason}") from error
     return labels
+
+
+def _conversions(info: DatasetInfo, split: str) -> Iterator[Conversion]:
+    layout = info.splits[split]
+    (_, labels), *_ = layout.parts
+    folder = info.root / labels
+    ids, polygons = _files_by_name(folder, _IDS), _files_by_name(folder, _POLYGONS)
+    for name in sorted({*ids, *polygons}):
+        convert, source = (from_label_ids, ids[name]) if name in ids else (from_polygons, polygons[name])
+        image = info.root / layout.images / (name + info.image_suffix)
+        yield Conversion(convert, source, folder / (name + info.label_suffix), image, _VALUES)
+
+
+def _files_by_name(folder: Path, suffix: str) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix()[: -len(suffix)]: path for path in folder.rglob(f"*{suffix}")}

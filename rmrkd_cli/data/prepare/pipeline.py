@@ -1,4 +1,4 @@
-"""Many label maps made in several processes, and each read again afterwards."""
+"""Convert label maps in several processes, and verify every file afterwards."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmrkd_cli.data.image_io import Picture, header_size, read_labels
-from rmrkd_cli.data.prepare.write_once import CONFLICT, KEPT, WRITTEN, place_labels, strange_values
+from rmrkd_cli.data.prepare.new_files import CONFLICT, UNCHANGED, WRITTEN, find_invalid_values, write_label_map
 from rmrkd_cli.data.worker_pool import Map, worker_pool
 from rmrkd_cli.errors import RunError
 
-BAD = "bad"  # the source cannot be used
-_CHUNK = 8
-Progress = Callable[[str, int, int], None]  # what is done, how many of it, of how many
+BAD_SOURCE = "bad source"
+_CHUNK = 8  # files per task of a process
+_SHOWN = 5
+Progress = Callable[[str, int, int], None]  # stage ("prepare" or "verify"), files done, files in all
 
 
-class Task(NamedTuple):
-    """A label map to be made.
+class Conversion(NamedTuple):
+    """A label map to write.
 
     Attributes:
-        make: Reads a source, gives its labels (H, W) or raises RunError.
-        image: Whose label map it is; its size is compared at the end, where it is there.
-        values: Those that may occur.
+        convert: Reads the source and returns its labels (H, W), or raises RunError.
+        image: The image of this label map; if it exists, the sizes are compared.
+        values: The allowed label values.
     """
 
-    make: Callable[[Path], Picture]
+    convert: Callable[[Path], Picture]
     source: Path
     target: Path
     image: Path
@@ -36,15 +37,15 @@ class Task(NamedTuple):
 
 
 @dataclass
-class Outcome:
-    """What became of a preparation.
+class PrepareResult:
+    """The result of preparing a data set.
 
     Attributes:
         root: Of the data set.
-        counts: `written` and `kept` -> files, lists included.
-        problems: File, and what is wrong with it.
+        counts: Files that were written, and files that existed unchanged, lists included.
+        problems: Path of a file, and its problem; a sentence whose subject is the file.
         images: Split -> label maps or names.
-        notices: What the user should know although nothing is wrong.
+        notices: Remarks for the user that are not problems.
     """
 
     root: Path = Path()
@@ -53,77 +54,74 @@ class Outcome:
     images: dict[str, int] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def add(self, target: Path, status: str, text: str) -> None:
-        if status in (WRITTEN, KEPT):
+    def add(self, path: Path, status: str, problem: str) -> None:
+        """Count a file that was written or unchanged; record the problem of any other."""
+        if status in (WRITTEN, UNCHANGED):
             self.counts[status] += 1
         else:
-            self.problems.append((target, text))
+            self.problems.append((path, problem))
 
 
-def run(tasks: Sequence[Task], workers: int, on_progress: Progress) -> Outcome:
-    """Makes what is missing, compares what is there, and reads everything again.
+def convert_label_maps(conversions: Sequence[Conversion], workers: int, on_progress: Progress) -> PrepareResult:
+    """Write missing label maps, compare existing ones, and read all of them again.
 
     Raises:
-        OSError: When a file cannot be written; what was made before is whole and kept.
+        OSError: When a file cannot be written; the files written before are complete.
     """
-    outcome = Outcome()
-    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    with _mapping(min(workers, len(chunks))) as map_over:
-        done, whole = 0, []
-        on_progress("prepare", 0, len(tasks))
-        for chunk, results in zip(chunks, map_over(_make_many, chunks), strict=True):
-            for task, (status, text) in zip(chunk, results, strict=True):
-                outcome.add(task.source if status == BAD else task.target, status, text)
-                if status in (WRITTEN, KEPT):
-                    whole.append(task)
-            done += len(chunk)
-            on_progress("prepare", done, len(tasks))
-        chunks = [whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK)]
-        done = 0
-        for chunk, texts in zip(chunks, map_over(verify_many, chunks), strict=True):
-            outcome.problems += [(task.target, text) for task, text in zip(chunk, texts, strict=True) if text]
-            done += len(chunk)
-            on_progress("verify", done, len(whole))
-    return outcome
+    result = PrepareResult()
+    complete = []
+    with _parallel_map(workers) as parallel_map:
+        on_progress("prepare", 0, len(conversions))
+        for number, (conversion, (status, problem)) in enumerate(
+            zip(conversions, parallel_map(_convert, conversions), strict=True), 1
+        ):
+            result.add(conversion.source if status == BAD_SOURCE else conversion.target, status, problem)
+            if status in (WRITTEN, UNCHANGED):
+                complete.append(conversion)
+            on_progress("prepare", number, len(conversions))
+        for number, (conversion, problem) in enumerate(
+            zip(complete, parallel_map(find_problem, complete), strict=True), 1
+        ):
+            if problem:
+                result.problems.append((conversion.target, problem))
+            on_progress("verify", number, len(complete))
+    return result
 
 
-def verify_many(tasks: Sequence[Task]) -> list[str]:
-    """What is wrong with finished label maps; empty where nothing is."""
-    return [_verified(task) for task in tasks]
-
-
-def _verified(task: Task) -> str:
+def find_problem(conversion: Conversion) -> str:
+    """Return the problem of a written label map, or an empty text."""
     try:
-        labels = read_labels(task.target)
-        if strange := strange_values(labels, task.values):
-            return f"holds {', '.join(map(str, strange[:5]))}, which is no class and not ignored"
-        if task.image.is_file() and labels.shape != (size := header_size(task.image)):
-            found, wanted = f"{labels.shape[1]}x{labels.shape[0]}", f"{size.width}x{size.height}"
-            return f"is {found}, its image `{task.image}` {wanted}"
+        labels = read_labels(conversion.target)
+        if invalid := find_invalid_values(labels, conversion.values):
+            return f"contains {_join(invalid)}, which is neither a class nor ignored"
+        if conversion.image.is_file() and labels.shape != (size := header_size(conversion.image)):
+            found, expected = f"{labels.shape[1]}x{labels.shape[0]}", f"{size.width}x{size.height}"
+            return f"is {found}, its image `{conversion.image}` {expected}"
     except RunError as error:
-        return error.message.removeprefix(f"`{task.target}` ")
+        return error.message.removeprefix(f"`{conversion.target}` ")
     return ""
 
 
-def _make_many(tasks: Sequence[Task]) -> list[tuple[str, str]]:
-    return [_make(task) for task in tasks]
-
-
-def _make(task: Task) -> tuple[str, str]:
+def _convert(conversion: Conversion) -> tuple[str, str]:
+    """Return the status of one label map, and its problem or an empty text."""
     try:
-        labels = task.make(task.source)
-        if strange := strange_values(labels, task.values):
-            return BAD, f"gives the values {', '.join(map(str, strange[:5]))}, which are no classes"
+        labels = conversion.convert(conversion.source)
     except RunError as error:
-        return BAD, error.message.removeprefix(f"`{task.source}` ")
-    status, text = place_labels(labels, task.target)
-    return status, f"{text}; it was left as it is" if status == CONFLICT else text
+        return BAD_SOURCE, error.message.removeprefix(f"`{conversion.source}` ")
+    if invalid := find_invalid_values(labels, conversion.values):
+        return BAD_SOURCE, f"contains {_join(invalid)}, which is neither a class nor ignored"
+    status, problem = write_label_map(labels, conversion.target)
+    return status, f"{problem}; it was not changed" if status == CONFLICT else problem
+
+
+def _join(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:_SHOWN]))
 
 
 @contextmanager
-def _mapping(workers: int) -> Iterator[Map]:
+def _parallel_map(workers: int) -> Iterator[Map]:
     if workers <= 1:
         yield map
     else:
-        with worker_pool(workers) as map_over:
-            yield map_over
+        with worker_pool(workers) as parallel_map:
+            yield parallel_map
