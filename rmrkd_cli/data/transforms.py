@@ -25,7 +25,7 @@ NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], 
 
 View = tuple[Tensor, dict[str, Any]]  # (1, 3, H, W) float32, normalized, and its metadata in mmseg's form
 
-MAX_CONSECUTIVE_SKIPS = 10  # more unreadable images in a row are an error
+MAX_CONSECUTIVE_SKIPS = 10  # that many unreadable images in a row are an error
 
 
 @dataclass(frozen=True)

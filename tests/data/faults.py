@@ -1,4 +1,4 @@
-"""Two trees with ten different faults each, and the findings that a check must report."""
+"""Two data sets with ten different faults each, and the findings that a check must report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _flip(path: Path) -> None:
 
 
 def cityscapes(root: Path) -> list[Expected]:
-    """Errors planted into a tree of twelve training and four validation pairs."""
+    """Write a data set with ten faults, and return the expected findings."""
     trees.cityscapes(root, images=12)
 
     def image(n: int, split: str = "train") -> Path:
@@ -72,7 +72,7 @@ def cityscapes(root: Path) -> list[Expected]:
 
 
 def voc12aug(root: Path) -> list[Expected]:
-    """Errors planted into a tree of twelve names a list."""
+    """Write a data set with ten faults, and return the expected findings."""
     trees.voc12aug(root, images=12)
     lists, jpegs, masks = root / "ImageSets/Segmentation", root / "JPEGImages", root / "SegmentationClass"
     aug = root / "SegmentationClassAug"

@@ -32,8 +32,8 @@ def files(tmp_path: Path) -> SampleFiles:
     return open_files(trees.camvid(tmp_path / "camvid", images=5))
 
 
-class Counted(SampleFiles):
-    """Counts in a file, for all processes, how often it was asked."""
+class CountingFiles(SampleFiles):
+    """Logs each read sample in a file, for all processes."""
 
     log: Path
 
@@ -56,15 +56,15 @@ def same(ours: Pair, theirs: Pair) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def counted(files: SampleFiles, log: Path) -> Counted:
-    own = Counted(files.info, files.samples)
+def counted(files: SampleFiles, log: Path) -> CountingFiles:
+    own = CountingFiles(files.info, files.samples)
     own.log = log
     log.touch()
     return own
 
 
 @PLACES
-def test_gives_what_the_files_hold_and_reads_each_once(where: str, files: SampleFiles, tmp_path: Path) -> None:
+def test_samples_equal_the_files_and_each_is_read_once(where: str, files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
     with create_cache_file(where, files) as store:
         for images in (ImageCache(store.path, source), ImageCache(store.path, source)):
@@ -84,8 +84,8 @@ def _read_all(path: str, source: SampleFiles, wrong: object) -> None:
 
 
 @PLACES
-def test_several_processes_share_it(where: str, files: SampleFiles, tmp_path: Path) -> None:
-    """Started and not forked: as the workers of other GPUs, which open it by its path."""
+def test_processes_share_the_cache(where: str, files: SampleFiles, tmp_path: Path) -> None:
+    """Spawned processes open the cache by its path, as the ranks of other GPUs do."""
     source = counted(files, tmp_path / "log")
     spawn = multiprocessing.get_context("spawn")
     with create_cache_file(where, files) as store:
@@ -118,7 +118,7 @@ def test_a_changed_file_is_decoded_again(where: str, files: SampleFiles) -> None
             images.pair(1)
 
 
-def test_a_disk_cache_outlives_the_run(files: SampleFiles, tmp_path: Path) -> None:
+def test_a_disk_cache_is_reused_by_the_next_run(files: SampleFiles, tmp_path: Path) -> None:
     source = counted(files, tmp_path / "log")
     for _ in range(2):
         with create_cache_file("disk", files) as store:
@@ -126,8 +126,8 @@ def test_a_disk_cache_outlives_the_run(files: SampleFiles, tmp_path: Path) -> No
     assert source.log.read_text().split() == ["0"]
 
 
-def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -> None:
-    """Runs at the same time must not overwrite each other's entries."""
+def test_other_samples_or_classes_use_another_cache(files: SampleFiles) -> None:
+    """Simultaneous runs must not overwrite each other's entries."""
     fewer, turned = SampleFiles(files.info, files.samples[:3]), SampleFiles(files.info, files.samples)
     turned.classes_of = files.classes_of[::-1].copy()
     paths = []
@@ -140,7 +140,7 @@ def test_other_samples_and_other_classes_are_another_cache(files: SampleFiles) -
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_damaged_disk_cache_is_made_anew(damage: str, files: SampleFiles) -> None:
+def test_a_damaged_disk_cache_is_replaced(damage: str, files: SampleFiles) -> None:
     with create_cache_file("disk", files) as store:
         ImageCache(store.path, files).pair(0)
     path = Path(store.path)
@@ -150,7 +150,7 @@ def test_a_damaged_disk_cache_is_made_anew(damage: str, files: SampleFiles) -> N
 
 
 def test_a_stamp_is_written_after_the_image(files: SampleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies in between leaves an entry that the next one fills."""
+    """If a process dies in between, the next process writes the entry again."""
     with create_cache_file("ram", files) as store:
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", _fail)
@@ -163,9 +163,7 @@ def _fail(_: int) -> None:
     raise OSError(28, "no space")
 
 
-def test_a_cache_that_cannot_be_used_is_named(
-    files: SampleFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_name_the_cache(files: SampleFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"cannot open the cache of decoded images: .*gone"):
         ImageCache(tmp_path / "gone", files).pair(0)
     (tmp_path / "file").touch()
@@ -175,7 +173,7 @@ def test_a_cache_that_cannot_be_used_is_named(
     assert refused.value.hint == "use --cache off"
 
 
-def test_memory_is_given_back(files: SampleFiles) -> None:
+def test_memory_is_freed(files: SampleFiles) -> None:
     with create_cache_file("ram", files) as store:
         ImageCache(store.path, files)
         assert Path(store.path).exists()
@@ -184,10 +182,10 @@ def test_memory_is_given_back(files: SampleFiles) -> None:
 
 @pytest.mark.parametrize(("free", "fits"), [(110_000, False), (200_000, True)])
 @PLACES
-def test_is_refused_with_both_sizes_where_it_does_not_fit(
+def test_a_cache_that_does_not_fit_is_an_error_with_both_sizes(
     where: str, free: int, fits: bool, files: SampleFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five images of 64 x 96 pixels, four bytes each, a page each for start and table: 131,072 bytes."""
+    """Five images of 64x96 pixels with 4 bytes per pixel, and one page each for header and table: 131,072 bytes."""
     monkeypatch.setattr(image_cache, "available_memory", lambda: free)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, free))  # type: ignore[attr-defined]
     if fits:
@@ -199,7 +197,7 @@ def test_is_refused_with_both_sizes_where_it_does_not_fit(
     assert ("--cache disk" if where == "ram" else "RMRKD_CACHE") in refused.value.hint
 
 
-def test_available_memory_respects_a_containers_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_memory_respects_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = resources.available_memory()
     assert 10**8 < machine < 10**14
     for name, text in {"max": "2000000\n", "current": "1500000\n", "stat": "anon 7\ninactive_file 400000\n"}.items():
@@ -213,7 +211,7 @@ def test_available_memory_respects_a_containers_limit(tmp_path: Path, monkeypatc
     assert resources.available_memory() > 10**8
 
 
-def test_a_turned_photograph_keeps_its_own_shape(tmp_path: Path) -> None:
+def test_an_exif_rotated_image_keeps_its_shape(tmp_path: Path) -> None:
     """The header of a JPEG gives the size before its EXIF rotation, the decoder after."""
     root = trees.camvid(tmp_path / "camvid", images=2)
     files = open_files(root)

@@ -1,4 +1,4 @@
-"""Damaged picture files: every kind is told by name, for images and labels, by the loader and by the check."""
+"""Damaged image files: the loader and the check name each one, for images and label maps."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tests.data.check.test_check import info_of
 from tests.helpers import trees
 
 
-def claims(width: int, height: int) -> bytes:
-    """A whole PNG of a few bytes whose header promises any size."""
+def png_claiming(width: int, height: int) -> bytes:
+    """Return a valid PNG of a few bytes whose header claims any size."""
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -55,8 +55,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "zeros": lambda data: bytes(len(data)),
     "text": lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "web page": lambda data: b"<!DOCTYPE html><html></html>",
-    "bomb": lambda data: claims(60_000, 60_000),
-    "too few pixels": lambda data: claims(500, 500),
+    "bomb": lambda data: png_claiming(60_000, 60_000),
+    "too few pixels": lambda data: png_claiming(500, 500),
     "folder": lambda data: None,
 }
 PNG_ONLY: dict[str, Callable[[bytes], bytes | None]] = {
@@ -70,7 +70,7 @@ PNG_ONLY: dict[str, Callable[[bytes], bytes | None]] = {
     [(where, name) for where in ("train", "trainannot") for name in (*DAMAGES, *PNG_ONLY)]
     + [("JPEGImages", name) for name in DAMAGES],
 )
-def test_every_damage_is_told_by_the_loader_and_the_check(
+def test_loader_and_check_report_every_damage(
     where: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if where == "JPEGImages":
@@ -99,7 +99,7 @@ def test_every_damage_is_told_by_the_loader_and_the_check(
 
 
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process for each of these would take half a second."""
+    """Starting a process would take half a second for each of these tests."""
     from contextlib import nullcontext
 
     monkeypatch.setattr("rmrkd_cli.data.check.pair_scan.worker_pool", lambda *_: nullcontext(map))
@@ -123,7 +123,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 damaged_bytes = st.tuples(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 
 
-def _hurt(data: bytes, how: tuple[bool, float, int]) -> bytes:
+def _damage_bytes(data: bytes, how: tuple[bool, float, int]) -> bytes:
     cut, at, bits = how
     spot = int(at * len(data))
     return data[:spot] if cut else flipped(data, spot, bits)
@@ -131,9 +131,9 @@ def _hurt(data: bytes, how: tuple[bool, float, int]) -> bytes:
 
 @settings(max_examples=300, deadline=None)
 @given(damaged_bytes)
-def test_a_png_gives_its_own_pixels_or_is_refused(place: Path, how: tuple[bool, float, int]) -> None:
+def test_a_changed_png_is_an_error_or_gives_its_pixels(place: Path, how: tuple[bool, float, int]) -> None:
     for data, read, truth in ((PNG, read_image, SMOOTH), (LABEL_PNG, read_labels, LABELS)):
-        place.write_bytes(_hurt(data, how))
+        place.write_bytes(_damage_bytes(data, how))
         try:
             picture = read(place)
         except CorruptFileError as error:
@@ -144,12 +144,12 @@ def test_a_png_gives_its_own_pixels_or_is_refused(place: Path, how: tuple[bool, 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(JPEGS), damaged_bytes)
-def test_a_jpeg_that_was_cut_is_refused_and_one_that_was_changed_at_most_looks_different(
+def test_a_truncated_jpeg_is_an_error_and_a_changed_one_at_most_gives_wrong_pixels(
     place: Path, data: bytes, how: tuple[bool, float, int]
 ) -> None:
-    """A JPEG has no checksums: a changed byte may pass for other pixels, in every decoder there is. It never ends in
-    anything but pixels or `CorruptFileError`, and a file that was cut is always noticed."""
-    place.write_bytes(_hurt(data, how))
+    """A JPEG has no checksums, so a changed byte may give wrong pixels in every decoder. The only error is
+    `CorruptFileError`, and truncation is always detected."""
+    place.write_bytes(_damage_bytes(data, how))
     try:
         picture = read_image(place)
     except CorruptFileError as error:
@@ -159,8 +159,8 @@ def test_a_jpeg_that_was_cut_is_refused_and_one_that_was_changed_at_most_looks_d
         assert picture.ndim == 3
 
 
-def test_of_changed_jpegs_the_check_notes_what_the_decoder_complains_of(tmp_path: Path) -> None:
-    """In its own processes, where what libjpeg prints can be told to belong to a file."""
+def test_the_check_notes_decoder_warnings_about_changed_jpegs(tmp_path: Path) -> None:
+    """In worker processes, which know the image that a printed warning belongs to."""
     info = info_of("voc12aug", trees.voc12aug(tmp_path / "tree", images=2))
     path = info.root / "JPEGImages" / "2007_val001.jpg"
     data = path.read_bytes()
@@ -181,7 +181,7 @@ def _exif(picture: Image.Image, orientation: int) -> bytes:
     return stream.getvalue()
 
 
-def test_whole_files_give_exactly_the_pixels_of_imread(tmp_path: Path) -> None:
+def test_valid_files_give_the_pixels_and_size_of_imread(tmp_path: Path) -> None:
     picture = Image.fromarray(SMOOTH)
     files = {f"{n}.jpg": _exif(picture, n) for n in range(1, 9)}
     for suffix in (".png", ".jpg", ".bmp", ".tif", ".webp"):
@@ -213,7 +213,7 @@ def test_a_palette_png_gives_its_indices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".gif"])
-def test_a_header_that_claims_too_much_takes_no_memory(suffix: str, tmp_path: Path) -> None:
+def test_a_header_that_claims_too_many_pixels_takes_no_memory(suffix: str, tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("L", (64, 64)).save(stream, {".jpg": "JPEG", ".bmp": "BMP", ".gif": "GIF"}[suffix])
     data = bytearray(stream.getvalue())
@@ -233,7 +233,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(suffix: str, tmp_path: Pa
     tracemalloc.stop()
 
 
-def test_labels_of_the_wrong_form_are_no_damage(tmp_path: Path) -> None:
+def test_labels_in_the_wrong_format_are_not_corrupt(tmp_path: Path) -> None:
     for name, picture in {"deep": Image.fromarray(LABELS.astype(np.uint16)), "rgb": Image.fromarray(SMOOTH)}.items():
         picture.save(tmp_path / f"{name}.png")
         with pytest.raises(RunError, match="must hold one 8-bit value per pixel") as caught:
@@ -241,7 +241,7 @@ def test_labels_of_the_wrong_form_are_no_damage(tmp_path: Path) -> None:
         assert not isinstance(caught.value, CorruptFileError)
 
 
-def test_names_of_a_list_may_not_lead_out_of_the_data_set(tmp_path: Path) -> None:
+def test_listed_names_may_not_point_outside_the_data_set(tmp_path: Path) -> None:
     info = info_of("voc12aug", trees.voc12aug(tmp_path / "tree"))
     path = info.root / "ImageSets/Segmentation/val.txt"
     for name in ("../x", "a/../../x", "/etc/x", "..", "a\\..\\x", "C:\\x", "\\x", "x\0y"):
@@ -256,10 +256,10 @@ def test_names_of_a_list_may_not_lead_out_of_the_data_set(tmp_path: Path) -> Non
         find_samples(info, "val")
 
 
-def test_no_program_is_started_for_a_picture(
+def test_no_program_is_started_for_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    """Pillow gives EPS to Ghostscript, whatever the file name."""
     started, program = tmp_path / "started", tmp_path / "bin/gs"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ntouch {started}\n")
@@ -278,17 +278,17 @@ def test_no_program_is_started_for_a_picture(
     assert not started.exists()
 
 
-def test_every_format_of_the_list_is_one_of_pillows() -> None:
+def test_pillow_knows_every_allowed_format() -> None:
     Image.init()
     assert set(image_io._FORMATS) <= set(Image.OPEN)
 
 
-def test_pillow_opens_files_in_one_place_alone() -> None:
+def test_one_module_opens_images_with_pillow() -> None:
     package = Path(image_io.__file__).parents[1]
     assert [path.name for path in package.rglob("*.py") if "Image.open" in path.read_text()] == ["image_io.py"]
 
 
-def test_values_are_counted_exactly_and_without_copies() -> None:
+def test_value_counts_are_exact_and_take_no_copy() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 256, (300, 500), dtype=np.uint8)
     assert np.array_equal(count_values(labels), np.bincount(labels.ravel(), minlength=256))
@@ -301,7 +301,7 @@ def test_values_are_counted_exactly_and_without_copies() -> None:
     assert (counts[0], counts[255], counts.sum()) == ((1 << 24) + 1, 2, large.size)
 
 
-def test_colours_are_refused_as_labels_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_labels_are_rejected_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (2000, 2000)).save(tmp_path / "x.png")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
     with pytest.raises(RunError, match=r"3 channels of uint8 \(mode RGB\)"):

@@ -48,7 +48,7 @@ def by_mmseg(pair: Pair, scale: Shape, ratios: tuple[float, float], crop: Shape)
 @example(shape=(120, 160), scale=(160, 120), low=1.0, high=1.0, crop=(64, 64), seed=0)
 @example(shape=(120, 160), scale=(160, 120), low=0.5, high=0.5, crop=(64, 96), seed=1)
 @example(shape=(60, 80), scale=(160, 120), low=1.0, high=1.0, crop=(120, 160), seed=2)
-def test_gives_mmsegs_window_of_the_same_seed(
+def test_the_window_equals_that_of_mmseg_for_the_same_seed(
     shape: Shape, scale: Shape, low: float, high: float, crop: Shape, seed: int
 ) -> None:
     pair = picture(shape, seed)
@@ -66,7 +66,7 @@ def test_gives_mmsegs_window_of_the_same_seed(
         assert difference.mean() <= 0.3
 
 
-def test_an_image_that_keeps_its_size_is_only_cut() -> None:
+def test_an_image_that_keeps_its_size_is_only_cropped() -> None:
     pair = picture((120, 160), 0)
     crop = ResizedCrop(scale=(160, 120), ratio_range=(1.0, 1.0), crop=(50, 60))
     np.random.seed(3)
@@ -78,6 +78,6 @@ def test_an_image_that_keeps_its_size_is_only_cut() -> None:
 
 
 @pytest.mark.parametrize("label", [3, 255])
-def test_a_window_of_one_class_is_accepted_in_the_end(label: int) -> None:
+def test_a_window_of_one_class_is_accepted_after_ten_tries(label: int) -> None:
     pair = Pair(np.zeros((40, 40, 3), np.uint8), np.full((40, 40), label, np.uint8))
     assert ResizedCrop(scale=(40, 40), ratio_range=(1, 1), crop=(9, 9))(pair).labels.shape == (9, 9)

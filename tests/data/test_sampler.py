@@ -21,7 +21,7 @@ def batches(**options: int) -> list[list[tuple[int, int]]]:
     size=st.integers(1, 30), batch=st.integers(1, 4), world=st.integers(1, 4), accumulate=st.integers(1, 3),
     steps=st.integers(1, 6), seed=st.integers(0, 5),
 )  # fmt: skip
-def test_workers_and_passes_together_see_one_stream(
+def test_ranks_and_forward_passes_share_one_stream(
     size: int, batch: int, world: int, accumulate: int, steps: int, seed: int
 ) -> None:
     shares = [
@@ -36,20 +36,20 @@ def test_workers_and_passes_together_see_one_stream(
 
 
 @given(size=st.integers(1, 30), batch=st.integers(1, 5), seed=st.integers(0, 5))
-def test_every_pass_shows_every_sample_once(size: int, batch: int, seed: int) -> None:
+def test_every_epoch_yields_every_sample_once(size: int, batch: int, seed: int) -> None:
     keys = [key for b in batches(size=size, seed=seed, batch_size=batch, last_step=3 * size) for key in b]
     for epoch in range(len(keys) // size):
         assert sorted(index for _, index in keys[epoch * size : (epoch + 1) * size]) == list(range(size))
 
 
 @given(resumed_at=st.integers(0, 12))
-def test_resuming_skips_what_was_seen_and_nothing_else(resumed_at: int) -> None:
+def test_resuming_skips_exactly_the_earlier_steps(resumed_at: int) -> None:
     whole = batches(batch_size=3, accumulate=2, last_step=12)
     rest = batches(batch_size=3, accumulate=2, first_step=resumed_at, last_step=12)
     assert whole[2 * resumed_at :] == rest
 
 
-def test_another_seed_is_another_order() -> None:
+def test_another_seed_gives_another_order() -> None:
     assert batches(batch_size=5, last_step=2) != batches(batch_size=5, last_step=2, seed=1)
 
 
@@ -60,8 +60,8 @@ class _Blank(Dataset[TrainItem]):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("first_step", [0, 3])
-def test_a_run_without_a_known_end_sees_what_one_with_an_end_sees(first_step: int, workers: int) -> None:
-    """Through the loader, whose processes read ahead."""
+def test_an_endless_run_sees_the_same_samples(first_step: int, workers: int) -> None:
+    """With the loader, whose processes read ahead."""
     seen = []
     for last_step in (first_step + 5, None):
         sampler = StepSampler(7, batch_size=2, accumulate=2, seed=0, first_step=first_step, last_step=last_step)

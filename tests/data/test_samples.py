@@ -45,7 +45,7 @@ def test_cityscapes_pairs_images_in_town_folders(tmp_path: Path) -> None:
     assert info.num_classes == 19
 
 
-def test_own_folders_are_named_in_the_preset(tmp_path: Path) -> None:
+def test_custom_folders_come_from_the_preset(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for n in range(3):
         trees.write_pair(tmp_path / f"x/{n}.tif", tmp_path / f"y/{n}_mask.png", rng, (40, 40), 2)
@@ -68,14 +68,14 @@ def test_own_folders_are_named_in_the_preset(tmp_path: Path) -> None:
         (lambda root: [path.unlink() for path in (root / "train").iterdir()], "no image ends in `.png`"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_missing_files_are_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     root = trees.camvid(tmp_path / "camvid")
     damage(root)
     with pytest.raises(RmrkdError, match=message):
         find_samples(dataset_info(preset("camvid", root)), "train")
 
 
-def test_an_unknown_split_and_an_incomplete_own_data_set_are_refused(tmp_path: Path, camvid: Path) -> None:
+def test_an_unknown_split_and_an_incomplete_custom_data_set_are_errors(tmp_path: Path, camvid: Path) -> None:
     with pytest.raises(RmrkdError, match="no split `vall`, did you mean `val`"):
         find_samples(dataset_info(preset("camvid", camvid)), "vall")
     folder = {"images": "x", "labels": "y"}
@@ -85,7 +85,7 @@ def test_an_unknown_split_and_an_incomplete_own_data_set_are_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("value", [12, 200])
-def test_a_label_that_is_no_class_names_file_and_value(tmp_path: Path, value: int) -> None:
+def test_an_invalid_label_value_is_named_with_its_file(tmp_path: Path, value: int) -> None:
     root = trees.camvid(tmp_path / "camvid")
     bad = root / "trainannot" / "1.png"
     label = np.asarray(Image.open(bad)).copy()
@@ -122,7 +122,7 @@ def test_a_sample_is_a_function_of_seed_and_position(camvid: Path) -> None:
     assert not torch.equal(a.image, train_set(camvid, seed=4)[7, 2].image)
 
 
-def test_evaluation_views_keep_the_original_size_in_their_description(camvid: Path) -> None:
+def test_evaluation_views_keep_the_original_size_in_their_metadata(camvid: Path) -> None:
     info = dataset_info(preset("camvid", camvid, eval_scale=[48, 32]))
     item = EvalSet(info, find_samples(info, "val"), scales=(1.0, 2.0), flip=True)[0]
     assert [tuple(view.shape) for view, _ in item.views] == [(1, 3, 32, 48)] * 2 + [(1, 3, 64, 96)] * 2
@@ -137,7 +137,7 @@ def test_fingerprint_depends_on_the_names(camvid: Path) -> None:
     assert fingerprint(samples) != fingerprint(samples[1:])
 
 
-def test_demo_is_made_once_from_its_seed(tmp_path: Path) -> None:
+def test_the_demo_is_generated_once_from_its_seed(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     demo.make_demo(folder)
     info = dataset_info(preset("demo", folder))
@@ -162,7 +162,7 @@ def test_the_default_of_every_scale_is_the_data_sets() -> None:
 
 
 def test_classes_are_mmsegmentations_own(tmp_path: Path) -> None:
-    """Read from its text; here beside what importing it gives."""
+    """Class names parsed from the source equal the imported ones."""
     from mmseg import datasets
 
     for name, source in (

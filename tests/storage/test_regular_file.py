@@ -1,4 +1,4 @@
-"""Pipes, devices and endless files in a data set: each is told by name, and nothing waits for one."""
+"""Pipes, devices and endless files in a data set are errors that name the file, and nothing waits for them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.helpers.cli import rmrkd
 
 @pytest.fixture(autouse=True)
 def _nothing_waits() -> Iterator[None]:
-    """Where something does, the test fails instead of staying for ever."""
+    """Fail a test that waits, instead of hanging."""
 
     def ring(*_: object) -> None:
-        raise TimeoutError("it waited")
+        raise TimeoutError("a read waited")
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.alarm(20)
@@ -52,38 +52,38 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.fixture(params=ODD)
 def odd(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    make, said = ODD[request.param]
+    make, reason = ODD[request.param]
     make(tmp_path / "odd")
-    return tmp_path / "odd", said
+    return tmp_path / "odd", reason
 
 
 @pytest.mark.parametrize("read", [read_image, read_labels, verify_image, header_size])
-def test_a_picture_must_be_a_regular_file(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
-    path, said = odd
+def test_an_image_must_be_a_regular_file(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
+    path, reason = odd
     with pytest.raises(CorruptFileError) as caught:
         read(path)
     assert caught.value.message.startswith(f"`{path}` cannot be read as ")
-    assert caught.value.message.endswith(said)
+    assert caught.value.message.endswith(reason)
 
 
 @pytest.mark.parametrize("read", [read_name_list, from_polygons, from_label_ids, from_mat])
 def test_other_files_must_be_regular_too(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
-    path, said = odd
+    path, reason = odd
     with pytest.raises(RmrkdError) as caught:
         read(path)
     assert f"`{path}`" in caught.value.message
-    assert caught.value.message.endswith(said)
+    assert caught.value.message.endswith(reason)
 
 
-def test_what_stands_where_something_is_to_be_written_is_left(odd: tuple[Path, str]) -> None:
-    path, said = odd
+def test_a_special_file_is_not_overwritten(odd: tuple[Path, str]) -> None:
+    path, reason = odd
     for status, text in (write_name_list(["a"], path), write_label_map(np.zeros((2, 2), np.uint8), path)):
         assert status == CONFLICT
-        assert said in text
+        assert reason in text
 
 
-def test_the_check_names_pipes_and_ends(tmp_path: Path) -> None:
-    """In its own processes, which would wait for ever and survive the command."""
+def test_the_check_reports_pipes_and_devices(tmp_path: Path) -> None:
+    """In worker processes, which would wait forever."""
     root = trees.camvid(tmp_path / "tree")
     for name, make in (("train/0.png", os.mkfifo), ("trainannot/1.png", _link_to_zero)):
         (root / name).unlink()
@@ -111,7 +111,7 @@ def test_a_list_that_is_a_pipe_is_a_finding(tmp_path: Path) -> None:
     assert "it is a pipe, not a regular file" in outcome.stdout
 
 
-def test_files_are_read_up_to_a_bound(tmp_path: Path) -> None:
+def test_files_are_read_up_to_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(bytes(range(100)))
     assert read_regular(path, 100) == bytes(range(100))
@@ -124,7 +124,7 @@ def test_files_are_read_up_to_a_bound(tmp_path: Path) -> None:
         read_regular(Path("/proc/self/status"), 20)
 
 
-def test_files_without_end_are_not_read(tmp_path: Path) -> None:
+def test_endless_files_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with path.open("wb") as stream:
         stream.truncate(1 << 40)  # takes no room on the disk
@@ -142,7 +142,7 @@ def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
     assert read_labels(tmp_path / "b.png").shape == (3, 4)
 
 
-def test_names_may_end_in_any_way(tmp_path: Path) -> None:
+def test_any_line_end_separates_names(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa\rb\r\nc\n\nd")
     assert [(line.number, line.name) for line in read_name_list(tmp_path / "list")] == [
         (1, "a"),

@@ -1,4 +1,4 @@
-"""`data check`: every planted fault is found, and none is made up."""
+"""`data check`: it finds every planted fault and no other."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def matches(finding: Finding, expected: faults.Expected) -> bool:
 
 
 @pytest.mark.parametrize("dataset", ["cityscapes", "voc12aug"])
-def test_ten_planted_faults_are_found_and_none_is_made_up(dataset: str, tmp_path: Path) -> None:
+def test_ten_planted_faults_and_no_others_are_found(dataset: str, tmp_path: Path) -> None:
     expected = getattr(faults, dataset)(tmp_path / "tree")
     report = check_dataset(info_of(dataset, tmp_path / "tree"), workers=2)
     found = select_errors(report.findings)
@@ -67,7 +67,7 @@ def test_ten_planted_faults_are_found_and_none_is_made_up(dataset: str, tmp_path
     assert {finding.kind for finding in report.findings if finding.severity == NOTE} <= {"absent-class"}
 
 
-def test_the_same_through_the_command(tmp_path: Path) -> None:
+def test_the_command_reports_the_same_faults(tmp_path: Path) -> None:
     expected = faults.cityscapes(tmp_path / "tree")
     outcome = rmrkd("data", "check", "city", "--data-root", tmp_path / "tree", "--json", "-", "--workers", 1)
     assert (outcome.exit_code, outcome.message) == (2, f"10 problems in `{tmp_path / 'tree'}`")
@@ -103,7 +103,7 @@ def test_shares_and_sizes_are_those_of_the_files(camvid: Path) -> None:
     assert absent == {name for name, count in zip(report.info.classes, split.pixels, strict=True) if not count}
 
 
-def test_masks_of_0_and_255_are_told(tmp_path: Path) -> None:
+def test_binary_masks_are_an_error(tmp_path: Path) -> None:
     root = trees.camvid(tmp_path / "tree")
     for path in (root / "trainannot").iterdir():
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 5, 255, 0).astype(np.uint8)).save(path)
@@ -112,7 +112,7 @@ def test_masks_of_0_and_255_are_told(tmp_path: Path) -> None:
     assert "replace 255 by the class index 1" in found[0].fix
 
 
-def test_labels_that_count_from_one_are_told(tmp_path: Path) -> None:
+def test_labels_that_start_at_one_are_recognized(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     rng = np.random.default_rng(0)
     for number in range(3):
@@ -127,7 +127,7 @@ def test_labels_that_count_from_one_are_told(tmp_path: Path) -> None:
     assert select_errors(report.findings)
 
 
-def test_a_test_split_without_labels_counts_when_asked_for(tmp_path: Path) -> None:
+def test_a_test_split_without_labels_is_checked_only_on_request(tmp_path: Path) -> None:
     root = trees.cityscapes(tmp_path / "tree")
     (root / "leftImg8bit/test/berlin").mkdir(parents=True)
     (root / "gtFine/test").mkdir()
@@ -137,7 +137,7 @@ def test_a_test_split_without_labels_counts_when_asked_for(tmp_path: Path) -> No
     assert [f.kind for f in select_errors(check_dataset(info, ["test"], workers=1).findings)] == ["missing-label"]
 
 
-def test_a_root_that_is_not_there_shows_the_tree(tmp_path: Path) -> None:
+def test_a_missing_root_shows_the_layout(tmp_path: Path) -> None:
     outcome = rmrkd("data", "check", "cityscapes", "--data-root", tmp_path / "none")
     assert outcome.exit_code == 2
     assert "leftImg8bit/train/NAME_leftImg8bit.png" in outcome.stdout
@@ -159,7 +159,7 @@ def test_the_quick_check_names_the_first_faults(tmp_path: Path) -> None:
     assert f"rmrkd data check camvid --data-root {root}" in caught.value.hint
 
 
-def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_check_respects_its_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = info_of("camvid", trees.camvid(tmp_path / "tree", images=30, size=(8, 8)))
     looked: list[str] = []
 
@@ -177,7 +177,7 @@ def test_the_quick_check_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.M
     assert 2 <= looked.count("val") < 30
 
 
-def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
+def test_an_exif_rotated_image_fits_its_label_map(tmp_path: Path) -> None:
     root = trees.voc12aug(tmp_path / "tree")
     path = root / "JPEGImages" / "2007_val000.jpg"
     exif = Image.Exif()
@@ -188,29 +188,29 @@ def test_a_photograph_that_is_turned_fits_its_label_map(tmp_path: Path) -> None:
     assert select_errors(check_dataset(info, ["val"], workers=1).findings) == []
 
 
-def test_a_label_map_made_for_an_image_before_it_was_turned_is_told(tmp_path: Path) -> None:
-    """ADE20K has such photographs: OpenCV turns the pixels, nothing turns the label map."""
+def test_a_label_map_without_the_exif_rotation_of_its_image_is_an_error(tmp_path: Path) -> None:
+    """ADE20K has such images: OpenCV rotates the pixels, and the label map stays."""
     root = trees.voc12aug(tmp_path / "tree")
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned, other = (root / "JPEGImages" / f"2007_val00{number}.jpg" for number in (0, 1))
-    Image.open(turned).save(turned, exif=exif)
+    rotated, other = (root / "JPEGImages" / f"2007_val00{number}.jpg" for number in (0, 1))
+    Image.open(rotated).save(rotated, exif=exif)
     Image.open(other).transpose(Image.Transpose.ROTATE_90).save(other)
     info = info_of("voc12aug", root)
     found = {Path(f.file).stem: f for f in select_errors(check_dataset(info, ["val"], workers=1).findings)}
-    assert {name: f.kind for name, f in found.items()} == dict.fromkeys((turned.stem, other.stem), "size-mismatch")
-    assert "EXIF orientation" in found[turned.stem].fix
+    assert {name: f.kind for name, f in found.items()} == dict.fromkeys((rotated.stem, other.stem), "size-mismatch")
+    assert "EXIF orientation" in found[rotated.stem].fix
     assert "find the label map made for this image" in found[other.stem].fix
     with pytest.raises(RmrkdError) as caught:
         quick(info, ["val"])
     assert "EXIF orientation" in caught.value.hint
 
 
-def test_the_quick_check_lists_nothing_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_check_lists_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = trees.camvid(tmp_path / "tree")
     info = info_of("camvid", root)
     samples = find_samples(info, "train")
-    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("listed again"))
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("listed a folder"))
     quick_check(info, {"train": samples[:2]})
     os.truncate(samples[3].image, 200)
     quick_check(info, {"train": samples[:2]})
@@ -218,7 +218,7 @@ def test_the_quick_check_lists_nothing_itself(tmp_path: Path, monkeypatch: pytes
         quick_check(info, {"train": samples})
 
 
-def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
     root = trees.voc12aug(tmp_path / "tree")
     (root / "ImageSets/Segmentation/val.txt").write_text("2007_val000\n\x1b[2Jgone\n", encoding="utf-8")
     odd = os.fsencode(root / "JPEGImages") + b"/\xff.jpg"
@@ -233,7 +233,7 @@ def test_names_reach_the_terminal_as_text(tmp_path: Path) -> None:
     assert rmrkd("data", "check", "camvid", "--data-root", camvid, "--json", "-").exit_code == 2
 
 
-def test_single_masks_and_maps_of_nothing_are_notes(tmp_path: Path) -> None:
+def test_single_binary_masks_and_ignored_maps_are_notes(tmp_path: Path) -> None:
     root = trees.camvid(tmp_path / "tree", images=6)
     size = np.asarray(Image.open(root / "trainannot/0.png")).shape
     half = np.zeros(size, np.uint8)
@@ -263,8 +263,8 @@ def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
     assert "rmrkd data prepare voc12aug" in caught.value.hint
 
 
-def test_folders_of_ones_own_are_described_by_a_preset(tmp_path: Path) -> None:
-    """Labels of all splits in one folder are no orphans, and a train split that is also val is told once."""
+def test_a_preset_describes_custom_folders(tmp_path: Path) -> None:
+    """One label folder may serve all splits, and a test split that equals val is reported once."""
     rng = np.random.default_rng(0)
     for number in range(6):
         part = "train" if number < 4 else "val"
@@ -282,7 +282,7 @@ student: {{config: x.py}}
     assert (outcome.exit_code, outcome.message) == (0, "")
     contents = json.loads(outcome.stdout)
     assert {name: split["pairs"] for name, split in contents["splits"].items()} == {"train": 4, "val": 2, "test": 2}
-    told = [f for f in contents["findings"] if f["kind"] != "absent-class"]
-    assert [(f["severity"], f["kind"], f["text"]) for f in told] == [
+    findings = [f for f in contents["findings"] if f["kind"] != "absent-class"]
+    assert [(f["severity"], f["kind"], f["text"]) for f in findings] == [
         ("note", "leak", "is the image folder of `test` and of `val`")
     ]

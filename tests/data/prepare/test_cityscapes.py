@@ -1,4 +1,4 @@
-"""`data prepare cityscapes`: the maps that mmsegmentation's converter makes; nothing overwritten."""
+"""`data prepare cityscapes`: the label maps equal those of mmsegmentation, and no file is overwritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("road", "sidewalk", "building", "sky", "car", "cargroup", "persongroup"
 
 
 def converter(name: str) -> types.ModuleType:
-    """One of mmsegmentation's own tools, which its wheel ships beside the package."""
+    """Import a converter script of mmsegmentation, which its wheel contains."""
     package = importlib.util.find_spec("mmseg")
     assert package is not None
     assert package.origin is not None
@@ -52,7 +52,7 @@ def polygons(rng: np.random.Generator, size: tuple[int, int] = (64, 128)) -> dic
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Six annotated images; of the even ones there is also the labelIds map."""
+    """Six annotated images; the even ones also have a labelIds map."""
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
     rng = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def targets(root: Path) -> list[Path]:
     return sorted((root / "gtFine").rglob("*_labelTrainIds.png"))
 
 
-def test_equals_mmsegmentations_converter(root: Path) -> None:
+def test_label_maps_equal_those_of_mmsegmentation(root: Path) -> None:
     outcome = prepare(root, workers=2)
     assert (outcome.exit_code, outcome.message) == (0, "")
     assert "6 files written, 0 already there" in outcome.stdout
@@ -105,7 +105,7 @@ def test_every_label_id_becomes_its_train_id(tmp_path: Path) -> None:
     assert made.tolist() == [[id2label[value].trainId for value in range(34)]]
 
 
-def test_it_goes_on_after_being_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_command_continues_after_a_kill(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = os.link, []
 
     def link(source: str, target: str) -> None:
@@ -127,7 +127,7 @@ def test_it_goes_on_after_being_killed(root: Path, monkeypatch: pytest.MonkeyPat
     assert not list(root.rglob(f"*{PARTIAL}"))
 
 
-def test_what_is_there_is_never_overwritten(root: Path) -> None:
+def test_existing_files_are_never_overwritten(root: Path) -> None:
     prepare(root)
     changed, cut = targets(root)[0], targets(root)[4]
     labels = read_labels(changed).copy()
@@ -150,7 +150,7 @@ def test_what_is_there_is_never_overwritten(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("contents", "said"),
+    ("contents", "reason"),
     [
         ("{", "is not a valid polygon file: JSONDecodeError"),
         ('{"imgWidth": 5}', "is not a valid polygon file: KeyError: 'imgHeight'"),
@@ -166,40 +166,38 @@ def test_what_is_there_is_never_overwritten(root: Path) -> None:
         ("[" * 5000, "is not a valid polygon file: RecursionError"),
     ],
 )
-def test_a_bad_polygon_file_is_named_and_the_others_are_made(contents: str, said: str, root: Path) -> None:
+def test_a_bad_polygon_file_is_named_and_the_others_are_converted(contents: str, reason: str, root: Path) -> None:
     bad = root / "gtFine/train/bonn/bonn_000001_000019_gtFine_polygons.json"
     bad.write_text(contents)
     outcome = prepare(root)
     assert outcome.exit_code == 2
     assert f"`{bad}` " in outcome.message
-    assert said in outcome.message
+    assert reason in outcome.message
     assert len(targets(root)) == 5
 
 
-def test_where_label_maps_went_through_links_is_told(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
+def test_links_to_other_folders_are_noted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
     prepare(root)
-    assert "is a link" not in "".join(told)
+    assert "is a link" not in "".join(logged)
     (root / "gtFine").rename(tmp_path / "store")
     (root / "gtFine").symlink_to(tmp_path / "store")
     (tmp_path / "store/val").rename(tmp_path / "other")
     (tmp_path / "store/val").symlink_to(tmp_path / "other")
     assert prepare(root).exit_code == 0
     for link, real in (("gtFine", "store"), ("gtFine/val", "other")):
-        assert f"note: `{root / link}` is a link: its files are written into `{tmp_path / real}`" in told
+        assert f"note: `{root / link}` is a link: its files are written into `{tmp_path / real}`" in logged
 
 
-def test_the_end_finds_a_label_map_of_another_size_than_its_image(root: Path) -> None:
+def test_a_label_map_of_another_size_than_its_image_is_an_error(root: Path) -> None:
     image = next((root / "leftImg8bit").rglob("*_000002_*.png"))
     Image.new("RGB", (100, 50)).save(image)
     outcome = prepare(root)
     assert f"is 128x64, its image `{image}` 100x50" in outcome.message
 
 
-def test_the_end_reads_every_file_again(root: Path) -> None:
+def test_every_file_is_verified(root: Path) -> None:
     prepare(root)
     conversions = [
         pipeline.Conversion(cityscapes.from_polygons, Path(), path, Path("none"), (*range(19), 255))
@@ -214,8 +212,8 @@ def test_the_end_reads_every_file_again(root: Path) -> None:
     assert others == [""] * 4
 
 
-def test_a_full_disk_leaves_nothing_half_written(root: Path) -> None:
-    """A limit on the size of files stands for it: writing fails in the same place."""
+def test_a_full_disk_leaves_no_partial_file(root: Path) -> None:
+    """A limit on file sizes makes writing fail in the same place as a full disk."""
     big = polygons(np.random.default_rng(1), (600, 900))
     path = root / "gtFine/train/bonn/bonn_000001_000019_gtFine_polygons.json"
     path.write_text(json.dumps(big))
@@ -231,7 +229,7 @@ def test_a_full_disk_leaves_nothing_half_written(root: Path) -> None:
     assert all(read_labels(path).shape == (64, 128) for path in targets(root))
 
 
-def test_without_its_source_or_library_it_says_what_to_do(
+def test_a_missing_source_or_library_is_an_error_with_a_fix(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = prepare(tmp_path / "none")

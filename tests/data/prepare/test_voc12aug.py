@@ -20,7 +20,7 @@ from tests.helpers.cli import Outcome, rmrkd
 
 
 def save_mat(path: Path, labels: np.ndarray) -> None:
-    """As SBD's files are: a struct of 1x1 with sparse boundaries, the segmentation, and the classes that occur."""
+    """Write a file like those of SBD: a 1x1 struct with sparse boundaries, segmentation, and the present classes."""
     from scipy.sparse import csc_matrix
 
     boundaries = np.empty((20, 1), object)
@@ -34,7 +34,7 @@ def save_mat(path: Path, labels: np.ndarray) -> None:
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """VOC with three names a list, without SBD's part; and an SBD of nine, some of them VOC's."""
+    """VOC with three names per list, and SBD with nine names, some of them from VOC."""
     devkit = tmp_path / "VOCdevkit"
     root = trees.voc12aug(devkit / "VOC2012", images=3)
     for path in (root / "SegmentationClassAug").iterdir():
@@ -56,7 +56,7 @@ def prepare(voc: Path, workers: int = 1) -> Outcome:
     return rmrkd("data", "prepare", "voc12aug", "--data-root", voc, "--sbd", sbd, "--workers", workers)
 
 
-def test_equals_mmsegmentations_converter(
+def test_label_maps_equal_those_of_mmsegmentation(
     voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcome = prepare(voc, workers=2)
@@ -83,25 +83,25 @@ def test_equals_mmsegmentations_converter(
     assert rmrkd("data", "check", "voc", "--data-root", voc).exit_code == 0
 
 
-def test_a_set_that_is_not_the_full_one_is_told(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
+def test_an_incomplete_data_set_is_noted(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
     assert prepare(voc).exit_code == 0
-    assert "6 training images instead of 10582" in told[-1]
-    assert "9 in the lists of SBD (published: 11355)" in told[-1]
+    assert "6 training images instead of 10582" in logged[-1]
+    assert "9 in the lists of SBD (published: 11355)" in logged[-1]
 
 
 @pytest.mark.parametrize(
     "place", ["VOCdevkit", "VOCdevkit/VOC2012", "."], ids=["devkit", "the set itself", "the folder above"]
 )
 @pytest.mark.parametrize("sbd", ["benchmark_RELEASE", "benchmark_RELEASE/dataset", "."])
-def test_places_may_be_named_in_several_ways(place: str, sbd: str, voc: Path, tmp_path: Path) -> None:
+def test_folders_can_be_given_in_several_ways(place: str, sbd: str, voc: Path, tmp_path: Path) -> None:
     outcome = rmrkd("data", "prepare", "voc", "--data-root", tmp_path / place, "--sbd", tmp_path / sbd, "--workers", 1)
     assert (outcome.exit_code, outcome.message) == (0, "")
     assert len(list((voc / "SegmentationClassAug").iterdir())) == 9
 
 
-def test_conflicts_and_missing_files_are_named_and_nothing_is_overwritten(voc: Path) -> None:
+def test_conflicts_and_missing_files_are_named_and_no_file_is_overwritten(voc: Path) -> None:
     prepare(voc)
     sbd, lists = voc.parent.parent / "benchmark_RELEASE/dataset", voc / "ImageSets/Segmentation"
     other = voc / "SegmentationClassAug/2007_aug001.png"
@@ -118,7 +118,7 @@ def test_conflicts_and_missing_files_are_named_and_nothing_is_overwritten(voc: P
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_mat_file_of_another_form_is_named(tmp_path: Path) -> None:
+def test_an_invalid_mat_file_is_named(tmp_path: Path) -> None:
     labels = np.zeros((4, 5), np.uint8)
     save_mat(tmp_path / "good.mat", labels)
     assert np.array_equal(voc12aug.from_mat(tmp_path / "good.mat"), labels)
@@ -142,11 +142,9 @@ def test_a_mat_file_of_another_form_is_named(tmp_path: Path) -> None:
             voc12aug.from_mat(tmp_path / "flipped.mat")
 
 
-def test_labels_written_through_a_linked_folder_are_told(
-    voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", told.append)
+def test_a_linked_label_folder_is_noted(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (voc / "SegmentationClassAug").symlink_to(elsewhere)
@@ -154,10 +152,10 @@ def test_labels_written_through_a_linked_folder_are_told(
     assert outcome.exit_code == 0
     assert len(list(elsewhere.iterdir())) == 9
     link = voc / "SegmentationClassAug"
-    assert f"note: `{link}` is a link: its files are written into `{elsewhere}`" in told
+    assert f"note: `{link}` is a link: its files are written into `{elsewhere}`" in logged
 
 
-def test_a_bad_mat_file_keeps_no_other_from_being_made(voc: Path) -> None:
+def test_the_other_files_are_converted_after_a_bad_mat_file(voc: Path) -> None:
     bad = voc.parent.parent / "benchmark_RELEASE/dataset/cls/2007_aug001.mat"
     bad.write_bytes(bad.read_bytes()[:200])
     outcome = prepare(voc)
@@ -166,14 +164,14 @@ def test_a_bad_mat_file_keeps_no_other_from_being_made(voc: Path) -> None:
     assert len(list((voc / "SegmentationClassAug").iterdir())) == 8
 
 
-def test_names_of_a_list_may_not_lead_out_of_the_folder(voc: Path) -> None:
+def test_listed_names_may_not_point_outside_the_folder(voc: Path) -> None:
     (voc.parent.parent / "benchmark_RELEASE/dataset/train.txt").write_text("../../evil\n")
     outcome = prepare(voc)
     assert outcome.exit_code == 2
     assert "train.txt` line 1: the name '../../evil' points outside its folder" in outcome.message
 
 
-def test_what_is_missing_is_shown_with_its_source(voc: Path, tmp_path: Path) -> None:
+def test_missing_folders_are_named_with_their_source(voc: Path, tmp_path: Path) -> None:
     outcome = rmrkd("data", "prepare", "voc12aug", "--data-root", voc)
     assert (outcome.exit_code, outcome.hint) == (2, "--sbd DIR names its folder benchmark_RELEASE")
     outcome = rmrkd("data", "prepare", "voc12aug", "--data-root", voc, "--sbd", tmp_path / "none")
