@@ -7,6 +7,7 @@ byte can pass as wrong pixels.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,7 +141,10 @@ def _damage_reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return f"it is not an image ({', '.join(_FORMATS)})"
-    return (error_reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
+    reason = (error_reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
+    if chunk := re.search(r"checksum in b'(\w+)'", reason):
+        return f"the checksum of its {chunk[1]} chunk is wrong"
+    return reason
 
 
 def _check_contents(data: bytes) -> Size:
