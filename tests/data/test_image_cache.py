@@ -16,7 +16,6 @@ from rmrkd_cli.data.sample_reader import Pair, SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.storage import resources
 from tests.helpers import trees
 
 PLACES = pytest.mark.parametrize("where", ["ram", "disk"])
@@ -195,20 +194,6 @@ def test_a_cache_that_does_not_fit_is_an_error_with_both_sizes(
     with pytest.raises(RmrkdError, match=r"need 0\.00 GB; .* has 0\.00 GB free") as refused:
         create_cache_file(where, files)
     assert ("--cache disk" if where == "ram" else "RMRKD_CACHE") in refused.value.hint
-
-
-def test_available_memory_respects_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = resources.available_memory()
-    assert 10**8 < machine < 10**14
-    for name, text in {"max": "2000000\n", "current": "1500000\n", "stat": "anon 7\ninactive_file 400000\n"}.items():
-        (tmp_path / f"memory.{name}").write_text(text)
-    (tmp_path / "job" / "step").mkdir(parents=True)
-    (tmp_path / "own").write_text("12:cpu,memory:/elsewhere\n0::/job/step\n")
-    monkeypatch.setattr(resources, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(resources, "_VERSIONS", (("", tmp_path, "memory.max", "memory.current", "inactive_file"),))
-    assert resources.available_memory() == 900_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert resources.available_memory() > 10**8
 
 
 def test_an_exif_rotated_image_keeps_its_shape(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_existing_files_are_never_overwritten(root: Path) -> None:
     assert "2 problems" in outcome.message
     assert f"`{changed}` differs in 7 pixels; it was not changed" in outcome.message
     assert f"`{cut}` cannot be read as a label map: it is incomplete: the file ends after" in outcome.message
-    assert "move those named away" in outcome.hint
+    assert "move the named files away" in outcome.hint
     assert {path: path.read_bytes() for path in before} == before
     assert "1 files written, 3 already there" in outcome.stdout
     for path in before:

@@ -173,7 +173,7 @@ def test_listed_names_may_not_point_outside_the_folder(voc: Path) -> None:
 
 def test_missing_folders_are_named_with_their_source(voc: Path, tmp_path: Path) -> None:
     outcome = rmrkd("data", "prepare", "voc12aug", "--data-root", voc)
-    assert (outcome.exit_code, outcome.hint) == (2, "--sbd DIR names its folder benchmark_RELEASE")
+    assert (outcome.exit_code, outcome.hint) == (2, "--sbd DIR, the folder benchmark_RELEASE of SBD")
     outcome = rmrkd("data", "prepare", "voc12aug", "--data-root", voc, "--sbd", tmp_path / "none")
     assert "cls/NAME.mat" in outcome.message
     assert "benchmark.tgz" in outcome.hint
