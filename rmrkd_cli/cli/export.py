@@ -23,7 +23,7 @@ from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.storage.output_paths import check_new_file
 
 if TYPE_CHECKING:
-    from rmrkd_cli.export.run import ExportResult
+    from rmrkd_cli.exporters.run import ExportResult
 
 _FILE, _CHECK = "Exported file", "Check"
 
@@ -122,7 +122,7 @@ def export_command(
     check_inputs([check_images] if check_images is not None else [])
     network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()
-    from rmrkd_cli.export.run import ExportJob, run_export
+    from rmrkd_cli.exporters.run import ExportJob, run_export
 
     job = ExportJob(
         checkpoint=checkpoint, target=target, format=chosen.value, input=input_kind.value, output=output_kind.value,
@@ -146,7 +146,7 @@ def _choose_format(chosen: Format | None, target: Path) -> Format:
 
 
 def _print_exported(exported: ExportResult) -> None:
-    from rmrkd_cli.export.verify import changed_share
+    from rmrkd_cli.exporters.verify import changed_share
     from rmrkd_cli.terminal import console
 
     rows = [
@@ -169,7 +169,7 @@ def _print_exported(exported: ExportResult) -> None:
 
 
 def _describe_format(exported: ExportResult) -> str:
-    from rmrkd_cli.export.onnx import OPSET, runtime_version
+    from rmrkd_cli.exporters.onnx import OPSET, runtime_version
 
     job = exported.job
     types = f"{'uint8' if job.input == Input.raw.value else 'float32'} (N, 3, H, W) to "

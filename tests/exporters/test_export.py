@@ -17,10 +17,10 @@ from torch import nn
 
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
-from rmrkd_cli.export import run as export_run
-from rmrkd_cli.export.graph import AdaptivePooling
-from rmrkd_cli.export.torchscript import EXTRA_FILE
-from rmrkd_cli.export.verify import normalize, synthetic_images
+from rmrkd_cli.exporters import run as export_run
+from rmrkd_cli.exporters.graph import AdaptivePooling
+from rmrkd_cli.exporters.torchscript import EXTRA_FILE
+from rmrkd_cli.exporters.verify import normalize, synthetic_images
 from rmrkd_cli.installation.requirements import install_command
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
@@ -226,7 +226,7 @@ def test_a_file_with_other_outputs_is_not_kept(
 def test_missing_onnx_packages_are_reported_with_the_install_command(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rmrkd_cli.export.onnx.find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr("rmrkd_cli.exporters.onnx.find_spec", lambda name: None if name == "onnxscript" else name)
     outcome = rmrkd("export", student, tmp_path / "x.onnx")
     assert outcome.exit_code == 2
     assert "onnxscript" in outcome.message

@@ -19,8 +19,8 @@ from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import NORMALIZE, EvalViews
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.model_card import Scale
-from rmrkd_cli.export.graph import MIN_SIDE, decision_threshold, predict_classes
-from rmrkd_cli.export.onnx import Runner
+from rmrkd_cli.exporters.graph import MIN_SIDE, decision_threshold, predict_classes
+from rmrkd_cli.exporters.onnx import Runner
 from rmrkd_cli.prediction.inputs import find_inputs
 
 MAX_IMAGES = 32  # of `--check-images`

@@ -16,9 +16,9 @@ from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
-from rmrkd_cli.export import onnx, torchscript
-from rmrkd_cli.export.graph import MIN_SIDE, ExportGraph, build_graph, decision_threshold
-from rmrkd_cli.export.verify import (
+from rmrkd_cli.exporters import onnx, torchscript
+from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, build_graph, decision_threshold
+from rmrkd_cli.exporters.verify import (
     Batches,
     Difference,
     changed_share,

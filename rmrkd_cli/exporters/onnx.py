@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
-from rmrkd_cli.export.graph import MIN_SIDE, ExportGraph, example_input
+from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, example_input
 from rmrkd_cli.installation.mmcv_ops import allow_any_size
 from rmrkd_cli.installation.requirements import install_extra_command
 

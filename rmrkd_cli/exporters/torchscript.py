@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from rmrkd_cli.errors import RunError, summarize_error
-from rmrkd_cli.export.graph import ExportGraph, example_input
-from rmrkd_cli.export.onnx import Runner
+from rmrkd_cli.exporters.graph import ExportGraph, example_input
+from rmrkd_cli.exporters.onnx import Runner
 from rmrkd_cli.installation.mmcv_ops import allow_any_size
 
 EXTRA_FILE = "rmrkd.json"  # in the archive: `torch.jit.load(path, _extra_files={EXTRA_FILE: ""})`
