@@ -1,0 +1,1 @@
+"""Read checkpoints safely, write them atomically, and extract the student."""

@@ -96,7 +96,7 @@ def _target(url: str) -> Path:
 def _download_lock(target: Path, partial: Path) -> Iterator[bool]:
     """Wait until no other process downloads the file; yield whether this process has the lock.
 
-    It has none on a file system without locks, beside another user's lock file, and where the other process hangs.
+    It has none on a file system without locks, with a lock file of another user, or when the other process hangs.
     """
     from filelock import FileLock
 

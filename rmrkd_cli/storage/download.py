@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -238,13 +239,17 @@ class _Connection(http.client.HTTPSConnection):
         try:
             return super().getresponse()
         except DOWNLOAD_ERRORS as error:
-            raise (TimeoutError() if expired.is_set() else error) from error
+            if expired.is_set():
+                raise TimeoutError from error
+            raise
         finally:
             timer.cancel()
 
     def _expire(self, expired: threading.Event) -> None:
         expired.set()
-        socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        if self.sock is not None:
+            with suppress(OSError):  # closed meanwhile
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # SSLSocket's would drop the TLS state in use
 
 
 class _HttpsHandler(urllib.request.HTTPSHandler):

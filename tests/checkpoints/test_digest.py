@@ -40,7 +40,7 @@ def test_a_sealed_file_is_a_plain_torch_file(sealed: Path) -> None:
 
 
 @given(data=st.data())
-def test_one_flipped_bit_anywhere_is_seen(sealed: Path, data: st.DataObject) -> None:
+def test_any_flipped_bit_is_found(sealed: Path, data: st.DataObject) -> None:
     contents = bytearray(sealed.read_bytes())
     bit = data.draw(st.integers(0, 8 * len(contents) - 1))
     contents[bit // 8] ^= 1 << bit % 8
@@ -48,18 +48,18 @@ def test_one_flipped_bit_anywhere_is_seen(sealed: Path, data: st.DataObject) -> 
 
 
 @given(data=st.data())
-def test_a_cut_anywhere_is_seen(sealed: Path, data: st.DataObject) -> None:
+def test_any_truncation_is_found(sealed: Path, data: st.DataObject) -> None:
     contents = sealed.read_bytes()
     kept = data.draw(st.integers(0, len(contents) - 1))
     assert find_damage(changed(sealed, contents[:kept]), required=True)
 
 
 @given(data=st.binary(max_size=300))
-def test_any_bytes_are_no_sealed_file(sealed: Path, data: bytes) -> None:
+def test_random_bytes_have_no_valid_digest(sealed: Path, data: bytes) -> None:
     assert find_damage(changed(sealed, data), required=True)
 
 
-def test_files_of_others_carry_no_digest_and_are_read_all_the_same(tmp_path: Path) -> None:
+def test_files_without_a_digest_are_read(tmp_path: Path) -> None:
     torch.save(CONTENTS, tmp_path / "other.pth")
     assert find_damage(tmp_path / "other.pth") == ""
     assert "no digest" in find_damage(tmp_path / "other.pth", required=True)
@@ -67,7 +67,7 @@ def test_files_of_others_carry_no_digest_and_are_read_all_the_same(tmp_path: Pat
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_a_damaged_file_is_not_read_though_torch_would(sealed: Path, lazy: bool) -> None:
+def test_a_damaged_file_that_torch_would_load_is_rejected(sealed: Path, lazy: bool) -> None:
     contents = bytearray(sealed.read_bytes())
     contents[contents.index(torch.tensor(17.0).numpy().tobytes())] ^= 1
     path = changed(sealed, bytes(contents))
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_not_read_though_torch_would(sealed: Path, lazy: bool)
         read_checkpoint(path, lazy=lazy)
 
 
-def test_the_same_contents_are_the_same_bytes(sealed: Path, tmp_path: Path) -> None:
+def test_equal_contents_give_equal_bytes(sealed: Path, tmp_path: Path) -> None:
     save_torch(CONTENTS, tmp_path / "other name.pth")
     assert (tmp_path / "other name.pth").read_bytes() == sealed.read_bytes()
 
@@ -90,7 +90,7 @@ def fail_to_save(path: Path, told: Connection) -> None:
         told.send(f"{error.message} {error.hint}")
 
 
-def test_a_file_that_cannot_be_written_to_its_end_leaves_the_one_before(tmp_path: Path) -> None:
+def test_an_incomplete_write_keeps_the_old_file(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write fails halfway with the system's own error."""
     path = tmp_path / "last.pth"
     save_torch(CONTENTS, path)

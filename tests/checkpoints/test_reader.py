@@ -31,7 +31,7 @@ def released(path: Path, **rest: object) -> Path:
 
 @pytest.mark.parametrize("rest", [{}, {"optimizer": {"state": {}, "param_groups": []}}])
 @pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
-def test_the_student_of_the_released_code_is_taken_out(tmp_path: Path, rest: dict, name: str) -> None:
+def test_the_student_is_extracted_from_a_released_checkpoint(tmp_path: Path, rest: dict, name: str) -> None:
     outcome = rmrkd("transfer", released(tmp_path / "in.pth", **rest), tmp_path / name)
     assert outcome.exit_code == 0
     written = read_checkpoint(tmp_path / name)
@@ -41,19 +41,19 @@ def test_the_student_of_the_released_code_is_taken_out(tmp_path: Path, rest: dic
     assert all(torch.equal(written.state[key], STUDENT[key]) for key in STUDENT)
 
 
-def test_a_file_wrapped_by_data_parallel_is_read_too(tmp_path: Path) -> None:
+def test_a_data_parallel_checkpoint_is_read(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.student.{k}": v for k, v in STUDENT.items()}}, tmp_path / "in.pth")
     assert read_checkpoint(tmp_path / "in.pth").student().keys() == STUDENT.keys()
 
 
-def test_numpy_scalars_of_real_files_are_read(tmp_path: Path) -> None:
+def test_numpy_scalars_are_read(tmp_path: Path) -> None:
     meta = {"mIoU": np.float64(0.5), "iter": np.int64(3)}
     torch.save({"meta": meta, "state_dict": STUDENT}, tmp_path / "in.pth")
     assert read_checkpoint(tmp_path / "in.pth").meta["mIoU"] == 0.5
 
 
 @pytest.mark.parametrize("gadget", [os.system, eval, exec])
-def test_a_pickle_that_would_run_something_is_not_opened(tmp_path: Path, gadget: object) -> None:
+def test_a_pickle_that_would_run_code_is_rejected(tmp_path: Path, gadget: object) -> None:
     class Trap:
         def __reduce__(self) -> tuple:
             return gadget, (f"touch {tmp_path / 'ran'}",)
@@ -67,7 +67,7 @@ def test_a_pickle_that_would_run_something_is_not_opened(tmp_path: Path, gadget:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_cut_file_is_named_unreadable(tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path) -> None:
     path = released(tmp_path / "in.pth")
     whole = path.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 5):
@@ -76,7 +76,7 @@ def test_a_cut_file_is_named_unreadable(tmp_path: Path) -> None:
             read_checkpoint(path)
 
 
-def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -> None:
+def test_mismatched_weights_are_rejected_and_their_keys_listed() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 3))
     state = dict(network.state_dict())
     load_state_dict_checked(
@@ -98,7 +98,7 @@ def test_weights_must_cover_the_network_and_the_message_groups_what_does_not() -
     )
 
 
-def test_config_text_is_read_as_literals() -> None:
+def test_config_text_is_parsed_as_literals() -> None:
     """As OpenMMLab's files hold it, `gpu_ids = range(0, 4)` included."""
     text = "model = dict(\n    type='EncoderDecoder', size=(1, -2), head=dict(a=[True, None, 1e-3]))\nx = {'k': 'v'}"
     assert parse_config_text("gpu_ids = range(0, 4)") == {"gpu_ids": [0, 1, 2, 3]}
@@ -117,13 +117,13 @@ def test_config_text_is_read_as_literals() -> None:
         "model = " + "[" * 5000 + "]" * 5000, "model = {**{}}", "model = -'a'", "if 1: x = 2",
     ],
 )  # fmt: skip
-def test_config_text_that_does_more_is_refused(text: str) -> None:
+def test_config_text_with_code_is_rejected(text: str) -> None:
     with pytest.raises(RmrkdError, match="config text"):
         parse_config_text(text)
 
 
 @pytest.mark.parametrize(("form", "name"), [("safetensors", "out.pth"), ("pth", "out.safetensors")])
-def test_a_name_that_contradicts_the_format_writes_nothing(tmp_path: Path, form: str, name: str) -> None:
+def test_a_file_name_that_contradicts_the_format_is_rejected(tmp_path: Path, form: str, name: str) -> None:
     outcome = rmrkd("transfer", released(tmp_path / "in.pth"), tmp_path / name, "--format", form)
     assert outcome.exit_code == 2
     assert name in outcome.message

@@ -40,14 +40,14 @@ def spoil(path: Path) -> None:
         stream.write(bytes([byte[0] ^ 1]))
 
 
-def test_old_checkpoints_go_only_beyond_keep(files: RunCheckpoints) -> None:
+def test_only_checkpoints_beyond_keep_are_deleted(files: RunCheckpoints) -> None:
     save(files, 11, keep=2)
     assert [path.name for path in files.list_numbered()] == ["iter_11.pth", "iter_10.pth"]
     assert iteration_of(files.best) == 2
     assert files.last.samefile(files.folder / "iter_11.pth")
 
 
-def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
+def test_a_disk_that_stores_other_bytes_is_found_before_a_file_is_replaced(
     files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def badly(contents: object, path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_disk_that_keeps_other_bytes_is_met_before_anything_is_replaced(
     assert sorted(files.folder.iterdir()) == before
 
 
-def test_a_name_that_somebody_deleted_costs_no_iteration(files: RunCheckpoints) -> None:
+def test_a_deleted_name_loses_no_iteration(files: RunCheckpoints) -> None:
     """`last.pth` is the same file, after all."""
     (files.folder / "iter_10.pth").unlink()
     found = files.latest_valid(pytest.fail)
@@ -69,7 +69,7 @@ def test_a_name_that_somebody_deleted_costs_no_iteration(files: RunCheckpoints) 
     assert iteration_of(files.last) == 10
 
 
-def test_a_file_that_cannot_be_read_is_passed_over(files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_skipped(files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
     def fail(self: Path, *given: object, **named: object) -> object:
@@ -83,12 +83,12 @@ def test_a_file_that_cannot_be_read_is_passed_over(files: RunCheckpoints, monkey
     assert "Input/output error" in said[0]
 
 
-def test_the_newest_is_found_by_number_and_not_by_name(files: RunCheckpoints) -> None:
+def test_the_newest_checkpoint_is_found_by_its_number(files: RunCheckpoints) -> None:
     assert files.latest_valid(pytest.fail) == files.folder / "iter_10.pth"
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
-def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: RunCheckpoints, harm: str) -> None:
+def test_a_damaged_checkpoint_is_renamed_and_the_previous_one_is_used(files: RunCheckpoints, harm: str) -> None:
     newest = files.folder / "iter_10.pth"
     if harm == "flip":
         spoil(newest)
@@ -105,7 +105,7 @@ def test_a_damaged_one_is_set_aside_by_name_and_the_one_before_is_taken(files: R
     assert iteration_of(files.last) == 2
 
 
-def test_a_copy_under_another_name_is_nearer_than_an_older_checkpoint(files: RunCheckpoints) -> None:
+def test_a_newer_copy_is_preferred_to_an_older_checkpoint(files: RunCheckpoints) -> None:
     """On a file system without hard links."""
     newest = files.folder / "iter_10.pth"
     contents = newest.read_bytes()
@@ -115,7 +115,7 @@ def test_a_copy_under_another_name_is_nearer_than_an_older_checkpoint(files: Run
     assert iteration_of(files.latest_valid(lambda _: None)) == 10
 
 
-def test_the_best_is_the_last_resort(files: RunCheckpoints) -> None:
+def test_the_best_checkpoint_is_used_when_no_other_is_intact(files: RunCheckpoints) -> None:
     for iteration in (1, 10):
         spoil(files.folder / f"iter_{iteration}.pth")
     contents = files.best.read_bytes()
@@ -124,7 +124,7 @@ def test_the_best_is_the_last_resort(files: RunCheckpoints) -> None:
     assert iteration_of(files.latest_valid(lambda _: None)) == 2
 
 
-def test_where_none_is_whole_all_are_named_and_left(files: RunCheckpoints) -> None:
+def test_when_all_checkpoints_are_damaged_they_are_listed_and_kept(files: RunCheckpoints) -> None:
     for path in files.list_numbered():
         spoil(path)
     before = sorted(files.folder.iterdir())
@@ -136,11 +136,11 @@ def test_where_none_is_whole_all_are_named_and_left(files: RunCheckpoints) -> No
     assert sorted(files.folder.iterdir()) == before
 
 
-def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_is_no_error(tmp_path: Path) -> None:
     assert RunCheckpoints(tmp_path).latest_valid(pytest.fail) is None
 
 
-def test_names_that_a_kill_prevented_are_given_on_resumption(files: RunCheckpoints) -> None:
+def test_links_that_a_kill_prevented_are_made_on_resume(files: RunCheckpoints) -> None:
     """A kill right after `iter_11.pth`, which was the best so far."""
     last, best = files.last, files.best
     save(files, 11, best=True)
@@ -153,7 +153,7 @@ def test_names_that_a_kill_prevented_are_given_on_resumption(files: RunCheckpoin
     assert iteration_of(last) == iteration_of(best) == 11
 
 
-def test_a_lost_best_is_told_and_its_score_kept(files: RunCheckpoints) -> None:
+def test_a_lost_best_checkpoint_is_reported_and_its_score_kept(files: RunCheckpoints) -> None:
     found = files.latest_valid(pytest.fail)
     spoil(files.best)
     said: list[str] = []
@@ -162,14 +162,14 @@ def test_a_lost_best_is_told_and_its_score_kept(files: RunCheckpoints) -> None:
     assert not files.best.exists()
 
 
-def test_what_a_killed_run_was_writing_goes(files: RunCheckpoints) -> None:
+def test_partial_files_of_a_killed_run_are_deleted(files: RunCheckpoints) -> None:
     (files.folder / ".iter_11.pth.abc.partial").write_bytes(b"half")
     files.delete_partial()
     assert not list(files.folder.glob(".*"))
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_second_names_work_without_hard_links(
+def test_links_are_copies_without_hard_links(
     files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     def refuse(*_: object) -> None:
@@ -184,9 +184,7 @@ def test_second_names_work_without_hard_links(
     assert not list(files.folder.glob(".*"))
 
 
-def test_room_that_is_missing_is_known_before_it_is_needed(
-    files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_disk_space_is_computed_in_advance(files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {"a": torch.zeros(250_000)}  # 1 MB, and as much momentum
     held = sum(path.stat().st_size for path in files.list_numbered())
     for free, missing in ((10_000_000, 0), (0, 8_000_000 - held)):

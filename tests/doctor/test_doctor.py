@@ -61,7 +61,7 @@ def versions(monkeypatch: Patch, **changed: str | None) -> None:
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 
-def test_nothing_is_wrong_here(monkeypatch: Patch, tmp_path: Path) -> None:
+def test_this_environment_has_no_errors(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setattr(training, "SECONDS", 0.3)
     monkeypatch.chdir(tmp_path)
     code, found = look(step=True)
@@ -75,7 +75,7 @@ def test_nothing_is_wrong_here(monkeypatch: Patch, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_list_and_a_file(tmp_path: Path) -> None:
+def test_printed_list_and_json_file(tmp_path: Path) -> None:
     done = rmrkd("doctor", "--no-step", "--json", tmp_path / "found.json")
     record = json.loads((tmp_path / "found.json").read_text())
     assert list(tmp_path.iterdir()) == [tmp_path / "found.json"]
@@ -120,7 +120,7 @@ def test_versions_worth_a_warning(monkeypatch: Patch) -> None:
     assert "tested with" in checks["torch"][0]["expected"]
 
 
-def test_a_backport_is_wrong_where_it_hides_pythons_own_module(monkeypatch: Patch, tmp_path: Path) -> None:
+def test_a_backport_that_hides_pythons_module_is_an_error(monkeypatch: Patch, tmp_path: Path) -> None:
     versions(monkeypatch, typing="3.10.0.0")
     assert look()[0] == 0
     hiding = type("Module", (), {"__file__": str(tmp_path / "typing.py")})
@@ -129,7 +129,7 @@ def test_a_backport_is_wrong_where_it_hides_pythons_own_module(monkeypatch: Patc
     assert (check.status, check.found) == ("error", "typing 3.10.0.0")
 
 
-def test_the_tested_versions_are_those_the_project_pins() -> None:
+def test_tested_versions_equal_the_pinned_ones() -> None:
     pinned = dict(re.findall(r'"(torch\w*)==([0-9.]+);', (ROOT / "pyproject.toml").read_text()))
     assert pinned == {name: packages.TESTED[name] for name in ("torch", "torchvision")}
 
@@ -163,7 +163,7 @@ def test_imports_that_fail(monkeypatch: Patch, module: str, error: Exception, fi
         assert checks["GPUs"][0]["status"] == "warning"
 
 
-def test_the_whole_of_mmcv_missing(monkeypatch: Patch) -> None:
+def test_mmcv_is_missing(monkeypatch: Patch) -> None:
     monkeypatch.setitem(packages.sys.modules, "mmcv", None)  # type: ignore[attr-defined]
     monkeypatch.delitem(packages.sys.modules, "mmcv._ext", raising=False)  # type: ignore[attr-defined]
     versions(monkeypatch, mmcv_full=None)
@@ -199,14 +199,14 @@ def test_folders_that_cannot_be_used(monkeypatch: Patch, fault: Callable[[Patch]
         assert fix in checks[name][0]["fix"]
 
 
-def test_a_file_in_the_caches_place(monkeypatch: Patch, tmp_path: Path) -> None:
+def test_a_file_instead_of_the_cache_folder(monkeypatch: Patch, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "cache"))
     code, checks = look()
     assert (code, checks["cache folder"][0]["status"]) == (1, "error")
 
 
-def test_the_cache_is_weighed(monkeypatch: Patch, tmp_path: Path) -> None:
+def test_the_size_of_the_cache_is_reported(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "cache"))
     assert look()[1]["cache"][0]["found"] == "empty"
     assert not (tmp_path / "cache").exists()
@@ -226,7 +226,7 @@ def test_a_step_that_is_not_finite(monkeypatch: Patch) -> None:
     assert (code, check["status"], check["found"]) == (1, "error", "not finite on random images: rmrkd")
 
 
-def test_losses_are_looked_at_in_every_step(monkeypatch: Patch) -> None:
+def test_losses_are_checked_in_every_step(monkeypatch: Patch) -> None:
     from rmrkd_cli.losses import RMRKDLoss
 
     def poisoned(self: RMRKDLoss, student: Any, *_: Any) -> Any:
@@ -256,7 +256,7 @@ def test_a_damaged_preset(monkeypatch: Patch, tmp_path: Path) -> None:
     assert (code, checks["preset demo"][0]["status"]) == (1, "error")
 
 
-def test_what_fails_unforeseen_is_told_and_stops_nothing(monkeypatch: Patch) -> None:
+def test_an_unexpected_error_is_reported_and_stops_no_other_check(monkeypatch: Patch) -> None:
     monkeypatch.setattr(machine, "_check_memory", lambda: 1 / 0)
     code, checks = look()
     assert code == 1
@@ -274,7 +274,7 @@ def test_little_memory(monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize("value", ["1", ""])
-def test_bytecode_that_is_never_stored(monkeypatch: Patch, value: str) -> None:
+def test_disabled_bytecode_is_a_warning(monkeypatch: Patch, value: str) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", value)
     found = [check for check in packages.package_checks() if check.name == "bytecode"]
     assert [(check.status, check.fix) for check in found] == (
@@ -295,13 +295,13 @@ def test_bytecode_that_is_never_stored(monkeypatch: Patch, value: str) -> None:
         ("{", "install CLONE-OR-WHEEL"),
     ],
 )
-def test_rmrkd_is_installed_again_from_where_it_came(monkeypatch: Patch, told: str | None, command: str) -> None:
+def test_the_reinstall_command_names_the_original_source(monkeypatch: Patch, told: str | None, command: str) -> None:
     distribution = namedtuple("Distribution", "read_text version")(lambda _: told, "1.0")
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: distribution)
     assert reinstall_command().endswith(command)
 
 
-def test_a_module_that_another_asks_for(monkeypatch: Patch) -> None:
+def test_a_missing_module_of_a_dependency(monkeypatch: Patch) -> None:
     """Named once, and installed itself."""
     versions(monkeypatch, pyyaml=None)
     real = importlib.import_module

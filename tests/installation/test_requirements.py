@@ -82,7 +82,7 @@ def test_doctor_reports_it_with_the_same_command() -> None:
 
 
 @pytest.mark.parametrize("name", mmseg.VERSIONS)
-def test_a_version_that_does_not_work_is_named(name: str, monkeypatch: Patch) -> None:
+def test_an_unsupported_version_is_named(name: str, monkeypatch: Patch) -> None:
     real = importlib.metadata.version
     mmseg.require_mmseg.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", lambda asked: "1.99.9" if asked == name else real(asked))
@@ -121,7 +121,7 @@ def test_setup_explains_a_python_that_mmcv_cannot_be_built_on(monkeypatch: Patch
     assert "--python 3.12" in outcome.hint
 
 
-def test_setup_refuses_beside_another_mmcv(monkeypatch: Patch) -> None:
+def test_setup_rejects_a_conflicting_mmcv(monkeypatch: Patch) -> None:
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0" if name == "mmcv" else real(name))
     outcome = rmrkd("setup")
@@ -156,7 +156,7 @@ def test_a_package_that_mmcv_needs_is_named(monkeypatch: Patch) -> None:
     ],
     ids=["read-only", "externally managed"],
 )
-def test_setup_explains_an_environment_it_cannot_add_to(
+def test_setup_explains_an_environment_that_is_not_writable(
     changed: dict[str, object], said: str, monkeypatch: Patch, tmp_path: Path
 ) -> None:
     if "sys.prefix" in changed:
@@ -186,7 +186,7 @@ def test_setup_can_be_repeated() -> None:
     assert told == "already installed: mmcv-full 1.7.2, mmsegmentation 0.30.0, mmcls 0.25.0\n"
 
 
-def test_setup_takes_a_folder_or_makes_one(tmp_path: Path) -> None:
+def test_setup_reads_or_writes_a_folder_of_wheels(tmp_path: Path) -> None:
     assert rmrkd("setup", "--from", tmp_path / "none").message.endswith("is not a folder")
     assert rmrkd("setup", "--from", tmp_path, "--download", tmp_path / "new").exit_code == 2
     (tmp_path / "file").touch()

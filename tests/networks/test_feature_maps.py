@@ -45,7 +45,7 @@ def network(config: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("config", HEADS)
-def test_the_head_is_what_its_classifier_takes(config: str) -> None:
+def test_the_head_map_is_the_input_of_the_classifier(config: str) -> None:
     made = network(config).eval()
     with torch.no_grad():
         maps = decode(made, list(made.extract_feat(IMAGES)))
@@ -58,7 +58,7 @@ def test_the_head_is_what_its_classifier_takes(config: str) -> None:
     assert not made.decode_head.conv_seg._forward_pre_hooks
 
 
-def test_in_training_the_head_is_taken_behind_dropout() -> None:
+def test_in_training_the_head_map_has_passed_dropout() -> None:
     made = network(next(iter(HEADS))).train()
     made.decode_head.dropout.p = 1.0
     assert not decode(made, list(made.extract_feat(IMAGES)))["head"].any()
@@ -76,7 +76,7 @@ def seen_at(where: Any) -> tuple[Seen, Distiller]:
 
 
 @pytest.mark.parametrize("where", [2, 4, "head", "logits", "aux"])
-def test_a_loss_is_given_the_maps_of_its_place(where: Any) -> None:
+def test_a_loss_gets_the_maps_it_names(where: Any) -> None:
     loss, model = seen_at(where)
     with torch.no_grad():
         features = list(model.teacher.extract_feat(IMAGES))
@@ -93,13 +93,13 @@ def test_a_loss_is_given_the_maps_of_its_place(where: Any) -> None:
         assert torch.allclose(loss.teacher, bigger)
 
 
-def test_a_loss_on_several_maps_is_given_tuples() -> None:
+def test_a_loss_on_several_maps_gets_tuples() -> None:
     loss, _ = seen_at(("aux", "head", 4))
     assert [part.shape[1] for part in loss.student] == [CLASSES, 12, 64]
     assert [part.shape[2:] for part in loss.student] == [part.shape[2:] for part in loss.teacher]
 
 
-def test_a_network_without_an_auxiliary_head_has_no_such_place(tiny: Path) -> None:
+def test_a_network_without_an_auxiliary_head_has_no_aux_map(tiny: Path) -> None:
     preset = load_preset(
         str(tiny), overrides=["losses={x: {type: idd, stage: aux}}", "student.overrides.auxiliary_head=null"]
     )

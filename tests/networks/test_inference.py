@@ -29,7 +29,7 @@ def lively(preset: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("preset", ["demo", "dlp18w32-dlpmbv2x025-camvid"])
-def test_computes_the_same_and_leaves_the_network_alone(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_network_gives_equal_logits(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "_MIN_CHANNELS", 8)
     network = lively(preset)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -62,7 +62,7 @@ class Crossed(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [4, 6])
-def test_a_network_that_cannot_be_folded_stays_as_it_is(channels: int) -> None:
+def test_a_network_that_cannot_be_folded_is_unchanged(channels: int) -> None:
     torch.manual_seed(0)
     network = Crossed(channels)
     for layer in network.modules():
@@ -75,7 +75,7 @@ def test_a_network_that_cannot_be_folded_stays_as_it_is(channels: int) -> None:
     assert torch.allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_evaluation_counts_as_the_plain_path_does() -> None:
+def test_evaluation_with_the_inference_network_counts_the_same() -> None:
     preset = load_preset("demo")
     network = lively("demo")
     info = dataset_info(preset)

@@ -29,7 +29,7 @@ def test_shipped_networks_pass_unchanged(name: str) -> None:
         assert sanitize_config(config) == config
 
 
-def test_starting_weights_named_inside_are_left_out() -> None:
+def test_initial_weights_in_a_config_are_removed() -> None:
     kept = {"type": "Normal", "std": 0.01, "override": {"name": "conv_seg"}}
     fetched = {"type": "Pretrained", "checkpoint": "https://example.org/x.pth"}
     config = small(init_cfg=kept)
@@ -55,13 +55,13 @@ def test_starting_weights_named_inside_are_left_out() -> None:
         ({"norm_cfg": {"type": "GN", "num_groups": 0}}, "cannot be built"),
     ],
 )  # fmt: skip
-def test_what_would_open_a_file_or_grow_is_refused(part: dict[str, Any], told: str) -> None:
+def test_configs_that_open_files_or_are_too_large_are_rejected(part: dict[str, Any], told: str) -> None:
     with pytest.raises(RmrkdError, match=told) as caught:
         build_network(small(**part), device="cpu", max_parameters=10_000_000)
     assert len(caught.value.message) < 500
 
 
-def test_a_network_within_its_bound_is_built() -> None:
+def test_a_network_within_its_limit_is_built() -> None:
     network = build_network(small(), device="cpu")
     held = sum(parameter.numel() for parameter in network.parameters())
     build_network(small(), device="cpu", max_parameters=held)
@@ -69,7 +69,7 @@ def test_a_network_within_its_bound_is_built() -> None:
         build_network(small(), device="cpu", max_parameters=held - 1)
 
 
-def test_bounds_end_with_their_block() -> None:
+def test_limits_end_with_their_block() -> None:
     from torch import nn
 
     with pytest.raises(RmrkdError, match="layers"), limit_network_size():

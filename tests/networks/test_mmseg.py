@@ -34,7 +34,7 @@ def test_shapes_are_those_of_the_stages(student: nn.Module) -> None:
     assert shapes.strides == {1: 4, 2: 8, 3: 8, 4: 8, "head": 8, "logits": 8, "aux": 8}
 
 
-def test_unknown_configs_and_wrong_overrides_are_named() -> None:
+def test_unknown_configs_and_wrong_overrides_are_rejected() -> None:
     with pytest.raises(RmrkdError, match=r"did you mean `pspnet/pspnet_r18-d8_512x1024_80k_cityscapes\.py`"):
         network_config(Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscape.py"), 19)
     with pytest.raises(RmrkdError, match="has no config"):
@@ -51,7 +51,7 @@ def test_sync_bn_becomes_plain_on_cpus_only(preset: Preset, student: nn.Module) 
     assert on_gpu.state_dict().keys() == student.state_dict().keys()
 
 
-def test_few_channels_keep_the_memory_format_that_is_safe(preset: Preset, student: nn.Module) -> None:
+def test_few_channels_keep_the_safe_memory_format(preset: Preset, student: nn.Module) -> None:
     teacher = build_network(network_config(preset.teacher, 11), device="cpu")
     assert fastest_format(student, "cpu") == torch.contiguous_format
     assert fastest_format(student, "cuda") == torch.channels_last
@@ -74,7 +74,7 @@ def test_a_student_starts_from_a_network_a_backbone_or_nothing(
         assert same_head == (name == "network.pth")
 
 
-def test_mmcls_file_of_mobilenet_fits_though_it_has_a_layer_more(tmp_path: Path) -> None:
+def test_mmcls_mobilenet_matches_in_spite_of_one_more_layer(tmp_path: Path) -> None:
     spec = load_preset("dl101-dlmbv2-city").student
     network = build_network(network_config(spec, 19), device="cpu")
     state = {f"backbone.{key}": torch.full_like(value, 0.5) for key, value in network.backbone.state_dict().items()}
@@ -84,24 +84,24 @@ def test_mmcls_file_of_mobilenet_fits_though_it_has_a_layer_more(tmp_path: Path)
     assert (network.backbone.conv1.conv.weight == 0.5).all()
 
 
-def test_inference_is_of_whole_images_whatever_an_old_config_says(preset: Preset) -> None:
+def test_test_cfg_is_always_whole_images(preset: Preset) -> None:
     config = {**network_config(preset.student, 11), "test_cfg": {"mode": "slide", "crop_size": 3, "stride": 2}}
     assert build_network(config, device="cpu").test_cfg.mode == "whole"
 
 
-def test_networks_with_several_decode_heads_are_refused() -> None:
+def test_networks_with_several_decode_heads_are_rejected() -> None:
     several = Network(config="ocrnet/ocrnet_hr18s_512x1024_40k_cityscapes.py")
     with pytest.raises(RmrkdError, match=r"no single decode head|do not match the config"):
         build_network(network_config(several, 19), device="cpu", name="teacher")
 
 
-def test_names_that_torch_keeps_for_itself_cannot_name_a_loss(preset: Preset, student: nn.Module) -> None:
+def test_a_loss_cannot_have_a_name_reserved_by_torch(preset: Preset, student: nn.Module) -> None:
     renamed = preset.model_copy(update={"losses": {"keys": preset.losses["mgd"]}})
     with pytest.raises(RmrkdError, match="cannot be called `keys`"):
         build_losses(renamed, measure_shapes(student), measure_shapes(student), 11)
 
 
-def test_distilling_without_losses_is_refused(preset: Preset) -> None:
+def test_distilling_without_losses_is_rejected(preset: Preset) -> None:
     with pytest.raises(RmrkdError, match="names no losses"):
         build_distiller(
             preset.model_copy(update={"losses": {}}),
@@ -113,14 +113,14 @@ def test_distilling_without_losses_is_refused(preset: Preset) -> None:
         )
 
 
-def test_a_teacher_must_be_covered_entirely(student: nn.Module, preset: Preset, tmp_path: Path) -> None:
+def test_a_teacher_checkpoint_must_match_completely(student: nn.Module, preset: Preset, tmp_path: Path) -> None:
     state = {key: value for key, value in student.state_dict().items() if "layer4" not in key}
     torch.save({"state_dict": state}, tmp_path / "teacher.pth")
     with pytest.raises(RmrkdError, match=r"missing: backbone\.layer4"):
         load_weights(student, CheckpointSource(path=str(tmp_path / "teacher.pth")), role="teacher")
 
 
-def test_the_imagenet_file_is_taken_from_the_cache_or_the_way_without_is_told(
+def test_without_the_imagenet_file_the_hint_names_the_alternatives(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path))
@@ -132,7 +132,7 @@ def test_the_imagenet_file_is_taken_from_the_cache_or_the_way_without_is_told(
         assert part in failure.value.hint
 
 
-def test_the_teacher_is_frozen_whatever_is_called(preset: Preset) -> None:
+def test_the_teacher_stays_frozen_in_training(preset: Preset) -> None:
     model = build_distiller(preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False).distiller
     model.train()
     assert model.teacher is not None
@@ -144,7 +144,7 @@ def test_the_teacher_is_frozen_whatever_is_called(preset: Preset) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.teacher.state_dict().items())
 
 
-def test_initial_students_are_alike_in_every_role(preset: Preset) -> None:
+def test_the_initial_student_is_equal_in_every_role(preset: Preset) -> None:
     states = [
         build_distiller(
             preset, role, 11, device="cpu", log=lambda _: None, with_weights=False
@@ -154,7 +154,7 @@ def test_initial_students_are_alike_in_every_role(preset: Preset) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_unequal_strides_are_refused_with_both(preset: Preset, student: nn.Module) -> None:
+def test_unequal_strides_are_rejected(preset: Preset, student: nn.Module) -> None:
     shapes = measure_shapes(student)
     other = type(shapes)(shapes.channels, {**shapes.strides, 4: 16})
     with pytest.raises(RmrkdError, match="stride 8, the teacher's 16"):

@@ -36,7 +36,7 @@ def test_a_file_is_fetched_once_and_checked(address: str) -> None:
     assert cache.fetch("https://localhost:1/" + path.name, DIGEST).stat().st_mtime_ns == before
 
 
-def test_a_damaged_cache_is_found_out(address: str) -> None:
+def test_a_damaged_file_in_the_cache_is_an_error(address: str) -> None:
     path = cache.fetch(f"{address}/c.pth", DIGEST)
     path.write_bytes(b"damaged")
     with pytest.raises(RmrkdError, match="expected") as failure:
@@ -46,7 +46,7 @@ def test_a_damaged_cache_is_found_out(address: str) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")], ids=["folder", "dead link"])
-def test_what_cannot_be_read_in_the_files_place_is_left_there(address: str, make: Callable[[Path], None]) -> None:
+def test_an_unreadable_entry_in_the_cache_is_not_deleted(address: str, make: Callable[[Path], None]) -> None:
     place = cache.cache_dir() / "checkpoints" / "e.pth"
     place.parent.mkdir(parents=True)
     make(place)
@@ -56,7 +56,7 @@ def test_what_cannot_be_read_in_the_files_place_is_left_there(address: str, make
     assert files() == ["e.pth"]
 
 
-def test_without_a_network_the_message_says_where_the_file_goes(address: str) -> None:
+def test_without_a_network_the_hint_names_where_to_save_the_file(address: str) -> None:
     with pytest.raises(RmrkdError) as failure:
         cache.fetch("https://localhost:1/d.pth", DIGEST, hint="go without with --student-checkpoint none")
     assert "https://localhost:1/d.pth" in failure.value.message
@@ -64,7 +64,7 @@ def test_without_a_network_the_message_says_where_the_file_goes(address: str) ->
     assert "--student-checkpoint none" in failure.value.hint
 
 
-def test_zoo_names_have_the_addresses_in_mmcvs_tables() -> None:
+def test_zoo_names_have_the_urls_of_mmcvs_tables() -> None:
     assert zoo_url("open-mmlab://resnet18_v1c").endswith("/resnet18_v1c-b5776b93.pth")
     assert zoo_url("mmcls://mobilenet_v2").endswith("-3b2dc3af.pth")
     with pytest.raises(RmrkdError, match="did you mean `resnet18_v1c`"):

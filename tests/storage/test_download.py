@@ -51,7 +51,7 @@ def leave_partial(content: bytes, name: str = "a.pth") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("manner", "ranges"),
+    ("behavior", "ranges"),
     [
         ("good", [""]),
         ("without-length", [""]),
@@ -61,17 +61,17 @@ def leave_partial(content: bytes, name: str = "a.pth") -> Path:
         ("to-good", ["", ""]),
     ],
 )
-def test_the_file_comes_whole(server: Server, manner: str, ranges: list[str]) -> None:
+def test_a_file_is_downloaded_completely(server: Server, behavior: str, ranges: list[str]) -> None:
     seen: list[tuple[int, int]] = []
-    path = cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST, lambda *now: seen.append(now))
+    path = cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST, lambda *now: seen.append(now))
     assert path == folder() / "a.pth"
     assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), 0 if manner == "without-length" else len(CONTENT))
+    assert seen[-1] == (len(CONTENT), 0 if behavior == "without-length" else len(CONTENT))
     assert (server.ranges(), files()) == (ranges, ["a.pth"])
 
 
 @pytest.mark.parametrize(
-    ("manner", "left", "ranges"),
+    ("behavior", "left", "ranges"),
     [
         ("good", CONTENT[:1000], ["bytes=1000-"]),
         ("without-ranges", CONTENT[:1000], ["bytes=1000-"]),
@@ -82,14 +82,14 @@ def test_the_file_comes_whole(server: Server, manner: str, ranges: list[str]) ->
         ("good", CONTENT, []),  # the process ended before the file got its name
     ],
 )
-def test_an_earlier_attempt_is_gone_on_with(server: Server, manner: str, left: bytes, ranges: list[str]) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, behavior: str, left: bytes, ranges: list[str]) -> None:
     leave_partial(left)
-    assert cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST).read_bytes() == CONTENT
+    assert cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST).read_bytes() == CONTENT
     assert (server.ranges(), files()) == (ranges, ["a.pth"])
 
 
 @pytest.mark.parametrize(
-    ("manner", "message", "requests"),
+    ("behavior", "message", "requests"),
     [
         ("missing", "HTTP 404 Not Found\\)", 1),
         ("wrong", f"SHA-256 .*expected {DIGEST}", 1),
@@ -104,24 +104,26 @@ def test_an_earlier_attempt_is_gone_on_with(server: Server, manner: str, left: b
         ("drip-head", "no answer for 0.4 s", 1),
     ],
 )
-def test_what_is_not_the_file_leaves_nothing(server: Server, manner: str, message: str, requests: int) -> None:
+def test_a_wrong_answer_leaves_no_file(server: Server, behavior: str, message: str, requests: int) -> None:
     with pytest.raises(RmrkdError, match=message) as failure:
-        cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST)
+        cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST)
     assert "\x1b" not in failure.value.message
     assert (len(server.requests), files()) == (requests, [])
 
 
 @pytest.mark.parametrize(
-    ("manner", "message", "requests", "kept"),
+    ("behavior", "message", "requests", "kept"),
     [
         ("always-cut", "ended after 3000 of", 3, 3000),
         ("stalled", "no answer for 0.4 s", 3, 3000),
         ("drip", f"less than {download.MIN_SPEED} bytes a second", 1, None),
     ],
 )
-def test_what_came_is_kept_and_said(server: Server, manner: str, message: str, requests: int, kept: int | None) -> None:
+def test_a_lost_connection_keeps_the_partial_file(
+    server: Server, behavior: str, message: str, requests: int, kept: int | None
+) -> None:
     with pytest.raises(RmrkdError, match=message) as failure:
-        cache.fetch(f"{server.address}/{manner}/a.pth", DIGEST, hint="give a file with --student-checkpoint FILE")
+        cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST, hint="give a file with --student-checkpoint FILE")
     assert (len(server.requests), files()) == (requests, [f".a.pth.{TAG}.partial"])
     size = (folder() / files()[0]).stat().st_size
     assert size == (kept or size) > 0
@@ -129,21 +131,21 @@ def test_what_came_is_kept_and_said(server: Server, manner: str, message: str, r
         assert said in failure.value.hint
 
 
-def test_wrong_parts_are_replaced_once(server: Server) -> None:
+def test_parts_of_two_versions_are_downloaded_again_once(server: Server) -> None:
     leave_partial(CONTENT[:1000])
     with pytest.raises(RmrkdError, match="SHA-256"):
         cache.fetch(f"{server.address}/wrong/a.pth", DIGEST)
     assert (server.ranges(), files()) == (["bytes=1000-", ""], [])
 
 
-def test_an_endless_answer_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "MAX_BYTES", 3 << 20)
     with pytest.raises(RmrkdError, match="more than 3145728 bytes"):
         cache.fetch(f"{server.address}/endless/a.pth", DIGEST)
     assert sum(path.stat().st_size for path in folder().iterdir()) <= 3 << 20
 
 
-def test_room_is_looked_for_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_checked_before_the_download(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 100_000))
     with pytest.raises(RunError, match=r"0\.1 MB free, the download needs 0\.5 MB more") as failure:
@@ -152,7 +154,7 @@ def test_room_is_looked_for_first(server: Server, monkeypatch: pytest.MonkeyPatc
     assert files() == []
 
 
-def test_a_disk_that_fills_up_gets_its_room_back(server: Server) -> None:
+def test_a_full_disk_deletes_the_partial_file(server: Server) -> None:
     """The limit of a file's size is what a test can set; a full disk is told in the same way."""
     code = (
         "import errno, resource, signal, sys; from rmrkd_cli.storage import cache, download\n"
@@ -168,7 +170,7 @@ def test_a_disk_that_fills_up_gets_its_room_back(server: Server) -> None:
     assert files() == []
 
 
-def test_a_folder_without_permission(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_created(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "file"))
     with pytest.raises(RunError, match="cannot write into the cache") as failure:
@@ -198,28 +200,26 @@ def test_a_folder_without_permission(server: Server, tmp_path: Path, monkeypatch
         ("https://host/" + "a" * 250, "does not end with a file name"),
     ],
 )
-def test_addresses_that_are_not_followed(
-    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_urls_are_rejected(url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RMRKD_CACHE", str(tmp_path / "cache"))
     with pytest.raises(RmrkdError, match=message):
         cache.fetch(url, DIGEST)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_host_name_that_cannot_be(server: Server) -> None:
+def test_an_invalid_host_name(server: Server) -> None:
     with pytest.raises(RmrkdError, match="cannot download"):
         cache.fetch("https://" + "a" * 70 + "/a.pth", DIGEST)
     assert files() == []
 
 
-def test_the_name_is_of_the_path_alone(server: Server) -> None:
+def test_the_file_name_comes_from_the_path_of_the_url(server: Server) -> None:
     path = cache.fetch(f"{server.address}/good/v%31-2.pth?name=/../b.pth#/c.pth", DIGEST)
     assert path.name == "v1-2.pth"
 
 
 @pytest.mark.parametrize("digest", ["", "1234567", "z" * 8, DIGEST + "0"])
-def test_a_hash_must_be_one(digest: str) -> None:
+def test_an_invalid_sha256_is_rejected(digest: str) -> None:
     with pytest.raises(RmrkdError, match="not a SHA-256"):
         cache.fetch("https://localhost:1/a.pth", digest)
 
@@ -243,10 +243,10 @@ def test_a_proxy_that_does_not_answer(server: Server, monkeypatch: pytest.Monkey
         cache.fetch(f"{server.address}/good/a.pth", DIGEST)
 
 
-def begin(server: Server, manner: str = "paused") -> subprocess.Popen[str]:
+def begin(server: Server, behavior: str = "paused") -> subprocess.Popen[str]:
     """A process of its own that fetches, and prints where the file is."""
     code = "import sys; from rmrkd_cli.storage.cache import fetch; print(fetch(*sys.argv[1:]))"
-    command = [sys.executable, "-c", code, f"{server.address}/{manner}/a.pth", DIGEST]
+    command = [sys.executable, "-c", code, f"{server.address}/{behavior}/a.pth", DIGEST]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -262,7 +262,7 @@ def half_there() -> bool:
     return path.is_file() and path.stat().st_size == HALF
 
 
-def test_of_two_processes_one_downloads(server: Server) -> None:
+def test_one_of_two_processes_downloads_and_the_other_waits(server: Server) -> None:
     first = begin(server)
     wait_for(half_there)
     second = begin(server)
@@ -276,7 +276,7 @@ def test_of_two_processes_one_downloads(server: Server) -> None:
     assert (folder() / "a.pth").read_bytes() == CONTENT
 
 
-def test_when_the_first_is_killed_the_second_goes_on(server: Server) -> None:
+def test_when_the_first_process_is_killed_the_second_resumes(server: Server) -> None:
     first = begin(server)
     wait_for(half_there)
     second = begin(server)
@@ -290,7 +290,7 @@ def test_when_the_first_is_killed_the_second_goes_on(server: Server) -> None:
     assert (folder() / "a.pth").read_bytes() == CONTENT
 
 
-def test_many_at_once(server: Server) -> None:
+def test_four_processes_at_once(server: Server) -> None:
     running = [begin(server, "good") for _ in range(4)]
     both = [process.communicate(timeout=60) for process in running]
     assert not [text for _, text in both if "Trace" in text]
@@ -300,7 +300,7 @@ def test_many_at_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_keeps_what_came(server: Server, signum: signal.Signals) -> None:
+def test_a_signal_keeps_the_partial_file(server: Server, signum: signal.Signals) -> None:
     process = begin(server)
     wait_for(half_there)
     process.send_signal(signum)
@@ -313,7 +313,7 @@ def test_a_signal_keeps_what_came(server: Server, signum: signal.Signals) -> Non
 
 
 @pytest.mark.parametrize("trouble", ["no locks", "another user's", "hung"])
-def test_without_a_lock_the_file_is_this_process_own(
+def test_without_a_lock_a_process_uses_its_own_partial_file(
     server: Server, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     theirs = leave_partial(CONTENT[:1000])

@@ -56,7 +56,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "command"), PAIRS)
-def test_a_hostile_checkpoint_is_refused(
+def test_a_hostile_checkpoint_is_rejected(
     name: str, command: str, hostile: dict[str, Path], camvid: Path, forks: multiprocessing.context.ForkServerContext
 ) -> None:
     file, folder = hostile[name], hostile[name].parent

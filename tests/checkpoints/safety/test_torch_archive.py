@@ -49,7 +49,7 @@ def follow(program: bytes) -> PickleScan:
 
 @settings(max_examples=150, deadline=None)
 @given(contents=CONTENTS, new=st.booleans())
-def test_whatever_plain_data_torch_writes_is_let_in(contents: Any, new: bool, tmp_path_factory: Any) -> None:
+def test_any_plain_data_that_torch_writes_is_accepted(contents: Any, new: bool, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "any.pth"
     torch.save(
         {"state_dict": {"x": torch.ones(1)}, "meta": {"any": contents}}, path, _use_new_zipfile_serialization=new
@@ -59,7 +59,7 @@ def test_whatever_plain_data_torch_writes_is_let_in(contents: Any, new: bool, tm
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_what_openmmlabs_files_hold_is_let_in(new: bool, tmp_path: Path) -> None:
+def test_contents_of_openmmlabs_files_are_accepted(new: bool, tmp_path: Path) -> None:
     """A state dict with `_metadata`, parameters, an optimizer with momentum, NumPy numbers in `meta`, tied weights."""
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -83,7 +83,7 @@ def test_what_openmmlabs_files_hold_is_let_in(new: bool, tmp_path: Path) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), new=st.booleans())
-def test_a_changed_file_is_read_or_refused(data: st.DataObject, new: bool, tmp_path_factory: Any) -> None:
+def test_a_changed_file_is_read_or_rejected(data: st.DataObject, new: bool, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "changed.pth"
     torch.save(
         {"state_dict": {"x": torch.ones(2, 3)}, "meta": {"n": 3, "t": "text"}}, path, _use_new_zipfile_serialization=new
@@ -100,7 +100,7 @@ def test_a_changed_file_is_read_or_refused(data: st.DataObject, new: bool, tmp_p
 
 @settings(max_examples=300, deadline=None)
 @given(program=st.binary(max_size=60))
-def test_any_bytes_are_a_program_or_not(program: bytes) -> None:
+def test_random_bytes_raise_no_other_error(program: bytes) -> None:
     try:
         follow(program)
     except (UnsafeFileError, MalformedFileError):
@@ -133,12 +133,12 @@ def test_storages_and_tensors_are_counted_in_bytes() -> None:
         (b"N" + b"Na", "appends to a NoneType"), (b"}" + p.MARK + b"]Nu", "a list as key"),
     ],
 )  # fmt: skip
-def test_what_no_checkpoint_needs_is_named(program: bytes, why: str) -> None:
+def test_unsafe_steps_are_named(program: bytes, why: str) -> None:
     with pytest.raises((UnsafeFileError, MalformedFileError), match=why):
         follow(p.PROTO + program + p.STOP)
 
 
-def test_only_names_with_a_reason_are_let_in() -> None:
+def test_allowed_names_are_torchs_or_numpys() -> None:
     """Every name is one of torch's own harmless ones, or makes a NumPy number."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
