@@ -158,7 +158,7 @@ def test_a_lost_best_checkpoint_is_reported_and_its_score_kept(files: RunCheckpo
     spoil(files.best)
     said: list[str] = []
     files.repair_links(found, 2, said.append)
-    assert "best.pth` of iteration 2 is lost" in said[0]
+    assert "best checkpoint, of iteration 2, is lost" in said[0]
     assert not files.best.exists()
 
 

@@ -102,7 +102,7 @@ def test_a_loss_cannot_have_a_name_reserved_by_torch(preset: Preset, student: nn
 
 
 def test_distilling_without_losses_is_rejected(preset: Preset) -> None:
-    with pytest.raises(RmrkdError, match="names no losses"):
+    with pytest.raises(RmrkdError, match="has no distillation losses"):
         build_distiller(
             preset.model_copy(update={"losses": {}}),
             "distill",
