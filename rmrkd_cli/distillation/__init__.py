@@ -1,0 +1,1 @@
+"""The distiller, and how it is built from a preset."""

@@ -1,0 +1,1 @@
+"""Presets: their schema, the YAML reader, method recipes. No file here imports torch."""
