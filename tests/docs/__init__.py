@@ -1,0 +1,1 @@
+"""README, CONTRIBUTING and docs/, tested like code."""

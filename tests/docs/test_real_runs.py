@@ -1,0 +1,99 @@
+"""Some commands and all Python blocks of the docs, run for real on one short run of the demo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import rmrkd_commands
+from tests.docs.pages import Block, all_blocks, blocks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory after README's first command, cut to four iterations, with the student and some photos."""
+    folder = tmp_path_factory.mktemp("docs")
+    first = next(block for block in blocks("README.md") if block.above == "<!-- first command -->")
+    (command,) = rmrkd_commands(first.text)
+    printed = run([*command, "--max-iters", "4"], folder)
+    assert "mean IoU" in printed
+    assert "distill - baseline" in printed
+    run(command_in("docs/predict-and-export.md", "transfer"), folder)
+    images = sorted(Path(os.environ["RMRKD_CACHE"]).glob("demo*/val/*.png"))[:2]
+    (folder / "photos").mkdir()
+    for image in images:
+        (folder / "photos" / image.name).write_bytes(image.read_bytes())
+    return folder
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    process = subprocess.run(
+        [sys.executable, "-m", "rmrkd_cli", *arguments], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def command_in(page: str, *words: str) -> list[str]:
+    """Return the first command of a page that holds the words."""
+    every = (arguments for block in blocks(page) for arguments in rmrkd_commands(block.text))
+    return next(arguments for arguments in every if set(words) <= set(arguments))
+
+
+def test_the_run_writes_the_files_that_the_page_names(folder: Path) -> None:
+    for role in ("teacher", "baseline", "distill"):
+        written = {path.name for path in (folder / "work_dirs/demo" / role).iterdir()}
+        assert {"config.yaml", "log.jsonl", "tensorboard", "last.pth", "student.pth", "result.json"} <= written
+
+
+def test_the_same_command_stops_and_resume_shows_the_result(folder: Path) -> None:
+    resumed = command_in("docs/resume.md", "--resume")
+    again = [word for word in resumed if word != "--resume"]
+    with pytest.raises(AssertionError, match="--resume"):
+        run([*again, "--max-iters", "4"], folder)
+    assert "mean IoU" in run([*resumed, "--max-iters", "4"], folder)
+
+
+def test_evaluation_of_the_extracted_student(folder: Path) -> None:
+    assert "IoU" in run(["eval", "student.pth", "--max-images", "4"], folder)
+
+
+def test_compare_of_results_writes_the_report(folder: Path) -> None:
+    results = [f"work_dirs/demo/{role}/result.json" for role in ("baseline", "distill")]
+    assert "distill - baseline" in run(["compare", *results], folder)
+
+
+def test_plot_draws_the_curves(folder: Path) -> None:
+    run(command_in("docs/compare-and-report.md", "plot"), folder)
+    assert (folder / "curves.svg").is_file()
+
+
+def test_predict_segments_photos(folder: Path) -> None:
+    run(command_in("docs/first-run.md", "predict"), folder)
+    assert len(list((folder / "predictions").rglob("*.png"))) >= 4
+
+
+def test_export_writes_torchscript(folder: Path) -> None:
+    run(command_in("docs/predict-and-export.md", "export", "student.pt"), folder)
+    assert (folder / "student.pt").is_file()
+
+
+def test_a_custom_loss_trains(folder: Path) -> None:
+    loss = next(block for block in blocks("docs/methods.md") if block.title == "mine.py")
+    (folder / "mine.py").write_text(loss.text)
+    command = command_in("docs/methods.md", "mine.py:Difference")
+    assert "distill" in run([*command, "--max-iters", "2", "--work-dir", "custom"], folder)
+
+
+@pytest.mark.parametrize("block", all_blocks("python"), ids=str)
+def test_a_python_block_runs(block: Block, folder: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", block.text], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
