@@ -57,7 +57,7 @@ def methods_table() -> str:
         recipe = load_method(name)
         stages = [loss.stage if isinstance(loss.stage, list) else [loss.stage] for loss in recipe.losses.values()]
         places = [" + ".join(f"stage {at}" if isinstance(at, int) else str(at) for at in stage) for stage in stages]
-        cost = f"{recipe.about.cost:.2f} x" if recipe.about is not None and recipe.about.cost is not None else "–"
+        cost = f"{recipe.about.cost:.2f}" if recipe.about is not None and recipe.about.cost is not None else "–"
         rows.append(f"| `{name}` | {recipe.title} | {', '.join(dict.fromkeys(places))} | {cost} |")
     return "\n".join(rows)
 
