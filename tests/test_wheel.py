@@ -28,3 +28,4 @@ def test_a_wheel_installed_elsewhere_finds_its_presets_from_any_directory(tmp_pa
     assert str(preset_names()) in told
     assert str(method_names()) in told
     assert all((tmp_path / "site/rmrkd_cli/report/html" / name).is_file() for name in ("style.css", "page.js"))
+    assert (tmp_path / "site/rmrkd_cli/py.typed").is_file()  # type checkers read the annotations

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from tests.docs.commands import rmrkd_commands
-from tests.docs.pages import Block, all_blocks, blocks
+from tests.docs.pages import ROOT, Block, all_blocks, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -25,11 +27,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "mean IoU" in printed
     assert "distill - baseline" in printed
     run(command_in("docs/predict-and-export.md", "transfer"), folder)
-    images = sorted(Path(os.environ["RMRKD_CACHE"]).glob("demo*/val/*.png"))[:2]
     (folder / "photos").mkdir()
-    for image in images:
+    for image in demo_files("val")[:2]:
         (folder / "photos" / image.name).write_bytes(image.read_bytes())
     return folder
+
+
+def demo_files(part: str) -> list[Path]:
+    return sorted(Path(os.environ["RMRKD_CACHE"]).glob(f"demo*/{part}/*.png"))
 
 
 def run(arguments: list[str], folder: Path) -> str:
@@ -82,6 +87,25 @@ def test_predict_segments_photos(folder: Path) -> None:
 def test_export_writes_torchscript(folder: Path) -> None:
     run(command_in("docs/predict-and-export.md", "export", "student.pt"), folder)
     assert (folder / "student.pt").is_file()
+
+
+def test_own_data_is_checked_and_trained(folder: Path) -> None:
+    page = "docs/own-data.md"
+    preset = yaml.safe_load(next(block for block in blocks(page) if block.title == "mine.yaml").text)
+    demo = yaml.safe_load((ROOT / "presets/demo.yaml").read_text())
+    preset |= {"teacher": demo["teacher"], "student": demo["student"]}  # narrow ones, for a CPU
+    preset["schedule"] = {"iters": 2, "batch_size": 2, "crop": [64, 64]}
+    preset["data"] |= {"classes": list("abcdefgh"), "train_scale": [128, 128]}
+    del preset["data"]["palette"]
+    for split in ("train", "val"):
+        for kind, source in (("images", split), ("masks", f"{split}annot")):
+            (folder / "data/mine" / kind / split).mkdir(parents=True)
+            for file in demo_files(source)[:4]:
+                suffix = ".jpg" if kind == "images" else ".png"
+                Image.open(file).save(folder / "data/mine" / kind / split / f"{file.stem}{suffix}")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(preset))
+    assert "Pixels of each class" in run(command_in(page, "data", "check", "custom"), folder)
+    assert "mean IoU" in run([word for word in command_in(page, "train", "mine.yaml") if word != "--dry-run"], folder)
 
 
 def test_a_custom_loss_trains(folder: Path) -> None:

@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel
 
 from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
+from rmrkd_cli.presets.methods import method_names
 from rmrkd_cli.presets.schema import Preset
-from tests.docs.pages import page_text, tables
+from tests.docs.pages import inline_code, page_text, tables
 from tests.docs.tables import CUSTOM, TABLES, loss_defaults, loss_types, section
 from tests.helpers.cli import rmrkd
 
@@ -169,3 +170,21 @@ def test_figures_of_the_methods_are_those_of_the_benchmark() -> None:
         assert abs(float(cells[3]) - spread) <= 0.051
     assert "571" in measured
     assert "571" in page_text("benchmarks/RESULTS.md")
+
+
+def test_the_packages_of_the_architecture_page_are_those_that_the_import_test_orders() -> None:
+    from tests.test_imports import ONLY_IN, ROOMS, ROOT_MODULES
+
+    listed, rules = tables("docs/architecture.md")
+    assert [row[0].strip("`") for row in listed[1:]] == list(ROOMS)
+    assert set(inline_code("docs/architecture.md")) >= ROOT_MODULES
+    for row in rules[1:]:
+        only = re.fullmatch(r"(\w+)(?: and (\w+))? (?:is|are) imported only in", row[0])
+        for module in only.groups() if only else ():
+            assert module is None or re.findall(r"`([^`]+)`", row[1]) == list(ONLY_IN[module])
+
+
+def test_readme_counts_the_methods() -> None:
+    counted = re.search(r"RMRKD and (\d+) other methods", page_text("README.md"))
+    assert counted is not None
+    assert int(counted[1]) == len(method_names()) - 1
