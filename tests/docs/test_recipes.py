@@ -29,10 +29,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (folder / name).parent.is_dir()
         (folder / name).write_text(text, encoding="utf-8")
     app = folder / "rmrkd_cli/cli/app.py"
-    register = re.search(r'`(app\.command\("hello"\)\(hello_command\))`', prose("CONTRIBUTING.md"))
+    register = re.search(r'`(app\.command\("hello", cls=Command\)\(hello_command\))`', prose("CONTRIBUTING.md"))
     assert register is not None
     text = app.read_text(encoding="utf-8").replace(
-        'app.command("train")', f'from rmrkd_cli.cli.hello import hello_command\n\n{register[1]}\napp.command("train")'
+        'app.command("train"', f'from rmrkd_cli.cli.hello import hello_command\n\n{register[1]}\napp.command("train"'
     )
     app.write_text(text, encoding="utf-8")
     return folder
@@ -50,6 +50,7 @@ def run(folder: Path, *arguments: str) -> str:
 def test_the_new_command_runs_and_is_listed(copy: Path) -> None:
     assert run(copy, "-m", "rmrkd_cli", "hello", "world") == "hello world\n"
     assert "Print a greeting." in run(copy, "-m", "rmrkd_cli", "--help")
+    assert "rmrkd hello world" in run(copy, "-m", "rmrkd_cli", "hello", "--help")
 
 
 def test_the_new_method_is_listed_and_its_option_is_a_key(copy: Path) -> None:
