@@ -84,9 +84,8 @@ def _add_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 
-    colours = np.ones((256, 4))
-    colours[:, :3] = np.array(SHADE) / 255
-    colours[:, 3] = np.linspace(0, 1, 256)
+    alpha = np.linspace(0, 1, 256)[:, None]
+    colours = 1 - alpha + alpha * np.array(SHADE) / 255  # on white
     ticks = (0, 1, 5, 25, 50, 100)
     scale = figure.colorbar(
         ScalarMappable(cmap=ListedColormap(colours)), cax=figure.add_axes(box), ticks=np.sqrt(np.array(ticks) / 100)

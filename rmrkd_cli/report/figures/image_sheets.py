@@ -39,12 +39,12 @@ def draw_sheet(
         RunError: When the file cannot be written.
     """
     titles = abbreviate_labels(image.predictions, 30)
-    maps = [("truth", image.truth), *((titles[label], held) for label, held in image.predictions.items())]
+    maps = [("truth", image.truth), *((titles[label], part) for label, part in image.predictions.items())]
     count = 1 + len(maps) + (pair is not None)
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
     height, width = image.truth.shape
-    key = _key([held for _, held in maps], classes, columns, pair and (titles[pair[0]], titles[pair[1]]))
+    key = _key([part for _, part in maps], classes, columns, pair and (titles[pair[0]], titles[pair[1]]))
     with figure_style():
         below = 0.2 + 0.13 * (key.count("\n") + 1)
         panel_height = _WIDTH * height / width
@@ -52,8 +52,8 @@ def draw_sheet(
         figure = new_figure(_WIDTH * columns, total, layout=None)
         axes = _add_axes(figure, count, columns, panel_height)
         _show(axes[0], image.image, "image")
-        for ax, (title, held) in zip(axes[1:], maps, strict=False):
-            _show_map(ax, held, title, palette)
+        for ax, (title, part) in zip(axes[1:], maps, strict=False):
+            _show_map(ax, part, title, palette)
         if pair is not None:
             shrunk = (
                 shrink(part, WIDEST)
@@ -97,7 +97,7 @@ def _show_map(ax: Any, classes: Image, title: str, palette: Palette) -> None:
 
 
 def _key(maps: Sequence[Image], classes: Sequence[str], columns: int, pair: tuple[str, str] | None) -> str:
-    seen = sorted({int(k) for held in maps for k in np.unique(held)} - {255})
+    seen = sorted({int(k) for part in maps for k in np.unique(part)} - {255})
     text = "  ".join(f"{k} {shorten(classes[k], 24)}" for k in seen if k < len(classes))
     if pair is not None:
         text += f".  Differences: solid where only {pair[1]} is correct, striped where only {pair[0]} is, dotted where "

@@ -70,8 +70,8 @@ def _selection_text(images: ReportImages, total: int) -> str:
 
 def _legend(classes: Sequence[str], images: ReportImages) -> list[tuple[str, str, str]]:
     """Return (colour, number, name) of every class that occurs in the maps."""
-    maps = [held for image in images.images for held in (image.truth, *image.predictions.values())]
-    seen = sorted({int(k) for held in maps for k in np.unique(held)})
+    maps = [part for image in images.images for part in (image.truth, *image.predictions.values())]
+    seen = sorted({int(k) for part in maps for k in np.unique(part)})
     colours = _hex_colours(images)
     known = min(len(classes), len(images.palette))
     legend = [(colours[k], str(k), classes[k]) for k in seen if k < known]
@@ -89,10 +89,10 @@ def _colour_names(classes: Sequence[str], images: ReportImages) -> str:
 
 
 def _example(image: ReportImage, images: ReportImages, main: Difference | None) -> dict[str, Any]:
-    predictions = {label: shrink(held, WIDEST) for label, held in image.predictions.items()}
+    predictions = {label: shrink(part, WIDEST) for label, part in image.predictions.items()}
     photo, truth = shrink(image.image, WIDEST), shrink(image.truth, WIDEST)
     panels = [Panel("photo", "image", photograph(photo)), _map_panel("truth", truth, images)]
-    panels += [_map_panel(label, held, images) for label, held in predictions.items()]
+    panels += [_map_panel(label, part, images) for label, part in predictions.items()]
     pair = compared_pair(main, list(predictions))
     if pair is not None:
         overlay = difference_overlay(photo, truth, *(predictions[label] for label in pair))
