@@ -305,7 +305,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and parts of its message
     "presets two.yaml": ("two.yaml", "line 2"),
     "presets twice.yaml": ("twice.yaml", "the key `seed` is given twice"),
     "presets nul.yaml": ("nul.yaml", "line 2", "U+0000"),
-    "presets self.yaml": ("self.yaml", "an alias inside"), "presets octal.yaml": ("octal.yaml", "`010`"),
+    "presets self.yaml": ("self.yaml", "the anchor or alias `a`"), "presets octal.yaml": ("octal.yaml", "`010`"),
     "presets escape.yaml": ("escape.yaml", "title", "U+001B"), "presets empty.yaml": ("empty.yaml", "mapping", "None"),
     "presets own.yaml": ("5 problem(s)", "data.classes.0", "quotes", "`data.train`", "teacher: required",
     "student: req"),
