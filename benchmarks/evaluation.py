@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -135,7 +136,8 @@ def draw_dataset(root: Path, count: int, size: tuple[int, int]) -> DatasetInfo:
         "image_suffix": ".png", "train_scale": list(size), "eval_scale": list(size),
     }  # fmt: skip
     file = root / "drawn.yaml"
-    file.write_text(yaml.safe_dump(described))
+    copied = json.loads(json.dumps(described))  # no list twice, which PyYAML would write as an alias
+    file.write_text(yaml.safe_dump(copied))
     return dataset_info(load_preset(str(file)))
 
 

@@ -35,17 +35,19 @@ from tests.training.test_training import stop_in_validation
 SCHEDULE = ("role=baseline", "schedule.iters=4", "schedule.eval_interval=2", "schedule.checkpoint_interval=1")
 
 
-SMALLEST = """
-dataset: camvid
-data: {{root: {root}, train_scale: [48, 32], eval_scale: [48, 32]}}
-teacher: &network
+NETWORK = """
   config: fcn/fcn_r18-d8_512x1024_80k_cityscapes.py
   init: scratch
   overrides:
-    backbone: {{base_channels: 4, stem_channels: 4, num_stages: 1, strides: [1], dilations: [1], out_indices: [0]}}
-    decode_head: {{in_channels: 4, in_index: 0, channels: 4, num_convs: 0, concat_input: false}}
+    backbone: {base_channels: 4, stem_channels: 4, num_stages: 1, strides: [1], dilations: [1], out_indices: [0]}
+    decode_head: {in_channels: 4, in_index: 0, channels: 4, num_convs: 0, concat_input: false}
     auxiliary_head: null
-student: *network
+"""
+SMALLEST = """
+dataset: camvid
+data: {{root: {root}, train_scale: [48, 32], eval_scale: [48, 32]}}
+teacher: {network}
+student: {network}
 losses:
   dkd: {{type: dkd}}
 schedule:
@@ -57,7 +59,7 @@ schedule:
 def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
     """A preset whose networks have one stage, because this module trains more than fifty runs."""
     path = tmp_path_factory.mktemp("preset") / "smallest.yaml"
-    path.write_text(SMALLEST.format(root=camvid))
+    path.write_text(SMALLEST.format(root=camvid, network=NETWORK))
     return path
 
 
