@@ -1,0 +1,1 @@
+"""Measure checkpoints: inference, confusion matrix, result records, label files, latency."""

@@ -1,0 +1,1 @@
+"""The tables and the HTML report of a comparison."""

@@ -1,0 +1,1 @@
+"""Train the roles of a preset: plan, loop, schedule, checkpoints and resume, run directory, log."""
