@@ -1,1 +1,1 @@
-"""Compare results that were measured in the same way: differences of mIoU with confidence intervals, groups of seeds."""
+"""Compare results that were measured alike: differences of mIoU with confidence intervals, groups of seeds."""
