@@ -37,11 +37,12 @@ def compare_command(
 ) -> None:
     """Compare checkpoints or results: IoU of each class, mIoU, size, cost and latency.
 
-    Checkpoints are measured first, all in the same way. Result files come from `rmrkd eval --json` and are only read.
+    Checkpoints are measured first, all in the same way. Result files (`result.json` of a run, or from
+    `rmrkd eval --json`) are only read.
 
     Examples:
         rmrkd compare work_dirs/demo/baseline/student.pth work_dirs/demo/distill/student.pth
-        rmrkd compare baseline.json distilled.json --report report
+        rmrkd compare work_dirs/demo/baseline/result.json work_dirs/demo/distill/result.json --report report
     """
     from rmrkd_cli.comparison.compare import as_document, compare
     from rmrkd_cli.comparison.inputs import add_latencies, load_compared_files

@@ -65,7 +65,7 @@ def check_command(
 
     Examples:
         rmrkd data check camvid --data-root data/camvid
-        rmrkd data check custom --preset own.yaml --json check.json
+        rmrkd data check custom --preset mine.yaml --json check.json
     """
     from rmrkd_cli.cli.data_report import print_report, report_document
     from rmrkd_cli.data.check import check_dataset

@@ -18,7 +18,7 @@ from rmrkd_cli.storage.output_paths import check_new_file
 DATA, NETWORK, INFERENCE, DEVICES, OUTPUT = "Data", "Network", "Inference", "Devices", "Output"
 
 # Help of options that only some of the commands declare alike.
-LOADER_PROCESSES = "Read images in N loader processes of each worker."
+LOADER_PROCESSES = "Read images in N loader processes per GPU."
 LOAD_MATCHING = "Load the matching tensors of a checkpoint that does not match the network; the rest stays random."
 
 _MIN_SIDE, _MAX_SIDE = 32, 16_384  # pixels

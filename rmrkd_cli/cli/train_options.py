@@ -160,7 +160,7 @@ class TrainOptions:
     ] = None
     batch_size: Annotated[
         int | None,
-        option("--batch-size", _SCHEDULE, "Take N images in each worker and step.", default=_PRESETS, min=1),
+        option("--batch-size", _SCHEDULE, "Take N images per GPU (worker) and step.", default=_PRESETS, min=1),
     ] = None
     amp: Annotated[
         Amp | None, option("--amp", _SCHEDULE, "Use mixed precision.", default=f"{_PRESETS}, usually off")
@@ -225,7 +225,7 @@ class TrainOptions:
         False
     )
     force: Annotated[
-        bool, option("--force", _RUN_FOLDER, "Resume with another number of workers or another batch size too.")
+        bool, option("--force", _RUN_FOLDER, "Accept another number of GPUs or another batch size with --resume.")
     ] = False
     fresh: Annotated[
         bool, option("--fresh", _RUN_FOLDER, "Start over; the existing run folder is renamed, not deleted.")

@@ -15,7 +15,7 @@ from tests.helpers.cli import run_main
 
 ROOT = typer.main.get_command(app)
 VERBS = """
-    Average Change Check Compare Compute Continue Distil Draw Export Extract Fail Find Fit Install Keep Let
+    Accept Average Change Check Compare Compute Continue Distil Draw Export Extract Fail Find Fit Install Keep Let
     List Load Make Measure Move Predict Prepare Print Read Record Replace Restart Resume Return Segment Set
     Show Skip Smooth Start Stop Take Train Use Write
 """

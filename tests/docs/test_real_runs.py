@@ -127,6 +127,8 @@ for place, text in json.load(sys.stdin):
 
 
 def test_the_python_blocks_run(folder: Path) -> None:
+    run(command_in("docs/predict-and-export.md", "export", "student.onnx"), folder)
+    Image.open(demo_files("val")[0]).save(folder / "photo.jpg")
     texts = json.dumps([(str(block), block.text) for block in all_blocks("python")])
     process = subprocess.run(
         [sys.executable, "-c", RUN_EACH], cwd=folder, input=texts, capture_output=True, text=True, timeout=600
