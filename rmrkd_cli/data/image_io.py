@@ -23,6 +23,7 @@ from rmrkd_cli.storage.regular_file import error_reason, open_regular, read_regu
 # file and its decoded pixels (3 bytes each).
 MAX_PIXELS = 1 << 27
 _MAX_BYTES = 1 << 29
+_MAX_TEXT_BYTES = 1 << 27  # of metadata and colour profile, unpacked; Pillow's own limit of 1 MB refuses real files
 # Pillow knows dozens of formats, and starts a program for some of them (Ghostscript for EPS).
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 # Signature -> the marker that begins the pixel data, and the one that ends the file.
@@ -168,13 +169,14 @@ def _bounded_size(image: Any) -> Size:
 
 def _open_image(source: bytes | IO[bytes]) -> Any:
     """Open an image with Pillow, without Pillow's own limit on pixels; `_bounded_size` applies ours."""
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
     if source == b"":
         raise _DamageError("the file is empty")
     if isinstance(source, bytes) and source.lstrip().startswith(b"<"):
         raise _DamageError("it holds text, not an image (a web page saved under this name?)")
     Image.MAX_IMAGE_PIXELS = None
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_BYTES
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
 
 

@@ -17,6 +17,7 @@ from rmrkd_cli.signals import ignore_stop_signals
 
 MAX_WORKERS = 32
 _CHUNK = 4  # items that a process takes at once
+_own: dict[str, Any] = {}  # in a worker: its slot in the shared array of items in progress
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
@@ -37,12 +38,15 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
         initializer: Called once in each process before its first item.
 
     Raises:
-        RunError: When a process is killed or crashes; the message names the item.
+        RunError: When a process is killed or crashes; the message names its item.
     """
     others = active_children()
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (initializer,))
+    context = get_context("spawn")
+    in_progress = context.Array("q", 2 * workers, lock=False)
+    settings = (initializer, in_progress, context.Value("i", 0))
+    executor = ProcessPoolExecutor(workers, context, _start_worker, settings)
     try:
-        yield partial(_map, executor)
+        yield partial(_map, executor, in_progress)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in active_children():
@@ -50,26 +54,54 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
                 process.kill()  # or an interrupted command would wait for the items in progress
 
 
-def _map(executor: ProcessPoolExecutor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    results = executor.map(function, items, chunksize=_CHUNK)
-    for number in range(len(items)):
+def _map(
+    executor: ProcessPoolExecutor, in_progress: Sequence[int], function: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[Any]:
+    results = executor.map(partial(_process, function), enumerate(items), chunksize=_CHUNK)
+    for _ in items:
         try:
             yield next(results)
         except BrokenProcessPool as error:
-            chunk = repr(items[number : number + _CHUNK])
+            lost = ", ".join(repr(items[index]) for index in _items_of_dead_processes(in_progress))
             raise RunError(
-                f"a worker process was killed or crashed, probably while it processed one of {chunk}"[:1000],
-                "if memory ran out, use fewer processes with --workers; otherwise one of these files crashes the image "
-                "decoder: replace it by a fresh copy",
+                f"a worker process was killed or crashed while it processed {lost or 'no file'}"[:1000],
+                "if memory ran out, use fewer processes with --workers; otherwise this file crashes the image decoder: "
+                "replace it by a fresh copy",
             ) from error
 
 
-def _start_worker(initializer: Callable[[], None] | None) -> None:
-    """Leave signals to the command, and end when the command is gone, even if it was killed."""
+def _items_of_dead_processes(in_progress: Sequence[int]) -> list[int]:
+    """Return the indices of the items that processes were at work on when they ended."""
+    alive = {process.pid for process in active_children()}
+    slots = zip(in_progress[::2], in_progress[1::2], strict=True)
+    return [number - 1 for pid, number in slots if number and pid not in alive]
+
+
+def _start_worker(initializer: Callable[[], None] | None, in_progress: Any, started: Any) -> None:
+    """Leave signals to the command, and end when the command is gone, even if it was killed.
+
+    Args:
+        in_progress: Shared pairs, one for each process: its PID, and the number of its current item from 1, or 0.
+        started: Shared count of the processes that have started.
+    """
     ignore_stop_signals()
+    with started.get_lock():
+        _own.update(slot=2 * started.value, in_progress=in_progress)
+        started.value += 1
+    in_progress[_own["slot"]] = os.getpid()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()
+
+
+def _process(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
+    """Process one item in a worker, and leave its number where the command can read it after a crash."""
+    index, item = numbered
+    slot, in_progress = _own["slot"] + 1, _own["in_progress"]
+    in_progress[slot] = index + 1
+    result = function(item)
+    in_progress[slot] = 0
+    return result
 
 
 def _exit_with_parent() -> None:

@@ -105,6 +105,37 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rmrkd_cli.data.check.pair_scan.worker_pool", lambda *_: nullcontext(map))
 
 
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2 << 20))),
+        png_chunk(b"zTXt", b"notes\0\0" + zlib.compress(bytes(2 << 20))),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * (2 << 20))),
+        png_chunk(b"tEXt", b"notes\0" + b"x" * (70 << 20)),
+    ],
+    ids=["colour profile", "compressed text", "XMP", "long text"],
+)
+def test_large_metadata_of_a_png_is_no_damage(chunk: bytes, tmp_path: Path) -> None:
+    picture = np.arange(64 * 48 * 3, dtype=np.uint8).reshape(48, 64, 3)
+    data = encoded(".png", picture)
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:33] + chunk + data[33:])  # behind the header
+    assert verify_image(path) == (48, 64)
+    assert np.array_equal(read_image(path), picture)
+
+
+def test_metadata_that_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path) -> None:
+    data = encoded(".png", np.zeros((48, 64, 3), np.uint8))
+    chunk = png_chunk(b"zTXt", b"notes\0\0" + zlib.compress(bytes((1 << 27) + 1)))
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    with pytest.raises(CorruptFileError, match="too large"):
+        read_image(tmp_path / "a.png")
+
+
 def encoded(suffix: str, picture: np.ndarray, *options: int) -> bytes:
     return bytes(cv2.imencode(suffix, picture, list(options))[1].tobytes())
 

@@ -60,9 +60,12 @@ def test_errors_of_the_function_are_raised_unchanged() -> None:
     assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "y")
 
 
-def test_a_crashed_process_is_reported_with_its_item() -> None:
-    with pytest.raises(RunError, match=r"killed or crashed, .* \('die', 7\)") as caught, worker_pool(1) as parallel_map:
-        list(parallel_map(process_item, [("", 0), ("die", 7), ("", 2)]))
+@pytest.mark.parametrize(("workers", "count", "crash"), [(1, 3, 1), (4, 40, 33)])
+def test_a_crashed_process_is_reported_with_its_item(workers: int, count: int, crash: int) -> None:
+    items = [("die", 700 + number) if number == crash else ("late", number) for number in range(count)]
+    with pytest.raises(RunError) as caught, worker_pool(workers) as parallel_map:
+        list(parallel_map(process_item, items))
+    assert caught.value.message == f"a worker process was killed or crashed while it processed ('die', {700 + crash})"
     assert "--workers" in caught.value.hint
 
 
