@@ -14,6 +14,7 @@ from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
 
 MapNames = MapName | tuple[MapName, ...]  # one map, or several for one loss
+_RENAMED = {"own_weights": "extra_weights", "own_optimizer": "make_optimizer"}  # attributes of custom losses
 
 
 class Distiller(nn.Module):
@@ -48,6 +49,9 @@ class Distiller(nn.Module):
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
             extra: Mapping[str, float] = getattr(loss, "extra_weights", {})
+            for old, new in _RENAMED.items():
+                if hasattr(loss, old) and not hasattr(loss, new):
+                    raise RmrkdError(f"loss `{name}` has `{old}`, which is now `{new}`", "rename it in the loss")
             parts = {f"{name}_{part}": weight for part, weight in extra.items()}
             if taken := [key for key in parts if key in self.losses]:
                 raise RmrkdError(f"`{taken[0]}` is already the name of a part of loss `{name}`", "rename that loss")

@@ -78,10 +78,17 @@ def download(url: str, stream: FileIO, on_progress: Progress | None = None) -> b
         RunError: The disk is full, or cannot be written.
         DOWNLOAD_ERRORS: Any other failure; the stream keeps the bytes received so far.
     """
-    first_size, attempt = file_size(stream), 1
+    received, attempt = False, 1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal received
+        received = True
+        if on_progress:
+            on_progress(done, total)
+
     while True:
         try:
-            return _transfer(url, stream, on_progress)
+            return _transfer(url, stream, progress)
         except _RestartError:
             stream.truncate(0)
             continue
@@ -89,7 +96,7 @@ def download(url: str, stream: FileIO, on_progress: Progress | None = None) -> b
             temporary = not isinstance(error, (RejectedError, urllib.error.HTTPError)) or (
                 isinstance(error, urllib.error.HTTPError) and error.code >= 500
             )
-            if not temporary or file_size(stream) <= first_size or attempt == ATTEMPTS:
+            if not temporary or not received or attempt == ATTEMPTS:
                 raise
         time.sleep(PAUSE_SECONDS * attempt)
         attempt += 1
@@ -112,7 +119,7 @@ def cannot_write_cache(folder: Path, error: OSError) -> RunError:
     return RunError(f"cannot write into the cache `{folder}`: {error.strerror or error}", _CACHE_HINT)
 
 
-def _transfer(url: str, stream: FileIO, on_progress: Progress | None) -> bool:
+def _transfer(url: str, stream: FileIO, on_progress: Progress) -> bool:
     size = file_size(stream)
     with _request(url, size) as answer:
         start, total = _content_range(answer, size)
@@ -131,8 +138,7 @@ def _transfer(url: str, stream: FileIO, on_progress: Progress | None) -> bool:
                 raise RejectedError(f"the server sends more than {MAX_BYTES} bytes")
             _write(stream, chunk)
             done += len(chunk)
-            if on_progress:
-                on_progress(done, total)
+            on_progress(done, total)
             if waited >= SPEED_SECONDS:
                 if received < MIN_SPEED * waited:
                     raise RejectedError(f"the server sends less than {MIN_SPEED} bytes a second")

@@ -235,6 +235,16 @@ def test_a_loss_cannot_have_the_name_of_anothers_part() -> None:
         Distiller(torch.nn.Identity(), torch.nn.Identity(), losses)
 
 
+@pytest.mark.parametrize(("old", "new"), [("own_weights", "extra_weights"), ("own_optimizer", "make_optimizer")])
+def test_a_custom_loss_with_an_old_attribute_is_rejected(old: str, new: str) -> None:
+    loss = torch.nn.Identity()
+    setattr(loss, old, {})
+    with pytest.raises(RmrkdError, match=f"loss `mine` has `{old}`, which is now `{new}`"):
+        Distiller(torch.nn.Identity(), torch.nn.Identity(), {"mine": loss})
+    setattr(loss, new, {})  # works with both versions
+    Distiller(torch.nn.Identity(), torch.nn.Identity(), {"mine": loss})
+
+
 def test_a_rehearsal_names_both_losses(tiny: Path) -> None:
     options = [part for override in (*OWN, ADVERSARIAL) for part in ("--set", override)]
     outcome = rmrkd("train", "--preset", tiny, "--role", "distill", "--dry-run", "--device", "cpu", *options)

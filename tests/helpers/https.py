@@ -110,6 +110,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(200, CONTENT)
 
+    def _unsatisfied_then_cut(self) -> None:
+        number = len(self.server.requests)
+        if number == 1:
+            self._send(416)
+        else:
+            self._rest(sent=HALF if number == 2 else None)
+
     def _wrong(self) -> None:
         self._rest(OTHER)
 

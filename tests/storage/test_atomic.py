@@ -25,8 +25,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         partial.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(RunError, match="No space left") as failure:
         save_atomic(fail, path)
+    assert failure.value.exit_code == 1
     assert (path.read_text(), names(tmp_path)) == ("before", ["last.pth"])
 
 

@@ -131,6 +131,13 @@ def test_a_lost_connection_keeps_the_partial_file(
         assert said in failure.value.hint
 
 
+@pytest.mark.parametrize("behavior", ["cut-without-ranges", "unsatisfied-then-cut"])
+def test_a_large_partial_file_that_is_replaced_is_retried(server: Server, behavior: str) -> None:
+    leave_partial(OTHER[:-1])
+    assert cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST).read_bytes() == CONTENT
+    assert server.ranges()[-1] == f"bytes={HALF}-"
+
+
 def test_parts_of_two_versions_are_downloaded_again_once(server: Server) -> None:
     leave_partial(CONTENT[:1000])
     with pytest.raises(RmrkdError, match="SHA-256"):
