@@ -80,7 +80,8 @@ def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str 
             target.parent.mkdir(parents=True, exist_ok=True)
             with _download_lock(target, partial) as locked:
                 if not os.path.lexists(target):
-                    _download(url, expected, partial, target, on_progress, hint, shared=locked)
+                    shared = locked and _may_continue(partial)
+                    _download(url, expected, partial, target, on_progress, hint, shared=shared)
                     return target
     except OSError as error:
         raise cannot_write_cache(target.parent, error) from error
@@ -100,7 +101,8 @@ def _download_lock(target: Path, partial: Path) -> Iterator[bool]:
     """
     from filelock import FileLock
 
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    # the cache may be shared: another user must be able to open the lock file, which stays
+    lock = FileLock(target.with_name(f".{target.name}.lock"), mode=0o666, fallback_to_soft=False)
     try:
         locked = _acquire(lock, target.name, partial)
     except (OSError, NotImplementedError):
@@ -153,6 +155,11 @@ def _download(
         finally:
             if not (shared and file_size(stream)):
                 partial.unlink(missing_ok=True)
+
+
+def _may_continue(partial: Path) -> bool:
+    """Return whether the partial file is missing or writable; in a shared cache it may be another user's."""
+    return not os.path.lexists(partial) or os.access(partial, os.R_OK | os.W_OK)
 
 
 def _open_no_link(path: str, flags: int) -> int:

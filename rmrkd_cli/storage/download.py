@@ -127,11 +127,9 @@ def _transfer(url: str, stream: FileIO, on_progress: Progress) -> bool:
             raise RejectedError(f"the server announces {total} bytes, the limit is {MAX_BYTES}")
         stream.truncate(start)
         _check_disk(_folder(stream), total - start)
-        done, waited, received = start, 0.0, 0
+        done = start
         while not total or done < total:
-            began = time.monotonic()
             chunk = answer.read1(_CHUNK)
-            waited, received = waited + time.monotonic() - began, received + len(chunk)
             if not chunk:
                 break
             if done + len(chunk) > MAX_BYTES:
@@ -139,10 +137,6 @@ def _transfer(url: str, stream: FileIO, on_progress: Progress) -> bool:
             _write(stream, chunk)
             done += len(chunk)
             on_progress(done, total)
-            if waited >= SPEED_SECONDS:
-                if received < MIN_SPEED * waited:
-                    raise RejectedError(f"the server sends less than {MIN_SPEED} bytes a second")
-                waited, received = 0.0, 0
     if done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
     return start == 0 and total > 0
@@ -151,7 +145,9 @@ def _transfer(url: str, stream: FileIO, on_progress: Progress) -> bool:
 def _request(url: str, start: int) -> http.client.HTTPResponse:
     """Open the URL from byte `start`; there is no `If-Range`, since the file's hash is compared at the end."""
     headers = {"User-Agent": "rmrkd", **({"Range": f"bytes={start}-"} if start else {})}
-    opener = urllib.request.build_opener(_Redirects(), _HttpsHandler(context=ssl.create_default_context()))
+    context = ssl.create_default_context()
+    context.sslsocket_class = _Socket
+    opener = urllib.request.build_opener(_Redirects(), _HttpsHandler(context=context))
     try:
         answer: http.client.HTTPResponse = opener.open(
             urllib.request.Request(url, headers=headers), timeout=ANSWER_SECONDS
@@ -235,15 +231,40 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # missing in Python 3.10
 
 
+class _Socket(ssl.SSLSocket):
+    """Measure the speed at which the body arrives, with the headers and trailers of its chunks."""
+
+    in_body = False
+    _waited = 0.0  # for the server; writing to the disk is not included
+    _received = 0
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        began = time.monotonic()
+        count = super().recv_into(buffer, nbytes, flags)
+        if self.in_body:
+            self._waited += time.monotonic() - began
+            self._received += count
+            if self._waited >= SPEED_SECONDS:
+                if self._received < MIN_SPEED * self._waited:
+                    raise RejectedError(f"the server sends less than {MIN_SPEED} bytes a second")
+                self._waited, self._received = 0.0, 0
+        return count
+
+
 class _Connection(http.client.HTTPSConnection):
+    sock: _Socket
+
     def getresponse(self) -> http.client.HTTPResponse:
         """Read the header; close the connection where it is not complete in time, however it arrives."""
         expired = threading.Event()
         timer = threading.Timer(ANSWER_SECONDS, self._expire, [expired])
         timer.daemon = True
         timer.start()
+        connected = self.sock  # super().getresponse() may set it to None
         try:
-            return super().getresponse()
+            answer = super().getresponse()
+            connected.in_body = True
+            return answer
         except DOWNLOAD_ERRORS as error:
             if expired.is_set():
                 raise TimeoutError from error

@@ -155,6 +155,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             time.sleep(0.05)
 
+    def _drip_chunk_size(self) -> None:
+        self._drip_after_chunk(b"0")
+
+    def _drip_trailer(self) -> None:
+        self._drip_after_chunk(b"x", b"0\r\n")
+
+    def _drip_after_chunk(self, byte: bytes, start: bytes = b"") -> None:
+        self._send(200, b"3e8\r\n" + CONTENT[:1000] + b"\r\n" + start, -1, Transfer_Encoding="chunked")
+        for _ in range(200):
+            self.wfile.write(byte)
+            time.sleep(0.05)
+
     def _drip_head(self) -> None:
         for _ in range(200):
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -117,6 +120,8 @@ def test_a_wrong_answer_leaves_no_file(server: Server, behavior: str, message: s
         ("always-cut", "ended after 3000 of", 3, 3000),
         ("stalled", "no answer for 0.4 s", 3, 3000),
         ("drip", f"less than {download.MIN_SPEED} bytes a second", 1, None),
+        ("drip-chunk-size", f"less than {download.MIN_SPEED} bytes a second", 1, 1000),
+        ("drip-trailer", f"less than {download.MIN_SPEED} bytes a second", 1, 1000),
     ],
 )
 def test_a_lost_connection_keeps_the_partial_file(
@@ -319,15 +324,32 @@ def test_a_signal_keeps_the_partial_file(server: Server, signum: signal.Signals)
     assert server.ranges()[-1] == f"bytes={HALF}-"
 
 
-@pytest.mark.parametrize("trouble", ["no locks", "another user's", "hung"])
+def test_the_lock_file_stays_and_every_user_may_open_it(server: Server) -> None:
+    before = os.umask(0o077)
+    try:
+        cache.fetch(f"{server.address}/good/a.pth", DIGEST)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder() / ".a.pth.lock").stat().st_mode) == 0o666
+
+
+@pytest.mark.parametrize("trouble", ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "another user's", "unwritable", "hung"])
 def test_without_a_lock_a_process_uses_its_own_partial_file(
     server: Server, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     theirs = leave_partial(CONTENT[:1000])
     lock = folder() / ".a.pth.lock"
     holder = FileLock(lock)
-    if trouble == "no locks":
-        monkeypatch.setattr(FileLock, "_acquire", lambda _: (_ for _ in ()).throw(OSError(95, "not supported")))
+    if trouble.startswith("E"):
+        number = getattr(errno, trouble)
+
+        def no_locks(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        monkeypatch.setattr(cache, "HUNG_SECONDS", 1e9)
+    elif trouble == "unwritable":  # root may write everything
+        monkeypatch.setattr(os, "access", lambda path, mode: not (path == theirs and mode & os.W_OK))
     elif trouble == "hung":
         holder.acquire()
         monkeypatch.setattr(cache, "HUNG_SECONDS", 0.3)
