@@ -18,7 +18,7 @@ from rmrkd_cli.storage.atomic import PARTIAL, link_or_copy
 
 _NAME = re.compile(r"iter_(\d+)\.pth")
 DAMAGED = ".damaged"  # suffix of a renamed damaged file
-_FRESH_HINT = "--fresh renames this run folder and starts over"
+_FRESH_HINT = "--fresh renames this run directory and starts over"
 
 
 class RunCheckpoints:

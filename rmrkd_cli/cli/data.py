@@ -26,7 +26,7 @@ _PREPARED = ("cityscapes", "voc12aug")
 data_app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    help="""Check a data set, or make the label maps that Cityscapes and VOC 2012 + SBD lack.
+    help="""Check a data set, or make the label maps missing in Cityscapes and VOC 2012 + SBD.
 
 Examples:
   rmrkd data check cityscapes --data-root data/cityscapes
@@ -103,7 +103,7 @@ def prepare_command(
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Make the label maps that Cityscapes and VOC 2012 + SBD lack. No file is overwritten.
+    """Make the label maps missing in Cityscapes and VOC 2012 + SBD. No file is overwritten.
 
     Examples:
         rmrkd data prepare cityscapes --data-root data/cityscapes
@@ -126,7 +126,7 @@ def prepare_command(
 
 
 def _progress_bars(display: LiveDisplay, dataset: str) -> Progress:
-    """Return a function that shows the progress of each step in a bar of its own."""
+    """Return a function that shows the progress of each step in a separate bar."""
     bars: dict[str, ProgressBar | None] = {}
 
     def update(step: str, done: int, total: int) -> None:

@@ -65,7 +65,7 @@ def _group_lines(group: Group, root: str) -> list[str]:
 
 
 def _absent_class_lines(group: Group) -> list[str]:
-    """Return one line for each split, because a small split lacks many classes."""
+    """Return one line for each split, because many classes can be missing in a small split."""
     names: dict[str, list[str]] = {}
     for finding in group.findings:
         names.setdefault(finding.split, []).append(finding.text.split("`")[1])

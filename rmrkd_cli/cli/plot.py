@@ -31,7 +31,9 @@ class XAxis(str, Enum):
 def plot_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN", help="Draw these run folders or log.jsonl files; a run may still be training."),
+        typer.Argument(
+            metavar="RUN", help="Draw these run directories or log.jsonl files; a run may still be training."
+        ),
     ],
     out: Annotated[
         Path, option("--out", _FIGURE, "Write a new file that ends in .png, .svg or .pdf.", metavar="FILE")

@@ -20,7 +20,7 @@ from rmrkd_cli.cli.options import (
     Gpus,
 )
 
-_WHAT, _NETWORKS, _SCHEDULE, _RUN_FOLDER = "What to train", "Networks", "Schedule", "Run folder"
+_WHAT, _NETWORKS, _SCHEDULE, _RUN_DIRECTORY = "What to train", "Networks", "Schedule", "Run directory"
 _PRESETS = "the preset's"
 
 
@@ -215,24 +215,24 @@ class TrainOptions:
         Path | None,
         option(
             "--work-dir",
-            _RUN_FOLDER,
-            "Write each role into a folder below this one.",
+            _RUN_DIRECTORY,
+            "Write each role into a directory below this one.",
             default="work_dirs/<preset>",
             metavar="DIR",
         ),
     ] = None
-    resume: Annotated[bool, option("--resume", _RUN_FOLDER, "Continue the run in the folder, or show its result.")] = (
-        False
-    )
+    resume: Annotated[
+        bool, option("--resume", _RUN_DIRECTORY, "Continue the run in the run directory, or show its result.")
+    ] = False
     force: Annotated[
-        bool, option("--force", _RUN_FOLDER, "Accept another number of GPUs or another batch size with --resume.")
+        bool, option("--force", _RUN_DIRECTORY, "Accept another number of GPUs or another batch size with --resume.")
     ] = False
     fresh: Annotated[
-        bool, option("--fresh", _RUN_FOLDER, "Start over; the existing run folder is renamed, not deleted.")
+        bool, option("--fresh", _RUN_DIRECTORY, "Start over; the existing run directory is renamed, not deleted.")
     ] = False
     keep: Annotated[
         int | None,
-        option("--keep", _RUN_FOLDER, "Keep the newest N checkpoints iter_*.pth.", default=_PRESETS, min=1),
+        option("--keep", _RUN_DIRECTORY, "Keep the newest N checkpoints iter_*.pth.", default=_PRESETS, min=1),
     ] = None
 
     dry_run: Annotated[

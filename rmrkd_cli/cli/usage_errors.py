@@ -17,7 +17,7 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the arguments if file system calls accept all of them as text.
 
     Raises:
-        RmrkdError: If one contains a null character, or a character that the system's encoding lacks.
+        RmrkdError: If one contains a null character, or a character that the system cannot encode.
     """
     for number, text in enumerate(arguments, 1):
         try:

@@ -19,8 +19,8 @@ Counts = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 RESAMPLES = 4000
-FEWEST_IMAGES = 10  # with the class, and with different counts; with fewer, many resamples draw hardly any of them
-_SMALLEST_ERROR = 1e-7  # standard error of a ratio, below which only rounding differs
+MIN_IMAGES = 10  # with the class, and with different counts; with fewer, many resamples draw hardly any of them
+_MIN_ERROR = 1e-7  # standard error of a ratio, below which only rounding differs
 _BLOCK = 1 << 24  # numbers in memory for one block of resamples
 
 
@@ -58,7 +58,7 @@ def paired_intervals(
         level: Share of intervals that contain the true difference.
 
     Returns:
-        (classes + 1, 2): low and high, -1..1. NaN where fewer than `FEWEST_IMAGES` images have the class, or differ
+        (classes + 1, 2): low and high, -1..1. NaN where fewer than `MIN_IMAGES` images have the class, or differ
         between the networks: a resample without any of them has no standard error.
     """
     images, _, classes = base[0].shape
@@ -77,10 +77,10 @@ def paired_intervals(
     interval = np.full((classes + 1, 2), np.nan)
     images_with_class = np.append((base[0][:, 1] > 0).sum(0), images)
     known = (
-        (images_with_class >= FEWEST_IMAGES)
-        & (networks.differing_images() >= FEWEST_IMAGES)
+        (images_with_class >= MIN_IMAGES)
+        & (networks.differing_images() >= MIN_IMAGES)
         & np.isfinite(value)
-        & (error > _SMALLEST_ERROR)
+        & (error > _MIN_ERROR)
         & (~np.isnan(scaled)).any(0)
     )
     if known.any():

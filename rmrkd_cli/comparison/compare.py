@@ -11,8 +11,8 @@ from rmrkd_cli.comparison.training_equality import describe_training
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.results.record import Record
 
-FEWEST_SEEDS = 3
-FEWEST_IMAGES = 30
+MIN_SEEDS = 3
+MIN_IMAGES = 30
 
 
 def compare(records: Sequence[Record]) -> Comparison:
@@ -123,11 +123,11 @@ def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> lis
     """Return the limits of the comparison, one sentence each."""
     warnings = []
     students = [group for group in groups if group.role in ("baseline", "distill")]
-    few = [group for group in students if len(group.records) < FEWEST_SEEDS]
+    few = [group for group in students if len(group.records) < MIN_SEEDS]
     if few and len(students) > 1:
         counts = ", ".join(f"{group.label} {len(group.records)}" for group in few)
         warnings.append(
-            f"fewer than {FEWEST_SEEDS} seeds ({counts}): mIoU varies by 0.2 to 0.5 points and more between seeds, "
+            f"fewer than {MIN_SEEDS} seeds ({counts}): mIoU varies by 0.2 to 0.5 points and more between seeds, "
             "which the intervals do not cover"
         )
     if len({group.seeds for group in students}) > 1:
@@ -142,6 +142,6 @@ def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> lis
     if partial:
         warnings.append(f"only a part of the weights was loaded, the rest is random: {', '.join(partial)}")
     images = groups[0].records[0]["protocol"]["images"]
-    if differences and images < FEWEST_IMAGES:
+    if differences and images < MIN_IMAGES:
         warnings.append(f"{images} images are too few for reliable intervals")
     return warnings

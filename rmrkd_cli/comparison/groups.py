@@ -50,7 +50,7 @@ def unique_labels(records: Sequence[Record], *, several_seeds: Iterable[bool] = 
     """Return a label for each record, no two alike: with preset, seed, iterations or file where needed.
 
     Args:
-        several_seeds: Whether a record stands for several seeds, so that its own seed is left out.
+        several_seeds: Whether a record represents several seeds. Its label then omits the seed.
     """
     several = list(several_seeds) or [False] * len(records)
     parts = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.results.record import Record
 
-_MOST_TIMED_PIXELS = 1 << 24  # of an image size that only a result file names
+_MAX_TIMED_PIXELS = 1 << 24  # of an image size that only a result file names
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, 
         one.record.pop("latency", None)  # it may be of another machine
     for group in group_records([one.record for one in compared]):
         one = by_record[id(group.records[0])]
-        if one.checkpoint is None or (one.is_result and width * height > _MOST_TIMED_PIXELS):
+        if one.checkpoint is None or (one.is_result and width * height > _MAX_TIMED_PIXELS):
             continue
         try:
             loaded = load_checkpoint_network(str(one.checkpoint), given, device, allow_partial=allow_partial)

@@ -60,7 +60,7 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
     missing = [part for part in find_missing_parts(info, split) if part not in optional]
     if missing:
         raise RmrkdError(
-            f"`{info.root}` lacks {', '.join(f'`{part}`' for part in missing)}; the layout of `{info.name}` is\n"
+            f"{', '.join(f'`{part}`' for part in missing)} missing in `{info.root}`; the layout of `{info.name}` is\n"
             f"{expected_tree(info, [split])}",
             fix_for_parts(info, missing),
         )

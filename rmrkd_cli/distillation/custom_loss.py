@@ -46,7 +46,7 @@ def check_same_code(meta: Mapping[str, Any], now: Mapping[str, str], run: Path) 
     Args:
         meta: `meta` of one of the run's checkpoints.
         now: What `hashes` returns now.
-        run: The run's folder, for the message.
+        run: The run directory, for the message.
     """
     sources = meta.get("sources")
     before = sources.get("code") if isinstance(sources, dict) else None

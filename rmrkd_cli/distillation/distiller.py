@@ -27,7 +27,7 @@ class Distiller(nn.Module):
         student: An mmsegmentation segmentor.
         teacher: Another one, or None for plain training.
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
-            maps takes tuples of them. It returns a scalar. A loss that also trains a network of its own returns a
+            maps takes tuples of them. It returns a scalar. A loss that also trains another network returns a
             mapping: under "" the loss of the student, under other names losses of that network. It then has
             `extra_weights` (those names → factor) and `make_optimizer()` for that network.
         stages: name → map that the loss acts on, or a tuple of maps.

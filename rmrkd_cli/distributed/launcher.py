@@ -23,8 +23,8 @@ from rmrkd_cli.signals import handled_signals, preserve_handlers
 from rmrkd_cli.terminal.console import log
 
 _SHUTDOWN_SECONDS = 120  # a worker finishes its step and saves after a signal
-_KEEP_ALIVE_SECONDS = 2  # a machine that misses three heartbeats counts as lost
-_SHARED_STORAGE_SECONDS = 2  # until a file of another machine is visible
+_KEEP_ALIVE_SECONDS = 2  # between heartbeats; a machine is lost after three missed ones
+_SHARED_STORAGE_SECONDS = 2  # until shared storage shows a file that another machine wrote
 
 
 def execute(job: Job, cluster: Cluster) -> None:

@@ -85,7 +85,7 @@ class DistContext:
                 dist.broadcast(buffer, src=0)
 
     def barrier(self) -> None:
-        """Wait until every worker is here."""
+        """Wait until every worker reaches this barrier."""
         if self.size > 1:
             dist.barrier(group=self.control_group)
 

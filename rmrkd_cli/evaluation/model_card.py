@@ -56,7 +56,7 @@ class ModelCard:
         palette: One RGB colour per class.
         scale: (width, height) that images are fitted into; None if unknown.
         dataset: Name of the data set; None if unknown.
-        notes: Warnings: what the checkpoint lacks, and what its config does differently from rmrkd.
+        notes: Warnings: what is missing in the checkpoint, and where its config differs from rmrkd.
     """
 
     classes: tuple[str, ...]

@@ -23,12 +23,12 @@ from rmrkd_cli.installation.mmseg import (
 )
 from rmrkd_cli.installation.requirements import version_of
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 # Texts of pip and uv when they cannot reach a package index.
 _NO_NETWORK = re.compile(r"connect|resol|dns|network|timed? ?out|retries|no matching distribution|offline", re.I)
 
 
-def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
+def set_up(log: Log, *, source: Path | None = None, dry_run: bool = False, reinstall: bool = False) -> dict[str, str]:
     """Install the missing packages of the extra `mmseg` into this environment.
 
     All versions are fixed, and no dependencies are installed, so torch, numpy and all others stay unchanged.
@@ -68,7 +68,7 @@ def set_up(log: Say, *, source: Path | None = None, dry_run: bool = False, reins
     return packages
 
 
-def download(folder: Path, log: Say) -> list[Path]:
+def download(folder: Path, log: Log) -> list[Path]:
     """Write wheels of all packages that `set_up` can need into a folder, for a machine without a network.
 
     Returns:

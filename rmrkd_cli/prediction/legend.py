@@ -1,4 +1,4 @@
-"""Legends: the class names next to their colours, below an overlay or as an image of its own."""
+"""Legends: the class names next to their colours, below an overlay or as a separate image."""
 
 from __future__ import annotations
 

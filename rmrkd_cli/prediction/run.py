@@ -35,7 +35,6 @@ from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 
 _MAX_LOGITS = 1 << 31  # float32 values
 _MIN_DECODED = 0.95  # of the frames that a video claims to have
-OVERLAYS = ("png", "jpg", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class PredictJob:
         flip: Average with the mirrored image.
         device: "cpu" or "cuda".
         workers: Loader processes.
-        overlay: Format of the overlays, one of `OVERLAYS`.
+        overlay: Format of the overlays, "png", "jpg" or "none".
         opacity: Of the colours in an overlay, from 0 to 1.
         legend: Draw a legend below each overlay.
         frames: Write the label PNGs of the frames of a video.

@@ -22,7 +22,7 @@ def preset_dir() -> Path:
 
 
 def method_names() -> list[str]:
-    """Return the names that `--method` accepts; `rmrkd` stands for the losses of the preset itself."""
+    """Return the names that `--method` accepts; `rmrkd` selects the preset's losses."""
     return sorted({OWN_METHOD, *(path.stem for path in (preset_dir() / "methods").glob("*.yaml"))})
 
 

@@ -45,8 +45,7 @@ DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "cus
 Role = Literal["teacher", "baseline", "distill", "all"]
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
 DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
-ROLES: tuple[Role, ...] = get_args(Role)
-OWN_METHOD = "rmrkd"  # stands for the losses that a preset itself lists
+OWN_METHOD = "rmrkd"  # the method name for the losses that a preset lists
 
 
 class CheckpointSource(StrictModel):
@@ -181,7 +180,7 @@ class Paper(StrictModel):
 class Preset(StrictModel):
     """Everything a run depends on. A run writes it with all defaults as `config.yaml`."""
 
-    name: Name = ""  # names the run folder; "": the file's name
+    name: Name = ""  # names the run directory; "": the file's name
     title: Text = ""  # one line for `rmrkd presets`
     dataset: DatasetName
     role: Role = "distill"  # what is trained: teacher, baseline (student alone), distill, or all in turn

@@ -19,7 +19,7 @@ def class_table(comparison: Comparison, *, separate_bounds: bool = False) -> Tab
     """Return IoU in percent for each class and group, then each difference with its 95 % interval; the means last.
 
     Args:
-        separate_bounds: Put the bounds of each interval in two columns of their own, as CSV readers expect.
+        separate_bounds: Put the bounds of each interval in two separate columns, as CSV readers expect.
     """
     groups, differences = comparison.groups, comparison.differences
     columns = ["class", *(group.label for group in groups)]

@@ -183,7 +183,7 @@ def _image_problem(flat: list[int], classes: int) -> str:
 
 
 def _check_metrics(metrics: _Metrics, correct: list[int], true: list[int], predicted: list[int]) -> None:
-    """Compare every metric with the one that the counts give; None stands for a class that never occurs."""
+    """Compare every metric with its value from the counts; None means that the class never occurs."""
     classes = list(zip(correct, true, predicted, strict=True))
     ratios = {
         "iou": [_ratio(c, t + p - c) for c, t, p in classes],

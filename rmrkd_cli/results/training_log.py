@@ -14,12 +14,12 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.terminal.text import shorten
 
 LOG = "log.jsonl"
-MOST_BYTES = 256 << 20
-_MOST_LINE_BYTES = 1 << 20
-_MOST_LOSSES = 50
-_LONGEST_NAME = 100  # characters
-_LARGEST_ITERATION = 2**53
-_MOST_FOLDERS = 10_000  # that are searched for runs
+MAX_BYTES = 256 << 20
+_MAX_LINE_BYTES = 1 << 20
+_MAX_LOSSES = 50
+_MAX_NAME_LENGTH = 100  # characters
+_MAX_ITERATION = 2**53
+_MAX_FOLDERS = 10_000  # that are searched for runs
 _HINT = "start the run over: rmrkd train … --fresh"
 
 Column = tuple[float | None, ...]
@@ -32,12 +32,12 @@ class Curves:
     Attributes:
         path: The log.
         iterations, lr, total: Of each logged step; `total` is the sum of the weighted losses.
-        losses, weighted: By name of the loss; None where a step lacks it.
+        losses, weighted: By name of the loss; None where a step does not have it.
         elapsed: Seconds of training up to the step, without evaluations; None where unknown.
         gradient_norm: None where unknown.
         validated, miou, validated_elapsed: Iteration, mIoU (0..1) and seconds of each validation.
         skipped: Number of steps without an update.
-        incomplete: Whether the last line lacks its end: the run is still writing, or was killed.
+        incomplete: Whether the last line is incomplete: the run is still writing, or was killed.
     """
 
     path: Path
@@ -126,8 +126,8 @@ def _curves(path: Path, steps: _Steps, validations: _Validations, skipped: int, 
 
     def columns_by_name(key: str) -> dict[str, Column]:
         names = dict.fromkeys(name for row in steps.rows for name in row[key])
-        if len(names) > _MOST_LOSSES:
-            raise RmrkdError(f"`{path}` names {len(names)} losses, at most {_MOST_LOSSES} are allowed", _HINT)
+        if len(names) > _MAX_LOSSES:
+            raise RmrkdError(f"`{path}` names {len(names)} losses, at most {_MAX_LOSSES} are allowed", _HINT)
         return {name: tuple(row[key].get(name) for row in steps.rows) for name in names}
 
     return Curves(
@@ -138,22 +138,22 @@ def _curves(path: Path, steps: _Steps, validations: _Validations, skipped: int, 
 
 
 def _read_lines(path: Path) -> tuple[list[bytes], bool]:
-    """Return the lines, and whether the last one lacks its line break."""
+    """Return the lines, and whether the last one is incomplete (no line break)."""
     try:
         with path.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise RmrkdError(f"cannot read `{path}`: {error.strerror}", f"name a run directory, or its {LOG}") from error
-    if len(data) > MOST_BYTES:
-        raise RmrkdError(f"`{path}` is not the log of a run: it is larger than {MOST_BYTES >> 20} MiB")
+    if len(data) > MAX_BYTES:
+        raise RmrkdError(f"`{path}` is not the log of a run: it is larger than {MAX_BYTES >> 20} MiB")
     lines = data.split(b"\n")
     last = lines.pop()
     return ([*lines, last], True) if last else (lines, False)
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    if len(text) > _MOST_LINE_BYTES:
-        raise _InvalidLine(f"it has {len(text)} bytes, at most {_MOST_LINE_BYTES} are allowed")
+    if len(text) > _MAX_LINE_BYTES:
+        raise _InvalidLine(f"it has {len(text)} bytes, at most {_MAX_LINE_BYTES} are allowed")
     try:
         line = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     if not isinstance(line, dict):
         raise _InvalidLine("it is not a mapping")
     iteration = line.get("iter")
-    if not isinstance(iteration, int) or isinstance(iteration, bool) or not 0 <= iteration <= _LARGEST_ITERATION:
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or not 0 <= iteration <= _MAX_ITERATION:
         raise _InvalidLine(f"`iter` is {_value_text(iteration)}, expected a whole number")
     return line
 
@@ -218,8 +218,8 @@ def _numbers(line: Mapping[str, Any], key: str) -> dict[str, float]:
     values = line.get(key, {})
     if not isinstance(values, dict):
         raise _InvalidLine(f"`{key}` is {_value_text(values)}, expected a number for each loss")
-    if len(values) > _MOST_LOSSES or any(len(name) > _LONGEST_NAME for name in values):
-        raise _InvalidLine(f"`{key}` has more than {_MOST_LOSSES} losses, or a name above {_LONGEST_NAME} characters")
+    if len(values) > _MAX_LOSSES or any(len(name) > _MAX_NAME_LENGTH for name in values):
+        raise _InvalidLine(f"`{key}` has more than {_MAX_LOSSES} losses, or a name above {_MAX_NAME_LENGTH} characters")
     numbers = {name: _number(values, name) for name in values}
     return {name: number for name, number in numbers.items() if number is not None}
 
@@ -231,5 +231,5 @@ def _value_text(value: object) -> str:
 def _runs_below(folder: Path) -> list[Path]:
     """Return the first few runs in the folders one and two levels below."""
     patterns = (f"*/{LOG}", f"*/*/{LOG}")
-    runs = (log.parent for pattern in patterns for log in islice(folder.glob(pattern), _MOST_FOLDERS))
+    runs = (log.parent for pattern in patterns for log in islice(folder.glob(pattern), _MAX_FOLDERS))
     return sorted(islice(runs, 6))

@@ -109,7 +109,7 @@ def print_check(status: str, name: str, found: str, expected: str, fix: str) -> 
 
     Args:
         expected: Printed after `found` unless empty.
-        fix: Printed on a line of its own, which is not wrapped, so that a command in it can be copied.
+        fix: Printed on a separate line that is not wrapped, so that a command in it can be copied.
     """
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=_STATUS_WIDTH)

@@ -43,7 +43,7 @@ def first_control(text: str) -> str | None:
 
 
 def install_output_guard() -> None:
-    """Escape warnings and log records of other packages, and characters that the terminal's encoding lacks."""
+    """Escape warnings and log records of other packages, and characters that the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -12,35 +12,35 @@ from collections.abc import Iterable
 from rmrkd_cli.terminal.sanitize import escape_control
 
 NONE = "–"  # for a value that is unknown or undefined
-_LONGEST = 60  # characters of a label
-_LONGEST_FILE_NAME = 60  # characters of a file name made from a label
+_MAX_LENGTH = 60  # characters of a label
+_MAX_FILE_NAME_LENGTH = 60  # characters of a file name made from a label
 
 
-def shorten(text: object, longest: int = _LONGEST) -> str:
-    """Return the text on one line, with control characters escaped, in at most `longest` characters.
+def shorten(text: object, max_length: int = _MAX_LENGTH) -> str:
+    """Return the text on one line, with control characters escaped, in at most `max_length` characters.
 
     The last character of a shortened text is `…`.
     """
     line = escape_control(text)
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
 
 
-def abbreviate_labels(labels: Iterable[str], longest: int) -> dict[str, str]:
-    """Return each label in at most `longest` characters, no two alike.
+def abbreviate_labels(labels: Iterable[str], max_length: int) -> dict[str, str]:
+    """Return each label in at most `max_length` characters, no two alike.
 
     Long labels lose their end, or their middle where that leaves more of them distinct. Where neither does, each
     label gets its number in front.
     """
     escaped = {label: escape_control(label) for label in labels}
-    head = longest // 3
+    head = max_length // 3
     candidates = [
-        {label: shorten(text, longest) for label, text in escaped.items()},
-        {label: _cut_middle(text, head, longest - head - 1) for label, text in escaped.items()},
+        {label: shorten(text, max_length) for label, text in escaped.items()},
+        {label: _cut_middle(text, head, max_length - head - 1) for label, text in escaped.items()},
     ]
     best = max(candidates, key=lambda candidate: len(set(candidate.values())))
     if len(set(best.values())) == len(best):
         return best
-    return {label: shorten(f"{number}: {text}", longest) for number, (label, text) in enumerate(escaped.items(), 1)}
+    return {label: shorten(f"{number}: {text}", max_length) for number, (label, text) in enumerate(escaped.items(), 1)}
 
 
 def _cut_middle(text: str, head: int, tail: int) -> str:
@@ -76,7 +76,7 @@ def file_names(labels: Iterable[str]) -> dict[str, str]:
     """Return a part of a file name for each label: letters, digits, dots and dashes, unique regardless of case."""
     names: dict[str, str] = {}
     for label in labels:
-        plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:_LONGEST_FILE_NAME].strip("-.") or "group"
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:_MAX_FILE_NAME_LENGTH].strip("-.") or "group"
         chosen, number = plain, 1
         taken = {other.lower() for other in names.values()}
         while chosen.lower() in taken:

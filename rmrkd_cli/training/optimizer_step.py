@@ -26,7 +26,7 @@ def poly_lr(schedule: Schedule, step: float) -> float:
 
 
 class TrainStep:
-    """SGD on a distiller. Losses that train a network of their own, such as a discriminator, bring its optimizer.
+    """SGD on a distiller. Losses that train another network, such as a discriminator, bring its optimizer.
 
     Args:
         model: The distiller.

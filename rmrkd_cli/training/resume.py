@@ -19,7 +19,7 @@ from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run_directory import RunDir
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Checkpointer:
@@ -58,7 +58,7 @@ class Checkpointer:
             self.run_dir.checkpoints.save(contents, progress.iteration, best=is_best, keep=self.schedule.keep)
         self.dist_ctx.barrier()
 
-    def restore(self, log: Say, *, force: bool = False) -> Progress:
+    def restore(self, log: Log, *, force: bool = False) -> Progress:
         """Restore the newest valid checkpoint, and return its progress; without a checkpoint start from the beginning.
 
         Args:
@@ -86,11 +86,11 @@ class Checkpointer:
                 )
         return progress
 
-    def _latest_checkpoint(self, log: Say) -> Path | None:
+    def _latest_checkpoint(self, log: Log) -> Path | None:
         self.run_dir.checkpoints.delete_partial()
         return self.run_dir.checkpoints.latest_valid(log)
 
-    def _load(self, path: Path, log: Say, *, force: bool) -> Progress:
+    def _load(self, path: Path, log: Log, *, force: bool) -> Progress:
         if not self.dist_ctx.all_reduce_and(path.is_file()):
             raise RmrkdError(
                 f"some workers cannot see `{path}`", "put the run directory on storage that all machines share"

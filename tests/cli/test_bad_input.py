@@ -172,7 +172,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and parts of its message
     f"{CITY} --gpus 8 --device cuda": ("--gpus 8", "this machine has 0", "--device cpu"),
     f"{CITY} --gpus 8": ("--gpus 8", "this machine has 0"),
     f"{CITY} --data-root nowhere": ("`nowhere` does not exist", "--data-root", *TREE),
-    f"{CITY} --data-root hollow": ("`hollow` lacks `leftImg8bit/train`, `gtFine/train`", "--data-root", *TREE),
+    f"{CITY} --data-root hollow": ("`leftImg8bit/train`, `gtFine/train` missing in `hollow`", "--data-root", *TREE),
     "train --preset psp101-psp18-voc12aug --data-root hollow": ("aug.txt", "(one NAME a line)"),
     f"{CAMVID} --data-root half": ("1 of 1 label files", "valannot/0.png"),
     f"{CAMVID} --role distill --work-dir new": ("new/teacher/student.pth", "--role teacher"),

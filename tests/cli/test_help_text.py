@@ -132,7 +132,7 @@ def test_commands_and_options_in_help_texts_exist(path: tuple[str, ...]) -> None
 
 def test_train_has_the_groups_of_its_job() -> None:
     panels = dict.fromkeys(param.rich_help_panel for param in get_params(("train",)))
-    assert list(panels) == ["What to train", "Data", "Networks", "Schedule", "Devices", "Run folder", "Output"]
+    assert list(panels) == ["What to train", "Data", "Networks", "Schedule", "Devices", "Run directory", "Output"]
 
 
 def test_the_first_help_says_where_to_start() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rmrkd_cli.comparison.bootstrap import FEWEST_IMAGES, Counts, counts_of, iou, paired_intervals
+from rmrkd_cli.comparison.bootstrap import MIN_IMAGES, Counts, counts_of, iou, paired_intervals
 from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 
 PIXELS = 480 * 360
@@ -101,7 +101,7 @@ def test_exchanged_sides_mirror_the_interval_and_copies_change_nothing() -> None
 def test_there_is_no_interval_where_few_images_tell_the_networks_apart() -> None:
     """Many resamples would draw none of them, and have no standard error to be measured in."""
     base = drawn_pair(np.random.default_rng(3), 80, 3)[0]
-    for changed, known in ((4, False), (FEWEST_IMAGES, True)):
+    for changed, known in ((4, False), (MIN_IMAGES, True)):
         to = base.copy()
         to[:changed, 0, 0] = (to[:changed, 0, 0] * 0.9).astype(np.int64)
         interval = paired_intervals([base], [to])
@@ -115,9 +115,9 @@ def test_there_is_no_interval_where_few_images_tell_the_networks_apart() -> None
 def test_there_is_no_interval_where_nothing_differs_or_few_images_hold_the_class() -> None:
     base, to = drawn_pair(np.random.default_rng(5), 120, 4)
     assert np.isnan(paired_intervals([base], [base.copy()])).all()
-    base[FEWEST_IMAGES - 1 :, 1, 2] = 0
-    base[FEWEST_IMAGES - 1 :, 0, 2] = 0
-    to[:, 1, 2], to[FEWEST_IMAGES - 1 :, 0, 2] = base[:, 1, 2], 0
+    base[MIN_IMAGES - 1 :, 1, 2] = 0
+    base[MIN_IMAGES - 1 :, 0, 2] = 0
+    to[:, 1, 2], to[MIN_IMAGES - 1 :, 0, 2] = base[:, 1, 2], 0
     missing = np.isnan(paired_intervals([base], [to])[:, 0])
     assert missing.tolist() == [False, False, True, False, False]
     assert np.isnan(paired_intervals([base[:5]], [to[:5]])).all()

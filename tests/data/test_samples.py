@@ -63,7 +63,7 @@ def test_custom_folders_come_from_the_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: (root / "trainannot").rename(root / "gone"), "lacks `trainannot`"),
+        (lambda root: (root / "trainannot").rename(root / "gone"), "`trainannot` missing in"),
         (lambda root: (root / "trainannot/2.png").unlink(), "1 of 4 label files are missing, the first"),
         (lambda root: [path.unlink() for path in (root / "train").iterdir()], "no image ends in `.png`"),
     ],

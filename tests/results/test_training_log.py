@@ -75,7 +75,7 @@ def test_a_strange_line_is_named(line: Any, expected: str, tmp_path: Path) -> No
 def test_a_log_has_a_bound_and_a_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RmrkdError, match="no logged step yet"):
         read_curves(written(tmp_path, {"iter": 1, "skipped": "x"}))
-    monkeypatch.setattr(training_log, "MOST_BYTES", 50)
+    monkeypatch.setattr(training_log, "MAX_BYTES", 50)
     with pytest.raises(RmrkdError, match="larger than"):
         read_curves(written(tmp_path, STEP))
 

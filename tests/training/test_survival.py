@@ -388,7 +388,7 @@ def test_two_commands_do_not_train_in_one_directory(tiny: Path, tmp_path: Path) 
 
 
 def lock_directory(folder: Path, locked: Event) -> None:
-    """Keep a run's folder locked until this process is killed."""
+    """Keep a run directory locked until this process is killed."""
     with RunDir(folder).lock():
         locked.set()
         time.sleep(600)

@@ -14,7 +14,7 @@ from rmrkd_cli.data.sample_reader import IGNORE, label_tables
 from rmrkd_cli.data.samples import Sample
 
 _CITYSCAPES_IDS = range(34)
-_BORDER_SHARE = 0.1  # up to this share of a label map, 255 is taken for a border to be ignored
+_BORDER_SHARE = 0.1  # of a label map: up to this share, 255 counts as an ignored border
 _SHOWN = 5
 _FIX_SIZE = "do not resize either file: find the label map made for this image"
 _FIX_ROTATION = (

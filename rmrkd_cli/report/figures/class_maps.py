@@ -12,7 +12,7 @@ from rmrkd_cli.comparison.types import Difference
 
 WIDEST = 640  # pixels of an image in a report
 
-_SMALLEST_SHARE = 0.012  # of the image's pixels, from which a class gets its number
+_MIN_SHARE = 0.012  # of the image's pixels, from which a class gets its number
 _DARK = 0.35  # luminance below which a number is white
 _STRIPES = 50  # in the width of an overlay
 _DISTINCT = 60  # distance of two colours (0 to 255) from which they look different
@@ -35,7 +35,7 @@ def label_positions(classes: Image, palette: Palette) -> list[tuple[int, int, in
     import cv2
 
     counts, positions = np.bincount(classes.ravel(), minlength=256), []
-    for k in np.flatnonzero(counts[: len(palette)] >= _SMALLEST_SHARE * classes.size).tolist():
+    for k in np.flatnonzero(counts[: len(palette)] >= _MIN_SHARE * classes.size).tolist():
         mask = np.pad((classes == k).astype(np.uint8), 1)  # so that a region ends at the edge of the image
         inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(int(inside.argmax()), inside.shape)

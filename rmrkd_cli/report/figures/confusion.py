@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmrkd_cli.comparison.types import Group
-from rmrkd_cli.report.figures.counts import MOST_NUMBERED, Matrix, shares
+from rmrkd_cli.report.figures.counts import MAX_NUMBERED, Matrix, shares
 from rmrkd_cli.report.figures.style import CELL_TEXT, figure_style, new_figure, save
 from rmrkd_cli.terminal.text import NONE, shorten
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHADE = (0x2A, 0x79, 0xBD)  # black and white text both have a contrast of 4.5 on it
-_MOST_NAMED = 160  # classes whose names are written
+_MAX_NAMED = 160  # classes whose names are written
 _NUMBERED_CELL, _PLAIN_CELL = 0.3, 0.105  # inches
 
 
@@ -34,15 +34,15 @@ def draw_confusion(group: Group, classes: Sequence[str], path: Path) -> None:
 def confusion_matrix(group: Group, classes: Sequence[str], *, standalone: bool = False) -> Figure:
     """Return the matrix: rows are true classes, columns predictions. The shade is the square root of the row's share.
 
-    Matrices of up to `MOST_NUMBERED` classes show each share in percent.
+    Matrices of up to `MAX_NUMBERED` classes show each share in percent.
 
     Args:
         standalone: Draw a title, the colour scale and the names of many classes, which the report page leaves out.
     """
     assert group.matrix is not None
     share, count = shares(group.matrix), len(classes)
-    numbered = count <= MOST_NUMBERED
-    named = numbered or (standalone and count <= _MOST_NAMED)
+    numbered = count <= MAX_NUMBERED
+    named = numbered or (standalone and count <= _MAX_NAMED)
     side = _NUMBERED_CELL * count if numbered else min(16.0, max(7.0, _PLAIN_CELL * count)) if standalone else 4.0
     margin = 0.35 + 1.2 * named  # inches left of the matrix and below it
     width, height = margin + side + 1.2 * standalone + 0.1, margin + side + 0.3 * standalone + 0.1

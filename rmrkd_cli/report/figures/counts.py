@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.comparison.types import Group
 
-MOST_NUMBERED = 24  # classes up to which every cell shows a number
-_LARGEST = 10
+MAX_NUMBERED = 24  # classes up to which every cell shows a number
+_MAX_CONFUSIONS = 10
 
 Matrix = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def shares(matrix: Sequence[Sequence[int]]) -> Matrix:
     return share
 
 
-def largest_confusions(matrix: Sequence[Sequence[int]], count: int = _LARGEST) -> list[tuple[int, int]]:
+def largest_confusions(matrix: Sequence[Sequence[int]], count: int = _MAX_CONFUSIONS) -> list[tuple[int, int]]:
     """Return (truth, prediction) of the cells off the diagonal with the most pixels, largest first."""
     wrong = np.array(matrix, np.float64)
     np.fill_diagonal(wrong, 0)

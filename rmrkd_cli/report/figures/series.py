@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rmrkd_cli.results.training_log import Column, Curves
 
-_MOST_POINTS = 150
+_MAX_POINTS = 150
 _LOG_FROM = 20  # ratio of the largest to the smallest value, from which the y axis is logarithmic
 
 Points = tuple[tuple[float, float], ...]
@@ -84,7 +84,7 @@ def _validations(runs: Runs, seconds: bool) -> Iterator[Series]:
         for run in group:
             xs: Column = run.validated_elapsed if seconds else run.validated
             points = _known_points(xs, tuple(100 * value for value in run.miou))
-            yield Series(label, points if len(points) <= 2 * _MOST_POINTS else thin_out(points))
+            yield Series(label, points if len(points) <= 2 * _MAX_POINTS else thin_out(points))
 
 
 def _known_points(xs: Column, ys: Column) -> Points:
@@ -102,11 +102,11 @@ def running_mean(points: Points, weight: float) -> Points:
     return tuple(smoothed)
 
 
-def thin_out(points: Points, most: int = _MOST_POINTS) -> Points:
-    """Return at most `most` points: means of neighbours. The line keeps its first and last x."""
-    if len(points) <= most:
+def thin_out(points: Points, max_points: int = _MAX_POINTS) -> Points:
+    """Return at most `max_points` points: means of neighbours. The line keeps its first and last x."""
+    if len(points) <= max_points:
         return points
-    bounds = [len(points) * number // most for number in range(most + 1)]
+    bounds = [len(points) * number // max_points for number in range(max_points + 1)]
     parts = [points[low:high] for low, high in itertools.pairwise(bounds)]
     means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
     means[0], means[-1] = (points[0][0], means[0][1]), (points[-1][0], means[-1][1])

@@ -18,7 +18,7 @@ FONTS = ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 INK, SOFT, LINE, PAPER = "#1b1d21", "#565c66", "#d9dce1", "#ffffff"
 CELL_TEXT = "#010101"  # not pure black, which matplotlib leaves out of an SVG
 _DPI = 200
-_LONGEST_SIDE = 6000  # pixels
+_MAX_SIDE = 6000  # pixels
 _STYLE: Any = {
     "font.family": ["sans-serif"], "font.sans-serif": list(FONTS), "font.size": 9,
     "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.titleweight": "bold",
@@ -33,7 +33,7 @@ _STYLE: Any = {
 
 @contextmanager
 def figure_style(**changes: Any) -> Iterator[None]:
-    """Apply matplotlib's defaults and the style above, and silence warnings about characters that a font lacks.
+    """Apply matplotlib's defaults and the style above, and silence warnings about characters missing in a font.
 
     Args:
         changes: Further settings, with `_` for the dot of their names: `svg_fonttype="none"`.
@@ -69,6 +69,6 @@ def save(figure: Figure, path: Path) -> None:
         RunError: When the file cannot be written.
     """
     suffix = path.suffix[1:].lower()
-    dpi = min(_DPI, _LONGEST_SIDE / max(figure.get_size_inches()))
+    dpi = min(_DPI, _MAX_SIDE / max(figure.get_size_inches()))
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)  # the same bytes on every day
     save_atomic(lambda partial: figure.savefig(partial, format=suffix, dpi=dpi, metadata=metadata), path)

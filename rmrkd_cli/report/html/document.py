@@ -16,7 +16,7 @@ from rmrkd_cli.comparison.types import Comparison, Group
 from rmrkd_cli.report import tables
 from rmrkd_cli.report.figures.class_bars import class_bars
 from rmrkd_cli.report.figures.confusion import confusion_matrix
-from rmrkd_cli.report.figures.counts import MOST_NUMBERED, has_matrix, largest_confusions, shares
+from rmrkd_cli.report.figures.counts import MAX_NUMBERED, has_matrix, largest_confusions, shares
 from rmrkd_cli.report.figures.curves import curve_legend, curve_panel, panel_title
 from rmrkd_cli.report.figures.group_miou import group_miou
 from rmrkd_cli.report.figures.group_styles import styles_of
@@ -33,7 +33,7 @@ from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import format_percent, format_points, format_scaled, plural, shorten, typeset_minus
 
-_MOST_READABLE = 256  # classes up to which the page holds every count of a matrix
+_MAX_READABLE = 256  # classes up to which the page holds every count of a matrix
 
 
 def render_page(
@@ -136,7 +136,7 @@ def _curves(comparison: Comparison, runs: Mapping[str, Sequence[Curves]]) -> dic
 
 def _matrices(comparison: Comparison) -> list[dict[str, Any]]:
     classes = comparison.classes
-    readable, numbered = len(classes) <= _MOST_READABLE, len(classes) <= MOST_NUMBERED
+    readable, numbered = len(classes) <= _MAX_READABLE, len(classes) <= MAX_NUMBERED
     matrices = []
     for number, group in enumerate(comparison.groups):
         if not has_matrix(group):

@@ -7,8 +7,8 @@ from markupsafe import Markup
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import shorten
 
-_LONGEST = 60  # characters
-_LONGEST_TITLE = 2000
+_MAX_LENGTH = 60  # characters
+_MAX_TITLE_LENGTH = 2000
 
 
 def label_html(text: object) -> Markup:
@@ -19,5 +19,5 @@ def label_html(text: object) -> Markup:
     if isinstance(text, Markup):
         return text
     line = escape_control(text)
-    title = Markup(' title="{}"').format(line[:_LONGEST_TITLE]) if len(line) > _LONGEST else ""
-    return Markup("<bdi{}>{}</bdi>").format(title, shorten(line, _LONGEST))
+    title = Markup(' title="{}"').format(line[:_MAX_TITLE_LENGTH]) if len(line) > _MAX_LENGTH else ""
+    return Markup("<bdi{}>{}</bdi>").format(title, shorten(line, _MAX_LENGTH))
