@@ -27,7 +27,7 @@ from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.run_directory import RunDir
 
-GOAL = 1.02
+MAX_RATIO = 1.02
 _CLASSES = 8  # of the demo
 
 
@@ -39,11 +39,11 @@ class GuardedSteps:
         self.schedule = preset.schedule_for(role)
         self.setting = setting
         device = torch.device(setting.device)
-        self.here = DistContext(0, 1, device)
+        self.dist_ctx = DistContext(0, 1, device)
         built = build_distiller(preset, role, _CLASSES, device=device.type, log=lambda _: None, with_weights=False)
         self.model = built.distiller.to_device(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
-        self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.here, built.sources)
+        self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.dist_ctx, built.sources)
         self.batch = random_batch(preset)
         self.batch.labels.remainder_(_CLASSES)
         self.progress = Progress()
@@ -57,10 +57,10 @@ class GuardedSteps:
         for _ in range(count):
             guard_time += self._timed(self._before)
             started = time.perf_counter()
-            named = self.step.backward([self.batch], self.progress.iteration % self.schedule.iters)
+            losses = self.step.backward([self.batch], self.progress.iteration % self.schedule.iters)
             synchronize(self.setting.device)
             plain_time += time.perf_counter() - started
-            guard_time += self._timed(partial(self._decide, named))
+            guard_time += self._timed(partial(self._check_finite, losses))
             plain_time += self._timed(self.step.update_weights)
             self.progress.iteration += 1
         safe, plain = self._timed(self._save), self._timed(partial(self._save_plainly, plain_file))
@@ -69,9 +69,9 @@ class GuardedSteps:
     def _before(self) -> None:
         seed_step(0, self.progress.iteration, 0, self.setting.device)
 
-    def _decide(self, named: dict[str, torch.Tensor]) -> None:
-        wrong = find_nonfinite(named, self.step.clip_gradients())
-        self.here.all_reduce_max(bool(wrong), 0)
+    def _check_finite(self, losses: dict[str, torch.Tensor]) -> None:
+        nonfinite = find_nonfinite(losses, self.step.clip_gradients())
+        self.dist_ctx.all_reduce_max(bool(nonfinite), 0)
 
     def _save(self) -> None:
         self.state.save(self.progress, {}, is_best=True)
@@ -103,7 +103,7 @@ def benchmark_guarantees(setting: Setting) -> Result:
                 plain.append(without / count)
                 ours.append(with_them / count)
                 setting.log(f"  {role} {number}/{setting.pairs}: {with_them / without:.4f}")
-            rows.append(Row(f"a step of `demo`, {role}", "s", plain, ours, bound=True, goal=GOAL))
+            rows.append(Row(f"a step of `demo`, {role}", "s", plain, ours, bound=True, goal=MAX_RATIO))
     sample = f"{1e6 * seeding_seconds():.0f} µs"
     what = (
         f"{count} steps of `demo` and one checkpoint, as often as the preset writes one, on random images: seeding by "
@@ -129,20 +129,20 @@ def check(guarded: GuardedSteps) -> str:
         Disagreement: The weights differ.
     """
     bare = copy.deepcopy(guarded.model)
-    step = TrainStep(bare, bare, guarded.schedule, guarded.here.device)
+    step = TrainStep(bare, bare, guarded.schedule, guarded.dist_ctx.device)
     for taken, safe in ((step, False), (guarded.step, True)):
-        _one(taken, guarded.batch, guarded.here if safe else None)
+        _one(taken, guarded.batch, guarded.dist_ctx if safe else None)
     theirs, ours = bare.state_dict(), guarded.model.state_dict()
     if not all(torch.equal(theirs[key], ours[key]) for key in theirs):
         raise Disagreement("a step with the guarantees gives other weights")
     return f"all {len(theirs)} tensors are equal after a step, bit by bit"
 
 
-def _one(step: TrainStep, batch: Batch, here: DistContext | None) -> None:
+def _one(step: TrainStep, batch: Batch, dist_ctx: DistContext | None) -> None:
     seed_step(0, 0, 0, step.device.type)
-    named = step.backward([batch], 0)
-    if here is not None:
-        here.all_reduce_max(bool(find_nonfinite(named, step.clip_gradients())), 0)
+    losses = step.backward([batch], 0)
+    if dist_ctx is not None:
+        dist_ctx.all_reduce_max(bool(find_nonfinite(losses, step.clip_gradients())), 0)
     step.update_weights()
 
 

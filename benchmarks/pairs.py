@@ -66,9 +66,9 @@ def compare_tensors(tolerance: float) -> Callable[[Mapping[str, Tensor], Mapping
         if plain.keys() != ours.keys():
             raise Disagreement(f"plain returns {', '.join(plain)}, rmrkd returns {', '.join(ours)}")
         errors = {name: _error(ours[name], plain[name]) for name in plain}
-        wrong = {name: error for name, error in errors.items() if not error <= tolerance}
-        if wrong:
-            listed = ", ".join(f"{name} {error:.1e}" for name, error in wrong.items())
+        mismatches = {name: error for name, error in errors.items() if not error <= tolerance}
+        if mismatches:
+            listed = ", ".join(f"{name} {error:.1e}" for name, error in mismatches.items())
             raise Disagreement(f"relative difference too large: {listed} (allowed {tolerance:.0e})")
         listed = ", ".join(f"{name} {error:.0e}" for name, error in errors.items())
         return f"relative difference of the results: {listed} (allowed {tolerance:.0e})"

@@ -38,28 +38,28 @@ class ReleasedStep:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Train one step and return every loss, unweighted."""
         self.optimizer.zero_grad(set_to_none=True)
-        named = self._losses(batch.images.to(self.device), batch.labels.to(self.device))
-        self._total(named).backward()  # type: ignore[no-untyped-call]
+        losses = self._losses(batch.images.to(self.device), batch.labels.to(self.device))
+        self._total(losses).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return {name: value.detach() for name, value in named.items()}
+        return {name: value.detach() for name, value in losses.items()}
 
     def _losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         student: Any = self.model.student
         features = student.extract_feat(images)
         logits = student.decode_head(features)
-        named = {"ce": _cross_entropy(student.decode_head, logits, labels)}
-        named["aux_ce"] = _cross_entropy(student.auxiliary_head, student.auxiliary_head(features), labels)
+        losses = {"ce": _cross_entropy(student.decode_head, logits, labels)}
+        losses["aux_ce"] = _cross_entropy(student.auxiliary_head, student.auxiliary_head(features), labels)
         with torch.no_grad():
             theirs = self.teacher.extract_feat(images)
             their_logits = self.teacher.decode_head(theirs)
         for name, loss in self.model.losses.items():
             if isinstance(loss, DKDLoss):
                 weights = loss.target_weight, loss.non_target_weight
-                named[name] = plain.dkd(logits, their_logits, labels, loss.num_classes, loss.tau, weights)
+                losses[name] = plain.dkd(logits, their_logits, labels, loss.num_classes, loss.tau, weights)
                 continue
             stage = int(self.model.stages[name]) - 1
-            named[name] = self._feature_loss(loss, features[stage], theirs[stage], labels)
-        return named
+            losses[name] = self._feature_loss(loss, features[stage], theirs[stage], labels)
+        return losses
 
     def _feature_loss(self, loss: nn.Module, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         if isinstance(loss, RMRKDLoss):
@@ -68,8 +68,8 @@ class ReleasedStep:
         keep_mask = loss.draw_mask(student) if self.keep_mask is None else self.keep_mask
         return plain.mgd(student, teacher, keep_mask, loss.align, loss.generation)
 
-    def _total(self, named: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([self.model.weights[name] * value for name, value in named.items()]).sum()
+    def _total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.model.weights[name] * value for name, value in losses.items()]).sum()
 
 
 def _cross_entropy(head: Any, logits: Tensor, labels: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Size:
 
 
 SIZES = {"rmrkd-19x2048": Size(19, 2048), "rmrkd-150x512": Size(150, 512), "19x512": Size(19, 512)}
-GOALS = {"rmrkd-19x2048": (150.0, 10.0), "rmrkd-150x512": (700.0, None)}  # speed, memory
+TARGETS = {"rmrkd-19x2048": (150.0, 10.0), "rmrkd-150x512": (700.0, None)}  # speed, memory
 GROWTH = 2.5
 MAX_RATIO = 2.0
 
@@ -83,7 +83,7 @@ def workload(name: str, side: str, setting: Setting) -> Callable[[], Answer]:
 
 
 def benchmark_loss(name: str, setting: Setting) -> Result:
-    speed, memory = GOALS[name]
+    speed, memory = TARGETS[name]
     looped, ours = (workload(name, side, setting) for side in SIDES)
     checked, times = check_and_time(looped, ours, compare_tensors(1e-4), setting)
     rows = [Row("time", "s", *times, goal=speed)]
@@ -118,7 +118,7 @@ def measure_growth(setting: Setting) -> Row:
 
 def benchmark_matrix_products(setting: Setting) -> Result:
     rows, figures = [], []
-    for name in GOALS:
+    for name in TARGETS:
         size = get_size(name, setting)
         most = max_classes_per_image(name, setting)
         products = matrix_products(size, most, setting.device)
@@ -161,6 +161,6 @@ def matrix_products(size: Size, count: int, device: str) -> Callable[[], None]:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    **{name: partial(benchmark_loss, name) for name in GOALS},
+    **{name: partial(benchmark_loss, name) for name in TARGETS},
     "rmrkd-bmm": benchmark_matrix_products,
 }

@@ -22,7 +22,7 @@ _COPY = """
 import sys, torch
 torch.save(torch.load(sys.argv[1], map_location="cpu", weights_only=True), sys.argv[2])
 """
-GOAL = 1.5
+MAX_RATIO = 1.5
 
 
 def benchmark_transfer(setting: Setting) -> Result:
@@ -45,7 +45,7 @@ def benchmark_transfer(setting: Setting) -> Result:
     )
     theirs, ours = ([seconds - importing for seconds in side] for side in times)
     return Result(
-        "transfer", what, checked, [Row("time without torch's import", "s", theirs, ours, bound=True, goal=GOAL)]
+        "transfer", what, checked, [Row("time without torch's import", "s", theirs, ours, bound=True, goal=MAX_RATIO)]
     )
 
 
@@ -69,8 +69,8 @@ def _fresh(written: Path, *command: object) -> Path:
 
 
 def _same_student(copy: Path, student: Path) -> str:
-    whole = torch.load(copy, weights_only=True)["state_dict"]
-    theirs = {key.removeprefix("student."): value for key, value in whole.items() if key.startswith("student.")}
+    checkpoint = torch.load(copy, weights_only=True)["state_dict"]
+    theirs = {key.removeprefix("student."): value for key, value in checkpoint.items() if key.startswith("student.")}
     ours = torch.load(student, weights_only=True)["state_dict"]
     if theirs.keys() != ours.keys() or not all(torch.equal(theirs[key], ours[key]) for key in theirs):
         raise Disagreement("the transferred student differs from the one in the checkpoint")

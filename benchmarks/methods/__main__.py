@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
-from benchmarks.methods.costs import as_told, write_costs
+from benchmarks.methods.costs import format_ratio, write_costs
 from benchmarks.methods.runs import Conditions, start
 from benchmarks.result import Setting
 from benchmarks.store import Store
@@ -67,7 +67,7 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
         write_costs(bench.costs())
     else:
         for name, cost in bench.costs().items():
-            print(f"presets/methods/{name}.yaml: cost: {as_told(cost)}")
+            print(f"presets/methods/{name}.yaml: cost: {format_ratio(cost)}")
     _say(f"written: {output}")
     if failed:
         _say(f"failed: {', '.join(failed)}")

@@ -32,7 +32,7 @@ class Bench:
     equal_time: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, start: Start) -> list[str]:
-        """Does what is not done yet; returns what failed, and goes on with the rest."""
+        """Measure what is missing, and continue after failures; return the names of what failed."""
         failed = []
         steps.measure(self.conditions, self.setting, self.store, self.taken)
         for training in at_equal_iterations(self.conditions):
@@ -42,8 +42,7 @@ class Bench:
             if count is not None:
                 trainings = at_equal_time(self.conditions, name, count)
                 failed += self._train(f"equal time, {count} iterations", trainings, self.equal_time, start)
-        for wrong in losses.measure(self._kinds(), self.setting, self.store, self.taken):
-            failed.append(wrong)
+        failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
         self._write()
         return failed
 
@@ -55,7 +54,7 @@ class Bench:
     def _train(self, what: str, trainings: list[Training], into: dict[str, Outcome], start: Start) -> list[str]:
         for training in trainings:
             name = f"{training.name}, {what}, seed {', '.join(map(str, training.seeds))}"
-            said = self.conditions.folder / "said" / f"{name.replace(', ', '-').replace(' ', '-')}.txt"
+            output = self.conditions.folder / "output" / f"{name.replace(', ', '-').replace(' ', '-')}.txt"
             try:
                 if training.finished:
                     continue
@@ -63,9 +62,9 @@ class Bench:
                 self.setting.log(f"{name}: {error.message}")
                 return [name]
             self.setting.log(name)
-            status = start(training.arguments(), said)
+            status = start(training.arguments(), output)
             if status:
-                self.setting.log(f"  ended with {status}, see {said}")
+                self.setting.log(f"  ended with {status}, see {output}")
                 return [name]
         found = outcome_of(trainings)
         if found is not None:

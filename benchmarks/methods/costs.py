@@ -1,4 +1,4 @@
-"""The cost of a step that each recipe tells, as it was measured."""
+"""Write the measured cost of a step into each recipe."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _COST = re.compile(r"^  cost:.*\n", re.MULTILINE)
 _BEFORE = re.compile(r"^  source:", re.MULTILINE)
 
 
-def as_told(ratio: float) -> str:
-    """In the report and in recipes alike."""
+def format_ratio(ratio: float) -> str:
+    """Return a ratio as the report and the recipes show it."""
     return f"{ratio:.2f}"
 
 
 def write_costs(ratios: Mapping[str, float], folder: Path | None = None) -> list[Path]:
-    """Puts the ratio to the baseline's step into each method's recipe; returns the files that changed.
+    """Write the ratio to the baseline's step into each method's recipe; return the changed files.
 
     Raises:
-        ValueError: For a recipe without a line for its source, before which the cost stands.
+        ValueError: A recipe does not have exactly one line `source:`; the cost is written before it.
     """
     changed = []
     for name, ratio in ratios.items():
@@ -31,7 +31,7 @@ def write_costs(ratios: Mapping[str, float], folder: Path | None = None) -> list
         bare = _COST.sub("", before)
         if len(_BEFORE.findall(bare)) != 1:
             raise ValueError(f"{path} has not one line `source:`")
-        after = _BEFORE.sub(f"  cost: {as_told(ratio)}\n  source:", bare)
+        after = _BEFORE.sub(f"  cost: {format_ratio(ratio)}\n  source:", bare)
         if after != before:
             write_text(after, path)
             changed.append(path)

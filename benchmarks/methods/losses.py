@@ -124,10 +124,10 @@ class _Side:
     def __call__(self) -> Answer:
         torch.manual_seed(7)
         value: Tensor = self._compute(*self.maps, self.labels)
-        named = {f"map {number}": leaf for number, leaf in enumerate(self.leaves)} | dict(self.loss.named_parameters())
-        gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-        told = {name: each for name, each in zip(named, gradients, strict=True) if each is not None}
-        return {"value": value.detach(), **told}
+        leaves = {f"map {number}": leaf for number, leaf in enumerate(self.leaves)} | dict(self.loss.named_parameters())
+        gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        by_name = {name: each for name, each in zip(leaves, gradients, strict=True) if each is not None}
+        return {"value": value.detach(), **by_name}
 
 
 def _labels(side: int) -> Tensor:

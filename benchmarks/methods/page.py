@@ -1,4 +1,4 @@
-"""METHODS.md: what the methods reached, and what they cost."""
+"""Write METHODS.md: the mIoU and the cost of each method."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.methods import losses, steps
-from benchmarks.methods.costs import as_told
+from benchmarks.methods.costs import format_ratio
 from benchmarks.methods.runs import BASELINE, TEACHER, Outcome
 from benchmarks.report import amount, ratio_range, table
 from benchmarks.result import Row
@@ -22,12 +22,12 @@ Cells = list[str]
 
 @dataclass(frozen=True)
 class Page:
-    """What the page is made of; whatever is not measured yet is left out.
+    """The contents of the page; measurements that are missing are left out.
 
     Attributes:
-        command: That writes it.
+        command: The command that writes the page.
         taken: Date and commit.
-        equal_iterations, equal_time: By role or method.
+        equal_iterations, equal_time: Outcomes by role or method.
     """
 
     preset: Preset
@@ -42,59 +42,63 @@ class Page:
 
     def text(self) -> str:
         parts = ["# Methods under the same conditions", *self._introduction()]
-        for title, told, rows in self._tables():
+        for title, text, rows in self._tables():
             if len(rows) > 1:
-                parts += [f"## {title}", _folded(told), table(rows[0], rows[1:])]
+                parts += [f"## {title}", _wrap(text), table(rows[0], rows[1:])]
         return "\n\n".join(parts) + "\n"
 
     def _introduction(self) -> Iterator[str]:
         yield f"Written by `{self.command}`, {self.taken}."
         if self.quick:
-            yield "**Tiny sizes: this shows that all of it runs, and nothing else.**"
+            yield "**Tiny sizes: this only shows that everything runs.**"
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
         seeds = ", ".join(map(str, self.seeds))
-        yield _folded(
+        yield _wrap(
             f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Students of a seed start from the "
             "same weights and see the same images in the same order; teacher, schedule and evaluation are the same, "
             "the losses differ. **How to read it**: networks this small, trained this short and from random weights, "
             f"{len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables show what each "
-            "method does here and what it costs, and where differences are no larger than the spread over seeds they "
+            "method does in this setting and what it costs. Differences no larger than the spread over seeds "
             "show nothing. They say nothing about Cityscapes or any other data."
         )
 
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
         teacher = self.equal_iterations.get(TEACHER)
         taught = f" The teachers of the seeds have {_list(teacher.miou)}." if teacher else ""
-        yield "Equal iterations", self._told_of_iterations() + taught, self._reached(self.equal_iterations)
-        told = (
+        yield "Equal iterations", self._describe_iterations() + taught, self._miou_table(self.equal_iterations)
+        text = (
             f"As many iterations as fit into {self.time:g} s of computing by the seconds of a step below, with the "
             "schedule of that length and the teachers of the first table. The budget is computed, not waited for, so "
             "that what else the machine does decides nothing."
         )
-        yield "Equal time", told, self._reached(self.equal_time, with_iterations=True)
-        yield "Seconds of a step", self._told_of_steps(), self._steps()
-        told = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
-        yield "Weights", told, self._weights()
-        yield "Losses against the plain form of their formulas", self._told_of_losses(), self._losses()
+        yield "Equal time", text, self._miou_table(self.equal_time, with_iterations=True)
+        yield "Seconds of a step", self._describe_steps(), self._steps()
+        text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
+        yield "Weights", text, self._weights()
+        yield "Losses against the plain form of their formulas", self._describe_losses(), self._losses()
 
-    def _told_of_iterations(self) -> str:
+    def _describe_iterations(self) -> str:
         count = {one.iterations for name, one in self.equal_iterations.items() if name != TEACHER}
         return (
             f"mIoU in percent after {' or '.join(map(str, sorted(count)))} iterations, best mean first; sd is the "
             "standard deviation over the seeds, each difference is to the baseline of the same seed. Seconds of a step "
-            "and their ratio to the baseline's are those of the table below. Memory is the most that the training's "
-            "whole process ever held, libraries, images and evaluation included (on a GPU: what torch allocated)."
+            "and their ratio to the baseline's are those of the table below. Memory is the peak of the training's "
+            "whole process, with libraries, images and evaluation (on a GPU: what torch allocated)."
         )
 
-    def _reached(self, found: Mapping[str, Outcome], *, with_iterations: bool = False) -> list[Cells]:
-        base = found.get(BASELINE)
-        ranked = sorted((one for name, one in found.items() if name != TEACHER), key=lambda one: -_middle(one.miou))
+    def _miou_table(self, outcomes: Mapping[str, Outcome], *, with_iterations: bool = False) -> list[Cells]:
+        base = outcomes.get(BASELINE)
+        ranked = sorted(
+            (one for name, one in outcomes.items() if name != TEACHER), key=lambda one: -_mean_value(one.miou)
+        )
         cost = ["iterations"] if with_iterations else ["s/step", "ratio", "memory"]
         rows = [["method", "mean", "sd", "- baseline", "by seed", *cost, "mIoU by seed"]]
         for one in ranked:
-            apart = _apart(one, base) if base is not None and one is not base else []
-            difference = [f"{_middle(apart):+.2f}", _list(apart, "+.2f")] if apart else [_UNKNOWN] * 2
-            cells = [f"`{one.name}`", _mean(one.miou), _spread(one.miou), *difference]
+            differences = _differences(one, base) if base is not None and one is not base else []
+            difference = (
+                [f"{_mean_value(differences):+.2f}", _list(differences, "+.2f")] if differences else [_UNKNOWN] * 2
+            )
+            cells = [f"`{one.name}`", _format_mean(one.miou), _spread(one.miou), *difference]
             rows.append([*cells, *([str(one.iterations)] if with_iterations else self._cost(one)), _list(one.miou)])
         return rows
 
@@ -103,24 +107,26 @@ class Page:
         memory = amount(one.peak_memory, "B") if one.peak_memory is not None else _UNKNOWN
         if seconds is None or row is None:
             return [_UNKNOWN, _UNKNOWN, memory]
-        return [f"{seconds:.3f}", as_told(statistics.median(row.ratios)), memory]
+        return [f"{seconds:.3f}", format_ratio(statistics.median(row.ratios)), memory]
 
-    def _told_of_steps(self) -> str:
+    def _describe_steps(self) -> str:
         row = self._row(steps.key(BASELINE))
         base = f", {amount(statistics.median(row.ours), 's')}" if row is not None else ""
         return (
             "A whole training step on random images, with the preset's networks, batch and crop, beside the "
             f"baseline's{base}: all methods take their turn in one process before the next round; the ratio is the "
             f"median over {len(row.ours) if row is not None else 0} round(s), of a method's time to the baseline's in "
-            "the same round. `rmrkd methods` tells these ratios."
+            "the same round. `rmrkd methods` shows these ratios."
         )
 
     def _steps(self) -> list[Cells]:
         names = [one.removeprefix(steps.key("")) for one in self.store.results if one.startswith(steps.key(""))]
-        found = {name: row for name in names if name != BASELINE and (row := self._row(steps.key(name))) is not None}
+        rows_by_name = {
+            name: row for name in names if name != BASELINE and (row := self._row(steps.key(name))) is not None
+        }
         rows = [["step", "ratio", "lowest", "highest", "time"]]
-        for name, row in sorted(found.items(), key=lambda item: statistics.median(item[1].ratios)):
-            ratios = [as_told(pick(row.ratios)) for pick in (statistics.median, min, max)]
+        for name, row in sorted(rows_by_name.items(), key=lambda item: statistics.median(item[1].ratios)):
+            ratios = [format_ratio(pick(row.ratios)) for pick in (statistics.median, min, max)]
             rows.append([f"cost of `{name}`", *ratios, amount(steps.seconds(name, self.store) or 0.0, "s")])
         return rows
 
@@ -133,7 +139,7 @@ class Page:
                 rows.append([f"`{name}`", loss, _range(weights), then, one.origins[loss]])
         return rows
 
-    def _told_of_losses(self) -> str:
+    def _describe_losses(self) -> str:
         row = next((row for one in self.store.results if one.startswith("loss ") and (row := self._row(one))), None)
         return (
             f"Forward and backward of a loss alone, batch 2, maps of {losses.SIDE}x{losses.SIDE} with "
@@ -142,8 +148,8 @@ class Page:
             "Value and gradients of both, of the maps and of all that learns, agree to a relative "
             f"{losses.TOLERANCE:g} (mgd, with a ReLU within: {losses.ACROSS_KINKS['mgd']:g}) before they are timed in "
             "turns in one process; ratios are the median of "
-            f"{len(row.ours) if row is not None else 0} pair(s). Memory is what a pass adds to what was held, each "
-            "side in a process of its own."
+            f"{len(row.ours) if row is not None else 0} pair(s). Memory is what a pass adds to the memory in use; "
+            "each side runs in a separate process."
         )
 
     def _losses(self) -> list[Cells]:
@@ -159,20 +165,20 @@ class Page:
         return rows
 
     def _row(self, name: str) -> Row | None:
-        found = self.store.results.get(name)
-        return found.rows[0] if found is not None else None
+        result = self.store.results.get(name)
+        return result.rows[0] if result is not None else None
 
 
-def _apart(one: Outcome, base: Outcome) -> list[float]:
+def _differences(one: Outcome, base: Outcome) -> list[float]:
     return [ours - theirs for ours, theirs in zip(one.miou, base.miou, strict=True)]
 
 
-def _middle(values: Sequence[float]) -> float:
+def _mean_value(values: Sequence[float]) -> float:
     return statistics.fmean(values)
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{_middle(values):.2f}"
+def _format_mean(values: Sequence[float]) -> str:
+    return f"{_mean_value(values):.2f}"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -190,5 +196,5 @@ def _range(values: Sequence[float]) -> str:
     return f"{low:g}" if low == high else f"{low:g} – {high:g}"
 
 
-def _folded(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""The trainings that are compared, each a command of its own, and what they leave."""
+"""The trainings that are compared, each a separate command, and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rmrkd_cli.results.training_log import LOG
 from rmrkd_cli.training.plan import Run, plan_runs
 
 ROOT = Path(__file__).parents[2]
-BASELINE, TEACHER = "baseline", "teacher"  # roles, which stand beside the methods
-Start = Callable[[list[str], Path], int]  # arguments of `rmrkd`, a file for what it says; its exit status
+BASELINE, TEACHER = "baseline", "teacher"  # roles, listed like methods
+Start = Callable[[list[str], Path], int]  # arguments of `rmrkd`, a file for its output; its exit status
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all trainings have in common.
+    """Settings of all trainings.
 
     Attributes:
         preset: A name or a file.
         settings: `KEY.PATH=VALUE`, as `--set` takes them.
         time: Seconds of computing that methods get at equal time.
-        folder: Where everything is kept.
+        folder: Contains all runs and measurements.
     """
 
     preset: str
@@ -48,11 +48,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Training:
-    """One role or method for some seeds: a command of its own, so that its memory is its own too.
+    """One role or method for some seeds, trained by a separate command, so that its memory is measured alone.
 
     Attributes:
         name: "teacher", "baseline", or a method.
-        settings: Beside the common ones.
+        settings: Added to those of the conditions.
     """
 
     name: str
@@ -70,17 +70,17 @@ class Training:
         return self.name if self.role == "distill" and self.name != OWN_METHOD else None
 
     def runs(self) -> list[Run]:
-        """One for each seed, as the command plans them."""
+        """Return one run for each seed, as the command plans them."""
         settings = [*self.conditions.settings, *self.settings, f"role={self.role}", f"seed={self.seeds[0]}"]
         preset = load_preset(self.conditions.preset, method=self._method, overrides=settings)
         return [run for plan in plan_runs(preset, self.folder, self.seeds) for run in plan]
 
     @property
     def finished(self) -> bool:
-        """Whether every seed is.
+        """Whether every seed is finished.
 
         Raises:
-            RmrkdError: When the folder holds runs of other settings.
+            RmrkdError: The folder contains runs with other settings.
         """
         runs = self.runs()
         for run in runs:
@@ -88,7 +88,7 @@ class Training:
         return all(run.run_dir.finished for run in runs)
 
     def arguments(self) -> list[str]:
-        """Of `rmrkd`; what is there already is gone on with."""
+        """Return the arguments of `rmrkd`; existing runs are resumed."""
         method = ["--method", self._method] if self._method is not None else []
         settings = [part for text in (*self.conditions.settings, *self.settings) for part in ("--set", text)]
         return [
@@ -99,50 +99,52 @@ class Training:
 
 
 def at_equal_iterations(conditions: Conditions) -> list[Training]:
-    """Teachers first, where the preset trains its own, then the baseline and the methods."""
+    """Return the trainings: teachers first (if the preset trains them), then the baseline and the methods."""
     folder, seeds = conditions.folder / "equal-iterations", conditions.seeds
     teacher = [TEACHER] if load_preset(conditions.preset).teacher.checkpoint is None else []
     return [Training(name, conditions, folder, seeds) for name in (*teacher, BASELINE, *conditions.methods)]
 
 
 def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Training]:
-    """One for each seed, taught by the teacher of `at_equal_iterations`."""
+    """Return one training for each seed, with the teacher of `at_equal_iterations`."""
     trainings = at_equal_iterations(conditions)
     teachers = trainings[0].runs() if trainings[0].name == TEACHER else [None] * len(conditions.seeds)
-    made = []
+    trainings_at_equal_time = []
     for seed, teacher in zip(conditions.seeds, teachers, strict=True):
         settings = [f"schedule.iters={iterations}"]
         if teacher is not None:
             settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.run_dir.student))}}}")
-        made.append(Training(name, conditions, conditions.equal_time_folder, (seed,), tuple(settings)))
-    return made
+        trainings_at_equal_time.append(
+            Training(name, conditions, conditions.equal_time_folder, (seed,), tuple(settings))
+        )
+    return trainings_at_equal_time
 
 
-def start(arguments: list[str], said: Path) -> int:
-    """A process of its own; what it says goes into a file."""
-    said.parent.mkdir(parents=True, exist_ok=True)
-    with said.open("ab") as stream:
-        command = forgetting([sys.executable, "-m", "rmrkd_cli", *arguments])
+def start(arguments: list[str], output: Path) -> int:
+    """Run `rmrkd` in a new process, write its output to a file, and return the exit status."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as stream:
+        command = wrap_in_shell([sys.executable, "-m", "rmrkd_cli", *arguments])
         return subprocess.call(command, cwd=ROOT, stdout=stream, stderr=stream)
 
 
-def forgetting(command: Sequence[str]) -> list[str]:
-    """The command as a shell's child.
+def wrap_in_shell(command: Sequence[str]) -> list[str]:
+    """Return the command as the child of a shell.
 
-    Linux lets a process begin with the peak of memory of the one that started it, and this one holds torch.
+    On Linux, a process starts with the peak memory of its parent, and this process has loaded torch.
     """
     return ["sh", "-c", '"$@"; exit $?', "sh", *command]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the trainings of one role or method gave, in the order of the seeds.
+    """The outcome of all trainings of one role or method, in the order of the seeds.
 
     Attributes:
         miou: Percent.
-        peak_memory: Bytes, the most of all seeds; none where no log tells it.
+        peak_memory: Bytes, the maximum over the seeds; None if no log contains it.
         weights: Of each distillation loss.
-        origins: In words, of each weight.
+        origins: Where each weight comes from, in words.
     """
 
     name: str
@@ -154,13 +156,13 @@ class Outcome:
 
 
 def outcome(trainings: Sequence[Training]) -> Outcome | None:
-    """Of trainings of the same name; none until all seeds are finished."""
+    """Return the outcome of trainings with the same name; None until all seeds are finished."""
     runs = [run for training in trainings for run in training.runs()]
     if not runs or not all(run.run_dir.finished for run in runs):
         return None
     records = [read_record(run.run_dir.result) for run in runs]
-    told: list[dict[str, Any]] = [record.get("training") or {} for record in records]
-    weights = [facts.get("weights") or {} for facts in told]
+    facts: list[dict[str, Any]] = [record.get("training") or {} for record in records]
+    weights = [each.get("weights") or {} for each in facts]
     peaks = [peak for run in runs if (peak := _peak_memory(run.run_dir.path / LOG)) is not None]
     preset = load_preset(str(runs[0].run_dir.config))
     return Outcome(
@@ -174,7 +176,7 @@ def outcome(trainings: Sequence[Training]) -> Outcome | None:
 
 
 def _peak_memory(log: Path) -> float | None:
-    """Of the process, in its last logged step."""
+    """Return the peak memory of the process in its last logged step, in bytes."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    told = [line["peak_memory"] for line in lines if line.get("peak_memory") is not None]
-    return float(told[-1]) if told else None
+    peaks = [line["peak_memory"] for line in lines if line.get("peak_memory") is not None]
+    return float(peaks[-1]) if peaks else None

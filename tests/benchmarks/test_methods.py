@@ -1,4 +1,4 @@
-"""`python -m benchmarks.methods`: that all of it runs, goes on where it ended, and tells what was measured."""
+"""`python -m benchmarks.methods`: it runs, resumes, and shows what was measured."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from benchmarks import memory, plain
 from benchmarks.methods import __main__ as command
 from benchmarks.methods import losses, steps
-from benchmarks.methods.costs import as_told, write_costs
+from benchmarks.methods.costs import format_ratio, write_costs
 from benchmarks.methods.page import Page
-from benchmarks.methods.runs import BASELINE, TEACHER, Outcome, forgetting
+from benchmarks.methods.runs import BASELINE, TEACHER, Outcome, wrap_in_shell
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
 from rmrkd_cli.losses import LOSSES
@@ -31,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Starts:
     """The trainings that were started, in this process: importing torch would be most of what they take."""
     starts: Starts = []
 
-    def start(arguments: list[str], said: Path) -> int:
+    def start(arguments: list[str], output: Path) -> int:
         starts.append(arguments)
         return rmrkd(*arguments).exit_code
 
@@ -48,22 +48,24 @@ def rows_of(page: str, title: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_and_goes_on_where_it_ended(
+def test_everything_runs_and_resumes(
     tiny: Path, tmp_path: Path, started: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, folder = tmp_path / "page.md", tmp_path / "work"
     given = ["--quick", "--preset", str(tiny), "--methods", "kd,rmrkd", "--work-dir", str(folder), "--device", "cpu"]
-    whole = command.start
-    monkeypatch.setattr(command, "start", lambda arguments, said: 1 if "kd" in arguments else whole(arguments, said))
+    original = command.start
+    monkeypatch.setattr(
+        command, "start", lambda arguments, output: 1 if "kd" in arguments else original(arguments, output)
+    )
     assert command.main([*given, "--output", str(page)]) == 1
     first = page.read_text()
     assert set(rows_of(first, "Equal iterations")) == {"baseline", "rmrkd"}
-    assert {"teacher", "baseline", "distill"} == {named(arguments, "--role") for arguments in started}
+    assert {"teacher", "baseline", "distill"} == {value_of(arguments, "--role") for arguments in started}
 
-    monkeypatch.setattr(command, "start", whole)
+    monkeypatch.setattr(command, "start", original)
     started.clear()
     assert command.main([*given, "--output", str(page)]) == 0
-    assert [named(arguments, "--method") for arguments in started] == ["kd", "kd"]
+    assert [value_of(arguments, "--method") for arguments in started] == ["kd", "kd"]
     second = page.read_text()
     started.clear()
     assert command.main([*given, "--output", str(page)]) == 0
@@ -73,7 +75,7 @@ def test_all_of_it_runs_and_goes_on_where_it_ended(
     check_page(second, folder)
 
 
-def named(arguments: list[str], option: str) -> str:
+def value_of(arguments: list[str], option: str) -> str:
     return arguments[arguments.index(option) + 1]
 
 
@@ -114,7 +116,7 @@ def test_a_wrong_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         losses.against_plain("idd", QUICK)
 
 
-def made(tmp_path: Path) -> Store:
+def stored(tmp_path: Path) -> Store:
     store = Store(tmp_path / "measured.json", {"CPU": "one"})
     for name, times in {BASELINE: [0.1, 0.2, 0.4], "kd": [0.3, 0.5, 0.8], "mgd": [0.1, 0.3, 0.8]}.items():
         row = Row("time", "s", [0.1, 0.2, 0.4], times, bound=True)
@@ -123,23 +125,23 @@ def made(tmp_path: Path) -> Store:
 
 
 def test_iterations_of_equal_time_follow_the_ratio_to_the_baseline(tmp_path: Path) -> None:
-    store = made(tmp_path)
+    store = stored(tmp_path)
     assert [steps.seconds(name, store) for name in (BASELINE, "kd", "mgd")] == pytest.approx([0.2, 0.5, 0.3])
     assert [steps.iterations(name, store, 20.0) for name in (BASELINE, "kd", "mgd", "at")] == [100, 40, 67, None]
     assert steps.iterations("kd", store, 0.01) == 1
 
 
-def test_the_page_tells_means_spreads_and_differences(tmp_path: Path) -> None:
+def test_the_page_shows_means_spreads_and_differences(tmp_path: Path) -> None:
     def one(name: str, *miou: float, **weights: tuple[float, ...]) -> Outcome:
         return Outcome(name, miou, 300, 2.0**30, weights, dict.fromkeys(weights, "by the rule"))
 
-    found = {
+    outcomes = {
         TEACHER: one(TEACHER, 50, 51, 52),
         BASELINE: one(BASELINE, 20, 21, 22),
         "kd": one("kd", 22, 21, 26, kd=(1.5, 3.0, 2.0)),
         "mgd": one("mgd", 19, 20, 21.5, mgd=(2e-5, 2e-5, 2e-5)),
     }
-    page = Page(load_preset("demo"), "the command", "today", (0, 1, 2), 20.0, made(tmp_path), found, {}).text()
+    page = Page(load_preset("demo"), "the command", "today", (0, 1, 2), 20.0, stored(tmp_path), outcomes, {}).text()
     reached = rows_of(page, "Equal iterations")
     assert list(reached) == ["kd", BASELINE, "mgd"]
     assert reached["kd"] == [
@@ -165,7 +167,7 @@ def test_costs_are_written_into_the_recipes_and_read_back(tmp_path: Path, monkey
         assert {path.stem for path in write_costs(ratios, folder)} == set(ratios)
         assert not write_costs(ratios, folder)
     for name, old in before.items():
-        cost = 7.0 if name == "kd" else float(as_told(first[name]))
+        cost = 7.0 if name == "kd" else float(format_ratio(first[name]))
         assert old.about is not None
         assert load_method(name) == old.model_copy(update={"about": old.about.model_copy(update={"cost": cost})})
         assert (folder / f"{name}.yaml").read_text().startswith("# rmrkd train ")
@@ -173,14 +175,14 @@ def test_costs_are_written_into_the_recipes_and_read_back(tmp_path: Path, monkey
 
 def test_a_training_does_not_begin_with_the_peak_memory_of_this_process() -> None:
     tell = [sys.executable, "-c", "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"]
-    held = b"x" * (300 << 20)
-    told = int(subprocess.run(forgetting(tell), capture_output=True, text=True, check=True).stdout)
-    assert told << 10 < len(held)
-    assert subprocess.call(forgetting([sys.executable, "-c", "raise SystemExit(7)"])) == 7
+    ballast = b"x" * (300 << 20)
+    peak_kib = int(subprocess.run(wrap_in_shell(tell), capture_output=True, text=True, check=True).stdout)
+    assert peak_kib << 10 < len(ballast)
+    assert subprocess.call(wrap_in_shell([sys.executable, "-c", "raise SystemExit(7)"])) == 7
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("arguments", "message"),
     [
         (["--methods", "cirdk"], "did you mean `cirkd`"),
         (["--seeds", "0,0"], "--seeds"),
@@ -188,7 +190,7 @@ def test_a_training_does_not_begin_with_the_peak_memory_of_this_process() -> Non
         (["--rounds", "0"], "--rounds"),
     ],
 )
-def test_wrong_arguments_are_refused(given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        command.main(["--quick", *given])
-    assert told in capsys.readouterr().err
+        command.main(["--quick", *arguments])
+    assert message in capsys.readouterr().err

@@ -55,17 +55,17 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def _opposed(tiny: Path) -> Distiller:
+def _adversarial(tiny: Path) -> Distiller:
     return distiller(tiny, *OWN, ADVERSARIAL)
 
 
 @pytest.fixture
-def opposed(_opposed: Distiller) -> Distiller:
-    """Of a tiny student and a discriminator, as they are at the start."""
-    return copy.deepcopy(_opposed)
+def adversarial(_adversarial: Distiller) -> Distiller:
+    """A tiny student and a discriminator at the start of a run."""
+    return copy.deepcopy(_adversarial)
 
 
-def test_steps_without_opponents_are_what_they_were(tiny: Path) -> None:
+def test_steps_without_discriminators_are_what_they_were(tiny: Path) -> None:
     """Against one SGD over everything that learns."""
     ours = distiller(tiny)
     plain = copy.deepcopy(ours)
@@ -96,21 +96,21 @@ def test_steps_without_opponents_are_what_they_were(tiny: Path) -> None:
     assert set(step.part_gradient_norms()) == {"backbone", "decode_head", "auxiliary_head", "losses"}
 
 
-def test_each_network_is_moved_by_its_own_optimizer(opposed: Distiller) -> None:
-    plain = copy.deepcopy(opposed)
-    step = TrainStep(opposed, opposed, Schedule(lr=0.1), CPU)
+def test_each_network_is_moved_by_its_own_optimizer(adversarial: Distiller) -> None:
+    plain = copy.deepcopy(adversarial)
+    step = TrainStep(adversarial, adversarial, Schedule(lr=0.1), CPU)
     loss = plain.losses["adversarial"]
     own = torch.optim.Adam(loss.parameters(), lr=4e-4, betas=(0.9, 0.99))
     sgd = torch.optim.SGD(plain.student.parameters(), lr=0.1, momentum=0.9, weight_decay=step.schedule.weight_decay)
     for number in range(2):
         batch = batch_of(number)
         torch.manual_seed(number)
-        named = step([batch], number)
+        losses = step([batch], number)
         torch.manual_seed(number)
         sgd.param_groups[0]["lr"] = poly_lr(step.schedule, number)
         theirs = plain(batch.images, batch.labels)
-        assert named == theirs
-        assert list(named) == ["ce", "aux_ce", "adversarial", "adversarial_discriminator"]
+        assert losses == theirs
+        assert list(losses) == ["ce", "aux_ce", "adversarial", "adversarial_discriminator"]
         student = theirs["ce"] + theirs["aux_ce"] + 0.5 * theirs["adversarial"]
         gradients = torch.autograd.grad(student, list(plain.student.parameters()), retain_graph=True)
         for parameter, gradient in zip(plain.student.parameters(), gradients, strict=True):
@@ -119,74 +119,74 @@ def test_each_network_is_moved_by_its_own_optimizer(opposed: Distiller) -> None:
         (0.1 * theirs["adversarial_discriminator"]).backward(inputs=list(loss.parameters()))
         sgd.step()
         own.step()
-    ours = opposed.state_dict()
+    ours = adversarial.state_dict()
     for key, value in plain.state_dict().items():
         assert torch.allclose(ours[key], value, rtol=1e-4, atol=1e-6), key
     assert step.lr != 0.1
     assert [group["lr"] for group in step.loss_optimizers._optimizers["adversarial"].param_groups] == [4e-4]
 
 
-def test_clipping_and_the_norm_leave_opponents_alone(opposed: Distiller) -> None:
-    met = []
+def test_clipping_and_the_norm_exclude_discriminators(adversarial: Distiller) -> None:
+    results = []
     for bound in (None, 1e-3):
-        model = copy.deepcopy(opposed)
+        model = copy.deepcopy(adversarial)
         step = TrainStep(model, model, Schedule(clip_grad=bound), CPU)
         torch.manual_seed(0)
         step.backward([batch_of(0)], 0)
         norm = step.clip_gradients()
-        met.append((norm, step.discriminator_grad_norm, [each.grad for each in model.losses.parameters()]))
+        results.append((norm, step.discriminator_grad_norm, [each.grad for each in model.losses.parameters()]))
         parts = step.part_gradient_norms()
         assert parts.pop("discriminators") == step.discriminator_grad_norm
         assert math.hypot(*parts.values()) == pytest.approx(norm.item(), rel=1e-5)
         assert torch.stack([each.grad.norm() for each in step.parameters]).norm() <= norm
-    assert met[0][:2] == met[1][:2]
-    assert all(torch.equal(one, other) for one, other in zip(met[0][2], met[1][2], strict=True))
+    assert results[0][:2] == results[1][:2]
+    assert all(torch.equal(one, other) for one, other in zip(results[0][2], results[1][2], strict=True))
 
 
-def test_accumulating_two_halves_gives_opponents_the_gradient_of_the_whole_batch(opposed: Distiller) -> None:
+def test_accumulating_two_halves_gives_discriminators_the_gradient_of_the_whole_batch(adversarial: Distiller) -> None:
     whole = batch_of(0, 4)
     halves = [Batch(whole.images[part], whole.labels[part], []) for part in (slice(0, 2), slice(2, 4))]
-    opposed.losses["adversarial"].objective = "hinge"  # whose draws are none
-    opposed.eval()
+    adversarial.losses["adversarial"].objective = "hinge"  # whose draws are none
+    adversarial.eval()
     gradients = []
     for batches in ([whole], halves):
-        TrainStep(opposed, opposed, Schedule(accumulate=len(batches)), CPU).backward(batches, 0)
-        gradients.append([each.grad.clone() for each in opposed.losses.parameters()])
+        TrainStep(adversarial, adversarial, Schedule(accumulate=len(batches)), CPU).backward(batches, 0)
+        gradients.append([each.grad.clone() for each in adversarial.losses.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
     assert any(gradient.norm() > 1e-3 for gradient in gradients[0])
 
 
 @pytest.mark.parametrize("amp", ["off", "fp16"])
-def test_a_step_that_is_left_out_moves_no_opponent(opposed: Distiller, amp: str) -> None:
-    step = TrainStep(opposed, opposed, Schedule(skip_nonfinite=True, amp=amp), CPU)
-    before = snapshot(opposed)
+def test_a_step_that_is_left_out_changes_no_discriminator(adversarial: Distiller, amp: str) -> None:
+    step = TrainStep(adversarial, adversarial, Schedule(skip_nonfinite=True, amp=amp), CPU)
+    before = snapshot(adversarial)
     for _ in range(2):
         step.backward([batch_of(0)], 0)
         step.clip_gradients()
         step.rollback()
-    assert equal(snapshot(opposed), before)
-    assert all(parameter.grad is None for parameter in opposed.parameters())
+    assert equal(snapshot(adversarial), before)
+    assert all(parameter.grad is None for parameter in adversarial.parameters())
     assert not step.state()["own_optimizers"]["adversarial"]["state"]
     step.backward([batch_of(0)], 0)
     step.clip_gradients()
     assert step.update_weights()
-    after = opposed.state_dict()
+    after = adversarial.state_dict()
     assert not torch.equal(
         after["losses.adversarial.discriminator.score.weight"], before["losses.adversarial.discriminator.score.weight"]
     )
     assert not torch.equal(after["student.decode_head.conv_seg.weight"], before["student.decode_head.conv_seg.weight"])
 
 
-def test_an_opponents_gradient_that_is_not_finite_is_met(opposed: Distiller) -> None:
-    step = TrainStep(opposed, opposed, Schedule(), CPU)
-    named = step.backward([batch_of(0)], 0)
-    opposed.losses["adversarial"].discriminator.score.bias.grad.fill_(math.nan)
+def test_a_nonfinite_gradient_of_a_discriminator_is_found(adversarial: Distiller) -> None:
+    step = TrainStep(adversarial, adversarial, Schedule(), CPU)
+    losses = step.backward([batch_of(0)], 0)
+    adversarial.losses["adversarial"].discriminator.score.bias.grad.fill_(math.nan)
     norm = step.clip_gradients()
     assert norm.isfinite()
-    wrong = find_nonfinite(named, norm, step.discriminator_grad_norm)
-    assert list(wrong) == ["gradient"]
-    assert math.isnan(wrong["gradient"])
+    nonfinite = find_nonfinite(losses, norm, step.discriminator_grad_norm)
+    assert list(nonfinite) == ["gradient"]
+    assert math.isnan(nonfinite["gradient"])
 
 
 def other_shape(saved: dict[str, Any]) -> None:
@@ -213,18 +213,18 @@ def no_mapping(saved: dict[str, Any]) -> None:
     saved["own_optimizers"] = 3
 
 
-def test_what_does_not_fit_an_opponent_is_refused(opposed: Distiller) -> None:
-    step = TrainStep(opposed, opposed, Schedule(), CPU)
+def test_what_does_not_fit_a_discriminator_is_refused(adversarial: Distiller) -> None:
+    step = TrainStep(adversarial, adversarial, Schedule(), CPU)
     step([batch_of(0)], 0)
     saved = step.state()
     for damage in (other_shape, no_second_moment, not_every_parameter, another_loss, none_at_all, no_mapping):
         broken = copy.deepcopy(saved)
         damage(broken)
         with pytest.raises((ValueError, TypeError)):
-            TrainStep(opposed, opposed, Schedule(), CPU).restore(broken)
+            TrainStep(adversarial, adversarial, Schedule(), CPU).restore(broken)
     changed = copy.deepcopy(saved)
     changed["own_optimizers"]["adversarial"]["param_groups"][0]["lr"] = 9.0  # settings are the preset's
-    again = TrainStep(opposed, opposed, Schedule(), CPU)
+    again = TrainStep(adversarial, adversarial, Schedule(), CPU)
     again.restore(changed)
     assert str(again.state()) == str(saved)
 
@@ -283,12 +283,12 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
     last = tmp_path / "distill" / "last.pth"
     saved = torch.load(last, weights_only=True)
     state = saved["own_optimizers"]["adversarial"]["state"][0]
-    kept, state["exp_avg"] = state["exp_avg"], state["exp_avg"][:1]
+    original, state["exp_avg"] = state["exp_avg"], state["exp_avg"][:1]
     for path in last.parent.glob("*.pth"):
         save_torch(saved, path)
     with pytest.raises(RmrkdError, match=r"cannot resume from .* its optimizer state does not match: .*adversarial"):
         distil(tmp_path, resume=True)
-    state["exp_avg"] = kept
+    state["exp_avg"] = original
     for path in last.parent.glob("*.pth"):
         save_torch(saved, path)
     distil(tmp_path, resume=True)
@@ -305,7 +305,7 @@ def moments(rest: dict[str, Any]) -> list[Tensor]:
     return [value for state in rest["own_optimizers"]["adversarial"]["state"].values() for value in state.values()]
 
 
-def test_the_log_and_tensorboard_show_the_opponents_loss(reference: Path) -> None:
+def test_the_log_and_tensorboard_show_the_loss_of_the_discriminator(reference: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     steps = [line for line in log_of(reference / "log.jsonl") if "losses" in line]

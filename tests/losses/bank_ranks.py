@@ -43,16 +43,19 @@ def steps(dist_ctx: DistContext, loss: CIRKDMemoryLoss, numbers: range) -> list[
 
 
 def main(folder: Path, rank: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     dist_ctx, loss = DistContext(rank, 2, torch.device("cpu")), make()
-    told: dict[str, Any] = {"values": steps(dist_ctx, loss, range(STEPS)), "before": copy.deepcopy(loss.state_dict())}
-    told["values"] += steps(dist_ctx, loss, range(STEPS, STEPS + 1))
+    results: dict[str, Any] = {
+        "values": steps(dist_ctx, loss, range(STEPS)),
+        "before": copy.deepcopy(loss.state_dict()),
+    }
+    results["values"] += steps(dist_ctx, loss, range(STEPS, STEPS + 1))
     resumed = make()
     torch.nn.init.zeros_(resumed.bank.pixels.vectors)
-    resumed.load_state_dict(told["before"])
-    told["again"] = steps(dist_ctx, resumed, range(STEPS, STEPS + 1))
-    told |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
-    told["gradients"] = [parameter.grad for parameter in loss.parameters()]
-    torch.save(told, folder / f"{rank}.pt")
+    resumed.load_state_dict(results["before"])
+    results["again"] = steps(dist_ctx, resumed, range(STEPS, STEPS + 1))
+    results |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
+    results["gradients"] = [parameter.grad for parameter in loss.parameters()]
+    torch.save(results, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

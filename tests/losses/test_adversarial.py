@@ -23,7 +23,7 @@ def sample(seed: int = 0, batch: int = 2, size: tuple[int, int] = (12, 12)) -> t
     return student, teacher + 1
 
 
-def made(objective: str = "hinge") -> AdversarialLoss:
+def make_loss(objective: str = "hinge") -> AdversarialLoss:
     """A loss whose attention counts."""
     torch.manual_seed(0)
     loss = AdversarialLoss(K, objective)
@@ -110,7 +110,7 @@ def naive_adversarial(
      ("hinge", 1, (20, 12)), ("wgan-gp", 2, (12, 12)), ("wgan-gp", 1, (66, 80))],
 )  # fmt: skip
 def test_against_the_naive_version(objective: str, batch: int, size: tuple[int, int]) -> None:
-    loss = made(objective).double()
+    loss = make_loss(objective).double()
     inputs = [x.double() for x in sample(1, batch, size)]
     parameters = list(loss.parameters())
     results = []
@@ -132,7 +132,7 @@ def test_single_precision_is_as_exact(objective: str, size: tuple[int, int]) -> 
     inputs = sample(2, 1, size)
     results = []
     for kind in (torch.float64, torch.float32):
-        loss = made(objective).to(kind)
+        loss = make_loss(objective).to(kind)
         loss.draw_mix = lambda like: torch.full((like.shape[0], 1, 1, 1), 0.25, dtype=like.dtype)
         student = inputs[0].to(kind).requires_grad_()
         named = loss(student, inputs[1].to(kind))
@@ -162,7 +162,7 @@ def test_each_part_moves_its_own_network_alone(objective: str) -> None:
 def test_a_step_for_the_student_and_then_one_for_the_discriminator_is_the_same() -> None:
     """As the release takes them, one after the other."""
     student, teacher = sample()
-    together, apart = made(), made()
+    together, apart = make_loss(), make_loss()
     optimizers = [loss.make_optimizer() for loss in (together, apart)]
     sum(together(student.clone().requires_grad_(), teacher).values()).backward()
     optimizers[0].step()
@@ -184,7 +184,7 @@ def test_a_step_for_the_student_and_then_one_for_the_discriminator_is_the_same()
 
 @pytest.mark.parametrize(("objective", "passes"), [("hinge", 3), ("wgan-gp", 4)])
 def test_statistics_and_vectors_see_every_pass_in_order(objective: str, passes: int) -> None:
-    loss = made(objective)
+    loss = make_loss(objective)
     norm = loss.discriminator.norm
     convolution = loss.discriminator.stages[0].parametrizations.weight
     rows, right = convolution.original.detach().flatten(1), convolution[0]._v.clone()
@@ -225,11 +225,11 @@ def test_penalty_of_a_discriminator_without_a_slope_is_finite() -> None:
 )  # fmt: skip
 def test_maps_of_any_size_get_scores(size: tuple[int, int], scores: tuple[int, int]) -> None:
     loss = AdversarialLoss(K)
-    met: list[tuple[int, ...]] = []
-    loss.discriminator.score.register_forward_hook(lambda *call: met.append(tuple(call[2].shape)))
+    shapes: list[tuple[int, ...]] = []
+    loss.discriminator.score.register_forward_hook(lambda *call: shapes.append(tuple(call[2].shape)))
     student, teacher = sample(batch=1, size=size)
     named = loss(student.requires_grad_(), teacher)
-    assert met == 3 * [(1, 1, *scores)]
+    assert shapes == 3 * [(1, 1, *scores)]
     assert torch.autograd.grad(named[""], student)[0].isfinite().all()
     assert named["discriminator"].isfinite()
 
@@ -250,7 +250,7 @@ OTHER: dict[str, Change] = {
 
 
 def test_what_changes_the_value_and_what_does_not() -> None:
-    maps, loss = sample(size=(64, 64)), made()
+    maps, loss = sample(size=(64, 64)), make_loss()
 
     def values(inputs: Sequence[Tensor]) -> Tensor:
         with torch.no_grad():
@@ -268,9 +268,9 @@ def test_half_precisions_and_autocast_give_the_float32_value_of_the_rounded_numb
 ) -> None:
     student, teacher = (x.to(dtype) for x in sample())
     torch.manual_seed(1)
-    want = made(objective)(student.float(), teacher.float())
+    want = make_loss(objective)(student.float(), teacher.float())
     torch.manual_seed(1)
-    loss = made(objective)
+    loss = make_loss(objective)
     student.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         got = loss(student, teacher)
@@ -339,7 +339,7 @@ def test_attention_has_no_fused_kernel_where_runs_must_repeat(
 
 def test_a_copy_continues_alike() -> None:
     """All that the discriminator remembers is in its state dict."""
-    loss, fresh = made("wgan-gp"), AdversarialLoss(K, "wgan-gp")
+    loss, fresh = make_loss("wgan-gp"), AdversarialLoss(K, "wgan-gp")
     loss(*sample(3))
     fresh.load_state_dict(copy.deepcopy(loss.state_dict()))
     results = []

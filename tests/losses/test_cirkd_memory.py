@@ -51,7 +51,7 @@ def test_equals_the_whole_matrices(
     channels: tuple[int, int], size: tuple[int, int], options: dict[str, Any], block: int, training: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """While training too: where all of the memory is met, the order in which pixels came does not matter."""
+    """While training too: where the whole memory is compared, the order in which pixels came does not matter."""
     monkeypatch.setattr(_relations, "_CPU_BLOCK", block)
     student, teacher, labels = sample(1, channels, size)
     loss = make(channels, **(WHOLE if training else {}), **options).train(training)
@@ -89,23 +89,23 @@ def test_a_queue_is_filled_as_one_image_and_class_after_the_other_would_fill_it(
 
 
 def pushed(enqueue: str) -> tuple[Tensor, Tensor, list[set[int]]]:
-    """Labels, units, and for every class the positions that its queue holds after one image."""
+    """Labels, units, and for every class the positions in its queue after one image."""
     student, teacher, labels = (x[:1] for x in sample(2, size=(8, 9)))
     loss = make(enqueue=enqueue, pixels_pushed=5)
     loss(student, teacher, labels)
     units = F.normalize(teacher, dim=1).flatten(2)[0].T
-    held = []
+    positions_by_class = []
     for k in range(K):
         mine = loss.bank.pixels.vectors[k, : int(loss.bank.pixels.next_slot[k])]
         same = (mine @ units.T).argmax(1)
         assert error(units[same], mine) <= 1e-6
-        held.append(set(same.tolist()))
-    return labels.flatten(), units, held
+        positions_by_class.append(set(same.tolist()))
+    return labels.flatten(), units, positions_by_class
 
 
 def test_a_class_remembers_its_own_pixels_and_other_ones_each_time() -> None:
-    labels, _, held = pushed("class")
-    for k, positions in enumerate(held):
+    labels, _, positions_by_class = pushed("class")
+    for k, positions in enumerate(positions_by_class):
         assert len(positions) == 5
         assert all(labels[position] == k for position in positions)
     student, teacher, _ = sample(2, size=(8, 9))
@@ -117,11 +117,11 @@ def test_a_class_remembers_its_own_pixels_and_other_ones_each_time() -> None:
 
 
 def test_released_a_class_remembers_what_is_at_the_top() -> None:
-    labels, _, held = pushed("released")
-    for k, positions in enumerate(held):
+    labels, _, positions_by_class = pushed("released")
+    for k, positions in enumerate(positions_by_class):
         assert len(positions) == 5
         assert max(positions) < (labels == k).sum()
-    assert any(labels[position] != k for k, positions in enumerate(held) for position in positions)
+    assert any(labels[position] != k for k, positions in enumerate(positions_by_class) for position in positions)
 
 
 def test_evaluation_remembers_nothing() -> None:
@@ -134,16 +134,16 @@ def test_evaluation_remembers_nothing() -> None:
 
 def test_slots_are_the_same_of_every_class_and_others_in_the_next_pass() -> None:
     loss = make()
-    met = []
+    sampled = []
     for step in range(2):
         loss(*sample(step))
         for vectors, queue in zip(loss.bank.sample(), (loss.bank.pixels, loss.bank.regions), strict=True):
             of_classes = vectors.view(K, -1, 4)
             slots = [(row @ all_.T).argmax(1) for row, all_ in zip(of_classes, queue.vectors, strict=True)]
             assert all(torch.equal(slots[0], other) for other in slots)
-            met.append(slots[0])
-    assert [len(slots.unique()) for slots in met] == [50 // K + 1, 11 // K + 1] * 2
-    assert not torch.equal(met[0], met[2])
+            sampled.append(slots[0])
+    assert [len(slots.unique()) for slots in sampled] == [50 // K + 1, 11 // K + 1] * 2
+    assert not torch.equal(sampled[0], sampled[2])
 
 
 @pytest.mark.parametrize(("classes", "pixels", "regions"), [(19, 216, 54), (21, 196, 49), (11, 373, 94)])
@@ -246,15 +246,15 @@ def test_without_gradient_the_value_is_the_same() -> None:
 def test_no_logits_are_kept() -> None:
     student, teacher, labels = sample(channels=(3, 5), size=(20, 20))
     loss = make((3, 5), **WHOLE)
-    kept: list[Tensor] = []
+    saved: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
+        saved.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss(student.requires_grad_(), teacher, labels)
-    assert max(tensor.numel() for tensor in kept) <= teacher.numel()  # the logits have 600 numbers a position
+    assert max(tensor.numel() for tensor in saved) <= teacher.numel()  # the logits have 600 numbers a position
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -13,19 +13,19 @@ from tests.helpers.forked import run_ranks
 from tests.losses import bank_ranks
 from tests.losses.common import error
 
-Told = dict[str, Any]
+RankResult = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[Told]:
-    """What each process has to tell."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[RankResult]:
+    """What each process saved."""
     folder = tmp_path_factory.mktemp("ranks")
     run_ranks(bank_ranks.main, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def test_both_processes_hold_the_same_memory_after_other_classes_in_each(told: list[Told]) -> None:
-    one, two = (each["before"] for each in told)
+def test_both_processes_hold_the_same_memory_after_other_classes_in_each(results: list[RankResult]) -> None:
+    one, two = (each["before"] for each in results)
     names = [name for name in one if name.startswith("bank.")]
     assert len(names) == 5
     for name in names:
@@ -33,11 +33,11 @@ def test_both_processes_hold_the_same_memory_after_other_classes_in_each(told: l
     assert int(one["bank.passes"]) == bank_ranks.STEPS
 
 
-def test_it_is_what_one_process_with_all_images_remembers(told: list[Told]) -> None:
+def test_it_is_what_one_process_with_all_images_remembers(results: list[RankResult]) -> None:
     alone = bank_ranks.make()
     for step in range(bank_ranks.STEPS):
         alone(*(torch.cat(parts) for parts in zip(*(bank_ranks.batch(step, rank) for rank in (0, 1)), strict=True)))
-    want, got = alone.bank, told[0]["before"]
+    want, got = alone.bank, results[0]["before"]
     assert error(got["bank.regions.vectors"], want.regions.vectors) <= 1e-6
     for name, queue in (("pixels", want.pixels), ("regions", want.regions)):
         assert torch.equal(got[f"bank.{name}.next_slot"], queue.next_slot)
@@ -45,29 +45,29 @@ def test_it_is_what_one_process_with_all_images_remembers(told: list[Told]) -> N
     assert torch.equal(changed.any(2).sum(1), want.pixels.next_slot)
 
 
-def test_a_resumed_run_goes_on_alike(told: list[Told]) -> None:
-    for each in told:
+def test_a_resumed_run_continues_alike(results: list[RankResult]) -> None:
+    for each in results:
         assert torch.equal(each["again"][0], each["values"][-1])
         for name, value in each["end"].items():
             assert torch.equal(value, each["resumed"][name]), name
 
 
-def test_every_parameter_learns_also_beside_a_process_that_sees_no_class(told: list[Told]) -> None:
-    assert told[1]["values"][1] == 0 < told[0]["values"][1]
-    for one, two in zip(told[0]["gradients"], told[1]["gradients"], strict=True):
+def test_every_parameter_learns_also_beside_a_process_that_sees_no_class(results: list[RankResult]) -> None:
+    assert results[1]["values"][1] == 0 < results[0]["values"][1]
+    for one, two in zip(results[0]["gradients"], results[1]["gradients"], strict=True):
         assert torch.equal(one, two)
         assert one.any()
 
 
 def test_the_memory_is_not_sent_before_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.ModuleDict({"student": nn.BatchNorm2d(2), "losses": nn.ModuleDict({"memory": bank_ranks.make()})})
-    met: list[nn.Module] = []
+    wrapped: list[nn.Module] = []
     monkeypatch.setattr(
         "rmrkd_cli.distributed.process_group.DistributedDataParallel.__init__",
-        lambda self, module, **_: met.append(module),
+        lambda self, module, **_: wrapped.append(module),
     )
     DistContext(0, 2, torch.device("cpu")).wrap_ddp(model)
-    ignored = set(met[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]
+    ignored = set(wrapped[0]._ddp_params_and_buffers_to_ignore)  # type: ignore[arg-type]
     sent = {name for name, _ in model.named_buffers()} - ignored
     assert ignored <= {name for name, _ in model.named_buffers()}
     norms = ("student", "losses.memory.projector.1")

@@ -94,14 +94,14 @@ def storage_loaded_from_bytes(path: Path) -> None:
     """`torch.storage._load_from_bytes` is torch.load without any guard."""
     inner = io.BytesIO()
     torch.save(Gadget(os.system, TOUCH), inner)
-    held = p.call(p.name("_codecs", "encode"), p.text(inner.getvalue().decode("latin1")), p.text("latin1"))
-    p.archive(path, p.student(meta=p.call(p.name("torch.storage", "_load_from_bytes"), held)))
+    storage = p.call(p.name("_codecs", "encode"), p.text(inner.getvalue().decode("latin1")), p.text("latin1"))
+    p.archive(path, p.student(meta=p.call(p.name("torch.storage", "_load_from_bytes"), storage)))
 
 
 @file
 def gadget_as_the_kind_of_a_storage(path: Path) -> None:
-    told = p.group(p.text("storage"), p.name("os", "system"), p.text("0"), p.text(TOUCH), p.number(4))
-    p.archive(path, p.checkpoint(state_dict=p.mapping(x=p.tensor(told + b"Q", (4,), (1,)))))
+    storage = p.group(p.text("storage"), p.name("os", "system"), p.text("0"), p.text(TOUCH), p.number(4))
+    p.archive(path, p.checkpoint(state_dict=p.mapping(x=p.tensor(storage + b"Q", (4,), (1,)))))
 
 
 @file
@@ -178,9 +178,9 @@ def a_name_twice(path: Path) -> None:
 def two_ends(path: Path) -> None:
     """An archive in the comment of another: one reader may open the first, another the second."""
     p.archive(path, p.student())
-    whole = path.read_bytes()
+    data = path.read_bytes()
     FILES["os_system"](path)
-    path.write_bytes(path.read_bytes()[:-2] + len(whole).to_bytes(2, "little") + whole)
+    path.write_bytes(path.read_bytes()[:-2] + len(data).to_bytes(2, "little") + data)
 
 
 @file
@@ -196,22 +196,22 @@ def a_name_in_another_case(path: Path) -> None:
 def directory_that_is_not_before_the_end(path: Path) -> None:
     """Python looks for the directory before the end, torch where the end says that it is."""
     p.archive(path, p.student())
-    whole = path.read_bytes()
-    count, length, offset = struct.unpack_from("<HLL", whole, len(whole) - 12)
-    directory = whole[offset : offset + length]
-    end = whole[-22:-6] + struct.pack("<LH", offset, 0)
-    path.write_bytes(whole[: offset + length] + directory + end)
+    data = path.read_bytes()
+    count, length, offset = struct.unpack_from("<HLL", data, len(data) - 12)
+    directory = data[offset : offset + length]
+    end = data[-22:-6] + struct.pack("<LH", offset, 0)
+    path.write_bytes(data[: offset + length] + directory + end)
     assert count == 4
 
 
 @file
 def directory_of_a_million_entries(path: Path) -> None:
     p.archive(path, p.student())
-    whole = path.read_bytes()
-    _, length, offset = struct.unpack_from("<HLL", whole, len(whole) - 12)
-    directory = whole[offset : offset + length] * 250_000
-    end = whole[-22:-14] + struct.pack("<HHLLH", 0xFFFF, 0xFFFF, len(directory), offset, 0)
-    path.write_bytes(whole[:offset] + directory + end)
+    data = path.read_bytes()
+    _, length, offset = struct.unpack_from("<HLL", data, len(data) - 12)
+    directory = data[offset : offset + length] * 250_000
+    end = data[-22:-14] + struct.pack("<HHLLH", 0xFFFF, 0xFFFF, len(directory), offset, 0)
+    path.write_bytes(data[:offset] + directory + end)
 
 
 @file
@@ -221,26 +221,28 @@ def storage_of_terabytes(path: Path) -> None:
 
 @file
 def storage_of_gigabytes_in_the_old_form(path: Path) -> None:
-    made = p.tensor(p.storage(3 << 30, old=True), (3 << 30,), (1,))
-    p.stream(path, p.checkpoint(state_dict=p.mapping(x=made)), p.group(p.text("0")).replace(b"(", b"](", 1)[:-1] + b"e")
+    tensor = p.tensor(p.storage(3 << 30, old=True), (3 << 30,), (1,))
+    p.stream(
+        path, p.checkpoint(state_dict=p.mapping(x=tensor)), p.group(p.text("0")).replace(b"(", b"](", 1)[:-1] + b"e"
+    )
 
 
 @file
 def tensor_beyond_its_storage(path: Path) -> None:
-    made = p.tensor(p.storage(4), (1 << 20,), (1,), offset=1 << 30)
-    p.archive(path, p.checkpoint(state_dict=p.mapping(**{"student.x": made})))
+    tensor = p.tensor(p.storage(4), (1 << 20,), (1,), offset=1 << 30)
+    p.archive(path, p.checkpoint(state_dict=p.mapping(**{"student.x": tensor})))
 
 
 @file
 def tensor_that_repeats_one_element(path: Path) -> None:
-    made = p.tensor(p.storage(4), (1 << 16, 1 << 16), (0, 0))
-    p.archive(path, p.checkpoint(state_dict=p.mapping(**{"student.x": made})))
+    tensor = p.tensor(p.storage(4), (1 << 16, 1 << 16), (0, 0))
+    p.archive(path, p.checkpoint(state_dict=p.mapping(**{"student.x": tensor})))
 
 
 @file
 def tensors_on_one_storage(path: Path) -> None:
-    made = {f"student.{number}": p.tensor(p.storage(1 << 20), (1 << 20,), (1,)) for number in range(5000)}
-    p.archive(path, p.checkpoint(state_dict=p.mapping(**made)), {"0": bytes(4 << 20)})
+    tensors = {f"student.{number}": p.tensor(p.storage(1 << 20), (1 << 20,), (1,)) for number in range(5000)}
+    p.archive(path, p.checkpoint(state_dict=p.mapping(**tensors)), {"0": bytes(4 << 20)})
 
 
 @file
@@ -278,10 +280,10 @@ def argument_that_is_printed_for_ever(path: Path) -> None:
 @file
 def tensor_of_endless_dimensions(path: Path) -> None:
     sizes = p.number(2**1000) + b"q\x00" + b"h\x00" * 60_000
-    made = p.call(
+    tensor = p.call(
         p.name("torch._utils", "_rebuild_tensor_v2"), p.storage(4), p.number(0), p.group(sizes), b")", b"\x89", b"N"
     )
-    p.archive(path, p.checkpoint(state_dict=p.mapping(x=made)))
+    p.archive(path, p.checkpoint(state_dict=p.mapping(x=tensor)))
 
 
 @file
@@ -296,14 +298,14 @@ def state_dict_that_hides_its_methods(path: Path) -> None:
 
 
 @file
-def list_that_holds_itself(path: Path) -> None:
-    held: list[Any] = []
-    held.append(held)
-    saved({"hook_msgs": held})(path)
+def list_that_contains_itself(path: Path) -> None:
+    nested: list[Any] = []
+    nested.append(nested)
+    saved({"hook_msgs": nested})(path)
 
 
 @file
-def state_dict_that_holds_itself(path: Path) -> None:
+def state_dict_that_contains_itself(path: Path) -> None:
     state: dict[str, Any] = dict(HEAD)
     state["student.again"] = state
     torch.save({"state_dict": state}, path)
@@ -311,10 +313,10 @@ def state_dict_that_holds_itself(path: Path) -> None:
 
 @file
 def billion_laughs(path: Path) -> None:
-    held: list[Any] = ["ha"]
+    nested: list[Any] = ["ha"]
     for _ in range(40):
-        held = [held, held]
-    saved({"hook_msgs": held})(path)
+        nested = [nested, nested]
+    saved({"hook_msgs": nested})(path)
 
 
 @file
