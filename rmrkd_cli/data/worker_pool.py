@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +17,7 @@ from rmrkd_cli.errors import RunError
 from rmrkd_cli.signals import ignore_stop_signals
 
 MAX_WORKERS = 32
+_EXIT_SECONDS = 5.0
 _CHUNK = 4  # items that a process takes at once
 _own: dict[str, Any] = {}  # in a worker: its slot in the shared array of items in progress
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
@@ -72,9 +74,23 @@ def _map(
 
 def _items_of_dead_processes(in_progress: Sequence[int]) -> list[int]:
     """Return the indices of the items that processes were at work on when they ended."""
-    alive = {process.pid for process in active_children()}
-    slots = zip(in_progress[::2], in_progress[1::2], strict=True)
-    return [number - 1 for pid, number in slots if number and pid not in alive]
+    deadline = time.monotonic() + _EXIT_SECONDS
+    while True:
+        alive = {process.pid for process in active_children()}
+        slots = zip(in_progress[::2], in_progress[1::2], strict=True)
+        dead = [number - 1 for pid, number in slots if number and not (pid in alive and _exists(pid))]
+        if dead or time.monotonic() > deadline:
+            return dead
+        time.sleep(0.01)  # the executor learns of the end while the process is still exiting
+
+
+def _exists(pid: int) -> bool:
+    """Return whether there is such a process; `active_children` also lists one that the executor has just reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _start_worker(initializer: Callable[[], None] | None, in_progress: Any, started: Any) -> None:
