@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rmrkd_cli.terminal.console import log, show_table
+from rmrkd_cli.terminal.console import log, print_table
 
 ROLES = ("teacher", "baseline", "distill")
 STOP_AT = 4  # iterations, of the run that is interrupted
@@ -332,7 +332,7 @@ def main() -> int:
         shutil.rmtree(root)
     different = sum(bool(problem) for _, _, problem in rows)
     table = [[name, what, problem or "equal"] for name, what, problem in rows]
-    show_table("Old and new", ["check", "compared", "result"], table, [f"{different} of {len(rows)} checks differ"])
+    print_table("Old and new", ["check", "compared", "result"], table, [f"{different} of {len(rows)} checks differ"])
     return 1 if different else 0
 
 

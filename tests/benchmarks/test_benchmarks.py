@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,8 @@ def test_results_of_another_machine_are_discarded(tmp_path: Path) -> None:
     Store(path, {"CPU": "one"}).put(RESULT)
     assert Store(path, {"CPU": "one"}).results == {"one": RESULT}
     assert Store(path, {"CPU": "another"}).results == {}
+
+
+@pytest.mark.parametrize("module", ["benchmarks.side_by_side", "benchmarks.guarantees", "benchmarks.__main__"])
+def test_every_entry_point_is_importable(module: str) -> None:
+    assert importlib.import_module(module)
