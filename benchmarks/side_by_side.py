@@ -123,7 +123,7 @@ def save_losses(target: str) -> None:
         flags = [key for key, parameter in parameters.items() if isinstance(parameter.default, bool)]
         for changed in (None, *flags):
             options = {key: parameters[key].default != (key == changed) for key in flags}
-            several = "tuple" in str(getattr(parameters.get("student_channels"), "annotation", ""))
+            several = str(getattr(parameters.get("student_channels"), "annotation", "")).startswith("tuple")
             on_logits = "student_channels" not in parameters or options.get("on_logits")
             channels = [[classes], [classes]] if on_logits else [[8, 6], [12, 10]] if several else [[8], [12]]
             sizes = [tuple(side) if several else side[0] for side in channels]
