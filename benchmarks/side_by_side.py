@@ -41,7 +41,7 @@ IGNORED_KEYS = (
     "taught_by",
     "_ms",
 )  # parts of JSON keys
-STUDENT, BASELINE = "../old/work/distill/student.pth", "../old/work/baseline/student.pth"
+STUDENT, BASELINE = "../old/runs/distill/student.pth", "../old/runs/baseline/student.pth"
 WRONG_CALLS = (
     "nonsense",
     "train --preset nonsense",
@@ -159,21 +159,21 @@ def train_command(role: str, iters: int, work_dir: Path | str, *options: object)
 
 
 def compare_training(sides: Sides, iters: int) -> Rows:
-    if not all((side.folder / "work" / "distill" / "result.json").is_file() for side in sides):
+    if not all((side.folder / "runs" / "distill" / "result.json").is_file() for side in sides):
         log("training in both checkouts")
-        rmrkd(sides, *train_command("all", iters, "work"))
+        rmrkd(sides, *train_command("all", iters, "runs"))
     for role in ROLES:
         for name, load in {"log.jsonl": load_log, "result.json": load_json, "student.pth": load_student}.items():
-            files = [side.folder / "work" / role / name for side in sides]
+            files = [side.folder / "runs" / role / name for side in sides]
             yield f"train {role}", f"{name}, {iters} iterations", compare_files(files, load)
 
 
 def compare_resuming(sides: Sides, iters: int) -> Rows:
     """Stop a run of the old version, resume it with the new one, and compare it with the uninterrupted run."""
     old, new = sides
-    reference, work_dir = old.folder / "work" / "distill", old.folder.parent / "resumed"
+    reference, work_dir = old.folder / "runs" / "distill", old.folder.parent / "resumed"
     shutil.rmtree(work_dir, ignore_errors=True)
-    teacher = ("--teacher-checkpoint", old.folder / "work" / "teacher" / "student.pth")
+    teacher = ("--teacher-checkpoint", old.folder / "runs" / "teacher" / "student.pth")
     log_file = work_dir / "distill" / "log.jsonl"
     process = old.start("-m", "rmrkd_cli", *train_command("distill", iters, work_dir, *teacher))
     while process.poll() is None and not any(line.get("iter", 0) >= STOP_AT for line in load_log(log_file)):
@@ -206,7 +206,7 @@ def compare_commands(sides: Sides, quick: bool) -> Rows:
         if not (quick and "onnx" in name):
             old, new = (json.loads(out) for _, out, _ in rmrkd(sides, *command, "--json", "-"))
             yield name, "JSON", first_difference(old, new)
-    rmrkd(sides, "transfer", "../old/work/distill/last.pth", "transferred.pth", "--force")
+    rmrkd(sides, "transfer", "../old/runs/distill/last.pth", "transferred.pth", "--force")
     for side in sides:
         shutil.rmtree(side.folder / "predicted", ignore_errors=True)
     rmrkd(sides, "predict", STUDENT, images, "--out", "predicted", *device)

@@ -87,7 +87,6 @@ def write_text(text: str, path: Path) -> None:
 
 def write_bytes(content: bytes, path: Path) -> None:
     """Write a file atomically. Raises RunError when it cannot be written."""
-
     save_atomic(lambda partial: partial.write_bytes(content), path)
 
 
