@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -90,10 +92,19 @@ def report_lost_loaders() -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        _stop_child_errors()
         raise WorkerLostError(
             f"a loader process was killed: {str(error).splitlines()[0] if str(error) else 'no answer'}",
             "if memory ran out, use fewer loader processes (--workers) or --cache off, and continue with --resume",
         ) from error
+
+
+def _stop_child_errors() -> None:
+    """Remove torch's handler, which raises again when the signal of the lost process arrives after its error."""
+    while threading.current_thread() is threading.main_thread():
+        with suppress(RuntimeError):  # the signal arrives at this moment
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return
 
 
 class _ErrorsAsItems(Dataset[Any]):

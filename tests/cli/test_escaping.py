@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import copy
 import json
 import logging
 import os
@@ -260,7 +261,7 @@ def test_a_damaged_record_is_compared_or_explained(data: st.DataObject, here: Pa
         node, action = reduce(getitem, parents, bad), data.draw(st.sampled_from(["drop", "replace", "rename"]))
         value = node.pop(last) if isinstance(node, list) or last in node else None
         if action == "replace":
-            fresh = data.draw(values)
+            fresh = copy.deepcopy(data.draw(values))  # the lists above must not change, nor hold themselves
             node.insert(last, fresh) if isinstance(node, list) else node.update({last: fresh})
         elif action == "rename" and isinstance(node, dict):
             node[data.draw(st.text(max_size=5))] = value
