@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import torch
 
 from rmrkd_cli.errors import RmrkdError
+
+BACKEND = "RMRKD_PROCESS_GROUP"  # environment variable, see `forced_backend`
 
 
 def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
@@ -25,9 +28,53 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
         return "cpu", count
     if wanted == "auto" and not available and count == 1:
         return "cpu", 1
-    if count > available:
+    shared_gpus = available > 0 and forced_backend("cuda") == "gloo"
+    if count > available and not shared_gpus:
         raise RmrkdError(
             f"--gpus {count}: this machine has {available} GPU(s)",
             f"--gpus {available}" if available else f"--device cpu --gpus {min(count, os.cpu_count() or 1)}",
         )
     return "cuda", count
+
+
+def forced_backend(device: str) -> str | None:
+    """Return the backend in the environment variable RMRKD_PROCESS_GROUP, "nccl" or "gloo"; None if it is not set.
+
+    It is for tests of the GPU path. One worker then uses a process group, DDP and SyncBN too. With gloo several
+    workers can share a GPU, which NCCL refuses.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Raises:
+        RmrkdError: For another value, or NCCL on CPUs.
+    """
+    backend = os.environ.get(BACKEND, "")
+    if not backend:
+        return None
+    if backend not in ("nccl", "gloo"):
+        raise RmrkdError(f"{BACKEND}={backend}: allowed are nccl and gloo", f"unset {BACKEND}")
+    if backend == "nccl" and device == "cpu":
+        raise RmrkdError(f"{BACKEND}=nccl needs GPUs, but the device is cpu", f"{BACKEND}=gloo")
+    return backend
+
+
+def own_device(device: str, local_rank: int) -> torch.device:
+    """Return the device of the worker with this number on its machine.
+
+    Raises:
+        RmrkdError: When there is no GPU for it.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    available = torch.cuda.device_count()
+    if available and forced_backend(device) == "gloo":
+        return torch.device("cuda", local_rank % available)
+    if available == 1:  # schedulers often show each worker its own GPU alone
+        return torch.device("cuda", 0)
+    if local_rank >= available:
+        raise RmrkdError(
+            f"worker {local_rank} of this machine ({socket.gethostname()}) has no GPU: {available} GPU(s) are visible",
+            "start one worker for each GPU, or use --device cpu",
+        )
+    return torch.device("cuda", local_rank)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rmrkd_cli.distributed.device import forced_backend, own_device
 from rmrkd_cli.errors import RmrkdError
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ _JOIN_TIMEOUT = timedelta(minutes=5)  # the launcher starts all workers at the s
 class DistContext:
     """This worker's rank, the number of workers, and the collective operations between them.
 
-    With one worker every operation returns its argument.
+    With one worker and no process group every operation returns its argument.
 
     Attributes:
         rank: 0 .. size - 1.
@@ -42,9 +43,14 @@ class DistContext:
     def is_rank0(self) -> bool:
         return self.rank == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no process group; one worker can have one, see `forced_backend`."""
+        return self.size == 1 and self.control_group is None
+
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all workers."""
-        if self.size == 1:
+        if self.alone:
             return tensor
         moved = tensor.to(self.device)
         dist.all_reduce(moved)
@@ -52,7 +58,7 @@ class DistContext:
 
     def all_reduce_max(self, *values: int) -> tuple[int, ...]:
         """Return the maximum over all workers of each value, so that all workers act on it in the same step."""
-        if self.size == 1:
+        if self.alone:
             return tuple(int(value) for value in values)
         shared = torch.tensor([int(value) for value in values])
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self.control_group)
@@ -64,7 +70,7 @@ class DistContext:
 
     def all_gather(self, value: T) -> list[T]:
         """Return the values of all workers in the order of ranks."""
-        if self.size == 1:
+        if self.alone:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.control_group)
@@ -72,7 +78,7 @@ class DistContext:
 
     def broadcast_from_rank0(self, compute: Callable[[], T]) -> T:
         """Call a function on rank 0 and return its result on every worker."""
-        if self.size == 1:
+        if self.alone:
             return compute()
         box: list[Any] = [compute() if self.is_rank0 else None]
         dist.broadcast_object_list(box, src=0, group=self.control_group)
@@ -80,17 +86,17 @@ class DistContext:
 
     def broadcast_buffers(self, module: nn.Module) -> None:
         """Copy the buffers of rank 0, such as batch-norm statistics, to every worker."""
-        if self.size > 1:
+        if not self.alone:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
     def barrier(self) -> None:
         """Wait until every worker reaches this barrier."""
-        if self.size > 1:
+        if not self.alone:
             dist.barrier(group=self.control_group)
 
     def wrap_ddp(self, model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
-        """Return the model in DistributedDataParallel; the model itself with one worker.
+        """Return the model in DistributedDataParallel; the model itself without a process group.
 
         DDP broadcasts buffers before each forward pass, except those that a module lists in `not_broadcast`. These
         are equal on every worker anyway, and a memory bank has hundreds of megabytes.
@@ -98,7 +104,7 @@ class DistContext:
         Args:
             find_unused_parameters: Search each step for parameters without a gradient, which are an error otherwise.
         """
-        if self.size == 1:
+        if self.alone:
             return model
         ignored = [
             f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "not_broadcast", ())
@@ -121,18 +127,38 @@ def distributed_context(device: str) -> Iterator[DistContext]:
     size, local_rank = int(launched.get("WORLD_SIZE", "1")), int(launched.get("LOCAL_RANK", "0"))
     local_size = int(launched.get("LOCAL_WORLD_SIZE", "1"))
     rank = int(launched.get(NODE_RANK, launched.get("GROUP_RANK", "0"))) * local_size + local_rank
-    own_device = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
-    if device == "cuda":
-        torch.cuda.set_device(own_device)
-    elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
-    if size == 1:
-        yield DistContext(rank, size, own_device)
+    this_device = prepare_device(device, local_rank, local_size)
+    backend = forced_backend(device)
+    if size == 1 and backend is None:
+        yield DistContext(rank, size, this_device)
         return
-    _init_process_group(rank, size, "nccl" if device == "cuda" else "gloo")
-    control_group = dist.new_group(backend="gloo") if device == "cuda" else dist.group.WORLD
-    yield DistContext(rank, size, own_device, cast("dist.ProcessGroup", control_group))
+    backend = backend or ("nccl" if device == "cuda" else "gloo")
+    if size == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        try:
+            yield DistContext(rank, size, this_device, control_group(backend))
+        finally:
+            dist.destroy_process_group()
+        return
+    _init_process_group(rank, size, backend)
+    yield DistContext(rank, size, this_device, control_group(backend))
     dist.destroy_process_group()
+
+
+def prepare_device(device: str, local_rank: int, local_size: int) -> torch.device:
+    """Select this worker's GPU, or share the CPU's cores among the workers of this machine; return the device."""
+    chosen = own_device(device, local_rank)
+    if device == "cuda":
+        torch.cuda.set_device(chosen)
+    elif local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
+    return chosen
+
+
+def control_group(backend: str) -> dist.ProcessGroup:
+    """Return a gloo group of all workers: the default one, or a new one beside NCCL."""
+    group = dist.new_group(backend="gloo") if backend != "gloo" else dist.group.WORLD
+    return cast("dist.ProcessGroup", group)
 
 
 def _init_process_group(rank: int, size: int, backend: str) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
 
 from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.distributed.device import BACKEND
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
@@ -32,6 +35,28 @@ def test_two_workers_with_two_images_have_the_gradients_of_one_with_four(tiny: P
         assert one[name] is not None, f"{name} is never used"
         difference = (one[name].double() - two[name].double()).norm() / one[name].double().norm().clamp_min(1e-12)
         assert difference < 1e-5, name
+
+
+def test_one_worker_with_a_process_group_gives_the_same_result(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RMRKD_PROCESS_GROUP, which tests NCCL and DDP on one GPU."""
+    wrapped = []
+    monkeypatch.setattr(
+        DistContext,
+        "wrap_ddp",
+        lambda *args, real=DistContext.wrap_ddp, **kwargs: wrapped.append(real(*args, **kwargs)) or wrapped[-1],
+    )
+    preset = load_preset(str(tiny), overrides=["role=baseline"])
+    students = []
+    for backend in ("", "gloo"):
+        monkeypatch.setenv(BACKEND, backend)
+        train(preset, tmp_path / f"with-{backend}", "cpu", Cluster())
+        student = torch.load(tmp_path / f"with-{backend}" / "baseline" / "student.pth", weights_only=True)
+        students.append(student["state_dict"])
+        assert not torch.distributed.is_initialized()
+    assert [isinstance(model, DistributedDataParallel) for model in wrapped] == [False, True]
+    assert all(torch.equal(students[0][key], students[1][key]) for key in students[0])
 
 
 @pytest.mark.usefixtures("forked_workers")
