@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
+from rmrkd_cli.networks.mmseg_loss import head_loss
 
 MapNames = MapName | tuple[MapName, ...]  # one map, or several for one loss
 _RENAMED = {"own_weights": "extra_weights", "own_optimizer": "make_optimizer"}  # attributes of custom losses
@@ -106,12 +107,12 @@ class Distiller(nn.Module):
         """Return what `forward` returns, and the student's maps by name."""
         features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
         student_maps = decode(self.student, features)
-        losses = {"ce": _head_loss(self.student.decode_head, student_maps["logits"], labels)}
+        losses = {"ce": head_loss(self.student.decode_head, student_maps["logits"], labels)}
         heads = auxiliary_heads(self.student)
         if heads:
             logits = [head(features) for head in heads]
             student_maps["aux"] = logits[-1]
-            head_losses = [_head_loss(head, each, labels) for head, each in zip(heads, logits, strict=True)]
+            head_losses = [head_loss(head, each, labels) for head, each in zip(heads, logits, strict=True)]
             losses["aux_ce"] = torch.stack(head_losses).sum()
         if self._teacher:
             teacher_maps = self._teacher_maps(images)
@@ -161,11 +162,6 @@ class Distiller(nn.Module):
 
 def _as_tuple(maps: MapNames) -> tuple[MapName, ...]:
     return maps if isinstance(maps, tuple) else (maps,)
-
-
-def _head_loss(head: Any, logits: Tensor, labels: Tensor) -> Tensor:
-    losses = head.losses(logits.float(), labels)
-    return torch.stack([value for name, value in losses.items() if "loss" in name]).sum()
 
 
 def _resize_like(maps: Tensor, like: Tensor, map_name: MapName) -> Tensor:

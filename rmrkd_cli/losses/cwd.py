@@ -16,15 +16,16 @@ class CWDLoss(DistillationLoss):
 
     Source: C. Shu, Y. Liu, J. Gao, Z. Yan, C. Shen, "Channel-wise Knowledge Distillation for Dense Prediction", ICCV
     2021; TorchDistiller at c2caaca, CIRKD `losses/cwd.py` at dab64db. On logits nothing is learned. On feature maps a
-    1x1 convolution without bias brings the student to the teacher's channels, also where they are equal already.
+    1x1 convolution without bias brings the student to the teacher's channels.
 
     Args:
         student_channels: Channels of the student's map.
         teacher_channels: Channels of the teacher's map; the same for logits.
         on_logits: Whether the maps are logits.
         tau: Temperature.
-        align: For feature maps: "conv" as in CIRKD, or "conv-bn-relu" as in TorchDistiller, where batch norm (over
-            this process's images) and ReLU follow.
+        align: For feature maps. "conv": a convolution where channels differ, as in CIRKD. "conv-always": also where
+            they are equal. "conv-bn-relu": always, with batch norm (over this process's images) and ReLU behind it, as
+            in TorchDistiller.
         divide_by: Divide the sum by the channels of the "teacher", or of the "student" as CIRKD does, which reads
             them before its convolution (`cwd.py:60`); that value is Ct / Cs times larger.
     """
@@ -38,7 +39,7 @@ class CWDLoss(DistillationLoss):
         teacher_channels: int,
         on_logits: bool = True,
         tau: Positive = 4.0,
-        align: Literal["conv", "conv-bn-relu"] = "conv",
+        align: Literal["conv", "conv-always", "conv-bn-relu"] = "conv",
         divide_by: Literal["teacher", "student"] = "teacher",
     ) -> None:
         super().__init__(student_channels, student_channels if on_logits else teacher_channels)
@@ -55,7 +56,9 @@ class CWDLoss(DistillationLoss):
 
 
 def _make_align(kind: str, student_channels: int, teacher_channels: int) -> nn.Module:
+    if kind == "conv" and student_channels == teacher_channels:
+        return nn.Identity()
     convolution = nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
-    if kind == "conv":
+    if kind != "conv-bn-relu":
         return convolution
     return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels), nn.ReLU())

@@ -55,7 +55,8 @@ def _correlations(a: Tensor, b: Tensor) -> Tensor:
 def naive_at(loss: ATLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
     total = student.new_zeros(())
     for s, t in zip(student, teacher, strict=True):
-        total = total + (_attention(s) - _attention(t)).square().mean()
+        difference = _attention(s) - _attention(t)
+        total = total + (difference.square().mean() if loss.mode == "code" else difference.norm())
     return total / len(student)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import ATLoss
 from tests.losses.common import error, sample, value_and_grad
 from tests.losses.naive import error_of, naive_at
@@ -18,15 +19,28 @@ def test_hand_computed_value() -> None:
     assert ATLoss(1, 1)(student, teacher).item() == pytest.approx(0.509739, abs=1e-6)
 
 
+def test_mode_paper_is_the_length_of_the_difference_as_in_torchdistill() -> None:
+    student, teacher = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    value = ATLoss(1, 1, mode="paper")(student, teacher)
+    assert value.item() == pytest.approx((2 * 0.509739) ** 0.5, abs=1e-6)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(RmrkdError, match="mode must be one of code, paper, got `sum`"):
+        ATLoss(4, 4, mode="sum")
+
+
 @pytest.mark.parametrize("channels", [(4, 4), (3, 5), (130, 70)])
 @pytest.mark.parametrize("size", [(5, 6), (3, 7)])
-def test_equals_the_formula(channels: tuple[int, int], size: tuple[int, int]) -> None:
-    assert error_of(ATLoss(*channels), naive_at, *sample(1, channels, size)) <= 1e-5
+@pytest.mark.parametrize("mode", ["code", "paper"])
+def test_equals_the_formula(channels: tuple[int, int], size: tuple[int, int], mode: str) -> None:
+    assert error_of(ATLoss(*channels, mode=mode), naive_at, *sample(1, channels, size)) <= 1e-5
 
 
-def test_zero_when_student_is_teacher() -> None:
+@pytest.mark.parametrize("mode", ["code", "paper"])
+def test_zero_when_student_is_teacher(mode: str) -> None:
     student, _, labels = sample()
-    value, grad = value_and_grad(ATLoss(4, 4), student, student, labels)
+    value, grad = value_and_grad(ATLoss(4, 4, mode=mode), student, student, labels)
     assert max(value, grad.abs().max()) == 0
 
 
@@ -56,12 +70,13 @@ def test_the_value_is_at_most_2_over_the_positions() -> None:
     assert ATLoss(3, 3)(student, teacher).item() == pytest.approx(2 / 20)
 
 
+@pytest.mark.parametrize("mode", ["code", "paper"])
 @pytest.mark.parametrize("level", [0.0, 1e-30, 1e-8, 1e-6, 1.0])
-def test_a_constant_map_stays_finite(level: float) -> None:
+def test_a_constant_map_stays_finite(level: float, mode: str) -> None:
     student, teacher, labels = sample()
     constant = torch.full_like(student, level)
     for inputs in ((constant, teacher), (student, constant), (constant, constant)):
-        value, grad = value_and_grad(ATLoss(4, 4), *inputs, labels)
+        value, grad = value_and_grad(ATLoss(4, 4, mode=mode), *inputs, labels)
         assert value.isfinite()
         assert grad.isfinite().all()
 

@@ -31,7 +31,7 @@ def test_equals_the_loop_over_channels(size: tuple[int, int], tau: float) -> Non
 
 
 @pytest.mark.parametrize("divide_by", ["teacher", "student"])
-@pytest.mark.parametrize("align", ["conv", "conv-bn-relu"])
+@pytest.mark.parametrize("align", ["conv", "conv-always", "conv-bn-relu"])
 @pytest.mark.parametrize("channels", [(3, 5), (4, 4)])
 def test_equals_the_loop_over_channels_of_features(channels: tuple[int, int], align: str, divide_by: str) -> None:
     loss = on_features(*channels, align=align, divide_by=divide_by)
@@ -57,7 +57,7 @@ def test_zero_when_student_is_teacher() -> None:
 
 
 def test_zero_when_the_convolution_makes_the_teacher_of_the_student() -> None:
-    loss = on_features(4, 4)
+    loss = on_features(4, 4, align="conv-always")
     nn.init.dirac_(loss.align.weight)
     student, _, labels = sample()
     value, grad = value_and_grad(loss, student, student, labels)
@@ -66,8 +66,10 @@ def test_zero_when_the_convolution_makes_the_teacher_of_the_student() -> None:
 
 def test_what_is_learned() -> None:
     assert not list(CWDLoss(K, K).parameters())
-    for channels in ((3, 5), (4, 4)):  # the convolution is there where channels are equal too, as in CIRKD
-        assert [tuple(p.shape) for p in on_features(*channels).parameters()] == [(*channels[::-1], 1, 1)]
+    assert not list(on_features(4, 4).parameters())  # a convolution only where channels differ, as in CIRKD
+    for channels, align in (((3, 5), "conv"), ((3, 5), "conv-always"), ((4, 4), "conv-always")):
+        loss = on_features(*channels, align=align)
+        assert [tuple(p.shape) for p in loss.parameters()] == [(*channels[::-1], 1, 1)]
     assert [type(layer) for layer in on_features(align="conv-bn-relu").align] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
 
 
@@ -87,6 +89,15 @@ SAME: dict[str, Change] = {
 @pytest.mark.parametrize("change", SAME)
 def test_value_is_unchanged_with(change: str) -> None:
     assert error(CWDLoss(K, K)(*SAME[change](*sample())), CWDLoss(K, K)(*sample())) <= 1e-5
+
+
+def test_features_with_equal_channels_are_compared_as_they_are() -> None:
+    """CIRKD, mmrazor and the authors' second repository convolve only where channels differ."""
+    student, teacher, labels = sample()
+    got = value_and_grad(on_features(K, K), student, teacher, labels)
+    assert all(
+        torch.equal(*pair) for pair in zip(got, value_and_grad(CWDLoss(K, K), student, teacher, labels), strict=True)
+    )
 
 
 def test_strongly_peaked_maps_stay_finite() -> None:

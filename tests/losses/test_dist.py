@@ -34,6 +34,29 @@ def test_equals_the_formula(size: tuple[int, int], options: tuple[float, ...], i
     assert error_of(DISTLoss(K, *options, intra_over=intra_over), naive_dist, *inputs) <= 1e-5
 
 
+@pytest.mark.parametrize("level", [0.1, 0.3, 1 / 3, 0.7])
+@pytest.mark.parametrize("size", [(5, 6), (45, 45), (64, 128)])
+def test_a_class_whose_teacher_is_constant_gets_no_gradient(size: tuple[int, int], level: float) -> None:
+    """Its deviation from its mean is rounding alone, in float32."""
+    draw = torch.Generator().manual_seed(0)
+    student = torch.rand(2, 1, *size, generator=draw, requires_grad=True)
+    teacher = torch.full_like(student, level)
+    for dims in ((0, 2, 3), (2, 3), (0,)):
+        (gradient,) = torch.autograd.grad(mean_correlation(student, teacher, dims), student)
+        assert gradient.abs().max() <= 1e-7
+
+
+@pytest.mark.parametrize("intra_over", ["positions", "images"])
+def test_the_float32_gradient_is_the_float64_one_where_the_teacher_is_sure(intra_over: str) -> None:
+    student, teacher, _ = sample(3, size=(24, 32))
+    teacher = teacher * 0.0 + torch.arange(K).view(1, -1, 1, 1)  # the same at every position
+    loss = DISTLoss(K, intra_over=intra_over)
+    value, gradient = value_and_grad(loss, student, teacher, None)
+    expected_value, expected = value_and_grad(loss, student.double(), teacher.double(), None)
+    assert error(value.double(), expected_value) <= 1e-6
+    assert error(gradient.double(), expected) <= 1e-5
+
+
 def test_nearly_zero_when_student_is_teacher() -> None:
     student, _, labels = sample()
     value, grad = value_and_grad(DISTLoss(K), student, student, labels)

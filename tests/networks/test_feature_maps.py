@@ -109,7 +109,6 @@ def test_a_network_without_an_auxiliary_head_has_no_aux_map(tiny: Path) -> None:
 
 
 def test_cwd_learns_a_convolution_on_features_and_nothing_on_logits(tiny: Path) -> None:
-    """Also where student and teacher have equal channels, which tells nothing of the map."""
     losses = (
         "losses={a: {type: cwd}, b: {type: cwd, stage: aux}, c: {type: cwd, stage: head}, d: {type: cwd, stage: 4}}"
     )

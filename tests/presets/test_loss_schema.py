@@ -20,7 +20,7 @@ from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, loss_model, 
 # Class and parameters of every constructor, in the order of positional arguments.
 PARAMETERS = {
     "adversarial": ("AdversarialLoss", "num_classes objective discriminator_weight discriminator_lr"),
-    "at": ("ATLoss", "student_channels teacher_channels"),
+    "at": ("ATLoss", "student_channels teacher_channels mode"),
     "cirkd": ("CIRKDLoss", "student_channels teacher_channels tau pool"),
     "cirkd_memory": ("CIRKDMemoryLoss",
         "student_channels teacher_channels num_classes tau pixel_queue region_queue pixels_pushed "
@@ -51,7 +51,7 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "adversarial": (LOGITS_MAP, "logits", "auto", {
         "objective": ("hinge", ["hinge", "wgan-gp"]), "discriminator_weight": (0.1, NON_NEGATIVE),
         "discriminator_lr": (4e-4, POSITIVE)}),
-    "at": (ONE_MAP, "head", "auto", {}),
+    "at": (ONE_MAP, "head", "auto", {"mode": ("code", ["code", "paper"])}),
     "cirkd": (ONE_MAP, "head", "auto", {"tau": (0.1, POSITIVE), "pool": (1, (1, 2))}),
     "cirkd_memory": (ONE_MAP, "head", "auto", {
         "tau": (0.1, POSITIVE), "pixel_queue": (20_000, COUNT), "region_queue": (2_000, COUNT),
@@ -60,7 +60,7 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
         "enqueue": ("class", ["class", "released"])}),
     "csd": (LOGITS_MAP, "logits", "auto", {"tau": (4.0, POSITIVE)}),
     "cwd": (ONE_MAP, "logits", "auto", {
-        "tau": (4.0, POSITIVE), "align": ("conv", ["conv", "conv-bn-relu"]),
+        "tau": (4.0, POSITIVE), "align": ("conv", ["conv", "conv-always", "conv-bn-relu"]),
         "divide_by": ("teacher", ["teacher", "student"])}),
     "dist": (LOGITS_MAP, "logits", "auto", {
         "tau": (1.0, POSITIVE), "beta": (1.0, NON_NEGATIVE), "gamma": (1.0, NON_NEGATIVE),
