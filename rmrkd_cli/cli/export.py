@@ -146,7 +146,9 @@ def _choose_format(chosen: Format | None, target: Path) -> Format:
 
 
 def _print_exported(exported: ExportResult) -> None:
+    from rmrkd_cli.comparison.latency_notes import Timed, latency_warnings
     from rmrkd_cli.exporters.verify import changed_share
+    from rmrkd_cli.report.tables import format_latency
     from rmrkd_cli.terminal import console
 
     rows = [
@@ -156,13 +158,17 @@ def _print_exported(exported: ExportResult) -> None:
         ]
         for one in exported.differences
     ]  # fmt: skip
-    times = ", ".join(f"{name} {value:.0f} ms" for name, value in exported.latency_ms.items())
+    times = ", ".join(f"{name} {format_latency(latency)}" for name, latency in exported.latency.items())
+    warnings = latency_warnings([Timed(name, latency) for name, latency in exported.latency.items()])
     size = "x".join(map(str, exported.latency_size))
     console.print_table(
         "The file against the network",
         ["images", "size", "batch", "logits differ by", "pixels of another class"],
         rows,
-        [f"{changed_share(exported.differences):.1e} of all pixels; one image of {size}: {times}"],
+        [
+            f"{changed_share(exported.differences):.1e} of all pixels; one image of {size}: {times}",
+            *(f"warning: {warning}" for warning in warnings),
+        ],
     )
     sizes = f"{exported.parameters / 1e6:.2f} M parameters, {exported.bytes / 1e6:.2f} MB"
     console.print_line(f"{exported.job.target}: {sizes}, {_describe_format(exported)}")

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from rmrkd_cli.comparison.gap import gap_text
 from rmrkd_cli.comparison.groups import group_records
+from rmrkd_cli.comparison.latency_notes import Timed, latency_notes, latency_warnings
 from rmrkd_cli.comparison.training_equality import describe_training
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.results.record import Record
+from rmrkd_cli.terminal.text import plural
 
 MIN_SEEDS = 3
 MIN_IMAGES = 30
@@ -26,14 +29,17 @@ def compare(records: Sequence[Record]) -> Comparison:
     others = [group for group in groups if group is not base and (base.role != "baseline" or group.role != "teacher")]
     differences = tuple(_difference(base, other) for other in others)
     students = [group for group in groups if group.role != "teacher"]
+    timed = _timed(groups)
     equal, unequal = describe_training([(group.label, _training_of(group)) for group in students])
     return Comparison(
         protocol=records[0]["protocol"],
         groups=groups,
         differences=differences,
-        gap=_gap_text(groups),
+        gap=gap_text(groups, _difference),
         equality=tuple(equal),
         warnings=(*unequal, *_warnings(groups, differences)),
+        latency_notes=tuple(latency_notes(timed)),
+        latency_warnings=tuple(latency_warnings(timed)),
     )
 
 
@@ -52,13 +58,20 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
         ],
         "gap": comparison.gap,
         "equality": comparison.equality,
-        "warnings": comparison.warnings,
+        "warnings": [*comparison.warnings, *comparison.latency_warnings],
+        "latency_notes": comparison.latency_notes,
         "results": comparison.records,
     }
 
 
 def _training_of(group: Group) -> list[dict[str, Any]]:
     return [record.get("training") or {} for record in group.records]
+
+
+def _timed(groups: Sequence[Group]) -> list[Timed]:
+    first = [next((record for record in group.records if record.get("latency")), None) for group in groups]
+    pairs = zip(groups, first, strict=True)
+    return [Timed(group.label, record["latency"], record.get("macs")) for group, record in pairs if record is not None]
 
 
 def _base_group(groups: Sequence[Group]) -> Group:
@@ -101,24 +114,6 @@ def _differences_by_seed(base: Group, to: Group) -> tuple[tuple[int, float], ...
     return tuple((seed, value) for seed, value in pairs if value is not None)
 
 
-def _gap_text(groups: Sequence[Group]) -> str | None:
-    """Return which share of the gap between baseline and teacher each distilled group closes."""
-    by_role = {
-        role: [group for group in groups if group.role == role and group.miou is not None]
-        for role in ("teacher", "baseline", "distill")
-    }
-    if not by_role["distill"] or any(len(by_role[role]) != 1 for role in ("teacher", "baseline")):
-        return None
-    teacher, baseline = (by_role[role][0].miou or 0.0 for role in ("teacher", "baseline"))
-    if teacher <= baseline:
-        return "there is no gap to close: the teacher's mIoU is not above the baseline's"
-    texts = []
-    for group in by_role["distill"]:
-        share = round(100 * ((group.miou or 0.0) - baseline) / (teacher - baseline))  # an integer has no -0
-        texts.append(f"{group.label} closes {share} % of the gap between the baseline and the teacher")
-    return "; ".join(texts)
-
-
 def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> list[str]:
     """Return the limits of the comparison, one sentence each."""
     warnings = []
@@ -143,5 +138,5 @@ def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> lis
         warnings.append(f"only a part of the weights was loaded, the rest is random: {', '.join(partial)}")
     images = groups[0].records[0]["protocol"]["images"]
     if differences and images < MIN_IMAGES:
-        warnings.append(f"{images} images are too few for reliable intervals")
+        warnings.append(f"{plural(images, 'image')} in the split: too few for reliable intervals")
     return warnings

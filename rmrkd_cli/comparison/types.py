@@ -80,10 +80,11 @@ class Comparison:
 
     Attributes:
         differences: To the baseline, without the teacher; without a baseline, to the first student.
-        gap: Which share of the gap between baseline and teacher the distilled groups close, in words; None where
-            teacher, baseline or distilled student is missing.
+        gap: Which share of the gap between baseline and teacher the distilled groups close, in words, or why no share
+            is given; None where teacher, baseline or distilled student is missing.
         equality: In which respects training was equal (iterations, images, time) and in which not, a sentence each.
-        warnings: Limits of the comparison, a sentence each.
+        warnings: Limits of what the differences of IoU mean, a sentence each.
+        latency_notes, latency_warnings: How latency was measured, and why it is unreliable, a sentence each.
     """
 
     protocol: dict[str, Any]
@@ -92,6 +93,8 @@ class Comparison:
     gap: str | None
     equality: tuple[str, ...]
     warnings: tuple[str, ...]
+    latency_notes: tuple[str, ...] = ()
+    latency_warnings: tuple[str, ...] = ()
 
     @property
     def classes(self) -> Sequence[str]:

@@ -15,6 +15,7 @@ from rmrkd_cli import __version__
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
+from rmrkd_cli.evaluation.latency import summarize_times, time_in_turns
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.exporters import onnx, torchscript
 from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, build_graph, decision_threshold
@@ -25,7 +26,6 @@ from rmrkd_cli.exporters.verify import (
     check_size,
     compare_outputs,
     image_batches,
-    measure_milliseconds,
     normalize,
     synthetic_batches,
     synthetic_images,
@@ -37,6 +37,7 @@ from rmrkd_cli.storage.cache import sha256_of
 from rmrkd_cli.terminal.console import log
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
+_SECONDS = 4.0  # of timing, for the network and for the file
 _MAX_LOGIT_ERROR = 1e-2  # relative to the largest logit; rounding is a thousand times smaller
 
 
@@ -86,7 +87,8 @@ class ExportResult:
         parameters: Number of parameters.
         bytes: Size of the file.
         differences: Between file and network, one per batch.
-        latency_ms: Milliseconds per image of `latency_size` (width, height), for torch and for the runtime.
+        latency: Milliseconds per image of `latency_size` (width, height), for torch and for the runtime: median,
+            quartiles and the load of the machine, see `evaluation.latency`.
     """
 
     job: ExportJob
@@ -94,7 +96,7 @@ class ExportResult:
     parameters: int
     bytes: int
     differences: list[Difference]
-    latency_ms: dict[str, float]
+    latency: dict[str, dict[str, Any]]
     latency_size: Scale
 
     def to_json(self) -> dict[str, Any]:
@@ -106,7 +108,8 @@ class ExportResult:
             "parameters": self.parameters,
             **self.properties,
             "check": [asdict(difference) for difference in self.differences],
-            "latency_ms": self.latency_ms,
+            "latency_ms": {name: times["median_ms"] for name, times in self.latency.items()},
+            "latency": self.latency,
             "latency_size": list(self.latency_size),
         }
 
@@ -134,7 +137,7 @@ def run_export(job: ExportJob) -> ExportResult:
     properties = file_properties(job, model, card)
     size = check_size(card.scale)
     differences: list[Difference] = []
-    latency: dict[str, float] = {}
+    latency: dict[str, dict[str, Any]] = {}
 
     def write_and_check(partial: Path) -> None:
         log(f"writing {job.format} and comparing its outputs with the network's")
@@ -218,8 +221,8 @@ def _check_outputs(job: ExportJob, model: CheckpointNetwork, path: Path, batches
     return differences
 
 
-def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size: Scale) -> dict[str, float]:
-    """Time the file, and the network as `rmrkd predict` runs it, with the same number of threads."""
+def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size: Scale) -> dict[str, dict[str, Any]]:
+    """Time the file, and the network as `rmrkd predict` runs it, in turns and with the same number of threads."""
     image = synthetic_images(size, 1)
     network = inference_network(model.network, "cpu")
 
@@ -228,8 +231,9 @@ def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size:
         logits: NDArray[Any] = network.encode_decode(torch.from_numpy(batch), None).numpy()  # type: ignore[operator]
         return logits
 
+    run_file, file_input = _load_runner(job.format, path), image if job.raw else normalize(image)
+    torch_input = normalize(image)
+    times, load = time_in_turns([lambda: run_torch(torch_input), lambda: run_file(file_input)], _SECONDS)
+    facts = {"device": "cpu", "threads": torch.get_num_threads(), **load}
     runtime = "onnxruntime" if job.format == ONNX else "torchscript"
-    return {
-        "torch": measure_milliseconds(run_torch, normalize(image)),
-        runtime: measure_milliseconds(_load_runner(job.format, path), image if job.raw else normalize(image)),
-    }
+    return {name: {**summarize_times(own), **facts} for name, own in zip(("torch", runtime), times, strict=True)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,6 @@ MAX_IMAGES = 32  # of `--check-images`
 _MAX_PIXELS = 1 << 19  # of a synthetic image: 1024x512
 _ODD_SIZES = ((375, 250), (193, 257))  # (width, height), not divisible by the stride of a network
 _SEED = 7
-_MAX_RUNS = 9
-_MAX_SECONDS = 4.0
 
 Batches = Iterable[tuple[str, NDArray[Any]]]  # name of the images, and (N, 3, H, W) uint8, RGB
 
@@ -124,18 +120,6 @@ def image_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDAr
         raise RmrkdError(f"`{folder}` contains no image", "pass a folder of images to --check-images")
     views = EvalViews(scale)
     return ((item.path.name, _to_rgb_planes(views.resize(read_image(item.path)))[None]) for item in images)
-
-
-def measure_milliseconds(run: Runner, image: NDArray[Any]) -> float:
-    """Return the median time of 3 to 9 runs, within about 4 seconds."""
-    for _ in range(2):  # TorchScript compiles in its second run
-        run(image)
-    times: list[float] = []
-    while len(times) < 3 or (len(times) < _MAX_RUNS and sum(times) < _MAX_SECONDS):
-        started = time.perf_counter()
-        run(image)
-        times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times)
 
 
 def changed_share(differences: Sequence[Difference]) -> float:

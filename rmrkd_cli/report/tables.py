@@ -10,7 +10,7 @@ from rmrkd_cli.comparison.types import Comparison, Group, Interval
 from rmrkd_cli.report.intervals import bounds_text, interval_text
 from rmrkd_cli.results.csv import Table
 from rmrkd_cli.terminal.durations import format_duration
-from rmrkd_cli.terminal.text import NONE, format_percent, format_points, format_scaled
+from rmrkd_cli.terminal.text import NONE, format_percent, format_points, format_scaled, plural
 
 _ALWAYS = ("", "mIoU", "mAcc", "aAcc", "parameters", "MACs")  # other columns appear where a group has a value
 
@@ -56,7 +56,7 @@ def summary_table(groups: Sequence[Group]) -> Table:
         "aAcc": [format_percent(_mean(group, "metrics", "aacc")) for group in groups],
         "parameters": [format_scaled(_first(group, "parameters"), "M", 1e6) for group in groups],
         "MACs": [format_scaled(_first(group, "macs"), "G", 1e9) for group in groups],
-        "latency": [_format_latency(_first(group, "latency")) for group in groups],
+        "latency": [format_latency(_first(group, "latency")) for group in groups],
         "file": [format_scaled(_first(group, "checkpoint_bytes"), "MB", 1e6) for group in groups],
         "s/step": [_format_step(_mean(group, "training", "seconds_per_step")) for group in groups],
         "training": [format_duration(_mean(group, "training", "seconds")) for group in groups],
@@ -75,12 +75,16 @@ def summary_lines(comparison: Comparison) -> list[str]:
             continue
         line = f"{difference.to} - {difference.base} = {format_points(mean.value)} mIoU"
         if bounds := bounds_text(mean):
-            line += f", 95 % interval {bounds} over the choice of these {images} images"
+            line += f", 95 % interval {bounds} over the choice of these {plural(images, 'image')}"
+        elif comparison.warnings:
+            line += " on these images"
         if len(difference.by_seed) > 1:
             line += "; by seed " + ", ".join(f"{seed}: {format_points(value)}" for seed, value in difference.by_seed)
         lines.append(line)
-    lines += [comparison.gap] if comparison.gap else []
-    return [*lines, *comparison.equality, *(f"warning: {warning}" for warning in comparison.warnings)]
+    soft = " on these images" if comparison.warnings and comparison.differences else ""
+    lines += [f"{comparison.gap}{soft}"] if comparison.gap else []
+    warnings = (*comparison.warnings, *comparison.latency_warnings)
+    return [*lines, *comparison.equality, *comparison.latency_notes, *(f"warning: {warning}" for warning in warnings)]
 
 
 def mean_and_deviation(group: Group) -> str:
@@ -103,7 +107,7 @@ def _first(group: Group, key: str) -> Any:
     return next((record[key] for record in group.records if record.get(key) is not None), None)
 
 
-def _format_latency(latency: Mapping[str, float] | None) -> str:
+def format_latency(latency: Mapping[str, float] | None) -> str:
     """Return median and quartiles: `12.4 ms (11.9–13.2)`."""
     if not latency:
         return NONE

@@ -105,6 +105,13 @@ class _Latency(_Part):
     median_ms: Amount
     low_ms: Amount
     high_ms: Amount
+    min_ms: Amount | None = None
+    runs: Whole | None = None
+    pooled: Whole | None = None  # networks with the same layers, whose runs are counted together
+    device: Line | None = None
+    threads: Whole | None = None
+    cores: Whole | None = None
+    cores_of_others: Amount | None = None
 
 
 class _Result(_Part):

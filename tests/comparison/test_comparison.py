@@ -157,3 +157,27 @@ def test_the_document_is_plain_json() -> None:
     assert document["groups"][1]["seeds"] == [0]
     assert document["differences"][0]["mean"]["low"] == compared.differences[0].mean.low
     assert len(document["results"]) == 2
+
+
+def test_no_share_is_given_where_the_teacher_may_be_no_better() -> None:
+    """Teacher and baseline differ by less than their interval: `214 %` would be a ratio of noise."""
+    baseline, teacher = record(skill=0.6), record("teacher", skill=0.603)
+    compared = compare([teacher, baseline, record("distill", skill=0.7)])
+    gap = teacher["metrics"]["miou"] - baseline["metrics"]["miou"]
+    assert 0 < gap < 0.02
+    assert compared.gap is not None
+    assert compared.gap.startswith(
+        "no share of the gap to the teacher is given: the 95 % interval of teacher - baseline"
+    )
+    assert "includes zero" in compared.gap
+    assert "closes" not in compared.gap
+
+
+def test_no_share_is_given_from_too_few_images() -> None:
+    few = [record("teacher", skill=0.9), record(), record("distill", skill=0.7)]
+    for one in few:
+        one["per_image"] = {key: values[:4] for key, values in one["per_image"].items()}
+    gap = compare(few).gap
+    assert gap is not None
+    assert "from too few images for an interval" in gap
+    assert "closes" not in gap

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from markupsafe import Markup
 
 from rmrkd_cli.comparison.types import Comparison, Difference, Group
@@ -9,6 +11,8 @@ from rmrkd_cli.report.html.text import label_html
 from rmrkd_cli.report.image_selection import main_difference
 from rmrkd_cli.report.intervals import bounds_text
 from rmrkd_cli.terminal.text import abbreviate_labels, format_percent, format_points, plural, shorten, typeset_minus
+
+_BOLD = re.compile("</?b>")
 
 
 def title_of(comparison: Comparison) -> str:
@@ -22,12 +26,23 @@ def title_of(comparison: Comparison) -> str:
 
 
 def conclusion(comparison: Comparison) -> Markup:
-    """Return the main difference in one sentence that claims no more than its interval."""
+    """Return the main difference in one sentence that claims no more than its interval.
+
+    While a warning limits what it means, it speaks of these images only, and nothing in it is bold.
+    """
     main = main_difference(comparison)
     groups = {group.label: group for group in comparison.groups}
     if main is None or main.mean.value is None or main.base not in groups or main.to not in groups:
         return Markup("There is no difference of mIoU between two of these results.")
-    return _sentence(main, groups[main.base], groups[main.to])
+    text = _sentence(main, groups[main.base], groups[main.to])
+    return text if not comparison.warnings else _soften(text, comparison.protocol["images"])
+
+
+def _soften(text: Markup, images: int) -> Markup:
+    """Return the sentence as a statement about these images, without bold."""
+    plain = _BOLD.sub("", text)
+    where = "this image" if images == 1 else f"these {images:,} images"
+    return Markup(f"On {where}, {plain[:1].lower()}{plain[1:]}")
 
 
 def _sentence(main: Difference, base: Group, to: Group) -> Markup:

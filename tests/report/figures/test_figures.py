@@ -238,7 +238,7 @@ def test_a_matrix_shows_its_shares() -> None:
 
 
 def test_the_conclusion_claims_no_more_than_the_interval() -> None:
-    comparison = synthetic.comparison()
+    comparison = replace(synthetic.comparison(), warnings=())
     first = comparison.differences[0]
 
     def text(mean: Interval) -> str:
@@ -254,6 +254,15 @@ def test_the_conclusion_claims_no_more_than_the_interval() -> None:
     assert "−3.00 to +4.00, includes zero" in undecided
     assert "no interval could be computed" in text(Interval(0.01))
     assert text(Interval(None)).startswith("There is no difference of mIoU")
+
+
+def test_the_conclusion_speaks_of_these_images_while_a_warning_holds() -> None:
+    """As for 20 iterations, 16 images and one seed."""
+    few = synthetic.comparison()
+    assert few.warnings
+    assert conclusion(few).startswith("On these 60 images, ")
+    assert "<b>" not in conclusion(few)
+    assert "<b>" in conclusion(replace(few, warnings=()))
 
 
 def test_shares_and_largest_confusions() -> None:
