@@ -42,7 +42,8 @@ def test_equal_macs_are_warned_of_where_quartiles_are_apart() -> None:
     ("others", "threads", "cores", "device", "busy"),
     [
         (1.6, 2, 2, "cpu, 2 cores", True), (0.1, 2, 2, "cpu, 2 cores", False), (3.0, 16, 32, "cpu, 32 cores", False),
-        (20.0, 16, 32, "cpu, 32 cores", True), (3.0, 16, 16, "NVIDIA H100", False), (16.0, 16, 16, "NVIDIA H100", False),
+        (20.0, 16, 32, "cpu, 32 cores", True), (3.0, 16, 16, "NVIDIA H100", False),
+        (16.0, 16, 16, "NVIDIA H100", False),
         (None, 2, 2, "cpu, 2 cores", False),
     ],
 )  # fmt: skip
