@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from rmrkd_cli.checkpoints import digest
 from rmrkd_cli.checkpoints.reader import read_checkpoint, save_torch
@@ -109,16 +106,6 @@ class RunCheckpoints:
         if self.best.exists() and digest.find_damage(self.best, required=True):
             _quarantine(self.best)
         log(f"the best checkpoint, of iteration {best_iteration}, is lost; its score is kept")
-
-    def missing_bytes(self, weights: Mapping[str, Tensor], keep: int) -> int:
-        """Return the disk space that is missing for all checkpoints of a run, in bytes; 0 where there is enough.
-
-        Args:
-            weights: Tensors of one checkpoint; the optimizer's momentum takes the same again.
-        """
-        size = sum(value.numel() * value.element_size() for value in weights.values())
-        existing = sum({path.stat().st_ino: path.stat().st_size for path in self.folder.glob("*.pth")}.values())
-        return max(0, 2 * size * (keep + 2) - existing - shutil.disk_usage(self.folder).free)  # + best, + new
 
     def delete_partial(self) -> None:
         """Delete files that a killed run had not finished."""

@@ -54,7 +54,11 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
 
     device, _ = choose_device(options.device.value, None)
     first_seed = plan_runs(preset, options.work_dir, parse_seeds(options.seeds))[0]
-    for line in report_dry_run(first_seed, device, code_files(options)):
+    lines = report_dry_run(
+        first_seed, device, code_files(options), resume=options.resume, fresh=options.fresh, force=options.force,
+        progress=console.log,
+    )  # fmt: skip
+    for line in lines:
         console.print_line(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import nn
 
 from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.distiller import Distiller, MapNames
+from rmrkd_cli.distillation.map_checks import check_maps
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
-from rmrkd_cli.networks.feature_maps import FeatureShapes, MapName, measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
+from rmrkd_cli.networks.mmseg import build_network, network_config, on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
@@ -69,11 +71,7 @@ def build_distiller(
         sources[what] = _load_start(network, spec, config, what, log)
     if role != "distill":
         return Built(Distiller(network), config, sources)
-    if not preset.losses:
-        raise RmrkdError(
-            f"preset `{preset.name}` has no distillation losses", "--role baseline trains the student alone"
-        )
-
+    check_has_losses(preset)
     teacher = build_network(network_config(preset.teacher, num_classes), device=device, name="teacher")
     if with_weights:
         if preset.teacher.checkpoint is None:
@@ -92,25 +90,45 @@ def build_distiller(
     return Built(Distiller(network, teacher, losses, maps, weights), config, sources)
 
 
+def check_has_losses(preset: Preset) -> None:
+    """Raise RmrkdError for a preset without losses."""
+    if not preset.losses:
+        raise RmrkdError(
+            f"preset `{preset.name}` has no distillation losses", "--role baseline trains the student alone"
+        )
+
+
 def build_losses(
-    preset: Preset, student: FeatureShapes, teacher: FeatureShapes, num_classes: int, code: Sequence[str] = ()
+    preset: Preset,
+    student: FeatureShapes,
+    teacher: FeatureShapes,
+    num_classes: int,
+    code: Sequence[str] = (),
+    *,
+    outline: bool = False,
 ) -> dict[str, nn.Module]:
     """Return the preset's losses, each built for the channels of the maps it acts on.
 
     Of `student_channels`, `teacher_channels`, `num_classes` and `on_logits` (whether the map holds logits), a
     constructor gets those that it names. Channels are tuples for a loss on several maps.
 
+    Args:
+        preset: The preset.
+        student, teacher: Shapes of the networks' maps.
+        num_classes: Classes of the data set.
+        code: Python files that the command line names.
+        outline: Build rmrkd's own losses without memory for their values; a custom loss is built as it is.
+
     Raises:
-        RmrkdError: When a network has no such map, or a custom loss cannot be built.
+        RmrkdError: When maps are missing or differ in size, or a custom loss cannot be built.
     """
+    check_maps(preset.losses, student, teacher)
     built: dict[str, nn.Module] = {}
     reserved = nn.ModuleDict()
     for name, spec in preset.losses.items():
         if hasattr(reserved, name):
             raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
         maps = map_names_of(spec)
-        for map_name in maps if isinstance(maps, tuple) else (maps,):
-            _check_map(name, map_name, student, teacher)
         available = {
             "student_channels": _channels(student, maps),
             "teacher_channels": _channels(teacher, maps),
@@ -121,7 +139,8 @@ def build_losses(
             built[name] = _build_custom(spec, available, code)
         else:
             cls, options = LOSSES[spec.type], spec.model_dump(exclude={"type", "stage", "weight"})
-            built[name] = cls(**_named_parameters(cls, available), **options)
+            with on_meta() if outline else nullcontext():
+                built[name] = cls(**_named_parameters(cls, available), **options)
     return built
 
 
@@ -151,23 +170,6 @@ def map_names_of(spec: LossSpec) -> MapNames:
 
 def _channels(shapes: FeatureShapes, maps: MapNames) -> int | tuple[int, ...]:
     return tuple(shapes.channels[name] for name in maps) if isinstance(maps, tuple) else shapes.channels[maps]
-
-
-def _check_map(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> None:
-    """Raise RmrkdError where a network has no such map, or the two backbones have it at different strides."""
-    for what, shapes in (("student", student), ("teacher", teacher)):
-        if map_name not in shapes.strides:
-            known = ", ".join(map(str, shapes.strides))
-            raise RmrkdError(
-                f"loss `{loss}` at stage `{map_name}`: the {what} has no such map",
-                f"choose another: {known}; --set losses.{loss}.stage=logits",
-            )
-    if isinstance(map_name, int) and student.strides[map_name] != teacher.strides[map_name]:
-        raise RmrkdError(
-            f"loss `{loss}` at stage {map_name}: the student's map has stride {student.strides[map_name]}, the "
-            f"teacher's {teacher.strides[map_name]}",
-            "choose another stage, or overrides of strides and dilations that make them equal",
-        )
 
 
 def _report_partial(source: dict[str, str], what: str, log: Log) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
@@ -82,9 +85,33 @@ def build_network(
     return network
 
 
-def expected_tensors(config: Mapping[str, Any], name: str = "network") -> dict[str, Tensor]:
-    """Return the state dict that a network of this config has; only names and shapes matter, values are arbitrary."""
-    return _build_segmentor(config, name, MAX_PARAMETERS, _OVERRIDES_HINT).state_dict()
+def build_outline(config: Mapping[str, Any], name: str = "network") -> nn.Module:
+    """Build a network on the device `meta`: it has names and shapes, and no memory for values. Run it in `on_meta`.
+
+    Raises:
+        RmrkdError: As `build_network`.
+    """
+    with on_meta():
+        return _build_segmentor(config, name, MAX_PARAMETERS, _OVERRIDES_HINT).eval()
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Create tensors in this block on the device `meta`."""
+    with torch.device("meta"), _ReadableLinspace():
+        yield
+
+
+class _ReadableLinspace(TorchFunctionMode):
+    """Keep `torch.linspace` on the CPU: transformers read their drop rates from it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
 
 
 def _build_segmentor(config: Mapping[str, Any], name: str, max_parameters: int, hint: str) -> nn.Module:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.mmseg import expected_tensors
 from rmrkd_cli.networks.mmseg_zoo import zoo_url
 from rmrkd_cli.presets.schema import CheckpointSource
 from rmrkd_cli.storage.cache import fetch, sha256_of
@@ -55,15 +54,17 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> 
     return {**record, "partial": mismatch} if mismatch else record
 
 
-def check_weights(config: Mapping[str, Any], source: CheckpointSource, *, role: str) -> None:
-    """Check that `load_weights` will succeed for the network of a config; compare names and shapes only.
+def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: str) -> None:
+    """Check that `load_weights` will succeed; compare names and shapes only.
+
+    Args:
+        own: State dict of the network, whose values do not matter.
 
     Raises:
         RmrkdError: As `load_weights`.
     """
     path = fetch_weights(source, role)
     state: Mapping[str, Tensor] = read_checkpoint(path, lazy=True).student()
-    own: Mapping[str, Tensor] = expected_tensors(config, role)
     ignore: tuple[str, ...] = ()
     if _is_backbone(state, role):
         own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
@@ -87,15 +88,24 @@ def _no_match_hint(role: str, state: Mapping[str, Tensor]) -> str:
     return f"give another file with --{role}-checkpoint FILE: no tensor matches, its first key is `{first}`"
 
 
-def fetch_imagenet(config: Mapping[str, Any], role: str, on_progress: Progress | None = None) -> tuple[str, Path]:
-    """Return the URL and the downloaded file of the ImageNet backbone that a config from `network_config` names."""
+def imagenet_url(config: Mapping[str, Any], role: str) -> str:
+    """Return the URL of the ImageNet backbone that a config from `network_config` names.
+
+    Raises:
+        RmrkdError: It names none.
+    """
     pretrained = config.get("pretrained")
     if pretrained is None:
         raise RmrkdError(
             f"the {role}'s config names no ImageNet weights",
             f"start from random weights with --set {role}.init=scratch",
         )
-    url = zoo_url(pretrained)
+    return zoo_url(pretrained)
+
+
+def fetch_imagenet(config: Mapping[str, Any], role: str, on_progress: Progress | None = None) -> tuple[str, Path]:
+    """Return the URL and the downloaded file of the ImageNet backbone that a config from `network_config` names."""
+    url = imagenet_url(config, role)
     digest = url.rsplit("-", 1)[-1].removesuffix(".pth")
     hint = f"start without it with --{role}-checkpoint none"
     hint += ", or give a file with --student-checkpoint FILE" if role == "student" else ""

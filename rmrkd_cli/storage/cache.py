@@ -15,6 +15,7 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.storage.atomic import rename_synced
 from rmrkd_cli.storage.download import (
     DOWNLOAD_ERRORS,
+    DownloadError,
     Progress,
     cannot_write_cache,
     describe_failure,
@@ -68,7 +69,8 @@ def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str 
         hint: What else the user can do when the download fails.
 
     Raises:
-        RmrkdError: The download failed (the hint names where to save the file by hand), or the SHA-256 differs.
+        DownloadError: The download failed; the hint names where to save the file by hand.
+        RmrkdError: The SHA-256 differs.
         RunError: The cache cannot be written, or the disk is full.
     """
     target, expected = _target(url), sha256.lower()
@@ -146,7 +148,8 @@ def _download(
             try:
                 digest = _fill(stream, url, expected, partial, on_progress)
             except DOWNLOAD_ERRORS as error:
-                raise _cannot_download(url, error, target, file_size(stream) if shared else 0, hint) from error
+                kept = file_size(stream) if shared else 0
+                raise DownloadError(url, describe_failure(error), str(target), hint, kept) from error
             if not digest.startswith(expected):
                 stream.truncate(0)
                 hint = f"the file at {url} changed or is damaged; run the command again"
@@ -177,14 +180,6 @@ def _fill(stream: FileIO, url: str, expected: str, partial: Path, on_progress: P
     stream.truncate(0)  # the parts are of two versions of the file: download it once more
     download(url, stream, on_progress)
     return sha256_of(partial)
-
-
-def _cannot_download(url: str, error: BaseException, target: Path, kept: int, hint: str) -> RmrkdError:
-    resume = f"; the same command resumes after the first {kept} bytes" if kept else ""
-    return RmrkdError(
-        f"cannot download {url} ({describe_failure(error)})",
-        f"download it by other means and save it as `{target}`" + (f"; or {hint}" if hint else "") + resume,
-    )
 
 
 def _check_existing(target: Path, expected: str) -> None:

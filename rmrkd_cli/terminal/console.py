@@ -50,8 +50,9 @@ def print_text(text: str) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line of results to stdout."""
+    """Print one line of results to stdout, at once: a pipe or file would otherwise get it at the end."""
     sys.stdout.write(escape_control(text) + "\n")
+    sys.stdout.flush()
 
 
 def print_heading(text: str) -> None:

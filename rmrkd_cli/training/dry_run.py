@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -20,21 +19,28 @@ from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.networks.mmseg import network_config
-from rmrkd_cli.networks.mmseg_zoo import zoo_url
 from rmrkd_cli.presets.methods import weight_origin
-from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset, Schedule
-from rmrkd_cli.storage.cache import cached_file
+from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
-from rmrkd_cli.training.preflight import check_batch_size
+from rmrkd_cli.training.preflight import find_problems
+from rmrkd_cli.training.weight_files import weight_files
 
 STEPS = 2
 
 
-def report_dry_run(plan: Sequence[Run], device: str, code: Sequence[str] = ()) -> Iterator[str]:
-    """Build each run's networks, take two steps on random images, and yield lines that report them.
+def report_dry_run(
+    plan: Sequence[Run],
+    device: str,
+    code: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[str]:
+    """Check what training checks first, then build each run's networks and take two steps on random images.
 
     Nothing is downloaded. Loss weights set to `auto` are computed from the real images and networks if these are on
     this machine. Otherwise they are computed from random ones.
@@ -43,33 +49,48 @@ def report_dry_run(plan: Sequence[Run], device: str, code: Sequence[str] = ()) -
         plan: The runs of one seed.
         device: "cpu" or "cuda".
         code: Python files named on the command line, which custom losses may be loaded from.
+        resume, fresh, force: As for `train`; missing inputs and existing runs are only reported.
+        progress: Receives what is done next.
+
+    Yields:
+        Lines of the report.
 
     Raises:
+        RmrkdError: When a network, loss or checkpoint cannot be used.
         RunError: When a loss is infinite or NaN.
     """
     preset = plan[0].preset
     info = dataset_info(preset)
+    progress("checking networks, losses and weights of all roles")
+    problems = list(find_problems(plan, info, device, code, resume=resume, fresh=fresh, force=force))
     yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {device}"
+    yield from problems
     for run in plan:
-        yield from _report_role(run.preset, run.role, info, device, code)
+        yield from _report_role(run.preset, run.role, info, device, code, progress)
 
 
-def _report_role(preset: Preset, role: str, info: DatasetInfo, device: str, code: Sequence[str]) -> Iterator[str]:
+def _report_role(
+    preset: Preset, role: str, info: DatasetInfo, device: str, code: Sequence[str], progress: Callable[[str], None]
+) -> Iterator[str]:
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
-    check_batch_size(schedule, device=device, workers=1)
     reset_peak_memory(device)
+    yield f"{role}:"
+    progress(f"{role}: building and measuring the networks")
     built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)
     model = built.distiller
-    yield f"{role}:"
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     if model.teacher is not None:
         yield f"  teacher           {_describe_size(model.teacher, scale)}"
     model.to_device(device, inference_network).train()
     batches = list(_random_batches(preset, schedule, classes))
     if role == "distill":
+        if auto_weighted_losses(preset):
+            progress("distill: computing the loss weights")
         yield from _report_losses(model, preset, info, device, batches, code)
     step = TrainStep(model, model, schedule, torch.device(device))
+    images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
     for number, batch in enumerate(batches):
+        progress(f"{role}: step {number + 1} of {STEPS}, {images_shape}")
         started = time.perf_counter()
         losses = {name: float(value) for name, value in step([batch] * schedule.accumulate, number).items()}
         seconds = time.perf_counter() - started
@@ -77,7 +98,6 @@ def _report_role(preset: Preset, role: str, info: DatasetInfo, device: str, code
         if nonfinite:
             raise RunError(f"loss `{nonfinite[0]}` is {losses[nonfinite[0]]} on random images")
     yield "  losses            " + "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
     memory = f"peak memory {peak_memory(device) / 2**30:.2f} GiB"
     yield f"  step {STEPS}            {seconds:8.2f} s for {images_shape}, {memory}"
 
@@ -128,25 +148,14 @@ def _missing_for_auto_weights(preset: Preset) -> str:
     """Return what is not on this machine of the teacher, the student's weights and the images; "" if nothing."""
     if preset.teacher.checkpoint is None:
         return "a trained teacher"
-    info = dataset_info(preset)
-    for what, network in (("teacher", preset.teacher), ("student", preset.student)):
-        if not _has_weights(network, info.num_classes):
-            return f"the file of the {what}'s weights"
+    missing = [file.what for file in weight_files(preset, ["distill"]) if not file.is_present()]
+    if missing:
+        return f"the file of the {missing[-1]}'s weights"
     try:
-        find_samples(info, "train")
+        find_samples(dataset_info(preset), "train")
     except RmrkdError as error:
         return f"the training set ({summarize_error(error)})"
     return ""
-
-
-def _has_weights(network: Network, classes: int) -> bool:
-    source: CheckpointSource | None = network.checkpoint
-    if source is not None:
-        return Path(source.path).is_file() if source.path is not None else cached_file(str(source.url)) is not None
-    if network.init == "scratch":
-        return True
-    pretrained = network_config(network, classes).get("pretrained")
-    return pretrained is not None and cached_file(zoo_url(pretrained)) is not None
 
 
 def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterator[Batch]:

@@ -1,68 +1,146 @@
-"""Checks before a run directory is created or a process started: batch size, images, weights."""
+"""Checks before a run directory is created or a process started: networks, losses, images, weights, disk space."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.data.check import quick_check
-from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.image_cache import CacheFile, create_cache_file
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.mmseg import network_config
-from rmrkd_cli.networks.weights import check_weights, fetch_imagenet, fetch_weights
+from rmrkd_cli.networks.mmseg import build_outline, network_config
+from rmrkd_cli.networks.weights import check_weights
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
-from rmrkd_cli.terminal.live_display import ProgressBar, live_display
+from rmrkd_cli.training.disk_check import check_disk_space
+from rmrkd_cli.training.network_check import Outlines, check_networks
+from rmrkd_cli.training.plan import Run
+from rmrkd_cli.training.weight_files import WeightFile, download_weights, weight_files
 
 
-def check_inputs(preset: Preset, roles: list[str], *, device: str, workers: int) -> CacheFile | None:
-    """Check every image and weight file that the roles need, and download the missing weights.
+def check_inputs(
+    preset: Preset,
+    runs: Sequence[Run],
+    *,
+    device: str,
+    workers: int,
+    code: Sequence[str] = (),
+    fresh: bool = False,
+    is_first_node: bool = True,
+) -> CacheFile | None:
+    """Check everything that the runs need, for all roles before the first one starts, and download missing weights.
 
     Args:
         preset: The user's preset. The checkpoint of a teacher that role `all` trains is not checked.
+        runs: What is left to train.
         workers: Worker processes on all machines.
+        code: Python files that the command line names.
+        fresh: Existing run directories are renamed.
+        is_first_node: This machine writes the run directories.
 
     Returns:
         An image cache for decoded training images, if the preset asks for one and something is trained.
 
     Raises:
-        RmrkdError: For the first file that is missing or cannot be used.
+        RmrkdError: For the first input that is missing or cannot be used.
     """
-    for role in roles:
-        check_batch_size(preset.schedule_for(role), device=device, workers=workers)
-        if role != "teacher":
-            _check_file(trained_network(preset, role).checkpoint, "student")
-    if "distill" in roles:
-        _check_file(preset.teacher.checkpoint, "teacher")
-    for role in roles:
-        network_config(trained_network(preset, role), num_classes=1)
-    if "distill" in roles:
-        network_config(preset.teacher, num_classes=1)
+    roles = list(dict.fromkeys(run.role for run in runs))
+    check_files(preset, roles, device=device, workers=workers)
     info = dataset_info(preset)
     samples = {split: find_samples(info, split) for split in ("train", "val")}
+    outlines = check_networks(preset, roles, info.num_classes, code)
+    if is_first_node:
+        check_disk_space(runs, outlines, fresh=fresh)
     skip_corrupt = preset.schedule.skip_corrupt
     quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else ())
-    _download_weights(preset, roles)
-    _check_weights(preset, roles, info.num_classes)
+    download_weights(preset, roles)
+    check_all_weights(preset, roles, outlines)
     if preset.data.cache == "off" or not roles:
         return None
     return create_cache_file(preset.data.cache, SampleFiles(info, samples["train"]), skip_corrupt=skip_corrupt)
 
 
-def check_teacher(preset: Preset) -> None:
+def find_problems(
+    plan: Sequence[Run],
+    info: DatasetInfo,
+    device: str,
+    code: Sequence[str],
+    *,
+    resume: bool,
+    fresh: bool,
+    force: bool,
+) -> Iterator[str]:
+    """Check the runs of one seed as `check_inputs` does, without downloads, and yield what training would stop on.
+
+    Args:
+        resume, fresh, force: As for `train`.
+
+    Raises:
+        RmrkdError: When a network, loss or checkpoint cannot be used, which no file or folder on this machine changes.
+    """
+    preset, roles = plan[-1].preset, [run.role for run in plan]
+    for role in roles:
+        check_batch_size(preset.schedule_for(role), device=device, workers=1)
+    outlines = check_networks(preset, roles, info.num_classes, code)
+    in_plan = plan[-1].teacher_in_plan  # its file is written by the first run
+    files = [file for file in weight_files(preset, roles) if not (in_plan and file.source == preset.teacher.checkpoint)]
+    for file in files:
+        if file.source is not None and file.is_present():
+            check_weights(outlines.networks[file.what].state_dict(), file.source, role=file.what)
+    urls = list(dict.fromkeys(url for file in files if (url := file.missing_url())))
+    yield from (f"  training first downloads {url}" for url in urls)
+    checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
+    checks += [partial(find_samples, info, split) for split in ("train", "val")]
+    checks += [partial(run.run_dir.check_usable, run.preset, resume=resume, fresh=fresh, force=force) for run in plan]
+    for check in checks:
+        try:
+            check()
+        except RmrkdError as error:
+            yield f"  training would stop: {error.message}" + (f" (hint: {error.hint})" if error.hint else "")
+
+
+def _check_present(file: WeightFile) -> None:
+    if file.source is not None:
+        check_file(file.source, file.what)
+
+
+def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: int) -> None:
+    """Check the batch sizes, that checkpoints exist and can be read, and the names of configs.
+
+    Raises:
+        RmrkdError: For the first that is wrong.
+    """
+    for role in roles:
+        check_batch_size(preset.schedule_for(role), device=device, workers=workers)
+        if role != "teacher":
+            check_file(trained_network(preset, role).checkpoint, "student")
+    if "distill" in roles:
+        check_file(preset.teacher.checkpoint, "teacher")
+    for role in roles:
+        network_config(trained_network(preset, role), num_classes=1)
+    if "distill" in roles:
+        network_config(preset.teacher, num_classes=1)
+    for file in weight_files(preset, roles):
+        file.missing_url()  # fails where a config names no weights
+
+
+def check_teacher(preset: Preset, info: DatasetInfo | None = None) -> None:
     """Check the teacher's checkpoint of one more seed, after `check_inputs` for the first.
 
     Raises:
         RmrkdError: When it is missing or does not match its network.
     """
     source = preset.teacher.checkpoint
-    _check_file(source, "teacher")
+    check_file(source, "teacher")
     if source is not None:
-        network = network_config(preset.teacher, dataset_info(preset).num_classes)
-        check_weights(network, source, role="teacher")
+        num_classes = (info or dataset_info(preset)).num_classes
+        outline = build_outline(network_config(preset.teacher, num_classes), "teacher")
+        check_weights(outline.state_dict(), source, role="teacher")
 
 
 def check_batch_size(schedule: Schedule, *, device: str, workers: int) -> None:
@@ -74,7 +152,15 @@ def check_batch_size(schedule: Schedule, *, device: str, workers: int) -> None:
         )
 
 
-def _check_file(source: CheckpointSource | None, what: str) -> None:
+def check_file(source: CheckpointSource | None, what: str) -> None:
+    """Check that a checkpoint exists and can be read.
+
+    Args:
+        what: "teacher" or "student".
+
+    Raises:
+        RmrkdError: When it does not or cannot.
+    """
     if source is None or source.path is None:
         return
     if not Path(source.path).is_file():
@@ -85,32 +171,10 @@ def _check_file(source: CheckpointSource | None, what: str) -> None:
     read_checkpoint(source.path, lazy=True)  # report a damaged file before anything slow
 
 
-def _check_weights(preset: Preset, roles: list[str], num_classes: int) -> None:
+def check_all_weights(preset: Preset, roles: Sequence[str], outlines: Outlines) -> None:
     """Compare every given checkpoint with its network."""
-    if preset.student.checkpoint is not None and set(roles) & {"baseline", "distill"}:
-        check_weights(network_config(preset.student, num_classes), preset.student.checkpoint, role="student")
-    if "distill" in roles and preset.teacher.checkpoint is not None:
-        check_weights(network_config(preset.teacher, num_classes), preset.teacher.checkpoint, role="teacher")
-
-
-def _download_weights(preset: Preset, roles: list[str]) -> None:
-    """Download before training, because a collective operation times out while one worker downloads."""
-    with live_display() as terminal:
-        progress_bar: ProgressBar | None = None
-
-        def on_progress(done: int, total: int) -> None:
-            nonlocal progress_bar
-            progress_bar = progress_bar or terminal.progress_bar("download, MiB", total >> 20)
-            if progress_bar is not None:
-                progress_bar.update(done >> 20)
-
-        for role in roles:
-            network, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
-            if network.checkpoint is not None and what == "student":
-                fetch_weights(network.checkpoint, what, on_progress)
-            elif network.init == "imagenet":
-                fetch_imagenet(network_config(network, num_classes=1), what, on_progress)
-        if "distill" in roles and preset.teacher.checkpoint is not None:
-            fetch_weights(preset.teacher.checkpoint, "teacher", on_progress)
-        if progress_bar is not None:
-            progress_bar.close()
+    used = {"student": {"baseline", "distill"}, "teacher": {"distill"}}
+    for what, in_roles in used.items():
+        source = getattr(preset, what).checkpoint
+        if source is not None and in_roles & set(roles):
+            check_weights(outlines.networks[what].state_dict(), source, role=what)

@@ -78,12 +78,6 @@ class Checkpointer:
                 progress.log_lines = lines
             if path is not None:
                 checkpoints.repair_links(path, progress.best_iteration, log)
-            missing = checkpoints.missing_bytes(self.model.state_dict(), self.schedule.keep)
-            if missing:
-                log(
-                    f"`{self.run_dir.path}` needs {missing / 1e9:.2f} GB more disk space for this run's checkpoints: "
-                    "the run stops when the disk is full; --keep 1 needs less"
-                )
         return progress
 
     def _latest_checkpoint(self, log: Log) -> Path | None:

@@ -66,7 +66,7 @@ def train(
     runs = [run for plan in plans for run in plan]
     unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
     with ExitStack() as stack:
-        image_cache = _run_preflight(preset, unfinished, device, cluster)
+        image_cache = _run_preflight(preset, unfinished, device, cluster, code=code, fresh=fresh)
         if image_cache is not None:
             stack.enter_context(image_cache)
         if cluster.is_first_node:
@@ -116,21 +116,30 @@ def _unfinished_runs(
     return [run for of_plan in unfinished for run in of_plan]
 
 
-def _run_preflight(preset: Preset, unfinished: list[Run], device: str, cluster: Cluster) -> CacheFile | None:
-    """Check images and weights once for all runs; return the image cache if the preset asks for one.
+def _run_preflight(
+    preset: Preset, unfinished: list[Run], device: str, cluster: Cluster, *, code: Sequence[str], fresh: bool
+) -> CacheFile | None:
+    """Check all inputs once for all runs; return the image cache if the preset asks for one.
 
     Raises:
-        RmrkdError: For the first file that is missing or cannot be used.
+        RmrkdError: For the first input that is missing or cannot be used.
     """
     from rmrkd_cli.training import preflight
 
-    with_teacher = [run.preset for run in unfinished if run.role == "distill" and not run.teacher_in_plan]
+    distillations = [run for run in unfinished if run.role == "distill"]
+    with_teacher = [run.preset for run in distillations if not run.teacher_in_plan]
     for other in with_teacher[1:]:
         if other.teacher != with_teacher[0].teacher:
             preflight.check_teacher(other)
-    roles = list(dict.fromkeys(run.role for run in unfinished))
+    for run in distillations:
+        trains = any(other.role == "teacher" and other.preset.seed == run.preset.seed for other in unfinished)
+        if run.teacher_in_plan and not trains:  # its teacher was trained before
+            preflight.check_teacher(run.preset)
     first = with_teacher[0] if with_teacher else preset
-    return preflight.check_inputs(first, roles, device=device, workers=cluster.size)
+    return preflight.check_inputs(
+        first, unfinished, device=device, workers=cluster.size, code=code, fresh=fresh,
+        is_first_node=cluster.is_first_node,
+    )  # fmt: skip
 
 
 def _teachers_to_measure(unfinished: list[Run]) -> list[Run]:

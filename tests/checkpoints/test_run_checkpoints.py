@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -182,11 +181,3 @@ def test_links_are_copies_without_hard_links(
     assert iteration_of(files.last) == iteration_of(files.best) == 11
     assert files.last.samefile(files.best) == linked
     assert not list(files.folder.glob(".*"))
-
-
-def test_missing_disk_space_is_computed_in_advance(files: RunCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = {"a": torch.zeros(250_000)}  # 1 MB, and as much momentum
-    held = sum(path.stat().st_size for path in files.list_numbered())
-    for free, missing in ((10_000_000, 0), (0, 8_000_000 - held)):
-        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        assert files.missing_bytes(weights, keep=2) == missing

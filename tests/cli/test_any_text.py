@@ -96,7 +96,7 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("rmrkd_cli.training.preflight.check_inputs", check)
     monkeypatch.setattr("rmrkd_cli.distributed.launcher.execute", execute)
     monkeypatch.setattr("rmrkd_cli.doctor.run_checks", lambda step: iter(()))
-    monkeypatch.setattr("rmrkd_cli.training.dry_run.report_dry_run", lambda *args: ["rehearsed"])
+    monkeypatch.setattr("rmrkd_cli.training.dry_run.report_dry_run", lambda *args, **options: ["rehearsed"])
     monkeypatch.setattr("rmrkd_cli.report.html.write_figures", lambda *args: [])
     monkeypatch.setattr("rmrkd_cli.report.html.document.inline_svg", lambda *args, **options: Markup())
     monkeypatch.setattr("rmrkd_cli.report.figures.draw_curves", lambda *args, **options: None)

@@ -1,0 +1,78 @@
+"""Check that teacher and student have the feature maps of every loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.feature_maps import FeatureShapes, MapName
+from rmrkd_cli.presets.loss_schema import LossSpec
+
+
+def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: FeatureShapes) -> None:
+    """Check that both networks have the maps of every loss, those of backbone stages at equal size.
+
+    Raises:
+        RmrkdError: With every loss that does not fit, and the maps that fit.
+    """
+    missing, unequal = {}, {}
+    for name, spec in losses.items():
+        for map_name in spec.stage if isinstance(spec.stage, list) else [spec.stage]:
+            if problem := _missing(name, map_name, student, teacher):
+                missing[problem] = name
+            elif problem := _unequal(name, map_name, student, teacher):
+                unequal[problem] = name
+    problems = [*missing, *unequal]
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        message = problems[0] if len(problems) == 1 else f"{len(problems)} maps of losses do not fit:{lines}"
+        fitting = list(_fitting(student, teacher))
+        fixes = [_other_map(name, fitting) for name in dict.fromkeys(missing.values())]
+        fixes += [_logits_or_stage(list(dict.fromkeys(unequal.values())), fitting)] if unequal else []
+        raise RmrkdError(message, "; ".join(fixes))
+
+
+def _missing(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> str:
+    for what, shapes in (("student", student), ("teacher", teacher)):
+        if map_name not in shapes.strides:
+            return f"loss `{loss}` at stage `{map_name}`: the {what} has no such map"
+    return ""
+
+
+def _unequal(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> str:
+    """Return what is wrong with a stage of both backbones; the maps of heads are resized."""
+    if not isinstance(map_name, int):
+        return ""
+    if student.strides[map_name] != teacher.strides[map_name]:
+        return (
+            f"loss `{loss}` at stage {map_name}: the student's map has stride {student.strides[map_name]}, the "
+            f"teacher's {teacher.strides[map_name]}"
+        )
+    ours, theirs = (shapes.sizes.get(map_name) for shapes in (student, teacher))
+    if ours != theirs and ours is not None and theirs is not None:
+        return (
+            f"loss `{loss}` at stage {map_name}: the student's map of a crop has {ours[0]}x{ours[1]} positions, the "
+            f"teacher's {theirs[0]}x{theirs[1]}"
+        )
+    return ""
+
+
+def _other_map(loss: str, fitting: Sequence[MapName]) -> str:
+    leave_out = f"leave the loss out: --set losses.{loss}=null"
+    return f"choose another: {', '.join(map(str, fitting))}; --set losses.{loss}.stage=logits, or {leave_out}"
+
+
+def _logits_or_stage(losses: Sequence[str], fitting: Sequence[MapName]) -> str:
+    stages = [name for name in fitting if isinstance(name, int)]
+    logits = "distil the logits, which are resized: --method cwd or --method kd, or `stage: logits` in the preset"
+    if not stages:
+        return f"{logits}; no stage of the two backbones has equal size"
+    options = " ".join(f"--set losses.{loss}.stage={stages[-1]}" for loss in losses)
+    return f"{logits}; or take a stage of equal size ({', '.join(map(str, stages))}): {options}"
+
+
+def _fitting(student: FeatureShapes, teacher: FeatureShapes) -> Iterator[MapName]:
+    """Yield the maps on which a loss can act."""
+    for name in student.strides:
+        if name in teacher.strides and not _unequal("", name, student, teacher):
+            yield name

@@ -1,0 +1,96 @@
+"""Check the networks and losses of all roles before training, on outlines without values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from rmrkd_cli.distillation.factory import build_losses, check_has_losses
+from rmrkd_cli.errors import RmrkdError, summarize_error
+from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
+from rmrkd_cli.networks.mmseg import build_network, build_outline, network_config, on_meta
+from rmrkd_cli.presets.schema import Preset
+
+_USES = {"teacher": ("teacher",), "baseline": ("student",), "distill": ("student", "teacher")}  # role -> networks
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The networks and losses of a preset with names and shapes, but without values.
+
+    Attributes:
+        networks: "teacher" and "student", as far as the roles need them.
+        losses: Of the role `distill`.
+    """
+
+    networks: dict[str, nn.Module]
+    losses: dict[str, nn.Module] = field(default_factory=dict)
+
+    def trained_bytes(self, role: str) -> int:
+        """Return the size of what a role trains: its network, and the losses of a distillation."""
+        modules = [self.networks["teacher" if role == "teacher" else "student"]]
+        modules += self.losses.values() if role == "distill" else []
+        tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code: Sequence[str] = ()) -> Outlines:
+    """Build all networks and losses that the roles need, and run each network on a crop.
+
+    It takes no memory for weights and little time, because the tensors have shapes only.
+
+    Args:
+        roles: What is trained.
+        num_classes: Classes of the data set.
+        code: Python files that the command line names.
+
+    Raises:
+        RmrkdError: When a network or loss cannot be built, a network cannot process the crops, or the maps that a
+            loss compares are missing or differ in size.
+    """
+    if "distill" in roles:
+        check_has_losses(preset)
+    needed = list(dict.fromkeys(what for role in roles for what in _USES[role]))
+    configs = {what: network_config(getattr(preset, what), num_classes) for what in needed}
+    networks = {what: build_outline(config, what) for what, config in configs.items()}
+    shapes: dict[tuple[str, tuple[int, int]], FeatureShapes] = {}
+    for what, crop in _crops(preset, roles):
+        if (what, crop) not in shapes:
+            shapes[what, crop] = _run_on_crop(networks[what], configs[what], what, crop)
+    if "distill" not in roles:
+        return Outlines(networks)
+    crop = preset.schedule.crop
+    pair = shapes["student", crop], shapes["teacher", crop]
+    return Outlines(networks, build_losses(preset, *pair, num_classes, code, outline=True))
+
+
+def _crops(preset: Preset, roles: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield each network with the crops that it sees."""
+    for role in roles:
+        for what in _USES[role]:
+            yield what, preset.schedule_for(role).crop
+
+
+def _run_on_crop(network: nn.Module, config: Mapping[str, Any], what: str, crop: tuple[int, int]) -> FeatureShapes:
+    try:
+        with on_meta():
+            return measure_shapes(network, crop)
+    except RmrkdError as error:
+        raise RmrkdError(f"the {what} cannot be used: {error.message}", error.hint) from error
+    except Exception as error:  # mmsegmentation fails in any way
+        if "meta" not in str(error) and not isinstance(error, NotImplementedError):
+            raise _cannot_run(what, crop, error) from error
+    try:  # an operation that needs values
+        return measure_shapes(build_network(config, device="cpu", name=what), crop)
+    except Exception as error:
+        raise _cannot_run(what, crop, error) from error
+
+
+def _cannot_run(what: str, crop: tuple[int, int], error: Exception) -> RmrkdError:
+    return RmrkdError(
+        f"the {what} cannot process crops of {crop[0]}x{crop[1]}: {summarize_error(error)[:300]}",
+        f"choose the crop that the config was made for, --set schedule.crop=[HEIGHT,WIDTH], or another {what}.config",
+    )

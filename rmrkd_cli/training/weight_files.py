@@ -1,0 +1,109 @@
+"""The weight files that roles start from, and their download before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmrkd_cli.distillation.factory import trained_network
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.mmseg import network_config
+from rmrkd_cli.networks.weights import fetch_imagenet, fetch_weights, imagenet_url
+from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset
+from rmrkd_cli.storage.cache import cached_file
+from rmrkd_cli.storage.download import DownloadError, Progress
+from rmrkd_cli.terminal.live_display import ProgressBar, live_display
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that a role starts from.
+
+    Attributes:
+        what: "teacher" or "student".
+        source: A checkpoint; None for the ImageNet weights of the network's backbone.
+    """
+
+    what: str
+    network: Network
+    source: CheckpointSource | None
+
+    def fetch(self, on_progress: Progress | None = None) -> None:
+        """Download it if it is not in the cache."""
+        if self.source is not None:
+            fetch_weights(self.source, self.what, on_progress)
+        else:
+            fetch_imagenet(network_config(self.network, num_classes=1), self.what, on_progress)
+
+    def missing_url(self) -> str:
+        """Return the URL of a file that must be downloaded; "" for one that is on this machine."""
+        if self.source is not None and self.source.path is not None:
+            return ""
+        if self.source is not None:
+            url = str(self.source.url)
+        else:
+            url = imagenet_url(network_config(self.network, num_classes=1), self.what)
+        return "" if cached_file(url) is not None else url
+
+    def is_present(self) -> bool:
+        if self.source is not None and self.source.path is not None:
+            return Path(self.source.path).is_file()
+        return not self.missing_url()
+
+
+def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
+    """Yield the files that the roles start from, each once."""
+    found = []
+    for role in roles:
+        network, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
+        if network.checkpoint is not None and what == "student":
+            found.append(WeightFile(what, network, network.checkpoint))
+        elif network.init == "imagenet":
+            found.append(WeightFile(what, network, None))
+    if "distill" in roles and preset.teacher.checkpoint is not None:
+        found.append(WeightFile("teacher", preset.teacher, preset.teacher.checkpoint))
+    for number, file in enumerate(found):
+        if file not in found[:number]:
+            yield file
+
+
+def download_weights(preset: Preset, roles: Sequence[str]) -> None:
+    """Download before training, because a collective operation times out while one worker downloads.
+
+    Raises:
+        RmrkdError: With every file that cannot be downloaded.
+    """
+    failed: list[DownloadError] = []
+    with live_display() as terminal:
+        progress_bar: ProgressBar | None = None
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal progress_bar
+            progress_bar = progress_bar or terminal.progress_bar("download, MiB", total >> 20)
+            if progress_bar is not None:
+                progress_bar.update(done >> 20)
+
+        for file in weight_files(preset, roles):
+            try:
+                file.fetch(on_progress)
+            except DownloadError as error:
+                failed.append(error)
+        if progress_bar is not None:
+            progress_bar.close()
+    if failed:
+        raise _join(failed)
+
+
+def _join(failed: Sequence[DownloadError]) -> RmrkdError:
+    """Return one error for all files, whose hint has a place for each of them."""
+    unique = list({error.url: error for error in failed}.values())
+    if len(unique) == 1:
+        return unique[0]
+    lines = "".join(f"\n  {error.url} ({error.reason})" for error in unique)
+    places = ", ".join(f"`{error.target}`" for error in unique)
+    others = list(dict.fromkeys(error.alternative for error in unique if error.alternative))
+    return RmrkdError(
+        f"cannot download {len(unique)} files:{lines}",
+        f"download them by other means and save them as {places}" + "".join(f"; or {other}" for other in others),
+    )
