@@ -48,6 +48,29 @@ class CorruptFileError(RunError):
         self.path = path
 
 
+class DownloadError(RmrkdError):
+    """A file cannot be downloaded.
+
+    Args:
+        url: Its address.
+        reason: The cause in words.
+        target: Where the user can save the file.
+        alternative: What else the user can do; may be empty.
+        kept: Bytes received so far, which the next attempt continues.
+    """
+
+    def __init__(self, url: str, reason: str, target: str, alternative: str = "", kept: int = 0) -> None:
+        resume = f"; the same command resumes after the first {kept} bytes" if kept else ""
+        super().__init__(
+            f"cannot download {url} ({reason})",
+            f"download it by other means and save it as `{target}`"
+            + (f"; or {alternative}" if alternative else "")
+            + resume,
+        )
+        self.args = (url, reason, target, alternative, kept)
+        self.url, self.reason, self.target, self.alternative = url, reason, target, alternative
+
+
 class WorkerLostError(RunError):
     """A process that the run needs was killed from outside; a restart can succeed."""
 

@@ -11,11 +11,10 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import DownloadError, RmrkdError, RunError
 from rmrkd_cli.storage.atomic import rename_synced
 from rmrkd_cli.storage.download import (
     DOWNLOAD_ERRORS,
-    DownloadError,
     Progress,
     cannot_write_cache,
     describe_failure,

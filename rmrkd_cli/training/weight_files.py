@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmrkd_cli.distillation.factory import trained_network
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import DownloadError, RmrkdError
 from rmrkd_cli.networks.mmseg import network_config
 from rmrkd_cli.networks.weights import fetch_imagenet, fetch_weights, imagenet_url
 from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset
 from rmrkd_cli.storage.cache import cached_file
-from rmrkd_cli.storage.download import DownloadError, Progress
+from rmrkd_cli.storage.download import Progress
 from rmrkd_cli.terminal.live_display import ProgressBar, live_display
 
 
