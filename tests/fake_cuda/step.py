@@ -1,0 +1,171 @@
+"""Run whole training steps of a preset on fake CUDA tensors: forward, backward, checks and update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.distillation.distiller import Distiller
+from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.signals import StopRequest
+from rmrkd_cli.training.budget import make_budget
+from rmrkd_cli.training.determinism import make_deterministic, seed_step
+from rmrkd_cli.training.gradient_update import GradientUpdate
+from rmrkd_cli.training.optimizer_step import TrainStep
+from rmrkd_cli.training.progress import Progress
+from tests.fake_cuda.events import FakeEvent
+from tests.fake_cuda.watch import Report, Watch
+
+_CUDA = torch.device("cuda", 0)
+_WARM_UP = 1  # steps before the watched one, so that momentum and the checks of a previous step exist
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        method: A method, or several joined by `+`, whose losses all act in the same step.
+        ranks: Processes of a fake group, of which this is rank 0: SyncBN synchronizes, DDP is left out.
+        plant: Add a tensor on the CPU to a loss, as a control: it must be found.
+    """
+
+    preset: str = "demo"
+    method: str | None = None
+    role: str = "distill"
+    amp: str = "off"
+    ranks: int = 1
+    deterministic: bool = False
+    plant: bool = False
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        flags = f"{' deterministic' * self.deterministic}{' planted' * self.plant}"
+        return f"{self.preset} {self.method or self.role} amp={self.amp} ranks={self.ranks}{flags}"
+
+
+class FakeRanks(DistContext):
+    """This process as rank 0 of several that agree on everything."""
+
+    def all_reduce_max(self, *values: int) -> tuple[int, ...]:
+        return tuple(int(value) for value in values)
+
+    def all_gather(self, value: Any) -> list[Any]:
+        return [value] * self.size
+
+    def barrier(self) -> None:
+        """Wait for nobody."""
+
+
+def run_step(job: Job) -> Report:
+    """Return what one step does, after another.
+
+    Raises:
+        FakeTensorDeviceMismatchError: When a CPU tensor meets a CUDA tensor.
+    """
+    preset = _load(job)
+    watch = Watch()
+    with _process_group(job.ranks), _settings_of(job), FakeTensorMode(), watch:
+        model = _build(preset, job)
+        step, update = _prepare(preset, job, model)
+        batch = _batch(preset, job)
+        for number in range(_WARM_UP + 1):
+            FakeEvent.step = number
+            if number == _WARM_UP:
+                watch.start()
+            seed_step(preset.seed, number, 0, "cuda")
+            losses = step.backward([batch], number)
+            update.step(losses, [batch], StopRequest())
+    return watch.report
+
+
+def _load(job: Job) -> Preset:
+    """Return the preset of a job; losses of several methods are named after their method."""
+    overrides = [f"schedule.amp={job.amp}", *job.overrides]
+    methods = job.method.split("+") if job.method else [None]
+    presets = [load_preset(job.preset, method=method, overrides=overrides) for method in methods]
+    if len(methods) == 1:
+        return presets[0]
+    losses = {f"{m}-{name}": spec for m, p in zip(methods, presets, strict=True) for name, spec in p.losses.items()}
+    return presets[0].model_copy(update={"losses": losses})
+
+
+def _build(preset: Preset, job: Job) -> Distiller:
+    classes = dataset_info(preset).num_classes
+    built = build_distiller(preset, job.role, classes, device="cuda", log=lambda _: None, with_weights=False)
+    if job.deterministic:
+        make_deterministic(built.distiller.student, "cuda")
+    model = built.distiller.to_device(_CUDA, inference_network)
+    for loss in preset.losses:
+        model.weights.setdefault(loss, 1.0)
+    if job.plant:
+        _plant(next(iter(model.losses.values())))
+    model.train()
+    return model
+
+
+def _plant(loss: Any) -> None:
+    original = loss.forward
+    loss.forward = lambda *given: original(*given) + (given[0].new_ones(3) * torch.ones(3)).sum()
+
+
+def _prepare(preset: Preset, job: Job, model: Distiller) -> tuple[TrainStep, GradientUpdate]:
+    """Return the two halves of a step, as the training loop sets them up."""
+    schedule = preset.schedule_for(job.role)
+    dist_ctx = (FakeRanks if job.ranks > 1 else DistContext)(0, job.ranks, _CUDA)
+    step, progress = TrainStep(model, model, schedule, _CUDA), Progress()
+    setup: Any = SimpleNamespace(
+        train_samples=[], schedule=schedule, preset=preset, model=model, run_dir=SimpleNamespace(path=Path("none"))
+    )
+    return step, GradientUpdate(setup, step, dist_ctx, make_budget(schedule, progress), progress, MagicMock())
+
+
+def _batch(preset: Preset, job: Job) -> Batch:
+    schedule = preset.schedule_for(job.role)
+    images = torch.zeros(schedule.batch_size, 3, *schedule.crop)
+    labels = torch.zeros(schedule.batch_size, 1, *schedule.crop, dtype=torch.uint8)
+    return Batch(images, labels, [])
+
+
+@contextmanager
+def _settings_of(job: Job) -> Iterator[None]:
+    """Restore torch's settings at the end."""
+    torch.backends.cudnn.enabled = job.amp == "off"  # its batch norm in half precision asks the driver for sizes
+    benchmark, filled = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.enabled = benchmark, True
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _process_group(ranks: int) -> Iterator[None]:
+    """Join a group of torch's fake backend, which passes no messages."""
+    if ranks == 1:
+        yield
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
