@@ -56,9 +56,9 @@ student:
     auxiliary_head.in_channels: 32
     auxiliary_head.channels: 8
 losses:
-  rmrkd: {{type: rmrkd}}
-  mgd: {{type: mgd}}
-  dkd: {{type: dkd}}
+  rmrkd: {{type: rmrkd, weight: 1.0}}
+  mgd: {{type: mgd, weight: 2.0e-5}}
+  dkd: {{type: dkd, weight: 1.0}}
 schedule:
   {{iters: 4, batch_size: 2, crop: [48, 48], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
 """

@@ -56,7 +56,7 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
     first_seed = plan_runs(preset, options.work_dir, parse_seeds(options.seeds))[0]
     lines = report_dry_run(
         first_seed, device, code_files(options), resume=options.resume, fresh=options.fresh, force=options.force,
-        progress=console.log,
+        settings=options.settings or [], progress=console.log,
     )  # fmt: skip
     for line in lines:
         console.print_line(line)

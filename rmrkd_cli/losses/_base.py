@@ -33,14 +33,12 @@ class DistillationLoss(nn.Module):
     Attributes:
         default_stage: The map it acts on where a preset names none: a backbone stage 1 to 4, "head", "logits" or "aux",
             or a list of them.
-        default_weight: Its factor in the total where a preset gives none. "auto" measures one at the start of a run.
         map_name: What error messages call its maps.
         needs_labels: Whether `compute` reads the labels.
         channels: Channels of the student's and of the teacher's map; tuples of them for a loss on several maps.
     """
 
     default_stage: ClassVar[int | str | list[str]] = "head"
-    default_weight: ClassVar[float | str] = "auto"
     map_name: ClassVar[str] = "features"
     needs_labels: ClassVar[bool] = False
 

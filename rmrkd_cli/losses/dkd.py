@@ -27,7 +27,6 @@ class DKDLoss(DistillationLoss):
     """
 
     default_stage = "logits"
-    default_weight = 1.0
     map_name = "logits"
     needs_labels = True
 

@@ -30,7 +30,6 @@ class MGDLoss(DistillationLoss):
     """
 
     default_stage = 4
-    default_weight = 2e-5
 
     def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: Fraction = 0.75) -> None:
         super().__init__(student_channels, teacher_channels)

@@ -43,7 +43,6 @@ class RMRKDLoss(DistillationLoss):
     """
 
     default_stage = 4
-    default_weight = 1.0
     needs_labels = True
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.presets.methods import apply_method, preset_dir
+from rmrkd_cli.presets.methods import apply_method, fill_weights, preset_dir
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
@@ -46,7 +46,9 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
             _override(raw, text)
     if isinstance(raw.get("losses"), dict):
         raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
-    return validate(Preset, raw, path, problems)
+    preset = validate(Preset, raw, path, problems)
+    fill_weights(preset)
+    return preset
 
 
 def dataset_preset(dataset: str) -> Preset:

@@ -36,7 +36,9 @@ class LossSpec(StrictModel):
 
     type: str
     stage: Any  # the map it acts on, or a list of maps: 1 to 4 (backbone), head, logits, aux
-    weight: LossWeight = AUTO  # factor in the total; `auto` measures one at the start of a run
+    # Factor in the total; `auto` measures one at the start of a run. Without it: the published one for the data set and
+    # stage (presets/methods.py), or else `auto`.
+    weight: LossWeight = AUTO
 
 
 class CustomLossSpec(LossSpec):
@@ -54,7 +56,7 @@ def loss_types() -> list[str]:
 
 @cache
 def loss_model(loss_type: str) -> type[LossSpec]:
-    """Return the schema of one type: `stage` and `weight` with its defaults, and the options of its constructor."""
+    """Return the schema of one type: `stage` with its default, `weight`, and the options of its constructor."""
     base, own = _read_class("_base"), _read_class(loss_type)
     defaults = {**_class_attributes(base), **_class_attributes(own)}
     parameters = _parameters(own) or _parameters(base)
@@ -69,7 +71,6 @@ def loss_model(loss_type: str) -> type[LossSpec]:
     keys: dict[str, Any] = {
         "type": (Literal[loss_type], ...),
         "stage": (stage, defaults["default_stage"]),
-        "weight": (LossWeight, defaults["default_weight"]),
         **options,
     }
     return create_model(loss_type, __base__=LossSpec, **keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,15 @@ def _recipe_losses(recipe: MethodRecipe, raw: dict[str, Any]) -> dict[str, Any]:
     losses: dict[str, Any] = recipe.model_dump(exclude_unset=True)["losses"]
     for name, loss in losses.items():
         own = preset_losses.get(name) if isinstance(preset_losses, dict) else None
-        source_weight = _source_weight(recipe, name, raw.get("dataset"))
-        if source_weight is not None and isinstance(own, dict) and own.get("type") == loss["type"]:
+        is_published = _published_for_dataset(recipe, name, raw.get("dataset")) is not None
+        if is_published and isinstance(own, dict) and own.get("type") == loss["type"]:
             losses[name] = dict(own)
-        elif "weight" not in loss:
-            loss["weight"] = AUTO if source_weight is None else source_weight
+        elif is_fixed(recipe, name):
+            del loss["weight"]  # `fill_weights` gives it
     return losses
 
 
-def _source_weight(recipe: MethodRecipe, name: str, dataset: object) -> float | None:
+def _published_for_dataset(recipe: MethodRecipe, name: str, dataset: object) -> float | None:
     """Return the factor that the source gives a loss on a data set, or None."""
     known = recipe.weights.get(name)
     dataset = DATASET_ALIASES.get(dataset, dataset) if isinstance(dataset, str) else dataset
@@ -89,15 +90,58 @@ def is_fixed(recipe: MethodRecipe, name: str) -> bool:
     return "weight" in loss.model_fields_set and loss.weight != AUTO
 
 
-def weight_origin(preset: Preset, name: str) -> str:
-    """Return in words where the weight of a preset's loss comes from."""
-    weight = preset.losses[name].weight
-    if weight == AUTO:
+def fill_weights(preset: Preset) -> None:
+    """Give each loss without a weight the published one for the preset's data set and the loss's stage.
+
+    Where there is none it stays `auto`. The weight is not marked as set, so `weight_origin` knows what the preset says.
+    """
+    for name, spec in preset.losses.items():
+        if "weight" not in spec.model_fields_set and (published := _published_weight(preset, name)):
+            spec.weight = published[0]
+            spec.model_fields_set.discard("weight")
+
+
+def _published_weight(preset: Preset, name: str) -> tuple[float, str] | None:
+    """Return the published weight of a loss and where it comes from, or None."""
+    spec = preset.losses[name]
+    if is_custom_loss(spec.type):
+        return None
+    for recipe in _recipes_with(preset.method, spec.type):
+        for key, loss in recipe.losses.items():
+            known = recipe.weights.get(key)
+            stages = known.stages if known is not None and known.stages is not None else [loss.stage]
+            if loss.type != spec.type or spec.stage not in stages:
+                continue
+            if is_fixed(recipe, key):
+                return float(loss.weight), "the recipe's on every data set"
+            weight = _published_for_dataset(recipe, key, preset.dataset)
+            if known is None or weight is None:
+                return None  # not even if another method trains with the same loss there
+            return weight, f"its source's for {preset.dataset}: {known.source}"
+    return None
+
+
+def _recipes_with(method: str, loss_type: str) -> Iterator[MethodRecipe]:
+    """Yield the recipes with a loss of a type: that of the method, the one named like the type, then the others."""
+    names = method_names()
+    first = [method, ALIASES.get(loss_type, loss_type.replace("_", "-"))]
+    for name in dict.fromkeys([*(name for name in first if name in names), *names]):
+        text = (preset_dir() / "methods" / f"{name}.yaml").read_text(encoding="utf-8")
+        if f"type: {loss_type}" in text:  # reading all as YAML would take half a second
+            yield load_method(name)
+
+
+def weight_origin(preset: Preset, name: str, settings: Iterable[str] = ()) -> str:
+    """Return in words where the weight of a preset's loss comes from.
+
+    Args:
+        settings: The texts of `--set` that changed the preset.
+    """
+    spec = preset.losses[name]
+    if spec.weight == AUTO:
         return "by the rule of equal gradients"
-    if preset.method in method_names() and preset.method != OWN_METHOD:
-        recipe = load_method(preset.method)
-        if name in recipe.losses and is_fixed(recipe, name) and recipe.losses[name].weight == weight:
-            return "the recipe's on every data set"
-        if name in recipe.weights and _source_weight(recipe, name, preset.dataset) == weight:
-            return f"its source's for {preset.dataset}: {recipe.weights[name].source}"
-    return "as the preset says"
+    if "weight" not in spec.model_fields_set:
+        published = _published_weight(preset, name)
+        return published[1] if published is not None else "the default"
+    keys = {text.partition("=")[0].strip() for text in settings}
+    return "as --set says" if keys & {"losses", f"losses.{name}", f"losses.{name}.weight"} else "as the preset says"

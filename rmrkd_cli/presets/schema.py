@@ -20,6 +20,7 @@ from rmrkd_cli.presets.fields import (
     CacheMode,
     ClassName,
     Duration,
+    FeatureMap,
     FileSuffix,
     HttpsUrl,
     Iterations,
@@ -228,6 +229,7 @@ class SourceWeight(StrictModel):
 
     source: Text  # where it is written
     values: dict[DatasetName, NonNegative]  # data set -> factor
+    stages: list[FeatureMap] | None = None  # maps for which it is published; None: the recipe's
 
 
 class About(StrictModel):
@@ -244,7 +246,8 @@ class About(StrictModel):
 class MethodRecipe(StrictModel):
     """The losses that `--method` puts in place of a preset's own.
 
-    A loss without `weight` takes that of `weights` for the preset's data set, or else `auto`.
+    A loss without `weight` takes that of `weights` for the preset's data set and the loss's stage, or else `auto`. The
+    same holds for the losses of a preset.
     """
 
     title: Text = ""  # one line for `rmrkd methods`

@@ -38,6 +38,7 @@ def report_dry_run(
     resume: bool = False,
     fresh: bool = False,
     force: bool = False,
+    settings: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
     """Check what training checks first, then build each run's networks and take two steps on random images.
@@ -50,6 +51,7 @@ def report_dry_run(
         device: "cpu" or "cuda".
         code: Python files named on the command line, which custom losses may be loaded from.
         resume, fresh, force: As for `train`; missing inputs and existing runs are only reported.
+        settings: The texts of `--set`, for the origin of loss weights.
         progress: Receives what is done next.
 
     Yields:
@@ -66,11 +68,17 @@ def report_dry_run(
     yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {device}"
     yield from problems
     for run in plan:
-        yield from _report_role(run.preset, run.role, info, device, code, progress)
+        yield from _report_role(run.preset, run.role, info, device, code, settings, progress)
 
 
 def _report_role(
-    preset: Preset, role: str, info: DatasetInfo, device: str, code: Sequence[str], progress: Callable[[str], None]
+    preset: Preset,
+    role: str,
+    info: DatasetInfo,
+    device: str,
+    code: Sequence[str],
+    settings: Sequence[str],
+    progress: Callable[[str], None],
 ) -> Iterator[str]:
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
     reset_peak_memory(device)
@@ -86,7 +94,7 @@ def _report_role(
     if role == "distill":
         if auto_weighted_losses(preset):
             progress("distill: computing the loss weights")
-        yield from _report_losses(model, preset, info, device, batches, code)
+        yield from _report_losses(model, preset, info, device, batches, code, settings)
     step = TrainStep(model, model, schedule, torch.device(device))
     images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
     for number, batch in enumerate(batches):
@@ -103,7 +111,13 @@ def _report_role(
 
 
 def _report_losses(
-    model: Distiller, preset: Preset, info: DatasetInfo, device: str, batches: list[Batch], code: Sequence[str]
+    model: Distiller,
+    preset: Preset,
+    info: DatasetInfo,
+    device: str,
+    batches: list[Batch],
+    code: Sequence[str],
+    settings: Sequence[str],
 ) -> Iterator[str]:
     """Yield a line for each loss; set the model's weights that are `auto`."""
     names, note, missing = auto_weighted_losses(preset), "", ""
@@ -121,7 +135,7 @@ def _report_losses(
         stages = ", ".join(map(str, spec.stage)) if isinstance(spec.stage, list) else str(spec.stage)
         where = f"stage {stages}" if stages.isdigit() else stages
         random = "from random images and networks, " if missing and name in names else ""
-        origin = f"weight {model.weights[name]:g} ({random}{weight_origin(preset, name)})"
+        origin = f"weight {model.weights[name]:g} ({random}{weight_origin(preset, name, settings)})"
         yield f"  loss {name:12} {count / 1e6:8.2f} M parameters, {where}, {origin}"
     if note:
         yield note

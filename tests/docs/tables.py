@@ -42,11 +42,11 @@ def loss_defaults(kind: str) -> dict[str, Any]:
 
 
 def losses_table() -> str:
-    rows = ["| type | stage | weight | options with their defaults |", "|---|---|---|---|"]
+    rows = ["| type | stage | options with their defaults |", "|---|---|---|"]
     for kind in loss_types():
         loss = loss_defaults(kind)
         named = [f"`{key}: {_yaml(value)}`" for key, value in loss.items() if key not in ("type", "stage", "weight")]
-        rows.append(f"| `{kind}` | `{_yaml(loss['stage'])}` | `{_yaml(loss['weight'])}` | {', '.join(named)} |")
+        rows.append(f"| `{kind}` | `{_yaml(loss['stage'])}` | {', '.join(named)} |")
     return "\n".join(row.replace(" |  |", " | |") for row in rows)
 
 

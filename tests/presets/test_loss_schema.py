@@ -46,7 +46,7 @@ ONE_MAP, LOGITS_MAP, MAPS = "one map", "logits or aux", "2 to 7 maps"
 POSITIVE, NON_NEGATIVE, FRACTION, COUNT = (1e-9, 1e36), (0.0, 1e36), (0.0, 1.0), (1, 65_536)
 RESIZE = ["bilinear", "nearest"]
 
-# Type -> kind and default of `stage`, default of `weight`, and options: default, and words, bounds or bool.
+# Type -> kind and default of `stage`, `weight` on the data set `demo`, and options: default, and words, bounds or bool.
 OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "adversarial": (LOGITS_MAP, "logits", "auto", {
         "objective": ("hinge", ["hinge", "wgan-gp"]), "discriminator_weight": (0.1, NON_NEGATIVE),
@@ -58,24 +58,24 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
         "pixels_pushed": (16, COUNT), "pixel_samples": (4_096, COUNT), "region_samples": (1_024, COUNT),
         "pixel_weight": (1.0, NON_NEGATIVE), "region_weight": (1.0, NON_NEGATIVE),
         "enqueue": ("class", ["class", "released"])}),
-    "csd": (LOGITS_MAP, "logits", "auto", {"tau": (4.0, POSITIVE)}),
+    "csd": (LOGITS_MAP, "logits", 10.0, {"tau": (4.0, POSITIVE)}),
     "cwd": (ONE_MAP, "logits", "auto", {
         "tau": (4.0, POSITIVE), "align": ("conv", ["conv", "conv-always", "conv-bn-relu"]),
         "divide_by": ("teacher", ["teacher", "student"])}),
     "dist": (LOGITS_MAP, "logits", "auto", {
         "tau": (1.0, POSITIVE), "beta": (1.0, NON_NEGATIVE), "gamma": (1.0, NON_NEGATIVE),
         "intra_over": ("positions", ["positions", "images"])}),
-    "dkd": (LOGITS_MAP, "logits", 1.0, {
+    "dkd": (LOGITS_MAP, "logits", "auto", {
         "tau": (4.0, POSITIVE), "target_weight": (4.0, NON_NEGATIVE), "non_target_weight": (4.0, NON_NEGATIVE)}),
     "fitnet": (ONE_MAP, "head", "auto", {}),
     "idd": (ONE_MAP, 4, "auto", {"label_resize": ("bilinear", RESIZE), "present_only": (False, bool)}),
     "ifvd": (ONE_MAP, "head", "auto", {"label_resize": ("nearest", RESIZE), "align": (False, bool)}),
     "kd": (LOGITS_MAP, "logits", "auto", {
         "tau": (1.0, POSITIVE), "reduction": ("pixels", ["pixels", "elements", "skd", "mmrazor", "mmrazor-mean"])}),
-    "mgd": (ONE_MAP, 4, 2e-5, {"mask_ratio": (0.75, FRACTION)}),
+    "mgd": (ONE_MAP, 4, "auto", {"mask_ratio": (0.75, FRACTION)}),
     "pkd": (ONE_MAP, "head", "auto", {}),
     "psd": (MAPS, ["aux", "head", "logits"], "auto", {}),
-    "rmrkd": (ONE_MAP, 4, 1.0, {
+    "rmrkd": (ONE_MAP, 4, "auto", {
         "tau": (0.1, POSITIVE), "label_resize": ("bilinear", RESIZE), "softmax_over": ("rows", ["rows", "positions"])}),
     "skd": (ONE_MAP, "head", "auto", {"nodes": ("2x2", ["2x2", "half"]), "detach_norm": (False, bool)}),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rmrkd_cli.losses import LOSSES
-from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
 from rmrkd_cli.presets.methods import load_method, method_names, weight_origin
 from tests.helpers.cli import rmrkd
 
@@ -65,7 +65,9 @@ def test_the_parts_of_rmrkd_stay_as_they_are_in_a_released_preset() -> None:
     [
         ("psp101-psp18-city", "mgd", "mgd", "its source's for cityscapes: released configurations of MGD and RMRKD"),
         ("psp101-psp18-city", "cross-similarity", "rmrkd", "as the preset says"),
-        ("psp101-psp18-city", "rmrkd", "mgd", "as the preset says"),
+        ("psp101-psp18-city", "rmrkd", "rmrkd", "as the preset says"),
+        ("psp101-psp18-city", "rmrkd", "mgd", "its source's for cityscapes: released configurations of RMRKD"),
+        ("demo", "rmrkd", "mgd", "as the preset says"),
         ("demo", "mgd", "mgd", "by the rule of equal gradients"),
         ("demo", "dsd", "csd", "the recipe's on every data set"),
         ("psp101-psp18-city", "idd", "idd", "by the rule of equal gradients"),
@@ -73,8 +75,63 @@ def test_the_parts_of_rmrkd_stay_as_they_are_in_a_released_preset() -> None:
 )
 def test_the_origin_of_a_weight_is_told(preset: str, method: str, loss: str, told: str) -> None:
     assert weight_origin(load_preset(preset, method=method), loss) == told
-    given = load_preset(preset, method=method, overrides=[f"losses.{loss}.weight=0.123"])
-    assert weight_origin(given, loss) == "as the preset says"
+    change = f"losses.{loss}.weight=0.123"
+    given = load_preset(preset, method=method, overrides=[change])
+    assert weight_origin(given, loss, [change]) == "as --set says"
+
+
+OWN = """
+dataset: {dataset}
+data: {{classes: [a, b], train: {{images: i, labels: l}}, val: {{images: i, labels: l}}, train_scale: [64, 64]}}
+teacher: {{config: a.py}}
+student: {{config: b.py}}
+losses: {losses}
+"""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "loss", "weight"),
+    [
+        ("custom", "{type: mgd}", "auto"),
+        ("custom", "{type: dkd}", "auto"),
+        ("custom", "{type: rmrkd}", "auto"),
+        ("custom", "{type: csd}", 10.0),  # its source gives it on every data set
+        ("custom", "{type: mgd, weight: 3}", 3.0),
+        ("camvid", "{type: mgd}", "auto"),
+        ("ade20k", "{type: kd}", "auto"),
+        ("city", "{type: mgd}", 2e-5),
+        ("voc", "{type: dkd}", 1.0),
+        ("cityscapes", "{type: rmrkd, stage: 3}", 1.0),
+        ("cityscapes", "{type: rmrkd, stage: head}", "auto"),  # published for stages 3 and 4
+        ("cityscapes", "{type: cwd}", 3.0),
+        ("cityscapes", "{type: cwd, stage: head}", "auto"),
+        ("cityscapes", "{type: cwd, weight: auto}", "auto"),
+        ("cityscapes", "{type: dist, stage: aux}", 0.4),
+        ("voc12aug", "{type: cirkd_memory}", 0.01),
+        ("cityscapes", "{type: idd}", "auto"),
+        ("cityscapes", "{type: 'own.py:Loss'}", "auto"),
+    ],
+)
+def test_a_preset_without_weights_follows_the_rule_of_methods(
+    dataset: str, loss: str, weight: object, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN.format(dataset=dataset, losses=f"{{x: {loss}}}"))
+    preset = load_preset(str(file))
+    assert preset.losses["x"].weight == weight
+    said = "weight:" in loss
+    assert (weight_origin(preset, "x") == "as the preset says") == (said and weight != "auto")
+    file.write_text(to_yaml(preset))
+    assert load_preset(str(file)) == preset
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_and_method_give_the_same_weights(name: str) -> None:
+    """Of the paper's pairs; the presets of other data sets write theirs down."""
+    preset = load_preset(name)
+    for method, loss in (("cross-similarity", "rmrkd"), ("mgd", "mgd"), ("dkd-region", "dkd")):
+        other = load_preset(name, method=method).losses[loss].weight
+        assert other == (preset.losses[loss].weight if preset.dataset in ("cityscapes", "voc12aug") else "auto")
 
 
 def test_the_name_of_before_still_works() -> None:

@@ -49,7 +49,7 @@ data: {{root: {root}, train_scale: [48, 32], eval_scale: [48, 32]}}
 teacher: {network}
 student: {network}
 losses:
-  dkd: {{type: dkd}}
+  dkd: {{type: dkd, weight: 1.0}}
 schedule:
   {{iters: 4, batch_size: 2, crop: [32, 32], workers: 0, eval_interval: 2, checkpoint_interval: 2, log_interval: 1}}
 """
