@@ -15,8 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints import digest
+from rmrkd_cli.checkpoints.file_formats import describe_format, torchscript
+from rmrkd_cli.checkpoints.mismatch import mismatch_error
+from rmrkd_cli.checkpoints.network_state import NetworkState, find_state, strip_common_prefix
 from rmrkd_cli.checkpoints.safety import torch_archive
-from rmrkd_cli.checkpoints.safety.placeholders import NUMPY_DTYPES, MalformedFileError, UnsafeFileError
+from rmrkd_cli.checkpoints.safety.placeholders import (
+    NUMPY_DTYPES,
+    OMITTED_CALLS,
+    OMITTED_CLASSES,
+    MalformedFileError,
+    Omitted,
+    UnsafeFileError,
+)
 from rmrkd_cli.checkpoints.safety.plain_data import find_unsafe_data
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.storage.atomic import save_atomic
@@ -24,6 +34,7 @@ from rmrkd_cli.storage.atomic import save_atomic
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
 _MAX_LISTED = 6  # names in a message
+_STATE_DICT_LINE = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 _FORMATS = "give a file written by torch.save (.pth) or a .safetensors file"
 # What torch raises on files that are incomplete, or no checkpoints.
 _UNREADABLE = (
@@ -38,10 +49,12 @@ class Checkpoint:
 
     Attributes:
         kind: "run" (rmrkd's own, with losses and optimizer), "released" (of the RMRKD or MGD research code, with the
-            teacher inside), or "plain" (mmsegmentation's format, a bare state dict, or safetensors).
+            teacher inside), "plain" (mmsegmentation's format, a bare state dict, or safetensors), or "wrapped" (a
+            network under another key, behind a prefix, or beside other tensors, which are left out).
         meta: The file's metadata; may be empty.
-        state: All tensors, by their names in the file.
+        state: All tensors, by their names in the file; for a wrapped one the network's, by their own names.
         rest: The other top-level entries (optimizer, iteration, …).
+        note: Where a wrapped network was found, in words; else empty.
     """
 
     path: Path
@@ -49,12 +62,14 @@ class Checkpoint:
     meta: dict[str, Any]
     state: dict[str, Tensor]
     rest: dict[str, Any]
+    note: str = ""
 
     def student(self) -> dict[str, Tensor]:
-        """Return the student's tensors under mmsegmentation's names; for a plain file, all tensors."""
-        if self.kind == "plain":
+        """Return the student's tensors under mmsegmentation's names; for a file without a distiller, all tensors."""
+        if self.kind in ("plain", "wrapped"):
             return self.state
-        return {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
+        own = {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
+        return strip_common_prefix(own)[0]
 
 
 def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = False) -> Checkpoint:
@@ -79,12 +94,12 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
     _check_plain(raw, path)
     if not isinstance(raw, Mapping):
         raise RmrkdError(f"`{path}` contains a {type(raw).__name__}, expected a mapping", _FORMATS)
-    tensors = _tensors_of(raw, path)
-    if "state_dict" not in raw:
-        return Checkpoint(path, _kind(tensors, None), {}, tensors, {})
-    meta = raw.get("meta")
-    rest = {str(key): value for key, value in raw.items() if key not in ("state_dict", "meta")}
-    return Checkpoint(path, _kind(tensors, meta), dict(meta) if isinstance(meta, Mapping) else {}, tensors, rest)
+    if not isinstance(raw.get("state_dict", raw), Mapping):
+        kind = type(raw["state_dict"]).__name__
+        raise RmrkdError(f"`{path}` has a `state_dict` that is a {kind}, expected a mapping", _FORMATS)
+    found = find_state(raw, path)
+    rest = {str(key): value for key, value in raw.items() if key not in ("state_dict", "meta")} if found.place else {}
+    return _checkpoint(path, found, found.holder.get("meta") if found.place else None, rest)
 
 
 def save_torch(contents: Mapping[str, Any], path: Path) -> None:
@@ -107,6 +122,7 @@ def load_state_dict_checked(
     *,
     ignore: tuple[str, ...] = (),
     hint: str = "",
+    partial_hint: str = "",
     partial: bool = False,
 ) -> str:
     """Load weights that must match the network.
@@ -114,7 +130,7 @@ def load_state_dict_checked(
     Args:
         source: File name for messages.
         ignore: Prefixes of additional keys that `state` may have.
-        hint: For the error where some tensors match.
+        hint, partial_hint: For the error, see `mismatch_error`.
         partial: Load the tensors that match, and leave the others of the network unchanged.
 
     Returns:
@@ -127,7 +143,7 @@ def load_state_dict_checked(
     mismatch = key_mismatch(own, state, source, ignore)
     matching = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
     if mismatch and (not partial or not matching):
-        raise RmrkdError(mismatch, hint if matching else "")
+        raise mismatch_error(mismatch, own, state, source, hint=hint, partial_hint=partial_hint)
     network.load_state_dict({**own, **matching})
     return mismatch
 
@@ -165,18 +181,32 @@ def _check_exists(path: Path) -> None:
 def _check_torch_file(path: Path) -> None:
     try:
         torch_archive.check_torch_file(path)
+    except torch_archive.TorchScriptError as error:
+        raise _not_a_checkpoint(path, *torchscript()) from error
+    except torch_archive.PickledModuleError as error:
+        raise RmrkdError(
+            f"`{path}` contains more than tensors and plain data, and was not loaded: it is a whole pickled network "
+            f"({error})",
+            f"write its weights where it was made: {_STATE_DICT_LINE}",
+        ) from error
     except UnsafeFileError as error:
         raise RmrkdError(
             f"`{path}` contains more than tensors and plain data, and was not loaded: {error}",
-            "ask the author for a file with only the state dict",
+            f"if it is yours, write its weights into a file of their own: {_STATE_DICT_LINE}; else ask its author",
         ) from error
     except (MalformedFileError, OSError) as error:
+        if known := describe_format(path):
+            raise _not_a_checkpoint(path, *known) from error
         raise RmrkdError(f"`{path}` is not a readable checkpoint: {error}", _FORMATS) from error
+
+
+def _not_a_checkpoint(path: Path, what: str, hint: str) -> RmrkdError:
+    return RmrkdError(f"`{path}` is not a readable checkpoint: it is {what}", hint)
 
 
 def _load_torch(path: Path, *, lazy: bool) -> Any:
     try:
-        with torch.serialization.safe_globals(_numpy_globals()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_known_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses the pickle protocol of files that may be no pickle
             mmap = lazy and zipfile.is_zipfile(path)  # torch cannot map the format before 1.6
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -184,26 +214,36 @@ def _load_torch(path: Path, *, lazy: bool) -> Any:
         raise RmrkdError(f"`{path}` is not a readable checkpoint: {summarize_error(error)}", _FORMATS) from error
 
 
-def _tensors_of(raw: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """Return the tensors of `state_dict`, of `model` (as timm writes it), or of the file itself."""
-    model = raw.get("model")
-    state = raw.get("state_dict", model if isinstance(model, Mapping) else raw)
-    if not isinstance(state, Mapping):
-        raise RmrkdError(f"`{path}` has a `state_dict` that is a {type(state).__name__}, expected a mapping")
-    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise RmrkdError(f"`{path}` contains no tensors, only the entries {_listed(map(str, state))}")
-    return tensors
+def _checkpoint(path: Path, found: NetworkState, meta: object, rest: dict[str, Any]) -> Checkpoint:
+    metadata = _with_class_names(dict(meta)) if isinstance(meta, Mapping) else {}
+    if metadata.get("kind") == RUN_KIND:
+        kind = "run"
+    elif any(key.startswith(("student.", "teacher.")) for key in found.tensors):
+        kind = "released"
+    else:
+        kind = "wrapped" if found.is_wrapped else "plain"
+    return Checkpoint(path, kind, metadata, found.tensors, rest, found.note if kind == "wrapped" else "")
 
 
-def _numpy_globals() -> list[Any]:
-    """Return the functions of `placeholders.CALLS` that torch does not allow by itself."""
+def _with_class_names(meta: dict[str, Any]) -> dict[str, Any]:
+    """Add the names and colours that mmengine keeps in `dataset_meta`, where mmsegmentation 0.x has them."""
+    info = meta.get("dataset_meta")
+    named = {"CLASSES": info.get("classes"), "PALETTE": info.get("palette")} if isinstance(info, Mapping) else {}
+    return {**{key: value for key, value in named.items() if value is not None}, **meta}
+
+
+def _known_globals() -> list[Any]:
+    """Return what stands for the names in `placeholders` that torch does not allow by itself.
+
+    An omitted object is replaced by an `Omitted`, so that no class of another library is needed.
+    """
     import numpy as np
     from numpy._core.multiarray import _reconstruct, scalar
 
     dtypes = [type(np.dtype(name)) for name in NUMPY_DTYPES]
     before_numpy_2 = [(function, f"numpy.core.multiarray.{function.__name__}") for function in (scalar, _reconstruct)]
-    return [*before_numpy_2, scalar, _reconstruct, np.dtype, np.ndarray, *dtypes]
+    omitted = [(Omitted, name) for name in (*OMITTED_CLASSES, *OMITTED_CALLS)]
+    return [Omitted, *omitted, *before_numpy_2, scalar, _reconstruct, np.dtype, np.ndarray, *dtypes]
 
 
 def _check_plain(contents: Any, path: Path) -> None:
@@ -222,29 +262,22 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with path.open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
-        if header > torch_archive.MAX_PICKLE_BYTES or path.stat().st_size > torch_archive.MAX_BYTES:
+        if header > torch_archive.MAX_HEADER_BYTES or path.stat().st_size > torch_archive.MAX_BYTES:
             raise ValueError(f"its header claims {header:,} bytes, the file has {path.stat().st_size:,}")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             meta = json.loads((file.metadata() or {}).get("rmrkd", "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        if zipfile.is_zipfile(path):
+            raise _not_a_checkpoint(
+                path, "an archive, as torch.save writes it", "rename it so that it ends in .pth"
+            ) from error
         raise RmrkdError(f"`{path}` is not a readable safetensors file: {error}") from error
     _check_plain(meta, path)
-    return Checkpoint(path, _kind(tensors, meta), meta if isinstance(meta, dict) else {}, tensors, {})
-
-
-def _kind(tensors: Mapping[str, Tensor], meta: object) -> str:
-    if isinstance(meta, Mapping) and meta.get("kind") == RUN_KIND:
-        return "run"
-    return "released" if any(key.startswith(("student.", "teacher.")) for key in tensors) else "plain"
+    return _checkpoint(path, find_state(tensors, path), meta, {})
 
 
 def _grouped(keys: list[str]) -> str:
     counts = Counter(".".join(key.split(".")[:2]) for key in keys)
     shown = [f"{group} ({count})" for group, count in counts.most_common(_MAX_LISTED)]
     return ", ".join(shown) + (f", … {len(counts) - _MAX_LISTED} groups more" if len(counts) > _MAX_LISTED else "")
-
-
-def _listed(names: Any) -> str:
-    every = list(names)
-    return ", ".join(f"`{name}`" for name in every[:_MAX_LISTED]) + (" …" if len(every) > _MAX_LISTED else "") or "none"

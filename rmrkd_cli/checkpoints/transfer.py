@@ -36,8 +36,11 @@ def transfer(
     """
     import torch
 
+    from rmrkd_cli.checkpoints.foreign_networks import SUPPORTED, describe_network
+    from rmrkd_cli.checkpoints.network_state import HEAD
     from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint, save_torch
     from rmrkd_cli.storage.atomic import write_text
+    from rmrkd_cli.terminal.console import log
 
     check_new_file(target, force=True, inputs=[source])
     check_new_file(config, force=True, inputs=[source, target])
@@ -48,13 +51,17 @@ def transfer(
         raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
     student = checkpoint.student()
-    if checkpoint.kind == "plain" and any(key.startswith("decode_head.") for key in student):
+    if checkpoint.kind == "plain" and HEAD in student:
         raise RmrkdError(f"`{source}` is already a plain checkpoint without a teacher", "use it as it is")
-    if checkpoint.kind == "plain" or not student:
-        groups = sorted({key.split(".")[0] for key in checkpoint.state})
+    if not student or (checkpoint.kind in ("plain", "wrapped") and HEAD not in student):
+        groups = ", ".join(sorted({key.split(".")[0] for key in checkpoint.state})[:8])
         raise RmrkdError(
-            f"`{source}` contains no student: no key starts with `student.`, keys start with {', '.join(groups[:8])}"
+            f"`{source}` contains no student: no key starts with `student.`, keys start with {groups}; "
+            f"{describe_network(checkpoint.state)}",
+            SUPPORTED,
         )
+    if checkpoint.note:
+        log(f"{source}: {checkpoint.note}")
     tensors = {key: value.contiguous().clone() for key, value in student.items()}
     meta = {**checkpoint.meta, "kind": STUDENT_KIND}
     if without_config:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.checkpoints.foreign_networks import SUPPORTED, describe_network
+from rmrkd_cli.checkpoints.network_state import HEAD
 from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
@@ -58,7 +60,7 @@ class CheckpointNetwork:
 
 
 def load_checkpoint_network(
-    path: str, preset: Preset | None, device: str, *, allow_partial: bool = False
+    path: str, preset: Preset | None, device: str, *, allow_partial: bool | None = None
 ) -> CheckpointNetwork:
     """Build the network of a checkpoint and load its weights: a distiller's student, a plain student, or a teacher.
 
@@ -66,7 +68,8 @@ def load_checkpoint_network(
         path: A checkpoint file.
         preset: Take the network from this preset; None: from the checkpoint's own config.
         device: "cpu" or "cuda"; decides between BatchNorm and SyncBN.
-        allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random.
+        allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random. None:
+            the command has no such option, and no message names it.
 
     Raises:
         RmrkdError: The file describes no network, its weights do not match, or its network cannot run.
@@ -83,10 +86,11 @@ def load_checkpoint_network(
             raise RmrkdError(f"`{path}` does not describe its network", _PRESET_HINT)
     else:
         network = _network_of_preset(preset, state, num_classes, device)
-    hint = "is it the network of another preset? " if preset else ""
     key_mismatch = load_state_dict_checked(
-        network, state, path, hint=f"{hint}--allow-partial loads the matching tensors", partial=allow_partial
-    )
+        network, state, path, hint="name the preset of its network with --preset NAME",
+        partial_hint="" if allow_partial is None else "load the matching tensors with --allow-partial",
+        partial=bool(allow_partial),
+    )  # fmt: skip
     try:
         with limit_memory():
             measure_shapes(network)
@@ -172,9 +176,13 @@ def _run_uses_root(checkpoint: Path, root: str) -> bool:
 
 
 def _num_classes(state: Mapping[str, Tensor], path: str) -> int:
-    weight = state.get("decode_head.conv_seg.weight")
+    weight = state.get(HEAD)
     if weight is None or weight.ndim == 0:
-        raise RmrkdError(f"`{path}` contains no segmentation network: `decode_head.conv_seg.weight` is missing")
+        raise RmrkdError(
+            f"`{path}` contains no segmentation network of mmsegmentation: `{HEAD}` is missing, and "
+            f"{describe_network(state)}",
+            SUPPORTED,
+        )
     return int(weight.shape[0])
 
 

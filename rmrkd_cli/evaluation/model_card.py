@@ -77,7 +77,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
         RmrkdError: The data set and the network differ in their number of classes, or `dataset` is `custom`.
     """
     meta, count = model.checkpoint.meta, int(model.network.num_classes)  # type: ignore[arg-type]
-    notes = find_config_differences(meta.get("config"))
+    notes = [*filter(None, [model.checkpoint.note]), *find_config_differences(meta.get("config"))]
     if dataset is not None:
         info = _builtin_dataset(dataset)
         if info.num_classes != count:

@@ -129,6 +129,8 @@ def run_evaluation(job: EvalJob) -> None:
         model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
         if model.key_mismatch:
             display.log(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
+        if model.checkpoint.note:
+            display.log(f"{job.checkpoint}: {model.checkpoint.note}")
         info = resolve_dataset(job, model)
         samples = select_samples(info, job)
         labelled = job.save_predictions is None or have_labels(samples)

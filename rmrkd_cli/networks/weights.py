@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rmrkd_cli.checkpoints.mismatch import mismatch_error
 from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg_zoo import zoo_url
@@ -17,6 +18,7 @@ from rmrkd_cli.storage.download import Progress
 
 # Keys of ImageNet files outside the backbone; conv2 is the last layer of mmcls's MobileNetV2, which mmseg's has not.
 _EXTRA_PREFIXES = ("fc.", "head.", "classifier.", "conv2.")
+_PARTIAL_HINT = "load the matching tensors with --allow-partial"
 
 
 def fetch_weights(source: CheckpointSource, role: str, on_progress: Progress | None = None) -> Path:
@@ -48,7 +50,7 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> 
         mismatch = _load_backbone(network, state, str(path), partial=source.allow_partial)
     else:
         mismatch = load_state_dict_checked(
-            network, state, str(path), hint=_mismatch_hint(role), partial=source.allow_partial
+            network, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT, partial=source.allow_partial
         )
     record = {"source": source.url or str(path), "sha256": sha256_of(path)}
     return {**record, "partial": mismatch} if mismatch else record
@@ -72,20 +74,15 @@ def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: 
     mismatch = key_mismatch(own, state, str(path), ignore)
     any_match = any(key in state and state[key].shape == own[key].shape for key in own)
     if mismatch and not (source.allow_partial and any_match):
-        raise RmrkdError(mismatch, _mismatch_hint(role) if any_match else _no_match_hint(role, state))
+        raise mismatch_error(mismatch, own, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT)
 
 
 def _is_backbone(state: Mapping[str, Tensor], role: str) -> bool:
     return role == "student" and not any(key.startswith(("decode_head.", "auxiliary_head.")) for key in state)
 
 
-def _mismatch_hint(role: str) -> str:
-    return f"give another file with --{role}-checkpoint FILE, or load the matching tensors with --allow-partial"
-
-
-def _no_match_hint(role: str, state: Mapping[str, Tensor]) -> str:
-    first = next(iter(state), "")
-    return f"give another file with --{role}-checkpoint FILE: no tensor matches, its first key is `{first}`"
+def _file_hint(role: str) -> str:
+    return f"give another file with --{role}-checkpoint FILE"
 
 
 def imagenet_url(config: Mapping[str, Any], role: str) -> str:

@@ -15,7 +15,11 @@ from typing import Any, BinaryIO
 
 from rmrkd_cli.checkpoints.safety.placeholders import (
     CALLS,
+    HISTORY_BUFFER,
+    MAX_HISTORY_BYTES,
     NUMPY_ARRAY,
+    OMITTED_CALLS,
+    OMITTED_CLASSES,
     STORAGE_CLASSES,
     GlobalName,
     MalformedFileError,
@@ -80,8 +84,11 @@ class PickleScan:
         module, attribute = argument.split(" ", 1)
         module, attribute = NAME_MAPPING.get((module, attribute), (IMPORT_MAPPING.get(module, module), attribute))
         path = f"{module}.{attribute}"
-        if path not in CALLS and path not in STORAGE_CLASSES and path != NUMPY_ARRAY:
+        known = (CALLS, OMITTED_CALLS, STORAGE_CLASSES, (NUMPY_ARRAY, *OMITTED_CLASSES))
+        if not any(path in names for names in known):
             raise UnsafeFileError(f"it names {shorten(path)}, which no checkpoint needs")
+        if path == HISTORY_BUFFER:
+            self._placeholders.max_numpy_bytes = MAX_HISTORY_BYTES
         self.push(GlobalName(path))
 
     def mark(self, _: Any) -> None:
@@ -119,6 +126,10 @@ class PickleScan:
         arguments, function = self._stack.pop(), self._stack.pop()
         self.push(self._placeholders.call(function, arguments))
 
+    def create(self, _: Any) -> None:
+        arguments, cls = self._stack.pop(), self._stack.pop()
+        self.push(self._placeholders.omitted_object(cls, arguments))
+
     def set_state(self, _: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if not is_allowed_state(target, state):
@@ -149,6 +160,7 @@ _STEPS: dict[str, Callable[[PickleScan, Any], None]] = {
     "PROTO": lambda scan, _: None,
     "GLOBAL": PickleScan.push_global,
     "REDUCE": PickleScan.call,
+    "NEWOBJ": PickleScan.create,
     "BUILD": PickleScan.set_state,
     "BINPERSID": PickleScan.load_storage,
     "MARK": PickleScan.mark,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_NUMPY_BYTES = 1 << 20  # of all NumPy numbers in a file; OpenMMLab's files hold a few
+MAX_HISTORY_BYTES = 64 << 20  # the same in a file of mmengine, which keeps every logged value
 NUMPY_DTYPES = {"f8": 8, "f4": 4, "f2": 2, "i8": 8, "i4": 4, "i2": 2, "i1": 1, "u1": 1, "b1": 1}  # name -> bytes
 NUMPY_ARRAY = "numpy.ndarray"
 # Bytes of an element, by the name of the storage's class in the file.
@@ -20,6 +21,9 @@ STORAGE_CLASSES = {
     "torch.LongStorage": 8, "torch.IntStorage": 4, "torch.ShortStorage": 2, "torch.CharStorage": 1,
     "torch.ByteStorage": 1, "torch.BoolStorage": 1,
 }  # fmt: skip
+HISTORY_BUFFER = "mmengine.logging.history_buffer.HistoryBuffer"
+# Objects beside the weights, without a meaning for a network: each becomes an `Omitted`, and its class is not imported.
+OMITTED_CLASSES = (HISTORY_BUFFER, "argparse.Namespace")
 _MAX_DIMENSIONS = 64  # torch's own limit
 _MAX_SHOWN = 120  # characters of a value in a message
 
@@ -78,27 +82,40 @@ class NumpyArray:
     """A small array of NumPy numbers."""
 
 
+class Omitted:
+    """What is left of an object of another library: nothing. It ignores its arguments and its state."""
+
+    def __new__(cls, *_: object) -> Omitted:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 class Placeholders:
     """Creates the placeholder for each call of a pickle program.
 
     Attributes:
         tensors: Every tensor created so far.
+        max_numpy_bytes: Limit of all NumPy numbers.
     """
 
     def __init__(self) -> None:
         self.tensors: list[TensorInfo] = []
+        self.max_numpy_bytes = MAX_NUMPY_BYTES
         self._encoded_bytes = 0
 
     def call(self, function: Any, arguments: Any) -> Any:
         """Return the placeholder for `function(*arguments)`.
 
         Raises:
-            UnsafeFileError: The function is not in `CALLS`, or a checkpoint never has these arguments.
+            UnsafeFileError: The function is in neither table of calls, or a checkpoint never has these arguments.
             MalformedFileError: The arguments are no shape or number.
         """
-        if not isinstance(function, GlobalName) or function.path not in CALLS or type(arguments) is not tuple:
+        create = (CALLS | OMITTED_CALLS).get(function.path) if isinstance(function, GlobalName) else None
+        if create is None or type(arguments) is not tuple:
             raise UnsafeFileError(f"it calls {shorten(function)}")
-        return CALLS[function.path](self, arguments)
+        return create(self, arguments)
 
     def tensor(self, arguments: tuple[Any, ...]) -> TensorInfo:
         """`_rebuild_tensor_v2(storage, offset, size, stride, …)`"""
@@ -135,8 +152,8 @@ class Placeholders:
         if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1":
             raise UnsafeFileError("it encodes a text in another way than as latin1")
         self._encoded_bytes += len(arguments[0])
-        if self._encoded_bytes > MAX_NUMPY_BYTES:  # a program can encode the same text in every step
-            raise UnsafeFileError(f"its NumPy numbers take more than {MAX_NUMPY_BYTES:,} bytes")
+        if self._encoded_bytes > self.max_numpy_bytes:  # a program can encode the same text in every step
+            raise UnsafeFileError(f"its NumPy numbers take more than {self.max_numpy_bytes:,} bytes")
         return arguments[0].encode("latin1")
 
     def numpy_dtype(self, arguments: tuple[Any, ...]) -> NumpyDtype:
@@ -164,8 +181,27 @@ class Placeholders:
             raise UnsafeFileError("it creates a NumPy object that is not an array")
         return NumpyArray()
 
+    def omitted_object(self, function: Any, arguments: Any) -> Omitted:
+        """`HistoryBuffer.__new__(HistoryBuffer)`, `Namespace.__new__(Namespace)`"""
+        if not isinstance(function, GlobalName) or function.path not in OMITTED_CLASSES or arguments != ():
+            raise UnsafeFileError(f"it creates an object of {shorten(function)}")
+        return Omitted()
 
-# All functions that a program may call, and what needs them. Beside them it may name classes in `STORAGE_CLASSES`.
+    def omitted_path(self, arguments: tuple[Any, ...]) -> Omitted:
+        """`pathlib.PosixPath("a", "b")`"""
+        if not all(type(part) is str for part in arguments):
+            raise UnsafeFileError("it creates a path that is no text")
+        return Omitted()
+
+    def omitted_statistic(self, arguments: tuple[Any, ...]) -> Omitted:
+        """`getattr(HistoryBuffer, "mean")`, as mmengine stores the functions of its buffers"""
+        if len(arguments) != 2 or arguments[0] != GlobalName(HISTORY_BUFFER) or type(arguments[1]) is not str:
+            raise UnsafeFileError("it calls `builtins.getattr`")
+        return Omitted()
+
+
+# All functions that a program may call and that torch calls, and what needs them. Beside them it may name
+# classes in `STORAGE_CLASSES`.
 CALLS: dict[str, Callable[[Placeholders, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v2": Placeholders.tensor,  # every tensor
     "torch._utils._rebuild_parameter": Placeholders.parameter,  # ImageNet files converted from torchvision
@@ -180,6 +216,18 @@ CALLS: dict[str, Callable[[Placeholders, tuple[Any, ...]], Any]] = {
     "_codecs.encode": Placeholders.encoded,
 }
 
+# Calls whose result is left out: reading the file makes an `Omitted` instead, whatever the name stands for.
+OMITTED_CALLS: dict[str, Callable[[Placeholders, tuple[Any, ...]], Any]] = {
+    "builtins.getattr": Placeholders.omitted_statistic,
+    **dict.fromkeys(  # in the arguments of a training script
+        (
+            "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib._local.Path",
+            "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
+        ),
+        Placeholders.omitted_path,
+    ),
+}  # fmt: skip
+
 
 def set_items(target: Any, items: list[Any]) -> None:
     """Set items of a mapping from a list of alternating keys and values."""
@@ -192,9 +240,14 @@ def set_items(target: Any, items: list[Any]) -> None:
 
 
 def is_allowed_state(target: Any, state: Any) -> bool:
-    """Return whether a program may set this state: `_metadata` of a state dict, a byte order, numbers of an array."""
+    """Return whether a program may set this state.
+
+    It is `_metadata` of a state dict, a byte order, the numbers of an array, or what an omitted object ignores.
+    """
     if isinstance(target, Mapping):
         return isinstance(state, dict) and set(state) <= {"_metadata"}
+    if isinstance(target, Omitted):
+        return isinstance(state, dict)
     if isinstance(target, NumpyDtype):
         return state in [(3, order, None, None, None, -1, -1, 0) for order in "<>|="]
     if not isinstance(target, NumpyArray) or type(state) is not tuple or len(state) != 5:

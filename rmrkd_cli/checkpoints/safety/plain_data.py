@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from rmrkd_cli.checkpoints.safety.placeholders import Omitted
+
 MAX_DEPTH = 48
 MAX_VALUES = 1_000_000  # a shared value counts each time it is reached
 _MAX_INTEGER_BITS = 128
-_ATOMS = (str, bytes, float, bool, type(None), Tensor, np.generic)
+_ATOMS = (str, bytes, float, bool, type(None), Tensor, np.generic, Omitted)
 
 
 def find_unsafe_data(value: Any) -> str:

@@ -13,7 +13,9 @@ from rmrkd_cli.checkpoints.safety.pickle_scan import PickleScan
 from rmrkd_cli.checkpoints.safety.placeholders import MalformedFileError, UnsafeFileError
 
 MAX_BYTES = 8 << 30  # of a file
-MAX_PICKLE_BYTES = 16 << 20
+MAX_PICKLE_BYTES = 64 << 20  # mmengine's `message_hub` takes tens of megabytes in a long training
+MAX_HEADER_BYTES = 16 << 20  # of an archive's directory, of safetensors, and of a pickle before torch 1.6
+_MODULES = b"ctorch.nn.modules."  # a pickle that names torch's layers holds a whole network
 _MAX_ENTRIES = 100_000
 _MAX_SHARING = 2  # bytes of tensors for each byte of the file: tied weights share one storage
 _ZIP = b"PK\x03\x04"  # torch reads any other start as the format before 1.6
@@ -24,6 +26,14 @@ _END64_MARK, _END64 = b"PK\x06\x06", struct.Struct("<4sQ2H2L4Q")
 _TAIL = _END.size + _LOCATOR.size + _END64.size + COMMENT_BYTES
 _TWO_ENDS = "it is an archive with two ends"
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first number in the format before 1.6
+
+
+class PickledModuleError(UnsafeFileError):
+    """The file holds a network as a Python object, not its state dict."""
+
+
+class TorchScriptError(UnsafeFileError):
+    """The file is a TorchScript program."""
 
 
 def check_torch_file(path: Path) -> None:
@@ -58,7 +68,7 @@ def _check_archive(stream: BinaryIO, size: int) -> None:
                 raise UnsafeFileError(
                     f"its pickle program has {pickled.file_size:,} bytes, more than {MAX_PICKLE_BYTES:,}"
                 )
-            scan = PickleScan(io.BytesIO(archive.read(pickled)))
+            scan = _scan(archive.read(pickled))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, RuntimeError) as error:
         raise MalformedFileError(f"its archive is damaged: {error}") from error
     for key, storage in scan.storages.items():
@@ -68,6 +78,21 @@ def _check_archive(stream: BinaryIO, size: int) -> None:
         if entry.file_size != storage.size:
             raise UnsafeFileError(f"the storage `{key[:40]}` claims {storage.size:,} bytes and has {entry.file_size:,}")
     _check_total(scan, size)
+
+
+def _scan(program: bytes) -> PickleScan:
+    """Follow a pickle program.
+
+    Raises:
+        PickledModuleError: It is unsafe because it holds a network with its layers.
+        UnsafeFileError: It does what no checkpoint needs.
+    """
+    try:
+        return PickleScan(io.BytesIO(program))
+    except UnsafeFileError as error:
+        if _MODULES in program:
+            raise PickledModuleError(str(error)) from error
+        raise
 
 
 def _check_end(stream: BinaryIO, size: int) -> None:
@@ -97,7 +122,7 @@ def _check_end(stream: BinaryIO, size: int) -> None:
         raise UnsafeFileError(_TWO_ENDS)
     if (disk, first_disk) not in ((0, 0), (0xFFFF, 0xFFFF)) or offset + length != end:
         raise UnsafeFileError(_TWO_ENDS)
-    if count > _MAX_ENTRIES or length > MAX_PICKLE_BYTES:
+    if count > _MAX_ENTRIES or length > MAX_HEADER_BYTES:
         raise UnsafeFileError(f"it is an archive of {count:,} entries")
 
 
@@ -138,7 +163,7 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     if min(entry.header_offset for entry in listed) > 0:
         raise UnsafeFileError("it is an archive that starts after other data")
     if any(name.endswith("/constants.pkl") for name in entries):
-        raise UnsafeFileError("it is a TorchScript program")
+        raise TorchScriptError("it is a TorchScript program")
     roots = {name.split("/")[0] for name in entries}
     for name, entry in entries.items():
         odd = not name.isascii() or not name.isprintable() or entry.orig_filename != name
@@ -154,7 +179,7 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
 def _check_legacy(stream: BinaryIO, size: int) -> None:
     """Check the format before torch 1.6: pickles of magic number, version, system, contents and keys; storages."""
     stream.seek(0)
-    start = io.BytesIO(stream.read(5 * MAX_PICKLE_BYTES))
+    start = io.BytesIO(stream.read(5 * MAX_HEADER_BYTES))
     try:
         magic = PickleScan(start).value
     except MalformedFileError:
@@ -164,9 +189,14 @@ def _check_legacy(stream: BinaryIO, size: int) -> None:
     PickleScan(start)
     PickleScan(start)
     begin = start.tell()
-    scan = PickleScan(start)
-    if start.tell() - begin > MAX_PICKLE_BYTES:
-        raise UnsafeFileError(f"its pickle program has more than {MAX_PICKLE_BYTES:,} bytes")
+    try:
+        scan = PickleScan(start)
+    except UnsafeFileError as error:
+        if _MODULES in start.getvalue():
+            raise PickledModuleError(str(error)) from error
+        raise
+    if start.tell() - begin > MAX_HEADER_BYTES:
+        raise UnsafeFileError(f"its pickle program has more than {MAX_HEADER_BYTES:,} bytes")
     keys: Any = PickleScan(start).value
     if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
         raise MalformedFileError("its storages have no valid keys")
