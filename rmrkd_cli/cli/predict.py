@@ -70,6 +70,18 @@ def predict_command(
             metavar="WxH",
         ),
     ] = None,
+    max_value: Annotated[
+        float | None,
+        option(
+            "--max-value",
+            INFERENCE,
+            "Scale images of more than 8 bits so that this value is white.",
+            default="the checkpoint's",
+            min=1e-9,
+            max=1e36,
+            metavar="VALUE",
+        ),
+    ] = None,
     flip: Flip = False,
     scales: Scales = "1.0",
     device: DeviceOption = Device.auto,
@@ -110,6 +122,7 @@ def predict_command(
     device_type, _ = choose_device(device.value, None)
     job = PredictJob(
         checkpoint=checkpoint, inputs=tuple(inputs), out=out, preset=network_preset, dataset=name, scale=size,
+        max_value=max_value,
         scales=scale_list, flip=flip, device=device_type, workers=workers, overlay=overlay.value, opacity=opacity,
         legend=legend, frames=frames,
     )  # fmt: skip

@@ -23,6 +23,7 @@ _NAMES = {
     "mode": "inference mode",
     "window": "window",
     "stride": "stride",
+    "max_value": "value of white",
 }
 
 

@@ -42,6 +42,7 @@ class DatasetInfo:
         ignore_labels: Values in the label files that become 255, the ignored label.
         reduce_zero_label: Labels count from 1, and 0 is ignored (ADE20K).
         generate: Writes a generated data set into its root; None for others.
+        max_value: The value of white in images beyond 8 bits; None: they are refused.
         label_ids: The value of each class on the data set's test server; None if it is the class index.
     """
 
@@ -56,6 +57,7 @@ class DatasetInfo:
     ignore_labels: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
     generate: Callable[[Path], None] | None = None
+    max_value: float | None = None
     label_ids: tuple[int, ...] | None = None
 
     @cached_property
@@ -92,7 +94,7 @@ def dataset_info(preset: Preset) -> DatasetInfo:
     """
     info = _BUILDERS[preset.dataset](preset)
     data = preset.data
-    changes: dict[str, object] = {}
+    changes: dict[str, object] = {"max_value": data.max_value}
     if data.root is not None:
         changes["root"] = Path(data.root).expanduser()
     if data.train_scale is not None:

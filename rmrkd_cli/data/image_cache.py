@@ -178,12 +178,14 @@ def _on_disk(table: NDArray[Any], size: int, files: SampleFiles) -> CacheFile:
 
 
 def _identity(table: NDArray[Any], files: SampleFiles) -> str:
-    """Return a hash of what must be equal to share a cache: machine, files, sizes, and classes.
+    """Return a hash of what must be equal to share a cache: machine, files, sizes, classes, and scaling.
 
     Machines with a common home folder do not share a cache: one may see the writes of the other late, or never.
     """
     names = "\n".join(f"{sample.image.resolve()} {sample.label.resolve()}" for sample in files.samples)
-    parts = (platform.node().encode(), names.encode(), table.tobytes(), files.classes_of.tobytes())
+    parts = [platform.node().encode(), names.encode(), table.tobytes(), files.classes_of.tobytes()]
+    if files.info.max_value is not None:
+        parts.append(repr(files.info.max_value).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -1,114 +1,101 @@
-"""Read image and label files; a damaged, truncated or oversized file is an error that names it.
-
-A PNG has a checksum for each part, so every change is detected. A JPEG has none: truncation is detected, but a changed
-byte can pass as wrong pixels.
-"""
+"""Read image files: pixels, size, structure. `deep_image.py` states the rule for values beyond 8 bits."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rmrkd_cli.errors import CorruptFileError, RunError
-from rmrkd_cli.storage.regular_file import error_reason, open_regular, read_regular
+from rmrkd_cli.data.deep_image import (
+    UnsupportedFormatError,
+    ValueRange,
+    check_bands,
+    decode_values,
+    is_misread,
+    measure_values,
+    to_picture,
+    unused_band,
+)
+from rmrkd_cli.data.file_types import foreign_type
+from rmrkd_cli.data.image_file import (
+    FIX_FORMAT,
+    FORMATS,
+    MAX_BYTES,
+    DamageError,
+    ImageFormatError,
+    Size,
+    bounded,
+    bounded_size,
+    check_contents,
+    name_problem,
+    open_image,
+)
+from rmrkd_cli.data.image_file import MAX_PIXELS as MAX_PIXELS
+from rmrkd_cli.data.image_file import Picture as Picture
+from rmrkd_cli.data.opencv import decode
+from rmrkd_cli.data.sample_format import SampleFormat, read_format
+from rmrkd_cli.data.tiff_header import GREY, GREY_INVERTED, is_tiff
+from rmrkd_cli.storage.regular_file import open_regular, read_regular
 
-# A file header can claim any size. Within these two limits, reading one image takes less than 1 GB: the bytes of its
-# file and its decoded pixels (3 bytes each).
-MAX_PIXELS = 1 << 27
-_MAX_BYTES = 1 << 29
-_MAX_TEXT_BYTES = 1 << 27  # of metadata and colour profile, unpacked; Pillow's own limit of 1 MB refuses real files
-# Pillow knows dozens of formats, and starts a program for some of them (Ghostscript for EPS).
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
-# Signature -> the marker that begins the pixel data, and the one that ends the file.
-_MARKERS = {b"\x89PNG": (b"IDAT", b"IEND\xaeB`\x82"), b"\xff\xd8": (b"\xff\xda", b"\xff\xd9")}
-_ORIENTATION, _ROTATED = 0x0112, range(5, 9)  # EXIF tag, and its values that exchange height and width
-Picture = NDArray[np.uint8]
 
-
-class Size(NamedTuple):
-    height: int
-    width: int
-
-
-class LabelFormatError(RunError):
-    """A readable label file that does not hold one 8-bit value per pixel.
+class ImageFacts(NamedTuple):
+    """What `inspect_image` finds.
 
     Attributes:
-        channels: Values per pixel.
+        unused_band: Which band is not used; a sentence whose subject is the file, or empty.
+        values: Of an image beyond 8 bits; None for others.
     """
 
-    def __init__(self, message: str, hint: str = "", channels: int = 1) -> None:
-        super().__init__(message, hint)
-        self.args = (message, hint, channels)
-        self.channels = channels
+    size: Size
+    unused_band: str = ""
+    values: ValueRange | None = None
 
 
-class _DamageError(Exception):
-    """The reason why the bytes of a file are not a usable image."""
+def read_image(path: Path, max_value: float | None = None) -> Picture:
+    """Return the pixels (H, W, 3) in BGR order; of 8-bit images those of `cv2.imread`.
 
-
-def read_image(path: Path) -> Picture:
-    """Return the pixels (H, W, 3) in BGR order, equal to those of `cv2.imread`.
+    Args:
+        max_value: The value of white in images beyond 8 bits, which are refused without it; see `deep_image.py`.
 
     Raises:
         CorruptFileError: When the file is missing, damaged, or larger than `MAX_PIXELS`.
+        ImageFormatError: When its values are not supported, or need `max_value`.
     """
-    import cv2
-
-    cv2.setNumThreads(0)  # the loader processes are the parallelism
-    with _name_damage(path, "an image"):
-        data = read_regular(path, _MAX_BYTES)
-        with _open_image(data) as header:
-            _bounded_size(header)
-        try:  # `imread` fills the missing part of a truncated JPEG; `imdecode` refuses it
-            image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error as error:
-            raise _DamageError(" ".join(str(error.err).split())) from error
-        if image is None:
-            _check_contents(data)  # gives a more precise reason
-            raise _DamageError("its pixel data is damaged or incomplete")
-    pixels: Picture = image
-    return pixels
+    with name_problem(path, "an image"):
+        data = read_regular(path, MAX_BYTES)
+        form = _read_supported_format(data)
+        if form is not None and form.is_deep:
+            values = _decode_deep(data, form)
+            if max_value is None:
+                raise _max_value_error(path, measure_values(values, form, None))
+            return to_picture(values, form, max_value)
+        return _decode(data, form)
 
 
-def read_labels(path: Path) -> Picture:
-    """Return the values (H, W) as stored in the file; for a palette PNG these are the indices.
+def inspect_image(path: Path, max_value: float | None = None, *, decode: bool = True) -> ImageFacts:
+    """Return the size of an image as `read_image` would give it, and how its values are stored.
+
+    Images beyond 8 bits are inspected without `max_value` as well.
+
+    Args:
+        max_value: As in `read_image`.
+        decode: Decode every image; otherwise of most PNG and JPEG only the structure is checked.
 
     Raises:
-        CorruptFileError: As `read_image`.
-        LabelFormatError: When the file does not hold one 8-bit value per pixel.
+        CorruptFileError, ImageFormatError: As `read_image`.
     """
-    with _name_damage(path, "a label map"):
-        data = read_regular(path, _MAX_BYTES)
-        _check_contents(data)
-        with _open_image(data) as image:
-            channels, dtype, mode = *_pixel_type(image), image.mode
-            if channels == 1 and dtype == np.uint8:
-                labels: Picture = np.asarray(image)
-                return labels
-    raise LabelFormatError(
-        f"`{path}` must hold one 8-bit value per pixel, found {channels} channel{'s' * (channels > 1)} of {dtype} "
-        f"(mode {mode})",
-        "write one class index per pixel instead of a colour" if channels > 1 else "save it as an 8-bit PNG",
-        channels,
-    )
-
-
-def verify_image(path: Path) -> Size:
-    """Check the structure of an image file and return its size as `read_image` would; PNG and JPEG are not decoded.
-
-    Raises:
-        CorruptFileError: As `read_image`.
-    """
-    with _name_damage(path, "an image"):
-        return _check_contents(read_regular(path, _MAX_BYTES))
+    with name_problem(path, "an image"):
+        data = read_regular(path, MAX_BYTES)
+        form = _read_supported_format(data)
+        band = unused_band(form)
+        if form is not None and form.is_deep:
+            values = _decode_deep(data, form)
+            return ImageFacts(Size(*values.shape[:2]), band, measure_values(values, form, max_value))
+        if decode or (form is not None and form.tiff is not None):
+            return ImageFacts(Size(*_decode(data, form).shape[:2]), band)
+        return ImageFacts(check_contents(data), band)
 
 
 def header_size(path: Path) -> Size:
@@ -117,8 +104,14 @@ def header_size(path: Path) -> Size:
     Raises:
         CorruptFileError: When there is no valid header, or it claims more than `MAX_PIXELS`.
     """
-    with _name_damage(path, "an image"), open_regular(path) as stream, _open_image(stream) as image:
-        return _bounded_size(image)
+    with name_problem(path, "an image"), open_regular(path) as stream:
+        if is_tiff(stream.read(4)):
+            form = read_format(read_regular(path, MAX_BYTES))
+            if form is not None:
+                return bounded(*form.size)
+        stream.seek(0)
+        with open_image(stream) as image:
+            return bounded_size(image)
 
 
 def is_utf8_path(path: Path) -> bool:
@@ -126,63 +119,65 @@ def is_utf8_path(path: Path) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
-@contextmanager
-def _name_damage(path: Path, role: str) -> Iterator[None]:
-    """Turn every error of reading and decoding into one that names the file."""
-    try:
-        yield
-    except Exception as error:  # Pillow raises any kind of exception for a damaged file
-        raise CorruptFileError(
-            f"`{path}` cannot be read as {role}: {_damage_reason(error)}", "replace it by a fresh copy", str(path)
-        ) from error
+def _read_supported_format(data: bytes) -> SampleFormat | None:
+    """Return how the values are stored, if the header says it.
+
+    Raises:
+        UnsupportedFormatError: When the file is of a type that is not read, or has too many bands.
+    """
+    form = read_format(data)
+    if form is not None:
+        check_bands(form)
+    elif foreign := foreign_type(data):
+        raise UnsupportedFormatError(f"is a file of type {foreign}; supported are {', '.join(FORMATS)}", FIX_FORMAT)
+    return form
 
 
-def _damage_reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+def _decode(data: bytes, form: SampleFormat | None) -> Picture:
+    """Return the pixels of an image of up to 8 bits."""
+    import cv2
 
-    if isinstance(error, UnidentifiedImageError):
-        return f"it is not an image ({', '.join(_FORMATS)})"
-    reason = (error_reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
-    if chunk := re.search(r"checksum in b'(\w+)'", reason):
-        return f"the checksum of its {chunk[1]} chunk is wrong"
-    return reason
-
-
-def _check_contents(data: bytes) -> Size:
-    """Check the header, the end marker, and the checksums of a PNG; decode formats that have neither."""
-    start, end = next((markers for signature, markers in _MARKERS.items() if data.startswith(signature)), (b"", b""))
-    with _open_image(data) as image:
-        size = _bounded_size(image)
-        if end and data.rfind(end) < data.rfind(start):
-            raise _DamageError(f"it is incomplete: the file ends after {len(data)} bytes, without an end marker")
-        if image.format in ("JPEG", "MPO") and image.getexif().get(_ORIENTATION, 1) in _ROTATED:
-            size = Size(size.width, size.height)
-        image.verify() if end else image.load()
-    return size
-
-
-def _bounded_size(image: Any) -> Size:
-    if image.height * image.width > MAX_PIXELS:
-        raise _DamageError(f"its header claims {image.width}x{image.height} pixels, at most {MAX_PIXELS} are allowed")
-    return Size(image.height, image.width)
+    if form is not None and form.tiff is not None:
+        bounded(*form.size)
+        if form.bits in (2, 4) and form.tiff.photometric in (GREY_INVERTED, GREY):
+            return _decode_with_pillow(data)  # OpenCV reads 1 and 8 bits
+        if is_misread(form.tiff):
+            data = form.tiff.without_meaning(data)
+    else:
+        with open_image(data) as header:
+            bounded_size(header)
+        if form is not None and (form.is_text or (form.declared_max or 255) < 255):
+            return _decode_with_pillow(data)  # OpenCV does not scale by the declared maximum
+    image: Picture | None = decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        if form is not None and form.tiff is not None:
+            stored = f"{form.bits} bits, {form.bands} bands, compression {form.tiff.compression}"
+            raise DamageError(f"its pixel data is damaged, or stored in a way that is not supported ({stored})")
+        check_contents(data)  # gives a more precise reason
+        raise DamageError("its pixel data is damaged or incomplete")
+    return image
 
 
-def _open_image(source: bytes | IO[bytes]) -> Any:
-    """Open an image with Pillow, without Pillow's own limit on pixels; `_bounded_size` applies ours."""
-    from PIL import Image, PngImagePlugin
-
-    if source == b"":
-        raise _DamageError("the file is empty")
-    if isinstance(source, bytes) and source.lstrip().startswith(b"<"):
-        raise _DamageError("it holds text, not an image (a web page saved under this name?)")
-    Image.MAX_IMAGE_PIXELS = None
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_BYTES
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
+def _decode_with_pillow(data: bytes) -> Picture:
+    with open_image(data) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
 
 
-def _pixel_type(image: Any) -> tuple[int, np.dtype[Any]]:
-    """Return the channels and the type of the pixels, without decoding them."""
-    from PIL import ImageMode
+def _decode_deep(data: bytes, form: SampleFormat) -> NDArray[Any]:
+    bounded(*form.size)
+    return decode_values(data, form)
 
-    mode = ImageMode.getmode(image.mode)
-    return len(mode.bands), np.dtype(mode.typestr)
+
+def _max_value_error(path: Path, found: ValueRange) -> ImageFormatError:
+    return ImageFormatError(
+        f"`{path}` holds {found.format} up to {found.largest:g}, and no `max_value` says which value is white",
+        max_value_fix(found.suggested, found.largest), str(path), found.suggested,
+    )  # fmt: skip
+
+
+def max_value_fix(suggested: float, largest: float) -> str:
+    """Return how to set `data.max_value`."""
+    return (
+        f"set `data.max_value` in the preset to the value of white, such as `max_value: {suggested:.10g}` (the largest "
+        f"value found is {largest:.10g}); it becomes 255"
+    )

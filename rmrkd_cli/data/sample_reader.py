@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_io import Picture, read_image, read_labels
+from rmrkd_cli.data.image_io import Picture, read_image
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.samples import Sample, data_check_command
 from rmrkd_cli.errors import RmrkdError, RunError
 
@@ -49,6 +50,7 @@ class SampleFiles:
 
         Raises:
             CorruptFileError: When a file is missing or damaged.
+            ImageFormatError: As `image`.
             RunError: When their sizes differ, or a label value is not a class.
         """
         pair = Pair(self.image(index), self.labels(index))
@@ -62,8 +64,13 @@ class SampleFiles:
         return pair
 
     def image(self, index: int) -> Picture:
-        """Return an image (H, W, 3), BGR."""
-        return read_image(self.samples[index].image)
+        """Return an image (H, W, 3), BGR.
+
+        Raises:
+            CorruptFileError: When the file is missing or damaged.
+            ImageFormatError: When its values are beyond 8 bits, and the data set has no `max_value`.
+        """
+        return read_image(self.samples[index].image, self.info.max_value)
 
     def labels(self, index: int) -> Picture:
         """Return the labels (H, W): class indices and `IGNORE`."""

@@ -45,6 +45,7 @@ def make_protocol(
         "scales": list(scales),
         "flip": flip,
         **mode,
+        **({"max_value": info.max_value} if info.max_value is not None else {}),
     }
 
 

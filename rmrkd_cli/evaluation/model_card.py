@@ -56,6 +56,7 @@ class ModelCard:
         palette: One RGB colour per class.
         scale: (width, height) that images are fitted into; None if unknown.
         dataset: Name of the data set; None if unknown.
+        max_value: The value of white in images beyond 8 bits; None: they are refused.
         notes: Warnings: what is missing in the checkpoint, and where its config differs from rmrkd.
     """
 
@@ -63,6 +64,7 @@ class ModelCard:
     palette: Palette
     scale: Scale | None
     dataset: str | None
+    max_value: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -78,6 +80,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
     """
     meta, count = model.checkpoint.meta, int(model.network.num_classes)  # type: ignore[arg-type]
     notes = [*filter(None, [model.checkpoint.note]), *find_config_differences(meta.get("config"))]
+    max_value = model.preset.data.max_value if model.preset is not None else None
     if dataset is not None:
         info = _builtin_dataset(dataset)
         if info.num_classes != count:
@@ -85,7 +88,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
                 f"`{model.checkpoint.path}` predicts {count} classes, `{dataset}` has {info.num_classes}",
                 "name the data set it was trained on, or leave out --dataset",
             )
-        return ModelCard(info.classes, info.palette, scale or info.eval_scale, dataset, tuple(notes))
+        return ModelCard(info.classes, info.palette, scale or info.eval_scale, dataset, max_value, tuple(notes))
     preset = _preset_dataset(model.preset)
     matching = preset if preset is not None and preset.num_classes == count else None
     classes = _class_names(meta.get("CLASSES"), count) or (matching.classes if matching is not None else None)
@@ -98,7 +101,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
         notes.append("the checkpoint has no image size: images keep their own size; --scale WxH sets it")
     own = meta.get("dataset")
     name = own if isinstance(own, str) else (preset.name if preset is not None else None)
-    return ModelCard(classes, palette or generated_palette(count), scale, name, tuple(notes))
+    return ModelCard(classes, palette or generated_palette(count), scale, name, max_value, tuple(notes))
 
 
 def find_config_differences(text: object) -> list[str]:

@@ -132,7 +132,7 @@ def run_export(job: ExportJob) -> ExportResult:
         log(f"{job.checkpoint}: {note}")
     batches: Batches = synthetic_batches(card.scale)
     if job.check_images is not None:
-        batches = itertools.chain(batches, image_batches(job.check_images, card.scale))
+        batches = itertools.chain(batches, image_batches(job.check_images, card.scale, card.max_value))
     graph = build_graph(model.network, raw=job.raw, classes=job.classes)
     properties = file_properties(job, model, card)
     size = check_size(card.scale)
@@ -161,6 +161,7 @@ def file_properties(job: ExportJob, model: CheckpointNetwork, card: ModelCard) -
             "mean": NORMALIZE["mean"],
             "std": NORMALIZE["std"],
             "normalized_inside": job.raw,
+            "max_value": card.max_value,  # becomes 255, in images beyond 8 bits
             "resize": {
                 "size": list(card.scale) if card.scale is not None else None,
                 "keep_ratio": True,

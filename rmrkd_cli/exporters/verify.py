@@ -109,8 +109,13 @@ def check_size(scale: Scale | None) -> Scale:
     return max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
 
 
-def image_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDArray[Any]]]:
+def image_batches(
+    folder: Path, scale: Scale | None, max_value: float | None = None
+) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the first 32 images of a folder, one per batch, resized as for the network.
+
+    Args:
+        max_value: The value of white in images beyond 8 bits.
 
     Raises:
         RmrkdError: The folder contains no image.
@@ -119,7 +124,7 @@ def image_batches(folder: Path, scale: Scale | None) -> Iterator[tuple[str, NDAr
     if not images:
         raise RmrkdError(f"`{folder}` contains no image", "pass a folder of images to --check-images")
     views = EvalViews(scale)
-    return ((item.path.name, _to_rgb_planes(views.resize(read_image(item.path)))[None]) for item in images)
+    return ((item.path.name, _to_rgb_planes(views.resize(read_image(item.path, max_value)))[None]) for item in images)
 
 
 def changed_share(differences: Sequence[Difference]) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
 
+from rmrkd_cli.data.image_file import ImageFormatError
 from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import EvalViews, View
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
@@ -50,17 +51,26 @@ class ImageItem:
 
 
 class ImageSet(Dataset[ImageItem]):
-    """Images decoded as in training: rotated upright by their EXIF orientation."""
+    """Images decoded as in training: rotated upright by their EXIF orientation.
 
-    def __init__(self, inputs: Sequence[Input], views: EvalViews) -> None:
-        self.inputs, self.views = inputs, views
+    Args:
+        max_value: The value of white in images beyond 8 bits.
+    """
+
+    def __init__(self, inputs: Sequence[Input], views: EvalViews, max_value: float | None = None) -> None:
+        self.inputs, self.views, self.max_value = inputs, views, max_value
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> ImageItem:
         path = self.inputs[index].path
-        image = read_image(path)
+        try:
+            image = read_image(path, self.max_value)
+        except ImageFormatError as error:  # one of many files: it is listed with its fix
+            value = error.suggested
+            fix = f"such as --max-value {value:.10g}" if value is not None else error.hint
+            raise CorruptFileError(f"{error.message}: {fix}", error.hint, str(path)) from error
         if not self.views.can_resize(image):
             raise CorruptFileError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
         return ImageItem(image, self.views(image), index)

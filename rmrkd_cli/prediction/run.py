@@ -48,6 +48,7 @@ class PredictJob:
         preset: Take the network from this preset if the checkpoint does not describe it.
         dataset: Take class names, palette and scale from this built-in data set.
         scale: (width, height) in pixels that images are fitted into; None: as in the checkpoint.
+        max_value: The value of white in images beyond 8 bits; None: as in the checkpoint.
         scales: Average over images at these factors of `scale`.
         flip: Average with the mirrored image.
         device: "cpu" or "cuda".
@@ -64,6 +65,7 @@ class PredictJob:
     preset: Preset | None = None
     dataset: str | None = None
     scale: Scale | None = None
+    max_value: float | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     device: str = "cpu"
@@ -144,7 +146,8 @@ class _PredictionRun:
         self.overlay = Overlay(card.classes, card.palette, job.opacity)
 
     def predict_images(self, inputs: list[Input], stop_signal: Callable[[], int]) -> None:
-        images = ImageSet(inputs, self.segmenter.views)
+        max_value = self.job.max_value if self.job.max_value is not None else self.card.max_value
+        images = ImageSet(inputs, self.segmenter.views, max_value)
         progress_bar = self.display.progress_bar("images", len(inputs)) if inputs else None
         pin = self.segmenter.device.type == "cuda"
         loaded = prefetch_images(images, len(inputs), self.job.workers, pin=pin)

@@ -148,6 +148,8 @@ class Data(StrictModel):
     eval_scale: tuple[Pixels, Pixels] | None = None
     ratio_range: tuple[Ratio, Ratio] = (0.5, 2.0)  # smallest and largest random scale factor in training
     cache: CacheMode = "off"  # keep decoded training images: off, ram or disk
+    # The value of white in images that are not of 8 bits, which becomes 255; None: such images are refused.
+    max_value: Positive | None = None
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None  # names, label 0 first
     palette: Annotated[list[tuple[Byte, Byte, Byte]], Field(max_length=255)] | None = None  # red, green, blue a class
     train: Folder | None = None  # images to train on

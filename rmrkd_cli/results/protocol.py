@@ -16,8 +16,10 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     if protocol.get("window"):
         window, stride = (f"{size[0]}x{size[1]}" for size in (protocol["window"], protocol["stride"]))
         mode = f"sliding window of {window} with stride {stride} (height x width) over each image"
+    white = protocol.get("max_value")  # not validated with the record
+    depth = f", white at {white:g}" if isinstance(white, (int, float)) else ""
     return (
         f"{shorten(protocol['dataset'])} {shorten(protocol['split'])}, {plural(protocol['images'], 'image')} "
         f"({shorten(protocol['fingerprint'])}), {mode} fitted into {width}x{height}, scales {scales}, "
-        f"flip {'on' if protocol['flip'] else 'off'}"
+        f"flip {'on' if protocol['flip'] else 'off'}{depth}"
     )

@@ -17,6 +17,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg import build_outline, network_config
 from rmrkd_cli.networks.weights import check_weights
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
+from rmrkd_cli.terminal.console import log
 from rmrkd_cli.training.disk_check import check_disk_space
 from rmrkd_cli.training.network_check import Outlines, check_networks
 from rmrkd_cli.training.plan import Run
@@ -57,7 +58,7 @@ def check_inputs(
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
     skip_corrupt = preset.schedule.skip_corrupt
-    quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else ())
+    quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else (), log=log)
     download_weights(preset, roles)
     check_all_weights(preset, roles, outlines)
     if preset.data.cache == "off" or not roles:

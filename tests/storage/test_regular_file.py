@@ -13,7 +13,8 @@ from PIL import Image
 
 from rmrkd_cli.data.check import check_dataset
 from rmrkd_cli.data.check.findings import select_errors
-from rmrkd_cli.data.image_io import header_size, read_image, read_labels, verify_image
+from rmrkd_cli.data.image_io import header_size, inspect_image, read_image
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare.cityscapes import from_label_ids, from_polygons
 from rmrkd_cli.data.prepare.new_files import CONFLICT, write_label_map, write_name_list
 from rmrkd_cli.data.prepare.voc12aug import from_mat
@@ -57,7 +58,7 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "odd", reason
 
 
-@pytest.mark.parametrize("read", [read_image, read_labels, verify_image, header_size])
+@pytest.mark.parametrize("read", [read_image, read_labels, inspect_image, header_size])
 def test_an_image_must_be_a_regular_file(read: Callable[[Path], object], odd: tuple[Path, str]) -> None:
     path, reason = odd
     with pytest.raises(CorruptFileError) as caught:
@@ -130,7 +131,7 @@ def test_endless_files_are_not_read(tmp_path: Path) -> None:
         stream.truncate(1 << 40)  # takes no room on the disk
     with pytest.raises(RmrkdError, match="more than 64 MiB"):
         read_name_list(path)
-    for read, most in ((read_labels, 512), (verify_image, 512), (from_mat, 32), (from_polygons, 16)):
+    for read, most in ((read_labels, 512), (inspect_image, 512), (from_mat, 32), (from_polygons, 16)):
         with pytest.raises(RunError, match=f"1099511627776 bytes are more than {most} MiB"):
             read(path)
 

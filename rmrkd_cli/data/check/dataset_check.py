@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rmrkd_cli.data.check.findings import ERROR, Finding, select_errors
-from rmrkd_cli.data.check.label_checks import ScannedSplit, check_labels, count_class_pixels
+from rmrkd_cli.data.check.image_checks import describe_images
+from rmrkd_cli.data.check.label_checks import check_labels, count_class_pixels
 from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs
-from rmrkd_cli.data.check.pair_scan import scan_in_parallel, scan_pair
+from rmrkd_cli.data.check.pair_scan import ScannedSplit, scan_in_parallel, scan_pair
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
 from rmrkd_cli.errors import RmrkdError, did_you_mean
@@ -87,7 +88,8 @@ def check_dataset(
         findings += found
     findings += find_leaks(info, samples)
     unique = list(dict.fromkeys(sample for pairs in samples.values() for sample in pairs))
-    scans = scan_in_parallel(unique, workers, (lambda done: on_progress(done, len(unique))) if on_progress else None)
+    show = (lambda done: on_progress(done, len(unique))) if on_progress else None
+    scans = scan_in_parallel(unique, workers, show, info.max_value)
     scan_of = dict(zip(unique, scans, strict=True))
     reports = {}
     for split, pairs in samples.items():
@@ -97,7 +99,13 @@ def check_dataset(
     return DatasetReport(info, reports, findings, len(unique))
 
 
-def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, allow_corrupt: Sequence[str] = ()) -> None:
+def quick_check(
+    info: DatasetInfo,
+    samples: Mapping[str, list[Sample]],
+    *,
+    allow_corrupt: Sequence[str] = (),
+    log: Callable[[str], object] = lambda _: None,
+) -> None:
     """Check up to 64 evenly spread pairs of each split, for at most two seconds in all, before training starts.
 
     The check covers the structure of the files, their sizes, and the label values.
@@ -105,12 +113,14 @@ def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, allow
     Args:
         samples: Split -> its pairs, as `find_samples` returns them.
         allow_corrupt: Splits that may contain unreadable files.
+        log: Called with a sentence for each way in which the images are not used as they are stored.
 
     Raises:
         RmrkdError: With the first findings, each naming its file.
     """
     deadline = time.monotonic() + _QUICK_SECONDS
     findings: list[Finding] = []
+    remarks: list[str] = []
     for number, (split, pairs) in enumerate(samples.items()):
         now = time.monotonic()
         split_deadline = now + (deadline - now) / (len(samples) - number)
@@ -118,14 +128,17 @@ def quick_check(info: DatasetInfo, samples: Mapping[str, list[Sample]], *, allow
         for sample in _spread(pairs):
             if time.monotonic() > split_deadline:
                 break
-            scanned.append((sample, scan_pair(sample.image, sample.label, decode=False)))
+            scanned.append((sample, scan_pair(sample.image, sample.label, info.max_value, decode=False)))
         findings += [
             finding
             for finding in select_errors(check_labels(info, split, scanned))
             if split not in allow_corrupt or finding.kind not in _UNREADABLE
         ]
+        remarks += describe_images(info, split, scanned)
     if findings:
         raise _quick_check_error(info, findings)
+    for remark in remarks:
+        log(remark)
 
 
 def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError:

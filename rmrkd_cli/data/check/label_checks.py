@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
-from rmrkd_cli.data.check.pair_scan import PairScan
+from rmrkd_cli.data.check.image_checks import check_image, check_value_ranges, fix_corrupt
+from rmrkd_cli.data.check.pair_scan import PairScan, ScannedSplit
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.label_io import COLOURS, FIX_LOSSY, LOSSY
 from rmrkd_cli.data.sample_reader import IGNORE, label_tables
 from rmrkd_cli.data.samples import Sample
 
@@ -22,9 +24,6 @@ _FIX_ROTATION = (
     "the image with `exiftool -Orientation= FILE`, or rotate the label map"
 )
 _FIX_BINARY = "255 is the ignored value, so only class 0 would be learned: replace 255 by the class index 1"
-_FIX_MACOS = "delete it: macOS creates such `._` files when it copies a folder"
-
-ScannedSplit = Sequence[tuple[Sample, PairScan]]
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,10 @@ def check_labels(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Fin
     )
     findings = []
     for sample, scan in scans:
-        findings += _check_image(split, sample, scan)
+        findings += check_image(split, sample, scan)
         findings += _check_label_file(info, split, sample, scan)
         findings += _check_values(values, split, str(sample.label), scan.label_counts)
+    findings += check_value_ranges(info, split, scans)
     return [*_merge_binary_masks(info, split, scans, findings), *_absent_classes(info, split, scans)]
 
 
@@ -70,22 +70,14 @@ def count_class_pixels(info: DatasetInfo, scans: ScannedSplit) -> tuple[list[int
     return pixels[: info.num_classes].tolist(), int(pixels[IGNORE])
 
 
-def _check_image(split: str, sample: Sample, scan: PairScan) -> list[Finding]:
-    image = str(sample.image)
-    if scan.image_error:
-        return [Finding(ERROR, "corrupt-image", split, image, scan.image_error, _fix_corrupt(image))]
-    if scan.decoder_warning:
-        text, fix = f"gives a decoder warning: {scan.decoder_warning}", "open it, and replace it if it is damaged"
-        return [Finding(NOTE, "damaged-image", split, image, text, fix)]
-    return []
-
-
 def _check_label_file(info: DatasetInfo, split: str, sample: Sample, scan: PairScan) -> list[Finding]:
     image, label = str(sample.image), str(sample.label)
-    if scan.label_channels:
+    if scan.label_kind == LOSSY:
+        return [Finding(ERROR, "lossy-label", split, label, scan.label_error, FIX_LOSSY)]
+    if scan.label_kind:
         return [Finding(ERROR, "label-format", split, label, scan.label_error, _fix_format(info, scan))]
     if scan.label_error:
-        return [Finding(ERROR, "corrupt-label", split, label, scan.label_error, _fix_corrupt(label))]
+        return [Finding(ERROR, "corrupt-label", split, label, scan.label_error, fix_corrupt(label))]
     if scan.image_size and scan.label_size and scan.image_size != scan.label_size:
         text = f"is {_format_size(scan.label_size)}, its image `{image}` {_format_size(scan.image_size)}"
         fix = _FIX_ROTATION if scan.exif_rotated else _FIX_SIZE
@@ -113,7 +105,7 @@ def _check_values(values: LabelValues, split: str, label: str, counts: dict[int,
 
 
 def _fix_format(info: DatasetInfo, scan: PairScan) -> str:
-    if scan.label_channels == 1:
+    if scan.label_kind != COLOURS:
         return "save it as an 8-bit PNG with one class index per pixel"
     fix = f"it stores colours: write the class index 0..{info.num_classes - 1} in place of each colour of the palette"
     if info.name == "voc12aug":
@@ -138,10 +130,6 @@ def _fix_values(values: LabelValues, counts: dict[int, int], invalid: set[int]) 
     if info.name == "custom":
         return "write class indices, or list the values to ignore in `data.ignore_labels` of the preset"
     return f"use the label maps of {info.name} as published; for your own data write a preset with `dataset: custom`"
-
-
-def _fix_corrupt(path: str) -> str:
-    return _FIX_MACOS if "._" in path else "replace it by a fresh copy"
 
 
 def _merge_binary_masks(info: DatasetInfo, split: str, scans: ScannedSplit, findings: list[Finding]) -> list[Finding]:

@@ -9,15 +9,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from rmrkd_cli.data.image_io import LabelFormatError, header_size, read_image, read_labels, verify_image
+from rmrkd_cli.data.deep_image import ValueRange
+from rmrkd_cli.data.image_file import ImageFormatError
+from rmrkd_cli.data.image_io import header_size, inspect_image
 from rmrkd_cli.data.label_histogram import count_values
+from rmrkd_cli.data.label_io import LabelFormatError, read_labels
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.worker_pool import worker_pool
-from rmrkd_cli.errors import CorruptFileError, RunError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 
 # libjpeg prints these warnings, and decodes the image anyway
 _DECODER_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG")
@@ -32,7 +36,10 @@ class PairScan:
         image_size, label_size: (height, width); None if the file is unreadable.
         label_counts: Label value -> pixels.
         image_error, label_error: Why the file is unusable; a sentence whose subject is the file.
-        label_channels: Values per pixel of a readable label file in the wrong format; otherwise 0.
+        image_fix: How to fix an intact image whose values are not supported; otherwise empty.
+        label_kind: The kind of the `LabelFormatError` of a readable label file; otherwise empty.
+        values: Of an image beyond 8 bits; None for others.
+        unused_band: Which band of the image is not used; may be empty.
         decoder_warning: What the decoder printed about the image.
         exif_rotated: The label map fits the image only without the image's EXIF rotation.
     """
@@ -42,19 +49,29 @@ class PairScan:
     label_counts: dict[int, int] = field(default_factory=dict)
     image_error: str = ""
     label_error: str = ""
-    label_channels: int = 0
+    image_fix: str = ""
+    label_kind: str = ""
+    values: ValueRange | None = None
+    unused_band: str = ""
     decoder_warning: str = ""
     exif_rotated: bool = False
 
 
+ScannedSplit = Sequence[tuple[Sample, PairScan]]
+
+
 def scan_in_parallel(
-    samples: Sequence[Sample], workers: int, on_progress: Callable[[int], None] | None = None
+    samples: Sequence[Sample],
+    workers: int,
+    on_progress: Callable[[int], None] | None = None,
+    max_value: float | None = None,
 ) -> list[PairScan]:
     """Scan every pair, in order.
 
     Args:
         workers: Number of processes.
         on_progress: Called with the number of pairs scanned so far.
+        max_value: As in `read_image`.
 
     Raises:
         RunError: When a process is killed or crashes.
@@ -62,7 +79,7 @@ def scan_in_parallel(
     scans: list[PairScan] = []
     pairs = [(str(sample.image), str(sample.label)) for sample in samples]
     with worker_pool(workers, start_scanner) as parallel_map:
-        for scan in parallel_map(_scan_paths, pairs):
+        for scan in parallel_map(partial(_scan_paths, max_value), pairs):
             scans.append(scan)
             if on_progress:
                 on_progress(len(scans))
@@ -80,18 +97,15 @@ def start_scanner() -> None:
     _stderr = handle
 
 
-def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
+def scan_pair(image: Path, label: Path, max_value: float | None = None, *, decode: bool = True) -> PairScan:
     """Scan one pair.
 
     Args:
+        max_value: As in `read_image`.
         decode: Decode the image; otherwise only its header and structure are read, which is faster.
     """
     scan = PairScan()
-    try:
-        scan.image_size = read_image(image).shape[:2] if decode else verify_image(image)
-    except CorruptFileError as error:
-        scan.image_error = _without_path(error, image)
-    scan.decoder_warning = _read_decoder_warning()
+    _scan_image(scan, image, max_value, decode)
     try:
         labels = read_labels(label)
         counts = count_values(labels)
@@ -99,17 +113,27 @@ def scan_pair(image: Path, label: Path, *, decode: bool = True) -> PairScan:
         scan.label_counts = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     except RunError as error:
         scan.label_error = _without_path(error, label)
-        scan.label_channels = error.channels if isinstance(error, LabelFormatError) else 0
+        scan.label_kind = error.kind if isinstance(error, LabelFormatError) else ""
     if scan.image_size and scan.label_size and scan.image_size != scan.label_size:
         if not decode:
-            return scan_pair(image, label)  # decoding applies the EXIF rotation, which may make the sizes equal
-        with suppress(CorruptFileError):
+            return scan_pair(image, label, max_value)  # decoding applies the EXIF rotation: sizes may be equal then
+        with suppress(CorruptFileError, ImageFormatError):
             scan.exif_rotated = header_size(image) == scan.label_size
     return scan
 
 
-def _scan_paths(pair: tuple[str, str]) -> PairScan:
-    return scan_pair(Path(pair[0]), Path(pair[1]))
+def _scan_paths(max_value: float | None, pair: tuple[str, str]) -> PairScan:
+    return scan_pair(Path(pair[0]), Path(pair[1]), max_value)
+
+
+def _scan_image(scan: PairScan, image: Path, max_value: float | None, decode: bool) -> None:
+    try:
+        scan.image_size, scan.unused_band, scan.values = inspect_image(image, max_value, decode=decode)
+    except CorruptFileError as error:
+        scan.image_error = _without_path(error, image)
+    except ImageFormatError as error:
+        scan.image_error, scan.image_fix = _without_path(error, image), error.hint
+    scan.decoder_warning = _read_decoder_warning()
 
 
 def _read_decoder_warning() -> str:
@@ -122,5 +146,5 @@ def _read_decoder_warning() -> str:
     return next((line.strip() for line in lines if line.startswith(_DECODER_WARNINGS)), "")
 
 
-def _without_path(error: RunError, path: Path) -> str:
+def _without_path(error: RmrkdError, path: Path) -> str:
     return error.message.removeprefix(f"`{path}` ")

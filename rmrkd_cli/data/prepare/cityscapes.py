@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_io import MAX_PIXELS, Picture, read_labels
+from rmrkd_cli.data.image_io import MAX_PIXELS, Picture
 from rmrkd_cli.data.label_histogram import count_values
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare.new_files import describe_links, remove_partial_files
 from rmrkd_cli.data.prepare.pipeline import Conversion, PrepareResult, Progress, convert_label_maps
 from rmrkd_cli.errors import RmrkdError, RunError

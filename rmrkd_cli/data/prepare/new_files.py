@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rmrkd_cli.data.image_io import Picture, read_labels
+from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.label_histogram import count_values
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.samples import read_name_list
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.storage.atomic import create_bytes

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rmrkd_cli.data.image_io import Picture, header_size, read_labels
+from rmrkd_cli.data.image_io import Picture, header_size
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare.new_files import CONFLICT, UNCHANGED, WRITTEN, find_invalid_values, write_label_map
 from rmrkd_cli.data.worker_pool import Map, worker_pool
 from rmrkd_cli.errors import RunError

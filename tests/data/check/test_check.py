@@ -163,10 +163,10 @@ def test_the_quick_check_respects_its_time_limit(tmp_path: Path, monkeypatch: py
     info = info_of("camvid", trees.camvid(tmp_path / "tree", images=30, size=(8, 8)))
     looked: list[str] = []
 
-    def slow(image: Path, label: Path, *, decode: bool) -> PairScan:
+    def slow(image: Path, label: Path, max_value: float | None, *, decode: bool) -> PairScan:
         time.sleep(0.02)
         looked.append(image.parent.name)
-        return scan_pair(image, label, decode=decode)
+        return scan_pair(image, label, max_value, decode=decode)
 
     monkeypatch.setattr(dataset_check, "scan_pair", slow)
     monkeypatch.setattr(dataset_check, "_QUICK_SECONDS", 0.3)

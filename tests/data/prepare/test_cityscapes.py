@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmrkd_cli.data.image_io import read_labels
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare import cityscapes, pipeline
 from rmrkd_cli.data.prepare.new_files import PARTIAL
 from rmrkd_cli.installation.requirements import install_command

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from rmrkd_cli.data.image_io import read_labels
+from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare import voc12aug
 from rmrkd_cli.errors import RunError
 from tests.data.prepare.test_cityscapes import converter

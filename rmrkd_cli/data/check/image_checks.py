@@ -1,0 +1,76 @@
+"""Check the scanned images of a split: unreadable files, values beyond 8 bits, and bands that are not used."""
+
+from __future__ import annotations
+
+from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
+from rmrkd_cli.data.check.pair_scan import PairScan, ScannedSplit
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.image_io import max_value_fix
+from rmrkd_cli.data.samples import Sample
+
+_DARK_SHARE = 0.25  # of `data.max_value`: below it, the images use less than 64 of 256 grey values
+_FIX_MACOS = "delete it: macOS creates such `._` files when it copies a folder"
+
+
+def check_image(split: str, sample: Sample, scan: PairScan) -> list[Finding]:
+    """Return the findings about one image."""
+    image = str(sample.image)
+    if scan.image_fix:
+        return [Finding(ERROR, "image-format", split, image, scan.image_error, scan.image_fix)]
+    if scan.image_error:
+        return [Finding(ERROR, "corrupt-image", split, image, scan.image_error, fix_corrupt(image))]
+    findings = []
+    if scan.unused_band:
+        findings.append(Finding(NOTE, "unused-band", split, image, scan.unused_band))
+    if scan.decoder_warning:
+        text, fix = f"gives a decoder warning: {scan.decoder_warning}", "open it, and replace it if it is damaged"
+        findings.append(Finding(NOTE, "damaged-image", split, image, text, fix))
+    return findings
+
+
+def check_value_ranges(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
+    """Return an error for each image beyond 8 bits without `data.max_value`, and notes on values that do not fit it."""
+    deep = [(str(sample.image), scan.values) for sample, scan in scans if scan.values is not None]
+    if not deep:
+        return []
+    largest = max(values.largest for _, values in deep)
+    suggested = max(values.suggested for _, values in deep)
+    fix = max_value_fix(suggested, largest)
+    if info.max_value is None:
+        return [
+            Finding(ERROR, "image-format", split, image, f"holds {values.format}, and `data.max_value` is missing", fix)
+            for image, values in deep
+        ]
+    above = [
+        Finding(
+            NOTE, "image-range", split, image,
+            f"has {100 * values.above:.2g} % of its values above `data.max_value` ({info.max_value:g}): they become "
+            f"white; the largest is {values.largest:g}", "check `data.max_value`",
+        )
+        for image, values in deep if values.above
+    ]  # fmt: skip
+    if largest < _DARK_SHARE * info.max_value:
+        folder = str(info.root / info.splits[split].images)
+        text = f"has no value above {largest:g}, {100 * largest / info.max_value:.2g} % of `data.max_value`: it is dark"
+        return [Finding(NOTE, "image-range", split, folder, text, fix)]
+    return above
+
+
+def describe_images(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[str]:
+    """Return a sentence for each way in which the images of a split are not used as they are stored."""
+    deep = [scan.values for _, scan in scans if scan.values is not None]
+    sentences = []
+    if deep and info.max_value is not None:
+        formats = ", ".join(sorted({values.format for values in deep}))
+        largest = max(values.largest for values in deep)
+        sentences.append(
+            f"the images in `{split}` hold {formats} up to {largest:g}: 0..{info.max_value:g} becomes 0..255"
+        )
+    if unused := sum(bool(scan.unused_band) for _, scan in scans):
+        sentences.append(f"{unused} of {len(scans)} images in `{split}` have a band that is not used")
+    return sentences
+
+
+def fix_corrupt(path: str) -> str:
+    """Return how to fix an unreadable file."""
+    return _FIX_MACOS if "._" in path else "replace it by a fresh copy"
