@@ -19,6 +19,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _EXIT_TIMEOUT = 5.0  # seconds
 _END = b"\0"  # no signal has this number
 _SHOW_CURSOR = b"\x1b[?25h"
+_exit_signals: list[int] = []
 
 
 def exit_code(signum: int) -> int:
@@ -132,7 +133,13 @@ def preserve_handlers() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+def received_exit_signal() -> bool:
+    """Return whether a signal ends this process already."""
+    return bool(_exit_signals)
+
+
 def _exit(signum: int, _: FrameType | None) -> NoReturn:
+    _exit_signals.append(signum)
     with suppress(OSError):
         os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
     # SystemExit is lost when it is raised in a destructor. `threading` may hold locks here, `_thread` needs none.

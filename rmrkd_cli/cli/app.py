@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
@@ -28,6 +29,7 @@ from rmrkd_cli.cli.usage_errors import check_arguments, explain_usage_error, is_
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 
+_WITH_WORKERS = ("train", "eval", "compare")  # commands
 # Errors of the operating system that only a wrong path on the command line causes.
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 
@@ -85,22 +87,64 @@ def main() -> None:
     install_output_guard()
     arguments = sys.argv[1:]
     try:
-        code = app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
+        with _workers_of_another_launcher(arguments):
+            code = _run_app(arguments)
     except RmrkdError as error:
         _print_and_exit(error, arguments)
-    except OSError as error:  # for example a full disk
-        _print_and_exit(_explain_os_error(error), arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    if isinstance(code, int) and code:  # from typer.Exit
+        sys.exit(code)
+
+
+def _run_app(arguments: Sequence[str]) -> object:
+    """Run a command and return its result, or the exit code of typer.Exit.
+
+    Raises:
+        RmrkdError: For every error that the user can fix.
+    """
+    try:
+        return app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
+    except OSError as error:  # for example a full disk
+        raise _explain_os_error(error) from error
     except Exception as error:
-        if not is_usage_error(error):
+        if isinstance(error, RmrkdError) or not is_usage_error(error):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             print(str(error))  # the part of the help that rich did not print
             sys.exit(2)
-        _print_and_exit(explain_usage_error(error, arguments), arguments)
-    if isinstance(code, int) and code:  # from typer.Exit
-        sys.exit(code)
+        raise explain_usage_error(error, arguments) from error
+
+
+@contextmanager
+def _workers_of_another_launcher(arguments: Sequence[str]) -> Iterator[None]:
+    """Let rank 0 run the block if another launcher, such as torchrun, has started several of this command.
+
+    The other ranks do their part of `train`, `eval` and `compare`, and nothing for other commands. They exit here.
+
+    Raises:
+        RmrkdError: When the launcher's variables are incomplete or invalid, and the command has workers.
+    """
+    from rmrkd_cli.distributed.external_worker import read_external_worker
+
+    with_workers = arguments[:1] and arguments[0] in _WITH_WORKERS and not {"-h", "--help"} & set(arguments)
+    try:
+        worker = read_external_worker()
+    except RmrkdError:
+        if with_workers:
+            raise
+        worker = None
+    if worker is None or (not with_workers and worker.rank == 0):
+        yield
+        return
+    if not with_workers:
+        sys.exit(0)
+    from rmrkd_cli.distributed import external_run
+
+    if worker.rank:
+        sys.exit(external_run.follow(worker))
+    with external_run.lead(worker):
+        yield
 
 
 def _print_and_exit(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:

@@ -46,16 +46,15 @@ def compare_command(
     """
     from rmrkd_cli.comparison.compare import as_document, compare
     from rmrkd_cli.comparison.inputs import add_latencies, load_compared_files
-    from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.report.folder import write_report_folder
 
     _check_files(files, options)
     check_free_folder(report_dir)
     check_json_out(json_out)
     preset = options.load_preset()
-    device, workers = options.choose_device()
+    device, cluster = options.choose_devices()
     arguments = options.arguments(preset, device)
-    compared = load_compared_files(files, arguments, Cluster(workers=workers))
+    compared = load_compared_files(files, arguments, cluster)
     add_latencies(compared, preset, device, allow_partial=options.allow_partial)
     comparison = compare([one.record for one in compared])
     if report_dir is not None:

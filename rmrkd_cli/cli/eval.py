@@ -60,7 +60,6 @@ def eval_command(
         rmrkd eval --dataset demo
         rmrkd eval student.pth --dataset cityscapes --data-root data/cityscapes --json result.json
     """
-    from rmrkd_cli.distributed.cluster import Cluster
 
     dataset = dataset_name(options.dataset)
     if label_ids is not None and save_predictions is None:
@@ -71,11 +70,11 @@ def eval_command(
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, dataset)
     preset = options.load_preset()
-    device, workers = options.choose_device()
+    device, cluster = options.choose_devices()
     from rmrkd_cli.evaluation.run import evaluate_files
 
     records = evaluate_files(
-        files, Cluster(workers=workers), **options.arguments(preset, device),
+        files, cluster, **options.arguments(preset, device),
         save_predictions=save_predictions, label_ids=label_ids, require_labels=json_out is not None,
     )  # fmt: skip
     if json_out is not None:

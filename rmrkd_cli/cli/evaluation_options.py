@@ -28,6 +28,7 @@ from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
+    from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.presets.schema import Preset
 
 _MAX_SCALES = 32
@@ -125,11 +126,17 @@ class EvaluationOptions:
 
         return load_preset(self.preset) if self.preset is not None else None
 
-    def choose_device(self) -> tuple[str, int]:
-        """Return the device type and the number of worker processes."""
-        from rmrkd_cli.distributed.device import choose_device
+    def choose_devices(self) -> tuple[str, Cluster]:
+        """Return the device kind, and the workers: another launcher's, else those of the options."""
+        from rmrkd_cli.distributed.cluster import Cluster, external_cluster
+        from rmrkd_cli.distributed.coordination import current_coordinator
+        from rmrkd_cli.distributed.device import choose_device, choose_external_device
 
-        return choose_device(self.device.value, self.gpus)
+        if (coordinator := current_coordinator()) is not None:
+            cluster = external_cluster(coordinator, gpus=self.gpus)
+            return choose_external_device(self.device.value, coordinator.local_size), cluster
+        device, workers = choose_device(self.device.value, self.gpus)
+        return device, Cluster(workers=workers)
 
     def arguments(self, preset: Preset | None, device: str) -> dict[str, Any]:
         """Return the arguments of `evaluate_files` that the options set."""

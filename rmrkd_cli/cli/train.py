@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.cli.command import expand_options
 from rmrkd_cli.cli.options import Device
@@ -13,6 +13,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
 
 if TYPE_CHECKING:
+    from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.presets.schema import Preset
     from rmrkd_cli.results.record import Record
 
@@ -64,23 +65,40 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
 
 def _train(preset: Preset, options: TrainOptions) -> list[Record]:
     """Train the preset on the chosen devices and machines. Return no records on machines other than the first."""
-    from rmrkd_cli.distributed.cluster import resolve_cluster
-    from rmrkd_cli.distributed.device import choose_device
-    from rmrkd_cli.distributed.slurm import read_slurm_step
     from rmrkd_cli.training.run import train
 
-    slurm, gpus = read_slurm_step(), options.gpus
-    if slurm is not None and gpus is None and options.device is not Device.cpu:
-        gpus = slurm.gpus
-    device, workers = choose_device(options.device.value, gpus)
-    cluster = resolve_cluster(
-        workers=workers, nodes=options.nodes, node_rank=options.node_rank, rdzv_endpoint=options.rdzv_endpoint,
-        max_restarts=options.max_restarts, slurm=slurm,
-    )  # fmt: skip
+    device, cluster = _choose_devices(options)
     return train(
         preset, options.work_dir, device, cluster, seeds=parse_seeds(options.seeds), code=code_files(options),
         resume=options.resume, fresh=options.fresh, force=options.force,
     )  # fmt: skip
+
+
+def _choose_devices(options: TrainOptions) -> tuple[str, Cluster]:
+    """Return the device kind, and the workers: another launcher's, else Slurm's, else those of the options."""
+    from rmrkd_cli.distributed.cluster import external_cluster, resolve_cluster
+    from rmrkd_cli.distributed.coordination import current_coordinator
+    from rmrkd_cli.distributed.device import choose_device, choose_external_device
+    from rmrkd_cli.distributed.slurm import read_slurm_step
+
+    machines: dict[str, Any] = {
+        "nodes": options.nodes, "node_rank": options.node_rank, "rdzv_endpoint": options.rdzv_endpoint,
+        "max_restarts": options.max_restarts,
+    }  # fmt: skip
+    if (coordinator := current_coordinator()) is not None:
+        cluster = external_cluster(coordinator, gpus=options.gpus, **machines)
+        if options.fresh and coordinator.worker.attempt:
+            raise RmrkdError(
+                f"--fresh: the launcher has restarted the workers (TORCHELASTIC_RESTART_COUNT="
+                f"{coordinator.worker.attempt}), and --fresh would drop what this run has trained",
+                "give --resume instead of --fresh where a launcher may restart workers",
+            )
+        return choose_external_device(options.device.value, coordinator.local_size), cluster
+    slurm, gpus = read_slurm_step(), options.gpus
+    if slurm is not None and gpus is None and options.device is not Device.cpu:
+        gpus = slurm.gpus
+    device, workers = choose_device(options.device.value, gpus)
+    return device, resolve_cluster(workers=workers, slurm=slurm, **machines)
 
 
 def _print_results(records: list[Record], preset: Preset) -> None:

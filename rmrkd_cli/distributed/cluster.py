@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rmrkd_cli.distributed.slurm import SlurmStep
 from rmrkd_cli.errors import RmrkdError
+
+if TYPE_CHECKING:
+    from rmrkd_cli.distributed.coordination import Coordinator
 
 DEFAULT_RESTARTS = 3  # with several workers
 
@@ -21,6 +25,7 @@ class Cluster:
         node_rank: Number of this machine, 0 .. nodes - 1.
         rdzv_endpoint: HOST:PORT of the first machine, where the machines connect; None with one machine.
         max_restarts: How often lost workers are restarted; None for 3 with several workers, 0 with one.
+        external: Another launcher has started the workers, and all of them count as `workers`.
     """
 
     workers: int = 1
@@ -28,6 +33,7 @@ class Cluster:
     node_rank: int = 0
     rdzv_endpoint: str | None = None
     max_restarts: int | None = None
+    external: bool = False
 
     def __post_init__(self) -> None:
         if self.nodes > 1 and not self.rdzv_endpoint:
@@ -50,6 +56,8 @@ class Cluster:
     @property
     def restarts(self) -> int:
         """How often lost workers are restarted."""
+        if self.external:
+            return 0
         if self.max_restarts is not None:
             return self.max_restarts
         return DEFAULT_RESTARTS if self.size > 1 else 0
@@ -86,3 +94,42 @@ def resolve_cluster(
         rdzv_endpoint=rdzv_endpoint,
         max_restarts=max_restarts,
     )
+
+
+def external_cluster(
+    coordinator: Coordinator,
+    *,
+    gpus: int | None,
+    nodes: int | None = None,
+    node_rank: int | None = None,
+    rdzv_endpoint: str | None = None,
+    max_restarts: int | None = None,
+) -> Cluster:
+    """Return the cluster of another launcher's workers.
+
+    Raises:
+        RmrkdError: When an option contradicts the launcher, or decides what it decides.
+    """
+    size = coordinator.worker.size
+    for name, value in (
+        ("--node-rank", node_rank),
+        ("--rdzv-endpoint", rdzv_endpoint),
+        ("--max-restarts", max_restarts),
+    ):
+        if value is not None:
+            raise RmrkdError(
+                f"{name} {value}: another launcher has started the workers (WORLD_SIZE={size}), and decides this",
+                f"leave {name} out, or give it to that launcher",
+            )
+    if gpus is not None and gpus != coordinator.local_size:
+        raise RmrkdError(
+            f"--gpus {gpus}: another launcher has started {coordinator.local_size} worker(s) on this machine "
+            f"(RANK={coordinator.worker.rank}, WORLD_SIZE={size})",
+            f"leave --gpus out, or start `torchrun --nproc_per_node {gpus} -m rmrkd_cli …`",
+        )
+    if nodes is not None and nodes != coordinator.machines:
+        raise RmrkdError(
+            f"--nodes {nodes}: another launcher has started these {size} workers on {coordinator.machines} machine(s)",
+            "leave --nodes out",
+        )
+    return Cluster(workers=size, external=True)

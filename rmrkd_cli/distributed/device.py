@@ -37,6 +37,28 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
     return "cuda", count
 
 
+def choose_external_device(wanted: str, workers: int) -> str:
+    """Return the device kind of the workers that another launcher has started; "auto" is "cpu" without any GPU.
+
+    Args:
+        wanted: "auto", "cpu" or "cuda".
+        workers: Of them on this machine.
+
+    Raises:
+        RmrkdError: When there are fewer GPUs than workers.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and not available):
+        return "cpu"
+    one_each = available == 1  # schedulers often show each worker its own GPU alone; `process_group` compares them
+    if workers > available and not one_each and not (available and forced_backend("cuda") == "gloo"):
+        raise RmrkdError(
+            f"another launcher has started {workers} worker(s) on this machine, which has {available} GPU(s)",
+            f"torchrun --nproc_per_node {available}, or --device cpu" if available else "--device cpu",
+        )
+    return "cuda"
+
+
 def forced_backend(device: str) -> str | None:
     """Return the backend in the environment variable RMRKD_PROCESS_GROUP, "nccl" or "gloo"; None if it is not set.
 

@@ -84,28 +84,64 @@ class EvalJob:
     allow_partial: bool = False
 
 
-Job = TrainJob | EvalJob
-_KINDS: dict[str, type[TrainJob] | type[EvalJob]] = {"train": TrainJob, "eval": EvalJob}
+@dataclass(frozen=True, kw_only=True)
+class PrepareJob:
+    """Check and download on another machine what the first one has checked, before workers of both start.
+
+    Attributes:
+        preset: The user's preset.
+        runs: Preset of each run, and whether the same command trains its teacher.
+        workers: On all machines.
+        code: Python files that custom losses may be loaded from.
+    """
+
+    entry_point: ClassVar[str] = "rmrkd_cli.training.run:prepare_machine"
+
+    preset: Preset
+    runs: tuple[tuple[Preset, bool], ...]
+    device: str
+    workers: int
+    code: tuple[str, ...] = ()
 
 
-def write_job(job: Job, path: Path) -> None:
-    """Write a job as JSON for worker processes. With one worker the job is used as it is."""
+Job = TrainJob | EvalJob | PrepareJob
+_KINDS: dict[str, type[TrainJob] | type[EvalJob] | type[PrepareJob]] = {
+    "train": TrainJob, "eval": EvalJob, "prepare": PrepareJob,
+}  # fmt: skip
+
+
+def job_to_json(job: Job) -> str:
+    """Return a job as JSON for other processes. With one worker the job is used as it is."""
     kind = next(name for name, cls in _KINDS.items() if isinstance(job, cls))
     data = asdict(job)
-    if isinstance(job, TrainJob):
+    if not isinstance(job, EvalJob):
         data["preset"] = job.preset.model_dump(mode="json")
-    path.write_text(json.dumps({"kind": kind, **data}), encoding="utf-8")
+    if isinstance(job, PrepareJob):
+        data["runs"] = [(preset.model_dump(mode="json"), in_plan) for preset, in_plan in job.runs]
+    return json.dumps({"kind": kind, **data})
 
 
-def read_job(path: Path) -> Job:
-    """Read a job.
+def job_from_json(text: str) -> Job:
+    """Return the job that `job_to_json` wrote.
 
     The preset passes the schema again: JSON has no tuples and no types of losses, and the schema restores them.
     """
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = json.loads(text)
     cls = _KINDS[data.pop("kind")]
-    if cls is TrainJob:
-        data |= {"preset": Preset.model_validate(data["preset"]), "code": tuple(data["code"])}
-    else:
+    if cls is EvalJob:
         data |= {key: tuple(data[key]) for key in ("scales", "crop", "stride") if data[key] is not None}
+    else:
+        data |= {"preset": Preset.model_validate(data["preset"]), "code": tuple(data["code"])}
+    if cls is PrepareJob:
+        data["runs"] = tuple((Preset.model_validate(preset), in_plan) for preset, in_plan in data["runs"])
     return cls(**data)
+
+
+def write_job(job: Job, path: Path) -> None:
+    """Write a job to a file."""
+    path.write_text(job_to_json(job), encoding="utf-8")
+
+
+def read_job(path: Path) -> Job:
+    """Read a job from a file."""
+    return job_from_json(path.read_text(encoding="utf-8"))

@@ -33,7 +33,11 @@ def execute(job: Job, cluster: Cluster) -> None:
     Raises:
         RmrkdError: The first error of all workers.
     """
-    if cluster.size == 1 and not cluster.restarts:
+    if cluster.external:
+        from rmrkd_cli.distributed.external_run import lead_job
+
+        lead_job(job)
+    elif cluster.size == 1 and not cluster.restarts:
         run_job(job)
     else:
         _run_in_workers(job, cluster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rmrkd_cli.distributed.coordination import Coordinator, current_coordinator
 from rmrkd_cli.distributed.device import forced_backend, own_device
+from rmrkd_cli.distributed.network_interface import local_interface
 from rmrkd_cli.errors import RmrkdError
 
 T = TypeVar("T")
@@ -110,19 +113,27 @@ class DistContext:
             f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "not_broadcast", ())
         ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, ignored)  # type: ignore[no-untyped-call]
+        # The strides of a 1x1 kernel are ambiguous in channels-last; torch warns once in each worker, and copies.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=find_unused_parameters)
 
 
 @contextmanager
 def distributed_context(device: str) -> Iterator[DistContext]:
-    """Join the process group that torch's launcher describes in the environment; without a launcher, use one worker.
+    """Join the process group that a launcher describes in the environment; without a launcher, use one worker.
+
+    Under another launcher one process group serves all jobs of this process.
 
     After an error the process group stays open: closing it would wait for workers that wait for this one.
 
     Args:
         device: "cpu" or "cuda".
     """
+    if (coordinator := current_coordinator()) is not None:
+        coordinator.context = coordinator.context or _join_external(coordinator, device)
+        yield coordinator.context
+        return
     launched = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
     size, local_rank = int(launched.get("WORLD_SIZE", "1")), int(launched.get("LOCAL_RANK", "0"))
     local_size = int(launched.get("LOCAL_WORLD_SIZE", "1"))
@@ -143,6 +154,30 @@ def distributed_context(device: str) -> Iterator[DistContext]:
     _init_process_group(rank, size, backend)
     yield DistContext(rank, size, this_device, control_group(backend))
     dist.destroy_process_group()
+
+
+def _join_external(coordinator: Coordinator, device: str) -> DistContext:
+    """Join the process group of another launcher's workers."""
+    worker = coordinator.worker
+    members = coordinator.members
+    own = prepare_device(device, coordinator.local_rank, coordinator.local_size)
+    backend = forced_backend(device) or ("nccl" if device == "cuda" else "gloo")
+    if coordinator.machines > 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
+        interface = local_interface(worker.host, worker.port)
+        if interface:
+            os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's default is the address of the host name
+    store = dist.PrefixStore("group", coordinator.connect())  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.size)
+    context = DistContext(worker.rank, worker.size, own, control_group(backend))
+    if backend == "nccl":
+        gpus = context.all_gather((worker.machine, str(torch.cuda.get_device_properties(own).uuid)))
+        twice = next((rank for rank, gpu in enumerate(gpus) if gpu in gpus[:rank]), None)
+        if twice is not None:
+            raise RmrkdError(
+                f"workers {gpus.index(gpus[twice])} and {twice} on {members[twice].host} use the same GPU",
+                "start one worker for each GPU; if LOCAL_RANK is set for all, show each worker all GPUs of its machine",
+            )
+    return context
 
 
 def prepare_device(device: str, local_rank: int, local_size: int) -> torch.device:

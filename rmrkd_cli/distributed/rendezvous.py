@@ -13,6 +13,7 @@ from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.terminal.console import log
 
 JOIN_SECONDS = 1800  # how long machines wait for each other
+_RETRY_SECONDS = 0.2
 _REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
 
 
@@ -78,7 +79,7 @@ class TcpRendezvous(LocalRendezvous):
 
         host, port = self.cluster.rdzv_address
         self._store = None
-        _wait_for_port(host, port)
+        wait_for_port(host, port, "start the same command there with --node-rank 0, and open the port in its firewall")
         self._store = TCPStore(host, port, is_master=False, timeout=_REPLY_TIMEOUT)
         self.token = self._store.get("token").decode()
 
@@ -114,8 +115,12 @@ def open_rendezvous(cluster: Cluster, job_name: str) -> LocalRendezvous:
     return TcpRendezvous(cluster, job_name)
 
 
-def _wait_for_port(host: str, port: int) -> None:
-    """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it."""
+def wait_for_port(host: str, port: int, hint: str) -> None:
+    """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it.
+
+    Raises:
+        RunError: When it does not within half an hour.
+    """
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
         try:
@@ -125,6 +130,6 @@ def _wait_for_port(host: str, port: int) -> None:
             if time.monotonic() > deadline:
                 raise RunError(
                     f"the first machine did not open {host}:{port} within {JOIN_SECONDS // 60} minutes: {error}",
-                    "start the same command there with --node-rank 0, and open the port in its firewall",
+                    hint,
                 ) from error
-        time.sleep(1)
+        time.sleep(_RETRY_SECONDS)

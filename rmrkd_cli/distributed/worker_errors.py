@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
@@ -16,6 +17,23 @@ from rmrkd_cli.terminal.sanitize import escape_message
 
 ERRORS = "RMRKD_ERRORS"  # environment variable: where workers write their errors
 LAUNCHER = "RMRKD_LAUNCHER"  # environment variable: process id of the launcher
+_WORKER = "worker-"  # and a rank: the file of a worker's process id
+
+
+def error_to_json(error: RmrkdError) -> str:
+    """Return an error as JSON, for `error_from_json` in another process."""
+    entry = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    return json.dumps(entry | ({"signum": error.signum} if isinstance(error, Interrupted) else {}))
+
+
+def error_from_json(text: str) -> RmrkdError:
+    """Return the error that `error_to_json` wrote."""
+    entry = json.loads(text)
+    if "signum" in entry:
+        return Interrupted(entry["signum"], entry["message"], entry["hint"])
+    error = (RunError if entry["exit_code"] == 1 else RmrkdError)(entry["message"], entry["hint"])
+    error.exit_code = entry["exit_code"]
+    return error
 
 
 class WorkerErrors:
@@ -58,15 +76,28 @@ class WorkerErrors:
             for path in folder.glob(".error-*"):
                 path.unlink(missing_ok=True)
 
+    def register(self, rank: int) -> None:
+        """Let the other workers of this machine know this process, until `deregister`."""
+        create_bytes(str(os.getpid()).encode(), self.local_dir / f"{_WORKER}{rank}")
+
+    def deregister(self, rank: int) -> None:
+        """Let the others know that this worker has done its job, and will end."""
+        (self.local_dir / f"{_WORKER}{rank}").unlink(missing_ok=True)
+
+    def local_peers(self) -> dict[int, int]:
+        """Return rank -> process id of the other workers of this machine that have work to do."""
+        peers = {}
+        for path in self.local_dir.glob(f"{_WORKER}*"):
+            with suppress(OSError, ValueError):
+                peers[int(path.name.removeprefix(_WORKER))] = int(path.read_text(encoding="ascii"))
+        return {rank: pid for rank, pid in peers.items() if pid != os.getpid()}
+
     def write(self, error: RmrkdError, *, fatal: bool) -> bool:
         """Write an error; return False if another worker of this machine was first."""
-        entry = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        if isinstance(error, Interrupted):
-            entry["signum"] = error.signum
         first = True
         for path in self._files(fatal=fatal):
             try:
-                first = create_bytes(json.dumps(entry).encode(), path) and first
+                first = create_bytes(error_to_json(error).encode(), path) and first
             except OSError as problem:  # for example a full disk, which may be the error itself
                 print(f"{escape_message(error.message)} (cannot write `{path}`: {problem.strerror})", file=sys.stderr)
         return first
@@ -75,12 +106,9 @@ class WorkerErrors:
         """Return the fatal error if there is one, else the retryable one, else None."""
         for path in (*self._files(fatal=True), *self._files(fatal=False)):
             try:
-                entry = json.loads(path.read_text(encoding="utf-8"))
+                return error_from_json(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if "signum" in entry:
-                return Interrupted(entry["signum"], entry["message"], entry["hint"])
-            return (RunError if entry["exit_code"] == 1 else RmrkdError)(entry["message"], entry["hint"])
         return None
 
     def read_fatal(self) -> RmrkdError | None:
@@ -88,8 +116,8 @@ class WorkerErrors:
         return self.read() if self.fatal else None
 
     def clear_retryable(self) -> None:
-        """Remove the retryable error; call it before the next attempt."""
-        for path in self._files(fatal=False):
+        """Remove the retryable error, and the workers of the attempt; call it before the next attempt."""
+        for path in (*self._files(fatal=False), *self.local_dir.glob(f"{_WORKER}*")):
             path.unlink(missing_ok=True)
 
     def _files(self, *, fatal: bool) -> list[Path]:

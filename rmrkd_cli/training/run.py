@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rmrkd_cli.data.image_cache import CacheFile
     from rmrkd_cli.distributed.cluster import Cluster
-    from rmrkd_cli.distributed.job import TrainJob
+    from rmrkd_cli.distributed.job import PrepareJob, TrainJob
     from rmrkd_cli.presets.schema import Preset
     from rmrkd_cli.results.record import Record
     from rmrkd_cli.training.plan import Run
+
+_open_caches: list[CacheFile] = []  # until this process ends
 
 
 def train(
@@ -66,9 +68,13 @@ def train(
     runs = [run for plan in plans for run in plan]
     unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
     with ExitStack() as stack:
-        image_cache = _run_preflight(preset, unfinished, device, cluster, code=code, fresh=fresh)
+        image_cache = _run_preflight(
+            preset, unfinished, device, cluster.size, code=code, fresh=fresh, is_first_node=cluster.is_first_node
+        )
         if image_cache is not None:
             stack.enter_context(image_cache)
+        if cluster.external:
+            _prepare_other_machines(preset, unfinished, device, cluster, code)
         if cluster.is_first_node:
             for run in unfinished:
                 stack.enter_context(run.run_dir.lock())
@@ -117,7 +123,14 @@ def _unfinished_runs(
 
 
 def _run_preflight(
-    preset: Preset, unfinished: list[Run], device: str, cluster: Cluster, *, code: Sequence[str], fresh: bool
+    preset: Preset,
+    unfinished: list[Run],
+    device: str,
+    workers: int,
+    *,
+    code: Sequence[str],
+    fresh: bool,
+    is_first_node: bool,
 ) -> CacheFile | None:
     """Check all inputs once for all runs; return the image cache if the preset asks for one.
 
@@ -137,9 +150,37 @@ def _run_preflight(
             preflight.check_teacher(run.preset)
     first = with_teacher[0] if with_teacher else preset
     return preflight.check_inputs(
-        first, unfinished, device=device, workers=cluster.size, code=code, fresh=fresh,
-        is_first_node=cluster.is_first_node,
-    )  # fmt: skip
+        first, unfinished, device=device, workers=workers, code=code, fresh=fresh, is_first_node=is_first_node
+    )
+
+
+def _prepare_other_machines(
+    preset: Preset, unfinished: list[Run], device: str, cluster: Cluster, code: tuple[str, ...]
+) -> None:
+    """Check and download the inputs on the other machines of another launcher."""
+    from rmrkd_cli.distributed.job import PrepareJob
+    from rmrkd_cli.distributed.launcher import execute
+
+    runs = tuple((run.preset, run.teacher_in_plan) for run in unfinished)
+    execute(PrepareJob(preset=preset, runs=runs, device=device, workers=cluster.size, code=code), cluster)
+
+
+def prepare_machine(job: PrepareJob) -> None:
+    """Do the checks and downloads of `train` on a machine that is not the first, and keep its image cache open.
+
+    Raises:
+        RmrkdError: For the first input that is missing or cannot be used.
+    """
+    from rmrkd_cli.distributed.coordination import current_coordinator
+    from rmrkd_cli.training.plan import Run
+    from rmrkd_cli.training.run_directory import RunDir
+
+    runs = [Run(preset, RunDir(Path()), teacher_in_plan) for preset, teacher_in_plan in job.runs]
+    cache = _run_preflight(job.preset, runs, job.device, job.workers, code=job.code, fresh=False, is_first_node=False)
+    coordinator = current_coordinator()
+    if cache is not None and coordinator is not None:
+        _open_caches.append(cache)
+        coordinator.set_image_cache(cache.path)
 
 
 def _teachers_to_measure(unfinished: list[Run]) -> list[Run]:

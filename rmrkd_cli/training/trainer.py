@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmrkd_cli.checkpoints.reader import RUN_KIND
 from rmrkd_cli.data.loader import report_lost_loaders
+from rmrkd_cli.distributed.coordination import current_coordinator
 from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext, distributed_context
 from rmrkd_cli.distributed.worker_errors import ERRORS
@@ -43,7 +44,7 @@ def run_training(job: TrainJob) -> None:
         RunError: When the training fails.
         Interrupted: After a signal, when the state is saved.
     """
-    under_launcher = ERRORS in os.environ
+    under_launcher = ERRORS in os.environ or current_coordinator() is not None
     with (
         report_lost_loaders(),
         distributed_context(job.device) as dist_ctx,

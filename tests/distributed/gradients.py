@@ -30,6 +30,7 @@ def main(preset_file: str, target: str) -> None:
         model.eval()
         own = slice(dist_ctx.rank * 4 // dist_ctx.size, (dist_ctx.rank + 1) * 4 // dist_ctx.size)
         model.losses["wgan_gp"].draw_mix = lambda _: torch.linspace(0.1, 0.9, 4)[own].view(-1, 1, 1, 1)
+        assert dist_ctx.size == int(os.environ.get("WORLD_SIZE", "1"))
         wrapped = DistributedDataParallel(model) if dist_ctx.size > 1 else model
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(4, 3, 48, 48, generator=generator)
@@ -48,7 +49,8 @@ def main(preset_file: str, target: str) -> None:
 def rank_of_two(preset_file: str, target: str, port: int, rank: int) -> None:
     """Call `main` in one of two processes, with the environment variables of torch's launcher."""
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     main(preset_file, target)

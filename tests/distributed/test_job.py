@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmrkd_cli.distributed.job import EvalJob, Job, TrainJob, read_job, write_job
+from rmrkd_cli.distributed.job import EvalJob, Job, PrepareJob, TrainJob, read_job, write_job
 from rmrkd_cli.presets.loader import load_preset, preset_names
 
 EVALUATION = EvalJob(
@@ -23,6 +23,12 @@ def round_trip(job: Job, folder: Path) -> Job:
 @pytest.mark.parametrize("name", preset_names())
 def test_a_training_job_keeps_its_preset(name: str, tmp_path: Path) -> None:
     job = TrainJob(preset=load_preset(name), run_dir="runs/distill", device="cpu", code=("loss.py",), force=True)
+    assert round_trip(job, tmp_path) == job
+
+
+def test_the_preparation_of_a_machine_keeps_its_presets(tmp_path: Path) -> None:
+    runs = ((load_preset("demo"), True), (load_preset("psp101-dl18-city"), False))
+    job = PrepareJob(preset=load_preset("demo"), runs=runs, device="cuda", workers=8, code=("loss.py",))
     assert round_trip(job, tmp_path) == job
 
 

@@ -23,6 +23,8 @@ def rmrkd_commands(text: str) -> Iterator[list[str]]:
             for starter in _STARTERS:
                 if command[: len(starter)] == starter:
                     command = command[len(starter) :]
+            if command[:1] == ["torchrun"]:
+                command = ["rmrkd", *command[command.index("rmrkd_cli") + 1 :]]
             if command[:1] == ["rmrkd"]:
                 yield command[1:]
 

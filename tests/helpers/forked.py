@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from rmrkd_cli.distributed.worker_errors import ERRORS
 from tests.helpers.cli import COMMAND
 
 
@@ -151,8 +152,51 @@ def run(context: multiprocessing.context.ForkServerContext, arguments: list[str]
     return End(None if killed else process.exitcode, "\n".join(lines), seconds, size)
 
 
-def _command(arguments: list[str], folder: str, output: str) -> None:
+def start_ranks(arguments: list[str], folder: Path, port: int, ranks: int = 2, **environment: str) -> Ranks:
+    """Start `rmrkd ARGUMENTS` once for each rank, with the variables that torchrun sets; see `Ranks`.
+
+    Args:
+        environment: More variables; `{rank}` in a value is the rank.
+    """
+    processes, outputs = [], []
+    for rank in range(ranks):
+        variables = {
+            "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            **{name: value.format(rank=rank) for name, value in environment.items()},
+        }  # fmt: skip
+        output = folder / f"rank{rank}-{port}.txt"
+        process = server().Process(target=_command, args=(arguments, str(folder), str(output), variables), daemon=True)
+        process.start()
+        processes.append(process)
+        outputs.append(output)
+    return Ranks(processes, outputs)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Commands of another launcher, one for each rank."""
+
+    processes: list[multiprocessing.context.ForkServerProcess]
+    outputs: list[Path]
+
+    def wait(self, seconds: float = 60) -> list[tuple[int | None, str]]:
+        """Wait for all, and return the exit code (None if it hangs) and the output of each."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+            process.join()
+        texts = [output.read_text(errors="replace").rstrip("0123456789\n") for output in self.outputs]
+        return list(zip(codes, texts, strict=True))
+
+
+def _command(arguments: list[str], folder: str, output: str, environment: dict[str, str] | None = None) -> None:
     os.chdir(folder)
+    os.environ.pop(ERRORS, None)  # a launcher may have started the server
+    os.environ.update(environment or {})
     stream = open(output, "w")  # noqa: SIM115 (open until the process ends)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)

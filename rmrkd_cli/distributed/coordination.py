@@ -1,0 +1,276 @@
+"""How the workers of another launcher agree: rank 0 runs the command, the others run the jobs that it publishes.
+
+Everything passes through one TCPStore, which rank 0 opens, or the launcher before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rmrkd_cli import __version__
+from rmrkd_cli.distributed.external_worker import ExternalWorker
+from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, wait_for_port
+from rmrkd_cli.distributed.worker_errors import error_from_json, error_to_json
+from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError, summarize_error
+
+if TYPE_CHECKING:
+    from rmrkd_cli.distributed.process_group import DistContext
+
+_REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
+_POLL_SECONDS = 0.05
+_LEAVE_SECONDS = 10.0  # rank 0, whose process may hold the store, waits this long for the others
+_END = "end"
+_current: list[Coordinator] = []  # of this process
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a worker says of itself.
+
+    Attributes:
+        host: Name of its machine, for messages.
+        machine: As in `ExternalWorker`.
+    """
+
+    rank: int
+    local_rank: int | None
+    machine: str
+    host: str
+    pid: int
+    version: str
+
+
+class Coordinator:
+    """One worker's connection to the others.
+
+    Attributes:
+        jobs: How many jobs this worker has published or done.
+        context: The process group, when the first job has opened it; it serves all jobs.
+
+    Raises:
+        RmrkdError: When the store cannot be opened, or another worker has the same rank.
+        RunError: When the store does not answer in time.
+    """
+
+    def __init__(self, worker: ExternalWorker) -> None:
+        self.worker = worker
+        self.jobs = 0
+        self.context: DistContext | None = None
+        self._server = _open_store(worker) if worker.rank == 0 and not worker.launcher_has_store else None
+        self.store = self.connect()
+        if self.store.add(f"count/{worker.rank}", 1) > 1:
+            raise RmrkdError(
+                f"two workers have RANK={worker.rank} of WORLD_SIZE={worker.size}",
+                "start each worker with its own RANK; `torchrun` does so",
+            )
+        me = Member(worker.rank, worker.local_rank, worker.machine, socket.gethostname(), os.getpid(), __version__)
+        self.store.set(f"member/{worker.rank}", json.dumps(me.__dict__))
+
+    def connect(self) -> Any:
+        """Return a new connection to the store, for another thread: a connection waits for one answer at a time."""
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+        worker = self.worker
+        wait_for_port(worker.host, worker.port, "start the other workers too, and open the port in rank 0's firewall")
+        store = TCPStore(worker.host, worker.port, is_master=False, timeout=_REPLY_TIMEOUT)
+        return PrefixStore(f"rmrkd/{worker.attempt}", store)
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """All workers, when all have connected.
+
+        Raises:
+            RunError: When some do not connect in time.
+            RmrkdError: When their ranks contradict each other.
+        """
+        ranks = range(self.worker.size)
+        deadline = time.monotonic() + JOIN_SECONDS
+        while missing := [rank for rank in ranks if not self.store.check([f"member/{rank}"])]:
+            self.raise_error()
+            if time.monotonic() > deadline:
+                named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+                raise RunError(
+                    f"waited {JOIN_SECONDS // 60} minutes for {len(missing)} of {self.worker.size} workers: {named}",
+                    "WORLD_SIZE counts worker processes, one for each GPU; with several GPUs on a machine start "
+                    "`torchrun --nproc_per_node N -m rmrkd_cli …` there",
+                )
+            time.sleep(_POLL_SECONDS)
+        members = [Member(**json.loads(self.store.get(f"member/{rank}"))) for rank in ranks]
+        _check_members(members)
+        return members
+
+    @property
+    def local_members(self) -> list[Member]:
+        """The workers of this machine."""
+        return [member for member in self.members if member.machine == self.worker.machine]
+
+    @property
+    def local_rank(self) -> int:
+        local = self.worker.local_rank
+        return local if local is not None else 0  # `_check_members` allows one such worker on a machine
+
+    @property
+    def local_size(self) -> int:
+        return self.worker.local_size or len(self.local_members)
+
+    @property
+    def leads_machine(self) -> bool:
+        """Whether this worker prepares its machine for the others: the first there."""
+        return self.local_members[0].rank == self.worker.rank
+
+    def local_peers(self, store: Any) -> dict[int, int]:
+        """Return rank -> process id of the other workers of this machine, as long as none has left.
+
+        Args:
+            store: A connection of the calling thread.
+        """
+        if "members" not in self.__dict__ or store.check(["left"]):
+            return {}
+        return {member.rank: member.pid for member in self.local_members if member.rank != self.worker.rank}
+
+    @property
+    def machines(self) -> int:
+        return len({member.machine for member in self.members})
+
+    def publish(self, job: str) -> None:
+        """Publish the next job."""
+        self.store.set(f"job/{self.jobs}", job)
+
+    def wait_for_job(self) -> str | None:
+        """Return the next job; None when rank 0 has ended without an error.
+
+        Raises:
+            RmrkdError: The error of another worker.
+        """
+        while not self.store.check([f"job/{self.jobs}"]):
+            self.raise_error()
+            time.sleep(_POLL_SECONDS)
+        job: str = self.store.get(f"job/{self.jobs}").decode()
+        return None if job == _END else job
+
+    def publish_end(self) -> None:
+        """Publish that no job follows, and wait until the others know."""
+        self.publish(_END)
+        self.wait_until_left(_LEAVE_SECONDS)
+
+    def wait_until_left(self, seconds: float) -> None:
+        """Wait until the other workers need the store no more, which may end with this process."""
+        deadline = time.monotonic() + seconds
+        while self.store.add("left", 0) < self.worker.size - 1 and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def leave(self, store: Any = None) -> None:
+        """Tell rank 0 that this worker needs the store no more.
+
+        Args:
+            store: A connection of the calling thread.
+        """
+        (store or self.store).add("left", 1)
+
+    def acknowledge(self) -> None:
+        """Tell rank 0 that this worker has done the job."""
+        self.store.add(f"done/{self.jobs}", 1)
+        self.jobs += 1
+
+    def wait_until_done(self) -> None:
+        """Wait until all other workers have done the job.
+
+        Raises:
+            RmrkdError: The error of another worker.
+        """
+        while self.store.add(f"done/{self.jobs}", 0) < self.worker.size - 1:
+            self.raise_error()
+            time.sleep(_POLL_SECONDS)
+        self.jobs += 1
+
+    def set_image_cache(self, path: str) -> None:
+        """Name this machine's file of decoded images."""
+        self.store.set(f"cache/{self.worker.machine}", path)
+
+    def image_cache(self, of_rank0: str) -> str:
+        """Return this machine's file of decoded images."""
+        key = f"cache/{self.worker.machine}"
+        return self.store.get(key).decode() if self.store.check([key]) else of_rank0
+
+    def write(self, error: RmrkdError, *, fatal: bool = True, store: Any = None) -> bool:
+        """Tell the others the error that ends the run; return False if another worker was first.
+
+        Args:
+            fatal: False for the mere loss of another worker, which has an error of its own.
+            store: A connection of the calling thread.
+        """
+        if not fatal and not isinstance(error, WorkerLostError):
+            return False
+        own = error_to_json(error)
+        return bool((store or self.store).compare_set("error", "", own).decode() == own)
+
+    def read_error(self, store: Any = None) -> RmrkdError | None:
+        """Return the first error of all workers, or None.
+
+        Args:
+            store: A connection of the calling thread.
+        """
+        store = store or self.store
+        return error_from_json(store.get("error").decode()) if store.check(["error"]) else None
+
+    def raise_error(self) -> None:
+        """Raise the first error of all workers, if there is one."""
+        if (error := self.read_error()) is not None:
+            raise error
+
+    def wait_for_error(self, seconds: float) -> RmrkdError | None:
+        """Return the first error of all workers; None when there is none after this time."""
+        deadline = time.monotonic() + seconds
+        while (error := self.read_error()) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return error
+
+
+def connect(worker: ExternalWorker) -> Coordinator:
+    """Connect this process to the other workers, once; see `Coordinator`."""
+    _current[:] = [Coordinator(worker)]
+    return _current[0]
+
+
+def current_coordinator() -> Coordinator | None:
+    """Return this process's connection to the other workers; None without another launcher."""
+    return _current[0] if _current else None
+
+
+def _open_store(worker: ExternalWorker) -> Any:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    try:
+        return TCPStore(worker.host, worker.port, is_master=True, wait_for_workers=False, timeout=_REPLY_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise RmrkdError(
+            f"cannot listen on MASTER_PORT={worker.port}: {summarize_error(error)}",
+            "choose a free port: torchrun --master_port PORT, or MASTER_PORT=PORT for every worker",
+        ) from error
+
+
+def _check_members(members: list[Member]) -> None:
+    """Raise RmrkdError if two workers would use one GPU, or have different versions."""
+    seen: dict[tuple[str, int], Member] = {}
+    for member in members:
+        other = seen.setdefault((member.machine, member.local_rank or 0), member)
+        if other is member:
+            continue
+        problem = "do not know LOCAL_RANK" if member.local_rank is None else f"have LOCAL_RANK={member.local_rank}"
+        raise RmrkdError(
+            f"workers {other.rank} and {member.rank} on {member.host} {problem}",
+            "set LOCAL_RANK to the number of the worker on its machine, from 0; `torchrun` does so",
+        )
+    for member in members:
+        if member.version != members[0].version:
+            raise RmrkdError(
+                f"worker {member.rank} on {member.host} has rmrkd {member.version}, worker 0 has {members[0].version}",
+                "install the same version on every machine",
+            )

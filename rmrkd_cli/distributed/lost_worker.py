@@ -1,0 +1,36 @@
+"""The exception that ends a worker: its own error, or only the loss of another worker."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Protocol
+
+from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
+
+
+class ErrorWriter(Protocol):
+    def write(self, error: RmrkdError, *, fatal: bool) -> bool:
+        """Write an error for the process that prints it; return False if another worker was first."""
+
+
+def report_failure(errors: ErrorWriter, error: Exception) -> int:
+    """Write the exception that ends this worker, and return the exit code."""
+    if isinstance(error, RmrkdError):
+        errors.write(error, fatal=not isinstance(error, WorkerLostError))
+        return error.exit_code
+    if isinstance(error, OSError):
+        errors.write(RunError(str(error)), fatal=True)
+    elif is_lost_worker(error):
+        errors.write(RunError("lost the connection to another worker"), fatal=False)
+    elif errors.write(RunError(f"{type(error).__name__}: {error}"), fatal=True):
+        traceback.print_exception(error)
+    return 1
+
+
+def is_lost_worker(error: Exception) -> bool:
+    """Return whether an error means only that another worker is gone. gloo raises RuntimeError for that."""
+    from torch.distributed import DistError
+
+    is_gloo = isinstance(error, RuntimeError) and re.search(r"\bgloo\b|Connection reset by peer", str(error))
+    return isinstance(error, DistError) or bool(is_gloo)
