@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from rmrkd_cli.signals import exit_code
 
+_MAX_LISTED = 20  # names in a message
+
 
 class RmrkdError(Exception):
     """Wrong usage or wrong input: shown as a message and a hint, without a traceback (exit code 2).
@@ -91,10 +93,16 @@ def summarize_error(error: BaseException) -> str:
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return "did you mean `X`?" with the option most similar to `name`, or the list of all if none is similar."""
+    """Return "did you mean `X`?" with the option most similar to `name`.
+
+    If none is similar, return the list of all, or of more than 20 the five nearest.
+    """
     known = sorted(set(options))
     by_lowercase = {option.lower(): option for option in known}
     similar = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
     if similar:
         return f"did you mean `{by_lowercase[similar[0]]}`?"
+    if len(known) > _MAX_LISTED:
+        nearest = difflib.get_close_matches(name.lower(), by_lowercase, n=5, cutoff=0.0)
+        return f"the nearest of {len(known)}: " + ", ".join(by_lowercase[option] for option in nearest)
     return "known: " + ", ".join(known) if known else ""

@@ -18,6 +18,7 @@ from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, did_you_mean
         ("zzz", ["beta", "alpha"], "known: alpha, beta"),
         ("", ["beta", "alpha", "beta"], "known: alpha, beta"),
         ("anything", [], ""),
+        ("zz", [f"{n:02}-name" for n in range(20)], "known: " + ", ".join(f"{n:02}-name" for n in range(20))),
         ("x", (letter for letter in "ba"), "known: a, b"),
     ],
 )
@@ -40,3 +41,10 @@ def test_every_error_has_message_hint_and_exit_code(error: RmrkdError, code: int
 
 def test_the_hint_is_optional() -> None:
     assert RmrkdError("wrong").hint == ""
+
+
+def test_of_many_names_the_nearest_five_are_told() -> None:
+    text = did_you_mean("q17", [f"name-{number}" for number in range(500)])
+    assert text.startswith("the nearest of 500: ")
+    assert "name-17" in text
+    assert text.count(",") == 4

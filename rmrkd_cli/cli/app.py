@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,7 +25,13 @@ from rmrkd_cli.cli.presets import presets_command
 from rmrkd_cli.cli.setup import setup_command
 from rmrkd_cli.cli.train import train_command
 from rmrkd_cli.cli.transfer import transfer_command
-from rmrkd_cli.cli.usage_errors import check_arguments, explain_usage_error, is_usage_error, shorten_value
+from rmrkd_cli.cli.usage_errors import (
+    check_arguments,
+    check_switches,
+    explain_usage_error,
+    is_usage_error,
+    shorten_value,
+)
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 
@@ -104,7 +110,8 @@ def _run_app(arguments: Sequence[str]) -> object:
         RmrkdError: For every error that the user can fix.
     """
     try:
-        return app(check_arguments(arguments), prog_name="rmrkd", standalone_mode=False)
+        check_switches(check_arguments(arguments), _root_command)
+        return app(arguments, prog_name="rmrkd", standalone_mode=False)
     except OSError as error:  # for example a full disk
         raise _explain_os_error(error) from error
     except Exception as error:
@@ -113,7 +120,7 @@ def _run_app(arguments: Sequence[str]) -> object:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(str(error))  # the part of the help that rich did not print
             sys.exit(2)
-        raise explain_usage_error(error, arguments) from error
+        raise explain_usage_error(error, arguments, _root_command) from error
 
 
 @contextmanager
@@ -145,6 +152,10 @@ def _workers_of_another_launcher(arguments: Sequence[str]) -> Iterator[None]:
         sys.exit(external_run.follow(worker))
     with external_run.lead(worker):
         yield
+
+
+def _root_command() -> Any:
+    return typer.main.get_command(app) if isinstance(app, typer.Typer) else app  # tests build it once
 
 
 def _print_and_exit(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:

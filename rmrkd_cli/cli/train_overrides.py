@@ -48,6 +48,7 @@ def load_changed_preset(options: TrainOptions) -> Preset:
     overrides = [*_forget_reported_miou(options), *(options.settings or []), *_overrides(options)]
     preset = load_preset(options.preset, method=options.method, overrides=overrides)
     _check_budget(preset, options)
+    _check_role(preset, options)
     if options.allow_partial:
         _allow_partial_checkpoints(preset)
     return preset
@@ -144,6 +145,33 @@ def _check_budget(preset: Preset, options: TrainOptions) -> None:
             "--time-budget is for students, but only the teacher is trained",
             f"--set teacher.schedule.time_budget={shorten_value(options.time_budget)}",
         )
+
+
+_UNUSED = {  # role -> options that it does not use
+    "teacher": ("student_checkpoint", "method", "min_teacher_miou"),
+    "baseline": ("teacher_checkpoint", "method", "min_teacher_miou"),
+}
+
+
+def _check_role(preset: Preset, options: TrainOptions) -> None:
+    """Reject a checkpoint for a teacher that is trained anew; say which options the role does not use.
+
+    Raises:
+        RmrkdError: For `--role teacher --teacher-checkpoint FILE`.
+    """
+    from rmrkd_cli.terminal.console import log
+
+    if preset.role == "teacher" and options.teacher_checkpoint not in (None, "none"):
+        raise RmrkdError(
+            "--role teacher trains the teacher from ImageNet or random weights, and does not use --teacher-checkpoint",
+            "leave it out; to distil from that teacher, --role distill",
+        )
+    if preset.role == "teacher" and preset.teacher.checkpoint is not None:
+        log("--role teacher trains the teacher anew: the preset's `teacher.checkpoint` is not used")
+    unused = [name for name in _UNUSED.get(preset.role, ()) if getattr(options, name) is not None]
+    if unused:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        log(f"--role {preset.role} does not use {names}")
 
 
 def _allow_partial_checkpoints(preset: Preset) -> None:

@@ -35,8 +35,14 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     root = _config_root()
     path = (root / spec.config).resolve()
     if root not in path.parents or not path.is_file():
-        known = [str(file.relative_to(root)) for file in root.rglob("*.py")]
-        raise RmrkdError(f"mmsegmentation has no config `{spec.config}`; {did_you_mean(spec.config, known)}")
+        known = [str(file.relative_to(root)) for file in root.rglob("*.py") if "_base_" not in file.parts]
+        hint = f"all names: ls {root}; those of mmsegmentation 1.x differ"
+        if Path(spec.config).is_file():
+            hint = (
+                f"`{spec.config}` is your own file, which cannot be used: name a config that mmsegmentation 0.30 ships"
+            )
+            hint += ", and change it with `overrides`"
+        raise RmrkdError(f"mmsegmentation has no config `{spec.config}`; {did_you_mean(spec.config, known)}", hint)
     config = Config.fromfile(str(path), import_custom_modules=False)
     try:
         config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})

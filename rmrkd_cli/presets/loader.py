@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
 from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
 from rmrkd_cli.terminal.text import shorten
+
+_SUFFIXES = (".yaml", ".yml")
+_MAX_FILES = 10  # in a message
 
 
 def preset_names() -> list[str]:
@@ -85,11 +89,44 @@ def to_yaml(preset: Preset, first_line: str = "") -> str:
 
 
 def _find(name: str) -> Path:
-    if "/" in name or "\\" in name or name.endswith((".yaml", ".yml")):
+    names = preset_names()
+    if name in names:
+        return preset_dir() / f"{name}.yaml"
+    is_path = "/" in name or "\\" in name or name.endswith(_SUFFIXES)
+    if is_path and os.path.lexists(name):
         return Path(name)
-    if name not in preset_names():
-        raise RmrkdError(f"unknown preset `{name}`, {did_you_mean(name, preset_names())}", "rmrkd presets")
-    return preset_dir() / f"{name}.yaml"
+    bare = name.removesuffix(".yaml").removesuffix(".yml")
+    beside = next((f"{bare}{suffix}" for suffix in _SUFFIXES if bare and _is_file(f"{bare}{suffix}")), "")
+    if beside:
+        problem = f"preset file `{name}` does not exist" if is_path else f"unknown preset `{name}`"
+        raise RmrkdError(f"{problem}, but there is a file `{beside}`", f"name the file: {beside}")
+    if bare in names:
+        raise RmrkdError(
+            f"preset file `{name}` does not exist, but rmrkd has a preset `{bare}`", f"leave the suffix out: {bare}"
+        )
+    if is_path:
+        near = did_you_mean(Path(name).name, _preset_files(Path(name).parent))
+        if near.startswith("did you mean"):
+            raise RmrkdError(f"preset file `{name}` does not exist, {near}", "rmrkd presets lists those of rmrkd")
+        return Path(name)  # reading it tells what is wrong
+    raise RmrkdError(
+        f"unknown preset `{name}`, {did_you_mean(name, [*names, *_preset_files(Path())])}",
+        "rmrkd presets; a file of your own: --preset mine.yaml",
+    )
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
+
+
+def _preset_files(folder: Path) -> list[str]:
+    """Return the names of some YAML files in a folder."""
+    with suppress(OSError, ValueError):
+        return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(_SUFFIXES))[:_MAX_FILES]
+    return []
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -19,6 +19,7 @@ from rmrkd_cli.presets.fields import (
     Byte,
     CacheMode,
     ClassName,
+    ConfigPath,
     Duration,
     FeatureMap,
     FileSuffix,
@@ -35,6 +36,7 @@ from rmrkd_cli.presets.fields import (
     Ratio,
     RelativePath,
     RootPath,
+    Sha256,
     Text,
     is_number,
     numbers,
@@ -52,8 +54,10 @@ OWN_METHOD = "rmrkd"  # the method name for the losses that a preset lists
 class CheckpointSource(StrictModel):
     """A weights file: either `url` with `sha256`, or `path`."""
 
+    example = "`{path: FILE}` or `{url: https://…, sha256: …}`"
+
     url: HttpsUrl | None = None  # https address of the file
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")  # the first 8 to 64 hex digits
+    sha256: Sha256 | None = None  # the first 8 to 64 hex digits
     path: PathText | None = None  # local file
     allow_partial: bool = False  # load the matching tensors where the file does not cover the network
 
@@ -113,7 +117,9 @@ PartialSchedule = create_model(  # type: ignore[call-overload]
 class Network(StrictModel):
     """A network from a config file of mmsegmentation."""
 
-    config: RelativePath  # path below mmsegmentation's `configs` folder
+    example = "a mapping such as `{config: pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py}`"
+
+    config: ConfigPath  # path below mmsegmentation's `configs` folder
     overrides: Overrides = {}  # dotted path below the config's `model` -> value
     checkpoint: CheckpointSource | None = None  # weights of the whole network; None: see `init`
     init: Literal["imagenet", "scratch"] = "imagenet"  # backbone weights where `checkpoint` is None
@@ -129,6 +135,8 @@ class Teacher(Network):
 
 class Folder(StrictModel):
     """One split of a `custom` data set. Paths are relative to `data.root`."""
+
+    example = "`{images: FOLDER, labels: FOLDER}`"
 
     images: RelativePath  # folder of images
     labels: RelativePath  # folder of label maps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 from collections.abc import Iterator
 from functools import reduce
@@ -327,3 +328,40 @@ def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> 
     code, out, err = run_main("presets", file)
     assert (code, err, yaml.safe_load(out)["data"]["classes"]) == (0, "", names)
     assert not CONTROL.search(out.replace("\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("student.checkpoint=tv.pth", "must be `{path: FILE}` or `{url: https://…, sha256: …}`, got 'tv.pth'"),
+        ("teacher.checkpoint=[a]", "must be `{path: FILE}` or `{url: https://…, sha256: …}`, got ['a']"),
+        ("teacher.checkpoint={url: https://a/b.pth, sha256: XYZ}", "must be the first 8 to 64 hexadecimal digits"),
+        ("teacher=resnet", "teacher: must be a mapping such as `{config: pspnet/"),
+        ("data.train=images", "data.train: must be `{images: FOLDER, labels: FOLDER}`, got 'images'"),
+        ("schedule=fast", "schedule: must be a mapping with keys such as `iters`, "),
+        ("losses=mgd", "losses: must be a mapping, such as {KEY: VALUE}, got 'mgd'"),
+        ("data.classes=a", "data.classes: must be a list, such as [1, 2], got 'a'"),
+        ("schedule.crop=512", "schedule.crop: must be a list, such as [1, 2], got 512"),
+        ("schedule.crop=[512]", "schedule.crop.1: value 2 of the list is missing"),
+        ("schedule.crop=[1, 2, 3]", "schedule.crop: must have at most 2 items, got [1, 2, 3]"),
+        ("schedule.iters=1e3", "schedule.iters: must be a whole number, got '1e3'"),
+        ("schedule.lr=fast", "schedule.lr: must be a number, got 'fast'"),
+        ("deterministic=maybe", "deterministic: must be true or false, got 'maybe'"),
+        ("title=3", "title: must be text, got 3 (put it in quotes if it is text)"),
+        ("student.config=/home/me/net.py", "a config file of your own cannot be used, got '/home/me/net.py'"),
+        ("dataset=imagenet", "dataset: `imagenet` is not allowed (allowed: cityscapes, "),
+        ("schedule.learning_rate=1", "schedule.learning_rate: unknown key, did you mean `lr`?"),
+        ("epochs=3", "epochs: unknown key, did you mean `schedule.iters`?"),
+        ("lr=0.1", "lr: unknown key, did you mean `schedule.lr`?"),
+        ("data.crop=[1, 2]", "data.crop: unknown key, did you mean `schedule.crop`?"),
+        ("data.ignore_index=255", "data.ignore_index: unknown key, did you mean `ignore_labels`?"),
+        ("student.num_classes=3", "student.num_classes: unknown key, did you mean `data.classes`?"),
+        ("losses.dkd.temperature=1", "losses.dkd.temperature: unknown key, did you mean `tau`?"),
+        ("schedule.optimizer=adamw", "schedule.optimizer: unknown key, the optimizer is SGD"),
+        ("schedule.zzz=1", "schedule.zzz: unknown key, known: accumulate, "),
+    ],
+)
+def test_problems_are_told_in_plain_words(override: str, told: str) -> None:
+    message = refusal("demo", override)
+    assert told in message
+    assert not re.search("valid|instance|tuple|integer|boolean|parse|Preset|Source", message)
