@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,8 @@ def transfer(
     from rmrkd_cli.storage.atomic import write_text
     from rmrkd_cli.terminal.console import log
 
-    check_new_file(target, force=True, inputs=[source])
-    check_new_file(config, force=True, inputs=[source, target])
-    for file in (target, config):
-        if file is not None and os.path.lexists(file) and not force:
-            raise RmrkdError(f"`{file}` already exists", "choose another name, or overwrite it with --force")
+    check_new_file(target, force=force, inputs=[source])
+    check_new_file(config, force=force, inputs=[source, target])
     if (form == "safetensors") != (target.suffix == ".safetensors"):
         raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)

@@ -13,7 +13,7 @@ from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.storage.output_paths import check_free_folder
+from rmrkd_cli.storage.output_paths import check_free_folder, check_new_file
 
 if TYPE_CHECKING:
     from rmrkd_cli.comparison.types import Comparison
@@ -30,6 +30,9 @@ def compare_command(
     ],
     options: EvaluationOptions,
     json_out: JsonOut = None,
+    force: Annotated[
+        bool, option("--force", OUTPUT, "Replace existing files of --json and --report; other files stay.")
+    ] = False,
     report_dir: Annotated[
         Path | None,
         option("--report", OUTPUT, "Write an HTML page, figures, CSV and JSON into a new folder.", metavar="DIR"),
@@ -49,8 +52,10 @@ def compare_command(
     from rmrkd_cli.report.folder import write_report_folder
 
     _check_files(files, options)
-    check_free_folder(report_dir)
-    check_json_out(json_out)
+    check_free_folder(report_dir, force=force)
+    check_json_out(json_out, force=force)
+    if json_out is not None and json_out != "-":
+        check_new_file(Path(json_out), force=True, inputs=files)
     preset = options.load_preset()
     device, cluster = options.choose_devices()
     arguments = options.arguments(preset, device)

@@ -50,6 +50,29 @@ class Mode(str, Enum):
     slide = "slide"
 
 
+ModeOption = Annotated[Mode, option("--mode", INFERENCE, "Predict whole images, or slide a window over them.")]
+CropOption = Annotated[
+    str | None,
+    option(
+        "--crop",
+        INFERENCE,
+        "Use a window of this height and width with --mode slide.",
+        default="the checkpoint's",
+        metavar="HxW",
+    ),
+]
+StrideOption = Annotated[
+    str | None,
+    option(
+        "--stride",
+        INFERENCE,
+        "Move the window by this height and width with --mode slide.",
+        default="the checkpoint's, else two thirds of the window",
+        metavar="HxW",
+    ),
+]
+
+
 @dataclass(kw_only=True)
 class EvaluationOptions:
     """What is measured, and how."""
@@ -63,29 +86,9 @@ class EvaluationOptions:
     ] = None
     preset: NetworkPreset = None
     allow_partial: AllowPartial = False
-    mode: Annotated[Mode, option("--mode", INFERENCE, "Predict whole images, or slide a window over them.")] = (
-        Mode.whole
-    )
-    crop: Annotated[
-        str | None,
-        option(
-            "--crop",
-            INFERENCE,
-            "Use a window of this height and width with --mode slide.",
-            default="the checkpoint's",
-            metavar="HxW",
-        ),
-    ] = None
-    stride: Annotated[
-        str | None,
-        option(
-            "--stride",
-            INFERENCE,
-            "Move the window by this height and width with --mode slide.",
-            default="the checkpoint's, else two thirds of the window",
-            metavar="HxW",
-        ),
-    ] = None
+    mode: ModeOption = Mode.whole
+    crop: CropOption = None
+    stride: StrideOption = None
     flip: Flip = False
     scales: Scales = "1.0"
     device: DeviceOption = Device.auto

@@ -82,7 +82,7 @@ def export_command(
             metavar="NAME",
         ),
     ] = None,
-    force: Annotated[bool, option("--force", _FILE, "Replace OUT if it exists.")] = False,
+    force: Annotated[bool, option("--force", _FILE, "Replace OUT, and the file of --json, if they exist.")] = False,
     preset: NetworkPreset = None,
     check_images: Annotated[
         Path | None,
@@ -118,7 +118,7 @@ def export_command(
     chosen = _choose_format(file_format, target)
     name, size = dataset_name(dataset), parse_image_size(scale)
     check_new_file(target, force=force, inputs=[checkpoint])
-    check_json_out(json_out)
+    check_json_out(json_out, force=force)
     check_inputs([check_images] if check_images is not None else [])
     network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()

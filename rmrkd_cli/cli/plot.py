@@ -38,6 +38,7 @@ def plot_command(
     out: Annotated[
         Path, option("--out", _FIGURE, "Write a new file that ends in .png, .svg or .pdf.", metavar="FILE")
     ] = Path("curves.png"),
+    force: Annotated[bool, option("--force", _FIGURE, "Replace the figure if it exists.")] = False,
     x_axis: Annotated[XAxis, option("--x", _FIGURE, "Draw over iterations or over seconds of training.")] = (
         XAxis.iterations
     ),
@@ -57,7 +58,7 @@ def plot_command(
         rmrkd plot work_dirs/demo/distill
         rmrkd plot work_dirs/demo/baseline work_dirs/demo/distill --out curves.pdf --smooth 0.9
     """
-    _check_options(runs, out, smooth)
+    _check_options(runs, out, smooth, force)
     from rmrkd_cli.report.figures import draw_curves
     from rmrkd_cli.results.training_log import find_log, read_curves
     from rmrkd_cli.terminal import console
@@ -72,7 +73,7 @@ def plot_command(
     console.print_line(f"{out}: curves of {plural(len(logs), 'run')}")
 
 
-def _check_options(runs: list[Path], out: Path, smooth: float) -> None:
+def _check_options(runs: list[Path], out: Path, smooth: float, force: bool) -> None:
     if out.suffix.lower() not in _SUFFIXES:
         raise RmrkdError(
             f"`--out {shorten_value(out)}` must end in {', '.join(_SUFFIXES)}, {did_you_mean(out.suffix, _SUFFIXES)}",
@@ -82,7 +83,7 @@ def _check_options(runs: list[Path], out: Path, smooth: float) -> None:
         raise RmrkdError(f"`--smooth {smooth:g}` must be from 0 (as logged) to {_MAX_SMOOTH}", "--smooth 0.9")
     if len(runs) > _MAX_RUNS:
         raise RmrkdError(f"{len(runs)} runs are too many for one figure, at most {_MAX_RUNS}", "name fewer runs")
-    check_new_file(out, inputs=runs)
+    check_new_file(out, force=force, inputs=runs)
 
 
 def run_labels(logs: list[Path]) -> list[str]:

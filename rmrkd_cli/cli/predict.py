@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import option
-from rmrkd_cli.cli.evaluation_options import parse_scales
+from rmrkd_cli.cli.evaluation_options import CropOption, Mode, ModeOption, StrideOption, parse_scales, parse_window
 from rmrkd_cli.cli.options import (
     DEVICES,
     INFERENCE,
@@ -82,11 +82,17 @@ def predict_command(
             metavar="VALUE",
         ),
     ] = None,
+    mode: ModeOption = Mode.whole,
+    crop: CropOption = None,
+    stride: StrideOption = None,
     flip: Flip = False,
     scales: Scales = "1.0",
     device: DeviceOption = Device.auto,
     workers: Annotated[int, option("--workers", DEVICES, "Read images in N processes.", min=0, max=64)] = 2,
-    out: Annotated[Path, option("--out", OUTPUT, "Write into this new folder.", metavar="DIR")],
+    out: Annotated[Path, option("--out", OUTPUT, "Write into this new folder.", metavar="DIR")] = Path("predictions"),
+    force: Annotated[
+        bool, option("--force", OUTPUT, "Write into a folder that is not empty; files of the same names are replaced.")
+    ] = False,
     overlay: Annotated[
         OverlayFormat, option("--overlay", OUTPUT, "Write images with coloured classes in this format.")
     ] = OverlayFormat.png,
@@ -103,13 +109,15 @@ def predict_command(
     """Segment images and videos: class indices as PNG, overlays with a legend, and pixel shares.
 
     Examples:
-        rmrkd predict student.pth photos --out segmented
+        rmrkd predict student.pth photos
+        rmrkd predict student.pth photos --out segmented --mode slide --scale 8064x6048
         rmrkd predict student.pth drive.mp4 --out segmented --overlay jpg
     """
     from rmrkd_cli.presets.loader import load_preset
 
     scale_list, name, size = parse_scales(scales), dataset_name(dataset), parse_image_size(scale)
-    check_free_folder(out)
+    window, steps = parse_window(mode, crop, stride)
+    check_free_folder(out, force=force)
     check_inputs(inputs)
     if not checkpoint.is_file():
         problem = "is a folder" if checkpoint.is_dir() else "does not exist"
@@ -123,7 +131,8 @@ def predict_command(
     job = PredictJob(
         checkpoint=checkpoint, inputs=tuple(inputs), out=out, preset=network_preset, dataset=name, scale=size,
         max_value=max_value,
-        scales=scale_list, flip=flip, device=device_type, workers=workers, overlay=overlay.value, opacity=opacity,
+        mode=mode.value, crop=window, stride=steps, scales=scale_list, flip=flip,
+        device=device_type, workers=workers, overlay=overlay.value, opacity=opacity,
         legend=legend, frames=frames,
     )  # fmt: skip
     _print_results(run_predictions(job), out)
@@ -139,6 +148,8 @@ def _print_results(results: PredictionResults, out: Path) -> None:
         more = len(shares) - _SHOWN_CLASSES
         notes = [f"{more} more in predictions.csv"] if more > 0 else []
         console.print_table("Mean share of pixels", ["class", "share"], rows, notes)
+    for note in results.notes:
+        console.print_line(note)
     console.print_line(f"{out}: {len(results.entries)} of {len(results.entries) + len(results.unread)} inputs")
     if results.unread:
         raise RunError(

@@ -17,10 +17,10 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
 
     Args:
         wanted: "auto", "cpu" or "cuda".
-        workers: Value of `--gpus`; None means one.
+        workers: Value of `--gpus`; None means one. A command without `--gpus` passes None: no message names it then.
 
     Raises:
-        RmrkdError: When `--gpus` is larger than the number of GPUs.
+        RmrkdError: When `wanted` is "cuda" without a GPU, or `--gpus` is larger than the number of GPUs.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     count = workers or 1
@@ -29,6 +29,8 @@ def choose_device(wanted: str, workers: int | None) -> tuple[str, int]:
     if wanted == "auto" and not available and count == 1:
         return "cpu", 1
     shared_gpus = available > 0 and forced_backend("cuda") == "gloo"
+    if workers is None and not available:
+        raise RmrkdError("--device cuda: torch finds no GPU on this machine", "--device cpu, or rmrkd doctor")
     if count > available and not shared_gpus:
         raise RmrkdError(
             f"--gpus {count}: this machine has {available} GPU(s)",

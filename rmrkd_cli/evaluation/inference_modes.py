@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ def segment_images(
 ) -> Tensor:
     """Return the class indices (B, H, W) of B images of equal size, averaged over their views.
 
-    Softmax is left out for a single view: it does not change the largest class.
+    Softmax is left out for a single view: it does not change the largest class. A single view at the size of the image
+    is slid over in bands, so that the logits of a large image need not fit into memory.
 
     Args:
         network: A segmentor on `device`, in eval mode; `inference_network` makes a faster one.
@@ -41,20 +43,32 @@ def segment_images(
     Returns:
         int64 on `device`, at the original size of the images.
     """
+    if window is not None and len(views) == 1 and _keeps_size(*views[0]):
+        images = views[0][0].to(device, non_blocking=True)
+        return torch.cat([_classes(network, band, 1) for band in slide_bands(network, images, window)], dim=1)
     total: Tensor | None = None
     for images, meta in views:
         scores = _logits(network, images.to(device, non_blocking=True), meta, window)
-        if scores.shape[1] == 1:  # a binary head with a single channel
-            scores = scores.sigmoid()
-        elif len(views) > 1:
-            scores = scores.softmax(1)
+        if len(views) > 1:
+            scores = scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
         if meta["flip"]:
             scores = scores.flip(3)
         total = scores if total is None else total.add_(scores)
     assert total is not None
-    if total.shape[1] == 1:
-        return (total[:, 0] > len(views) * network.decode_head.threshold).long()  # type: ignore[operator, union-attr]
-    return total.argmax(1)
+    return _classes(network, total, len(views))
+
+
+def _keeps_size(images: Tensor, meta: Mapping[str, Any]) -> bool:
+    return tuple(images.shape[2:]) == tuple(meta["ori_shape"][:2]) and not meta["flip"]
+
+
+def _classes(network: nn.Module, scores: Tensor, views: int) -> Tensor:
+    """Return the class indices of logits of one view, or of summed probabilities of several."""
+    if scores.shape[1] > 1:
+        return scores.argmax(1)
+    # a binary head with a single channel
+    probability = scores[:, 0].sigmoid() if views == 1 else scores[:, 0]
+    return (probability > views * network.decode_head.threshold).long()  # type: ignore[operator, union-attr]
 
 
 def _logits(network: nn.Module, images: Tensor, meta: Mapping[str, Any], window: Window | None) -> Tensor:
@@ -68,7 +82,7 @@ def _logits(network: nn.Module, images: Tensor, meta: Mapping[str, Any], window:
 
 
 def slide_inference(network: nn.Module, images: Tensor, window: Window) -> Tensor:
-    """Return the logits (B, K, H, W): each is the mean over all windows that cover the pixel.
+    """Return the logits (B, K, H, W): each is the mean over all windows that cover the pixel; see `slide_bands`.
 
     The sums equal those of mmsegmentation's `slide_inference`: the last window of a row or column moves back inside
     the image, and a window is never larger than the image. Unlike there, a window does not allocate a map of the
@@ -79,16 +93,42 @@ def slide_inference(network: nn.Module, images: Tensor, window: Window) -> Tenso
         logits: Tensor = network.encode_decode(images, None)  # type: ignore[operator]
         return logits
     total: Tensor | None = None
-    counts = images.new_zeros(1, 1, height, width)
-    for top, bottom in window_spans(height, window.crop[0], window.stride[0]):
+    top = 0
+    for band in slide_bands(network, images, window):
+        if total is None:
+            total = band.new_empty(*band.shape[:2], height, width)
+        total[:, :, top : top + band.shape[2]] = band
+        top += band.shape[2]
+    assert total is not None
+    return total
+
+
+def slide_bands(network: nn.Module, images: Tensor, window: Window) -> Iterator[Tensor]:
+    """Yield the logits of `slide_inference` in bands (B, K, rows, W), from top to bottom.
+
+    A band is complete when no later window covers it, so memory does not grow with the height of the image.
+    """
+    height, width = images.shape[2:]
+    if height <= window.crop[0] and width <= window.crop[1]:
+        yield network.encode_decode(images, None)  # type: ignore[operator]
+        return
+    rows = window_spans(height, window.crop[0], window.stride[0])
+    total: Tensor | None = None  # of the rows from `top` on that are not complete
+    counts = images.new_zeros(1, 1, 0, width)
+    for (top, bottom), (next_top, _) in itertools.pairwise([*rows, (height, height)]):
         for left, right in window_spans(width, window.crop[1], window.stride[1]):
             logits = network.encode_decode(images[:, :, top:bottom, left:right], None)  # type: ignore[operator]
             if total is None:
-                total = logits.new_zeros(*logits.shape[:2], height, width)
-            total[:, :, top:bottom, left:right] += logits
-            counts[:, :, top:bottom, left:right] += 1
-    assert total is not None
-    return total.div_(counts)
+                total = logits.new_zeros(*logits.shape[:2], 0, width)
+            if total.shape[2] < bottom - top:
+                missing = (0, 0, 0, bottom - top - total.shape[2])
+                total, counts = nn.functional.pad(total, missing), nn.functional.pad(counts, missing)
+            total[:, :, :, left:right] += logits
+            counts[:, :, :, left:right] += 1
+        assert total is not None
+        done = next_top - top
+        yield total[:, :, :done] / counts[:, :, :done]
+        total, counts = total[:, :, done:].clone(), counts[:, :, done:].clone()
 
 
 def window_spans(length: int, crop: int, stride: int) -> list[tuple[int, int]]:

@@ -112,7 +112,7 @@ def find_config_differences(text: object) -> list[str]:
     if normalization is not None and not normalization.matches(_OURS):
         messages.append(f"its config normalizes images by {normalization}, rmrkd by {_OURS}: predictions may be wrong")
     if _get(config, "model", "test_cfg", "mode") == "slide":
-        messages.append("its config uses a sliding window, rmrkd runs on whole images here")
+        messages.append("its config uses a sliding window: `predict --mode slide` does the same, exported files do not")
     return messages
 
 

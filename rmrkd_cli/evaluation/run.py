@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.checkpoints.reader import Checkpoint
-from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.data.samples import Sample, have_labels
@@ -18,7 +16,6 @@ from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.distributed.process_group import distributed_context
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import (
-    CheckpointNetwork,
     check_num_classes,
     load_checkpoint_network,
     resolve_dataset,
@@ -26,9 +23,9 @@ from rmrkd_cli.evaluation.checkpoint_network import (
 )
 from rmrkd_cli.evaluation.evaluator import evaluate, make_protocol
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
-from rmrkd_cli.evaluation.inference_modes import Window
 from rmrkd_cli.evaluation.prediction_files import PredictionFiles
 from rmrkd_cli.evaluation.result_record import make_record
+from rmrkd_cli.evaluation.windows import choose_window
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.protocol import protocol_line
@@ -40,8 +37,6 @@ from rmrkd_cli.terminal.live_display import live_display
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.results.record import Record
-
-MAX_WINDOW_SIDE = 16_384
 
 
 def evaluate_files(
@@ -135,7 +130,7 @@ def run_evaluation(job: EvalJob) -> None:
         samples = select_samples(info, job)
         labelled = job.save_predictions is None or have_labels(samples)
         check_num_classes(model.network, info, job.checkpoint)
-        window = _window(job, model, display.log)
+        window = choose_window(model, job.mode, job.crop, job.stride, display.log)
         dataset = EvalSet(info, samples, scales=job.scales, flip=job.flip, labelled=labelled)
         title = "/".join(Path(job.checkpoint).parts[-2:])
         progress_bar = display.progress_bar(title, -(-len(samples) // dist_ctx.size))
@@ -156,58 +151,6 @@ def run_evaluation(job: EvalJob) -> None:
             record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
             write_text(to_json(record), Path(job.output))
         dist_ctx.barrier()
-
-
-def _window(job: EvalJob, model: CheckpointNetwork, log: Callable[[str], None]) -> Window | None:
-    """Return the sliding window: from the job, else from the checkpoint's config, else the training crop.
-
-    Raises:
-        RmrkdError: The size of the window is unknown, or the stride is larger than the window.
-    """
-    configured = _window_of_config(model.checkpoint)
-    if job.mode == "whole":
-        if configured is not None:
-            log(f"the config in `{model.checkpoint.path}` uses a sliding window: --mode slide does the same")
-        return None
-    crop, stride = job.crop, job.stride
-    if crop is None and configured is not None:
-        crop, stride = configured.crop, stride or configured.stride
-    elif crop is None and model.preset is not None:
-        crop = model.preset.schedule.crop
-    if crop is None:
-        raise RmrkdError(
-            f"`{model.checkpoint.path}` does not contain its training crop", "set the window with --crop HEIGHTxWIDTH"
-        )
-    window = Window(crop, stride or (round(2 * crop[0] / 3) or 1, round(2 * crop[1] / 3) or 1))
-    if any(step > side for step, side in zip(window.stride, window.crop, strict=True)):
-        steps, sides = (f"{height}x{width}" for height, width in (window.stride, window.crop))
-        raise RmrkdError(
-            f"--stride {steps} is larger than the window of {sides}: pixels between windows would be skipped",
-            "choose a smaller --stride or a larger --crop",
-        )
-    return window
-
-
-def _window_of_config(checkpoint: Checkpoint) -> Window | None:
-    """Return the sliding window of the config in a checkpoint; None if there is none or it is unusable."""
-    text = checkpoint.meta.get("config")
-    if not isinstance(text, str):
-        return None
-    try:
-        model = parse_config_text(text).get("model")
-    except RmrkdError:
-        return None
-    test = model.get("test_cfg") if isinstance(model, dict) else None
-    if not isinstance(test, dict) or test.get("mode") != "slide":
-        return None
-    crop, stride = test.get("crop_size"), test.get("stride")
-    for pair in (crop, stride):
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            return None
-        if not all(type(side) is int and 1 <= side <= MAX_WINDOW_SIDE for side in pair):
-            return None
-    window = Window((crop[0], crop[1]), (stride[0], stride[1]))  # type: ignore[index]
-    return window if all(map(int.__le__, window.stride, window.crop)) else None
 
 
 def _prediction_files(job: EvalJob, info: DatasetInfo, samples: list[Sample]) -> PredictionFiles | None:

@@ -19,6 +19,12 @@ IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2",
 )  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv")
+_PAGED_SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".png")
+_UNREAD_SUFFIXES = (
+    ".heic", ".heif", ".avif", ".jxl", ".jfif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd",
+    ".exr", ".hdr", ".tga", ".svg", ".pdf", ".dcm",
+)  # fmt: skip
+_MAX_LISTED = 6  # names in a message
 _SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
@@ -43,11 +49,13 @@ class ImageItem:
         image: (H, W, 3) uint8, BGR, upright.
         views: As in `EvalItem`.
         index: Position in the list of inputs.
+        pages: Number of pages or frames in the file, of which this is the first.
     """
 
     image: Picture
     views: list[View]
     index: int
+    pages: int = 1
 
 
 class ImageSet(Dataset[ImageItem]):
@@ -73,11 +81,17 @@ class ImageSet(Dataset[ImageItem]):
             raise CorruptFileError(f"{error.message}: {fix}", error.hint, str(path)) from error
         if not self.views.can_resize(image):
             raise CorruptFileError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
-        return ImageItem(image, self.views(image), index)
+        return ImageItem(image, self.views(image), index, count_pages(path))
 
 
-def find_inputs(paths: Iterable[Path]) -> list[Input]:
+def find_inputs(
+    paths: Iterable[Path], *, passed_over: list[Path] | None = None, exclude: Path | None = None
+) -> list[Input]:
     """Return the given files, and all images and videos below the given folders.
+
+    Args:
+        passed_over: Gets the other files in the folders, and symlinked folders.
+        exclude: A folder that is not searched.
 
     Hidden files and symlinked folders are skipped. A file that is found twice counts once. Files that differ only in
     their suffix keep the suffix in their names.
@@ -87,7 +101,7 @@ def find_inputs(paths: Iterable[Path]) -> list[Input]:
     """
     files: dict[str, tuple[Path, PurePosixPath]] = {}
     for start in paths:
-        for path, relative in _walk(start):
+        for path, relative in _walk(start, [] if passed_over is None else passed_over, exclude):
             files.setdefault(os.path.realpath(path), (path, relative))
     same_stem: defaultdict[str, int] = defaultdict(int)
     for _, relative in files.values():
@@ -111,21 +125,57 @@ def output_names(item: Input) -> tuple[str, ...]:
     return (item.name, f"{item.name}-overlay")
 
 
-def _walk(start: Path) -> Iterator[tuple[Path, PurePosixPath]]:
+def count_pages(path: Path) -> int:
+    """Return the number of pages or frames in an image file of which only the first is read; 1 where unknown."""
+    if path.suffix.lower() not in _PAGED_SUFFIXES:
+        return 1
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("TIFF", "GIF", "WEBP", "PNG")) as image:
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # Pillow raises any kind of exception for a damaged file; reading it says what is wrong
+        return 1
+
+
+def _walk(start: Path, passed_over: list[Path], exclude: Path | None) -> Iterator[tuple[Path, PurePosixPath]]:
     """Yield (path, path relative to `start`) of a file, or of the images and videos below a folder."""
     if not start.is_dir():  # a missing file is reported when it is read
         yield start, PurePosixPath(start.name)
         return
-    count = 0
+    count, others = 0, []
     for folder, folders, files in os.walk(start):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
-                path = Path(folder, name)
+        folders[:] = [name for name in folders if exclude is None or not _is_same(Path(folder, name), exclude)]
+        others += [Path(folder, name) for name in folders if os.path.islink(Path(folder, name))]
+        for name in sorted(name for name in files if not name.startswith(".")):
+            path = Path(folder, name)
+            if name.lower().endswith(_SUFFIXES):
                 count += 1
                 yield path, PurePosixPath(path.relative_to(start).as_posix())
+            else:
+                others.append(path)
+    passed_over += others
     if not count:
-        raise RmrkdError(f"`{start}` contains no image or video", f"supported suffixes: {' '.join(_SUFFIXES)}")
+        found = f", only {list_paths(others)}" if others else ""
+        hint = f"supported suffixes: {' '.join(_SUFFIXES)}"
+        raise RmrkdError(f"`{start}` contains no image or video{found}", hint + convert_hint(others))
+
+
+def list_paths(paths: Sequence[Path]) -> str:
+    """Return the first names of files, and how many more there are."""
+    more = f" and {len(paths) - _MAX_LISTED} more" if len(paths) > _MAX_LISTED else ""
+    return ", ".join(f"`{path}`" for path in paths[:_MAX_LISTED]) + more
+
+
+def convert_hint(paths: Iterable[Path]) -> str:
+    """Return how to convert images of other formats, or an empty string where there are none."""
+    suffixes = {path.suffix.lower() for path in paths} & set(_UNREAD_SUFFIXES)
+    return f"; convert {', '.join(sorted(suffixes))} files to JPEG or PNG: magick IN OUT.jpg" if suffixes else ""
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _stem(relative: PurePosixPath) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
@@ -19,21 +18,28 @@ from rmrkd_cli.data.transforms import EvalViews, View
 from rmrkd_cli.distributed.process_group import distributed_context
 from rmrkd_cli.errors import CorruptFileError, Interrupted, RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
-from rmrkd_cli.evaluation.inference_modes import segment_image
 from rmrkd_cli.evaluation.label_png import MAX_CLASSES, LabelMap, pixel_shares, write_image, write_label_png
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
+from rmrkd_cli.evaluation.windows import choose_window
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.prediction.inputs import ImageSet, Input, find_inputs
 from rmrkd_cli.prediction.legend import add_legend, draw_class_legend
 from rmrkd_cli.prediction.overlay import Overlay
-from rmrkd_cli.prediction.results import PredictionResults, shares_csv, to_json
+from rmrkd_cli.prediction.results import (
+    MIN_REDUCTION,
+    PredictionResults,
+    Shrunk,
+    reduction_note,
+    shares_csv,
+    to_json,
+)
+from rmrkd_cli.prediction.segmenter import Segmenter
 from rmrkd_cli.prediction.video import SUFFIX, VideoReader, new_video
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.signals import stop_requests
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 
-_MAX_LOGITS = 1 << 31  # float32 values
 _MIN_DECODED = 0.95  # of the frames that a video claims to have
 
 
@@ -44,11 +50,13 @@ class PredictJob:
     Attributes:
         checkpoint: A file that contains a student or another segmentation network.
         inputs: Images, videos, and folders of them.
-        out: Output folder; it must be empty or new.
+        out: Output folder; existing files in it are replaced, except inputs.
         preset: Take the network from this preset if the checkpoint does not describe it.
         dataset: Take class names, palette and scale from this built-in data set.
         scale: (width, height) in pixels that images are fitted into; None: as in the checkpoint.
         max_value: The value of white in images beyond 8 bits; None: as in the checkpoint.
+        mode: "whole", or "slide" for a sliding window.
+        crop, stride: (height, width) of the window and of its stride in pixels; None: as in the checkpoint.
         scales: Average over images at these factors of `scale`.
         flip: Average with the mirrored image.
         device: "cpu" or "cuda".
@@ -66,6 +74,9 @@ class PredictJob:
     dataset: str | None = None
     scale: Scale | None = None
     max_value: float | None = None
+    mode: str = "whole"
+    crop: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     device: str = "cpu"
@@ -91,13 +102,17 @@ def run_predictions(job: PredictJob) -> PredictionResults:
         raise RmrkdError(
             f"`{job.checkpoint}` predicts {len(card.classes)} classes, a label PNG can hold at most {MAX_CLASSES}"
         )
-    inputs = find_inputs(job.inputs)
+    passed_over: list[Path] = []
+    inputs = find_inputs(job.inputs, passed_over=passed_over, exclude=job.out)
+    _protect_inputs(inputs, job)
     with report_lost_loaders(), distributed_context(job.device) as dist_ctx, live_display() as display:
         for note in card.notes:
             display.log(f"{job.checkpoint}: {note}")
         network = inference_network(model.network.to(dist_ctx.device), dist_ctx.device.type)
-        segmenter = _Segmenter(network, dist_ctx.device, EvalViews(card.scale, job.scales, job.flip))
+        window = choose_window(model, job.mode, job.crop, job.stride, display.log)
+        segmenter = Segmenter(network, dist_ctx.device, EvalViews(card.scale, job.scales, job.flip), window)
         run = _PredictionRun(job, card, segmenter, display)
+        run.results.passed_over = passed_over
         with stop_requests() as stop:
             run.predict_images([item for item in inputs if not item.is_video], lambda: stop.signum)
             run.predict_videos([item for item in inputs if item.is_video], lambda: stop.signum)
@@ -112,35 +127,20 @@ def run_predictions(job: PredictJob) -> PredictionResults:
     return run.results
 
 
-@dataclass(frozen=True)
-class _Segmenter:
-    """A network on its device, with the views it gets of each image."""
-
-    network: nn.Module
-    device: torch.device
-    views: EvalViews
-
-    def segment(self, views: list[View]) -> LabelMap:
-        """Return the label map (H, W) of an image, at the original size, from its views."""
-        labels: LabelMap = segment_image(self.network, views, self.device).to("cpu", torch.uint8).numpy()
-        return labels
-
-    def size_problem(self, image: Picture) -> str:
-        """Return why an image is too large, or an empty string: its logits at full size must fit into memory."""
-        num_classes = int(self.network.num_classes)  # type: ignore[arg-type]
-        height, width = image.shape[:2]
-        if height * width * num_classes <= _MAX_LOGITS:
-            return ""
-        return (
-            f"the logits of {width}x{height} pixels would take {4e-9 * height * width * num_classes:.0f} GB; at most "
-            f"{_MAX_LOGITS // num_classes} pixels are supported"
-        )
+def _protect_inputs(inputs: list[Input], job: PredictJob) -> None:
+    """Raise RmrkdError if an output would replace an input, which `--force` allows for other files only."""
+    taken = {item.path.resolve() for item in inputs}
+    for item in inputs:
+        files = [f"{item.name}.png", f"{item.name}-overlay.{job.overlay}", f"{item.name}-overlay{SUFFIX}"]
+        for path in (job.out / name for name in files):
+            if path.resolve() in taken:
+                raise RmrkdError(f"`{path}` is an input and would be replaced", "choose another folder with --out DIR")
 
 
 class _PredictionRun:
     """Writes the outputs of one `run_predictions`, in the order of the inputs."""
 
-    def __init__(self, job: PredictJob, card: ModelCard, segmenter: _Segmenter, display: LiveDisplay) -> None:
+    def __init__(self, job: PredictJob, card: ModelCard, segmenter: Segmenter, display: LiveDisplay) -> None:
         self.job, self.card, self.segmenter, self.display = job, card, segmenter, display
         self.results = PredictionResults(card)
         self.overlay = Overlay(card.classes, card.palette, job.opacity)
@@ -158,11 +158,14 @@ class _PredictionRun:
                 self._skip(result)
             elif isinstance(result, RmrkdError):
                 raise result
-            elif problem := self.segmenter.size_problem(result.image):
+            elif problem := self.segmenter.size_problem(result.image, result.views):
                 self._skip(CorruptFileError(f"`{item.path}`: {problem}"))
             else:
                 labels = self.segmenter.segment(result.views)
-                self.results.entries.append(self._write_image(item, result.image, labels))
+                entry = self._write_image(item, result.image, labels)
+                self.results.entries.append({**entry, **self._network_size(item, labels.shape, result.views)})
+                if result.pages > 1:
+                    self.results.paged.append((item.path, result.pages))
             if progress_bar is not None:
                 progress_bar.update(done)
         if progress_bar is not None:
@@ -182,7 +185,7 @@ class _PredictionRun:
 
     def write_summary(self) -> None:
         """Write the legend, JSON and CSV for all inputs that were predicted, also after a signal."""
-        out, card, results = self.job.out, self.card, self.results
+        out, card, results, window = self.job.out, self.card, self.results, self.segmenter.window
         write_image(draw_class_legend(card.classes, card.palette), out / "legend.png")
         contents = {
             "checkpoint": str(self.job.checkpoint),
@@ -192,11 +195,26 @@ class _PredictionRun:
             "flip": self.job.flip,
             "classes": list(card.classes),
             "palette": [list(colour) for colour in card.palette],
+            "mode": self.job.mode,
+            "window": list(window.crop) if window is not None else None,
+            "stride": list(window.stride) if window is not None else None,
             "inputs": results.entries,
             "unread": results.unread,
+            "passed_over": [str(path) for path in results.passed_over],
+            "paged": [{"input": str(path), "pages": pages} for path, pages in results.paged],
         }
         write_text(to_json(contents), out / "predictions.json")
         write_text(shares_csv(card.classes, results.entries), out / "predictions.csv")
+
+    def _network_size(self, item: Input, shape: tuple[int, ...], views: list[View]) -> dict[str, list[int]]:
+        """Return the (width, height) of the largest view, and note an input that was reduced."""
+        height, width = max((view.shape[2:] for view, _ in views), key=math.prod)
+        shrunk = Shrunk(item.path, (shape[1], shape[0]), (width, height), self.segmenter.window is not None)
+        if shrunk.factor >= MIN_REDUCTION:
+            if not self.results.shrunk:
+                self.display.log(reduction_note([shrunk]))
+            self.results.shrunk.append(shrunk)
+        return {"network_size": [width, height]}
 
     def _skip(self, error: CorruptFileError) -> None:
         self.results.unread.append(error.message)
@@ -244,9 +262,12 @@ class _PredictionRun:
         total, count, shape = np.zeros(len(self.card.classes)), 0, (0, 0)
         progress_bar = self.display.progress_bar(item.path.name, reader.info.frames or 1)
         for count, frame in enumerate(reader, 1):
-            if problem := self.segmenter.size_problem(frame):
+            views = self.segmenter.views(frame)
+            if problem := self.segmenter.size_problem(frame, views):
                 raise CorruptFileError(f"`{item.path}`: {problem}")
-            labels = self.segmenter.segment(self.segmenter.views(frame))
+            if count == 1:
+                self._network_size(item, frame.shape, views)
+            labels = self.segmenter.segment(views)
             add(self.overlay.blend(frame, labels))
             if self.job.frames:
                 path = self.job.out / f"{item.name}-frames" / f"{count - 1:06d}.png"

@@ -9,21 +9,30 @@ from pathlib import Path
 from rmrkd_cli.errors import RmrkdError
 
 
-def check_free_folder(folder: Path | None) -> None:
-    """Raise RmrkdError unless the folder is empty, or can be created."""
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        problem = "is not empty" if folder.is_dir() else "is a file"
-        raise RmrkdError(f"`{folder}` {problem}", "choose a new or an empty folder")
-    if folder is not None:
-        _check_writable(folder)
+def check_free_folder(folder: Path | None, *, force: bool | None = None) -> None:
+    """Raise RmrkdError unless the folder is empty, or can be created.
+
+    Args:
+        folder: None checks nothing.
+        force: Value of `--force`: allow a folder with files in it. None: the command has no such option.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise RmrkdError(f"`{folder}` is a file", "choose a new or an empty folder")
+    if folder.exists() and any(folder.iterdir()) and not force:
+        hint = "choose a new or an empty folder"
+        replace = ", or replace the files of the same names in it with --force"
+        raise RmrkdError(f"`{folder}` is not empty", hint if force is None else hint + replace)
+    _check_writable(folder)
 
 
-def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
+def check_new_file(path: Path | None, *, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:
     """Check that a result can be written to a file.
 
     Args:
         path: None checks nothing.
-        force: Allow an existing file, except one of `inputs`.
+        force: Value of `--force`: allow an existing file, except one of `inputs`. None: the command has no such option.
         inputs: Files that the command reads.
 
     Raises:
@@ -37,7 +46,10 @@ def check_new_file(path: Path | None, *, force: bool = False, inputs: Iterable[P
         if path == other or (path.exists() and other.exists() and path.samefile(other)):
             raise RmrkdError(f"`{path}` is the same file as `{other}`", "choose another name")
     if os.path.lexists(path) and not force:
-        raise RmrkdError(f"`{path}` already exists", "choose another name, or delete it")
+        hint = (
+            "choose another name, or delete it" if force is None else "choose another name, or replace it with --force"
+        )
+        raise RmrkdError(f"`{path}` already exists", hint)
     if path.exists() and not path.is_file():
         raise RmrkdError(f"`{path}` is not a regular file", "choose another name")
     _check_writable(path)

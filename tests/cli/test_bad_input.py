@@ -392,7 +392,7 @@ def test_a_comparison_names_only_the_lines_that_differ() -> None:
 
 
 def test_main_prints_the_message_and_the_hint_to_stderr() -> None:
-    expected = "error: `taken.pth` already exists\n\nhint: choose another name, or overwrite it with --force\n"
+    expected = "error: `taken.pth` already exists\n\nhint: choose another name, or replace it with --force\n"
     assert run_main("transfer", "released.pth", "taken.pth") == (2, "", expected)
 
 

@@ -14,7 +14,14 @@ from torch import nn
 
 from rmrkd_cli.data.transforms import EvalItem, View
 from rmrkd_cli.evaluation.batching import SizeBatcher, default_batch_size, stack_views
-from rmrkd_cli.evaluation.inference_modes import Window, segment_image, segment_images, slide_inference, window_spans
+from rmrkd_cli.evaluation.inference_modes import (
+    Window,
+    segment_image,
+    segment_images,
+    slide_bands,
+    slide_inference,
+    window_spans,
+)
 from rmrkd_cli.networks.inference import inference_network
 from tests.networks.test_inference import lively
 
@@ -81,6 +88,21 @@ def test_classes_equal_those_of_mmseg(window: Window | None, flip: bool, network
     assert ours.shape == (64, 80)
     assert (ours.numpy() == theirs).all()
     assert len(ours.unique()) > 1
+
+
+def test_bands_are_no_higher_than_a_window_and_their_classes_are_those_of_the_whole(
+    networks: tuple[nn.Module, nn.Module],
+) -> None:
+    """So the logits of 8064x6048 pixels need not be in memory at once."""
+    _, network = networks
+    window = Window((32, 40), (20, 23))
+    images = torch.randn(1, 3, 130, 90)
+    bands = list(slide_bands(network, images, window))
+    assert [band.shape[2] for band in bands] == [20, 20, 20, 20, 18, 32]
+    whole = slide_inference(network, images, window)
+    assert torch.equal(torch.cat(bands, dim=2), whole)
+    meta = {"ori_shape": (130, 90, 3), "flip": False}
+    assert torch.equal(segment_image(network, [(images, meta)], CPU, window), whole.argmax(1)[0])
 
 
 def test_a_head_of_one_channel_has_two_classes(networks: tuple[nn.Module, nn.Module]) -> None:

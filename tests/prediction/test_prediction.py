@@ -46,7 +46,16 @@ def picture(path: Path, size: tuple[int, int] = (96, 64), **options: object) -> 
     return path
 
 
-@pytest.mark.parametrize("how", [(), ("--flip", "--scales", "0.5,1.0")], ids=["plain", "averaged"])
+SLIDE = ("--mode", "slide", "--crop", "48x64", "--stride", "20x33")
+HOWS = {
+    "plain": (),
+    "averaged": ("--flip", "--scales", "0.5,1.0"),
+    "slide": SLIDE,
+    "slide-averaged": (*SLIDE, "--flip"),
+}
+
+
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
 def test_label_maps_equal_those_of_eval(how: tuple[str, ...], student: Path, camvid: Path, tmp_path: Path) -> None:
     saved, created = tmp_path / "eval", tmp_path / "predict"
     measured = rmrkd("eval", student, "--data-root", camvid, "--device", "cpu", "--save-predictions", saved, *how)
@@ -61,6 +70,65 @@ def test_label_maps_equal_those_of_eval(how: tuple[str, ...], student: Path, cam
         assert (ours.mode, ours.getpalette()) == ("P", theirs.getpalette())
         kinds |= set(np.unique(ours).tolist())
     assert len(kinds) > 1
+
+
+def test_a_reduced_image_is_named_with_the_options_that_keep_its_size(student: Path, tmp_path: Path) -> None:
+    """As 8064x6048 pixels were reduced 84 times without a word."""
+    picture(tmp_path / "in" / "big.png", (960, 640))
+    picture(tmp_path / "in" / "small.png", (96, 64))
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out")
+    assert "`{}` was reduced from 960x640 to 96x64 for the network, 100 times fewer pixels".format(
+        tmp_path / "in" / "big.png"
+    ) in " ".join(outcome.stdout.split())
+    assert "--mode slide --scale 960x640 predicts at full size" in outcome.stdout
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())["inputs"]
+    assert [entry["network_size"] for entry in entries] == [[96, 64], [96, 64]]
+    full = ("--mode", "slide", "--crop", "64x96", "--scale", "960x640")
+    outcome = predict(student, tmp_path / "in" / "big.png", "--out", tmp_path / "full", *full)
+    assert "was reduced" not in outcome.stdout
+    contents = json.loads((tmp_path / "full" / "predictions.json").read_text())
+    assert contents["inputs"][0]["network_size"] == [960, 640]
+    assert (contents["mode"], contents["window"], contents["stride"]) == ("slide", [64, 96], [43, 64])
+
+
+def test_passed_over_files_and_pages_are_named(student: Path, tmp_path: Path) -> None:
+    page = picture(tmp_path / "in" / "a.png")
+    pages = [Image.open(page)] * 3
+    pages[0].save(tmp_path / "in" / "stack.tif", save_all=True, append_images=pages[1:])
+    for name in ("IMG_1.HEIC", "b/notes.txt", ".hidden"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    outcome = predict(student, tmp_path / "in", "--out", tmp_path / "out", "--overlay", "none")
+    assert outcome.exit_code == 0
+    text = " ".join(outcome.stdout.split())
+    assert f"only the first page of these files was predicted: `{tmp_path / 'in' / 'stack.tif'}` (3)" in text
+    assert all(str(tmp_path / "in" / name) in text for name in ("IMG_1.HEIC", "b/notes.txt"))
+    assert "convert .heic files to JPEG or PNG" in text
+    assert ".hidden" not in text
+    contents = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [Path(name).name for name in contents["passed_over"]] == ["IMG_1.HEIC", "notes.txt"]
+    assert [entry["pages"] for entry in contents["paged"]] == [3]
+    (tmp_path / "heic").mkdir()
+    (tmp_path / "heic" / "x.heic").write_bytes(b"x")
+    with pytest.raises(RmrkdError, match=r"no image or video, only `.*x\.heic`") as failure:
+        find_inputs([tmp_path / "heic"])
+    assert "convert .heic" in failure.value.hint
+
+
+def test_force_replaces_results_but_no_input(student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "in" / "x.png")
+    assert predict(student, "in", "--overlay", "none").exit_code == 0  # into `predictions`
+    again = predict(student, "in", "--overlay", "none")
+    assert (again.exit_code, again.message) == (2, "`predictions` is not empty")
+    assert "--force" in again.hint
+    before = (tmp_path / "predictions" / "x.png").stat().st_mtime_ns
+    assert predict(student, "in", "--overlay", "none", "--force").exit_code == 0
+    assert (tmp_path / "predictions" / "x.png").stat().st_mtime_ns > before
+    original = (tmp_path / "in" / "x.png").read_bytes()
+    refused = predict(student, "in", "--out", "in", "--force")
+    assert (refused.exit_code, refused.message) == (2, "`in/x.png` is an input and would be replaced")
+    assert (tmp_path / "in" / "x.png").read_bytes() == original
 
 
 def test_outputs_and_shares_of_every_image_are_listed(student: Path, tmp_path: Path) -> None:
