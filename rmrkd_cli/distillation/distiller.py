@@ -13,6 +13,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
 from rmrkd_cli.networks.mmseg_loss import head_loss
+from rmrkd_cli.networks.sync_batch_norm import replace_sync_batch_norm
 
 MapNames = MapName | tuple[MapName, ...]  # one map, or several for one loss
 _RENAMED = {"own_weights": "extra_weights", "own_optimizer": "make_optimizer"}  # attributes of custom losses
@@ -76,6 +77,8 @@ class Distiller(nn.Module):
     ) -> Distiller:
         """Move everything to a device, each network in the memory format that is fastest there.
 
+        On a GPU, SyncBN of the student and of losses becomes one that does not wait for the GPU.
+
         Args:
             device: The device.
             for_inference: From the teacher and the type of device to an equal network that runs faster.
@@ -88,7 +91,7 @@ class Distiller(nn.Module):
         for network, layout in zip(networks, self._formats, strict=True):
             network.to(device).to(memory_format=layout)
         self.losses.to(device).to(memory_format=torch.channels_last)
-        return self
+        return self if kind == "cpu" else replace_sync_batch_norm(self)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return every loss, unweighted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,14 @@ class LossOptimizers:
         }
         groups = [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
         self.parameters: list[nn.Parameter] = [parameter for group in groups for parameter in group["params"]]
+
+    def __iter__(self) -> Iterator[torch.optim.Optimizer]:
+        return iter(self._optimizers.values())
+
+    @property
+    def can_skip_on_device(self) -> bool:
+        """Whether all take torch's `found_inf`, with which a GPU skips an update without asking the host."""
+        return all(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in self)
 
     def zero_grad(self) -> None:
         for optimizer in self._optimizers.values():

@@ -70,7 +70,12 @@ def one_hot_masks(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tenso
 
 
 def drop_absent_classes(masks: Tensor) -> Tensor:
-    """Return masks (B, N, P) of (B, K, P), N the most classes that one image has: its own first, in their order."""
+    """Return masks (B, N, P) of (B, K, P), N the most classes that one image has: its own first, in their order.
+
+    On a GPU all K stay.
+    """
+    if masks.device.type != "cpu":  # the number would be read from the GPU; its time there is small
+        return masks
     present = masks.any(2)
     most = int(present.sum(1).max())
     first = present.byte().argsort(dim=1, descending=True, stable=True)[:, :most]

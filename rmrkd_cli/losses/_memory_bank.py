@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -33,35 +35,41 @@ class MemoryQueue(nn.Module):
         self.register_buffer("vectors", vectors)
         self.register_buffer("next_slot", torch.zeros(num_classes, dtype=torch.long))
 
-    def push(self, images: Tensor, classes: Tensor, vectors: Tensor) -> None:
+    def push(self, sizes: Tensor, vectors: Tensor) -> None:
         """Store the vectors of one class and image after the other.
 
-        A group that reaches or passes the end goes into the last slots, and the class starts again at slot 0.
+        A group that reaches or passes the end goes into the last slots, and the class starts again at slot 0. Shapes do
+        not depend on values, so that the host need not wait for a GPU.
 
         Args:
-            images: (N,) on the CPU, ascending from 0.
-            classes: (N,) on the CPU, ascending within an image.
-            vectors: (N, C) of length 1; at most `size` of a class and image.
+            sizes: (images, K) how many vectors each group has; at most `size` and N.
+            vectors: (images, K, N, C) of length 1; those behind a group's size are ignored.
         """
-        if not len(images):
-            return
-        count, size, channels = self.vectors.shape
-        group = images * count + classes
-        sizes = torch.bincount(group, minlength=(int(images[-1]) + 1) * count)
-        starts, self.next_slot[:] = _group_slots(self.next_slot.cpu(), sizes.view(-1, count), size)
-        within = torch.arange(len(group)) - (sizes.cumsum(0) - sizes)[group]
-        slots = classes * size + starts.flatten()[group] + within
-        order = slots.argsort(stable=True)  # a slot may be written twice when a class wraps around: the last one stays
-        ordered = slots[order]
-        last = order[torch.cat([ordered[1:] != ordered[:-1], torch.ones(1, dtype=torch.bool)])]
-        kept, target = (each.to(vectors.device) for each in (last, slots[last]))
-        self.vectors.view(-1, channels).index_copy_(0, target, vectors[kept].to(self.vectors.dtype))
+        count, length, channels = self.vectors.shape
+        nth = torch.arange(vectors.shape[2], device=vectors.device)
+        starts, self.next_slot[:] = _group_slots(self.next_slot, sizes, length)
+        first = starts + length * torch.arange(count, device=vectors.device)
+        stored = (nth < sizes.unsqueeze(2)).flatten()
+        slots = torch.where(stored, (first.unsqueeze(2) + nth).flatten(), count * length)  # the last is behind the end
+        # A slot may be written twice when a class wraps around: the last vector stays. Those that are not stored write
+        # to slot 0 what it holds afterwards.
+        order = slots.argsort(stable=True)
+        ordered, target = slots[order], torch.where(stored, slots, 0)
+        last = torch.searchsorted(ordered, target, right=True) - 1
+        writes = (last >= 0) & (ordered[last] == target)
+        memory, new = self.vectors.view(-1, channels), vectors.flatten(0, 2).to(self.vectors.dtype)
+        memory.index_copy_(0, target, torch.where(writes.unsqueeze(1), new[order[last]], memory[target]))
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Return vectors from the same random slots of every class: (K * count, C), or all where there are fewer."""
         size = self.vectors.shape[1]
         slots = torch.randperm(size, generator=generator)[:count]
-        return self.vectors[:, slots.to(self.vectors.device)].flatten(0, 1)
+        return self.vectors[:, _copy_to(slots, self.vectors.device)].flatten(0, 1)
+
+
+def _copy_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _group_slots(first: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -86,7 +94,7 @@ class MemoryBank(nn.Module):
         released: Choose pixels as the released code does; see `CIRKDMemoryLoss`.
 
     Attributes:
-        passes: Forward passes so far; they seed the choice of pixels and slots.
+        passes: Forward passes so far, on the CPU; they seed the choice of pixels and slots.
     """
 
     not_broadcast = ("passes",)
@@ -101,9 +109,16 @@ class MemoryBank(nn.Module):
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))
         self.num_classes, self.samples, self.pushed, self.released = num_classes, samples, pushed, released
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MemoryBank:
+        """Move or convert the module as torch does, but leave `passes` on the CPU, where the host reads it."""
+        passes = self.passes
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.passes = passes
+        return self
+
     @torch.no_grad()
     def push(self, units: Tensor, labels: Tensor) -> None:
-        """Store chosen pixels and the regions of the maps of all processes.
+        """Store chosen pixels and the regions of the maps of all processes, which have equal batch sizes.
 
         Args:
             units: (B, P, C) features of length 1.
@@ -111,17 +126,15 @@ class MemoryBank(nn.Module):
         """
         self.passes += 1
         rank = dist.get_rank() if _is_distributed() else 0
-        pixels = self._choose_pixels(labels, self._generator(1 + rank))
-        pixel_vectors = units[pixels[0], pixels[2]]
         masks = one_hot_masks(labels, self.num_classes, units.dtype)
-        regions = masks.any(2).nonzero(as_tuple=True)
-        region_vectors = normalize_rows((masks @ units)[regions])[0]  # a sum has the direction of its mean
-        owners = torch.stack([torch.cat(pair) for pair in zip(pixels[:2], regions, strict=True)], 1)
-        counts = [len(pixel_vectors), len(region_vectors)]
-        parts = _gather_parts(owners, torch.cat([pixel_vectors, region_vectors]), counts, len(labels))
-        for queue, (image_and_class, vectors) in zip((self.pixels, self.regions), parts, strict=True):
-            images, classes = image_and_class.cpu().unbind(1)
-            queue.push(images, classes, vectors)
+        sizes, positions = self._choose_pixels(labels, self._generator(1 + rank))
+        pixels = units.gather(1, positions.flatten(1).unsqueeze(2).expand(-1, -1, units.shape[2]))
+        regions = normalize_rows(masks @ units)[0]  # a sum has the direction of its mean
+        vectors = torch.cat([pixels.view(*positions.shape, -1), regions.unsqueeze(2)], dim=2)
+        sizes = torch.stack([sizes, masks.any(2).long()], dim=2)
+        all_sizes, all_vectors = (_all_gather(each) for each in (sizes, vectors))
+        self.pixels.push(all_sizes[:, :, 0], all_vectors[:, :, :-1])
+        self.regions.push(all_sizes[:, :, 1], all_vectors[:, :, -1:])
 
     def sample(self) -> tuple[Tensor, Tensor]:
         """Return the pixels and regions of this pass, the same in all processes."""
@@ -136,56 +149,37 @@ class MemoryBank(nn.Module):
         """Return a generator seeded by the number of the pass alone, so that a resumed run draws the same."""
         return torch.Generator().manual_seed((_SEED + 1_000_003 * int(self.passes) + 7_919 * stream) % _DRAWS)
 
-    def _choose_pixels(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image, class and position of some random pixels of every class, sorted by image and class."""
+    def _choose_pixels(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose some random pixels of every class and image.
+
+        Returns:
+            Their number (B, K), and their positions (B, K, pushed); those behind the number are any.
+        """
         labelled = (labels >= 0) & (labels < self.num_classes)
         classes = torch.where(labelled, labels, self.num_classes)
-        lots = torch.randint(_DRAWS, labels.shape, generator=generator).to(labels.device)
+        lots = _copy_to(torch.randint(_DRAWS, labels.shape, generator=generator), labels.device)
         order = (classes * _DRAWS + lots).argsort(1)
         ordered = classes.gather(1, order)
-        first = torch.searchsorted(ordered, torch.arange(self.num_classes + 1).to(labels).repeat(len(labels), 1))
-        within = torch.arange(labels.shape[1]).to(labels) - first.gather(1, ordered)
-        images, at = ((within < self.pushed) & (ordered < self.num_classes)).nonzero(as_tuple=True)
-        positions = order[images, at]
+        each = torch.arange(self.num_classes + 1, device=labels.device).repeat(len(labels), 1)
+        first = torch.searchsorted(ordered, each)
+        nth = torch.arange(self.pushed, device=labels.device)
+        chosen = (first[:, :-1, None] + nth).clamp_max_(labels.shape[1] - 1)
+        positions = order.gather(1, chosen.flatten(1))
         if self.released:
-            nth = torch.empty_like(order).scatter_(1, classes.argsort(dim=1, stable=True), within)  # of its own class
-            positions = nth[images, positions]
-        return images, ordered[images, at], positions
+            within = torch.arange(labels.shape[1], device=labels.device) - first.gather(1, ordered)
+            of_class = torch.empty_like(order).scatter_(1, classes.argsort(dim=1, stable=True), within)
+            positions = of_class.gather(1, positions)
+        return first.diff(dim=1).clamp_max_(self.pushed), positions.view(chosen.shape)
 
 
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _gather_parts(owners: Tensor, vectors: Tensor, counts: list[int], images: int) -> list[tuple[Tensor, Tensor]]:
-    """Return pixels and regions of all processes, in the order of ranks.
-
-    Args:
-        owners: (N, 2) image and class of each vector, pixels before regions.
-        vectors: (N, C).
-        counts: Pixels and regions.
-        images: Number of images of this process; the result numbers them across processes.
-
-    Returns:
-        Owners and vectors of the pixels, and of the regions.
-    """
+def _all_gather(tensor: Tensor) -> Tensor:
+    """Return the images (B, ...) of all processes in the order of ranks: (all images, ...)."""
     if not _is_distributed() or dist.get_world_size() == 1:
-        return list(zip(torch.split(owners, counts), torch.split(vectors, counts), strict=True))
-    all_counts = [row.tolist() for row in _all_gather(torch.tensor([*counts, images], device=vectors.device))]
-    rows = torch.cat([owners.to(vectors.dtype), vectors], 1)  # small integers are exact as floats
-    longest = max(pixels + regions for pixels, regions, _ in all_counts)
-    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
-    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-    images_before = 0
-    for (pixels, regions, own_images), received in zip(all_counts, _all_gather(padded), strict=True):
-        received[:, 0] += images_before
-        images_before += own_images
-        for part, chunk in zip(parts, torch.split(received[: pixels + regions], [pixels, regions]), strict=True):
-            part.append(chunk)
-    return [(joined[:, :2].long(), joined[:, 2:]) for joined in map(torch.cat, parts)]
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
+        return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor)
-    return parts
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

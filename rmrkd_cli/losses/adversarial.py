@@ -63,7 +63,9 @@ class AdversarialLoss(DistillationLoss):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return a new optimizer for the discriminator."""
-        return torch.optim.Adam(self.discriminator.parameters(), lr=self.discriminator_lr, betas=(0.9, 0.99))
+        parameters = list(self.discriminator.parameters())
+        on_gpu = parameters[0].device.type == "cuda"  # where the fused form can skip a step without asking the host
+        return torch.optim.Adam(parameters, lr=self.discriminator_lr, betas=(0.9, 0.99), fused=on_gpu or None)
 
     def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> dict[str, Tensor]:
         """Return two scalars: "" has gradients for the student only, "discriminator" for the discriminator only."""

@@ -23,6 +23,8 @@ from rmrkd_cli.losses._relations import (
 )
 from rmrkd_cli.presets.fields import NonNegative, Positive, PositiveCount
 
+_HOST = "cpu"  # the device whose numbers can be read without waiting
+
 
 class CIRKDMemoryLoss(DistillationLoss):
     """Match each position's cosines with stored pixels and regions of all classes, as distributions.
@@ -34,7 +36,8 @@ class CIRKDMemoryLoss(DistillationLoss):
 
     Source: C. Yang, H. Zhou, Z. An, X. Jiang, Y. Xu, Q. Zhang, "Cross-Image Relational Knowledge Distillation for
     Semantic Segmentation", CVPR 2022, arXiv 2204.06986; CIRKD `cirkd_memory.py` at dab64db. The memory is the same in
-    all processes. The drawn pixels and slots depend only on the number of the forward pass.
+    all processes, whose batches have one size. The drawn pixels and slots depend only on the number of the forward
+    pass.
 
     Args:
         student_channels: Channels of the student's map.
@@ -103,23 +106,29 @@ class CIRKDMemoryLoss(DistillationLoss):
         targets = normalize_rows(to_rows(teacher))[0]
         if self.training:
             self.bank.push(targets, classes)
-        labelled = ((classes >= 0) & (classes < self.num_classes)).flatten().nonzero().squeeze(1)
+        labelled = ((classes >= 0) & (classes < self.num_classes)).flatten()
         return with_gradient(partial(self._compare, labelled), projected.flatten(0, 1), targets.flatten(0, 1))
 
     def _compare(self, labelled: Tensor, student: Tensor, teacher: Tensor, needs_gradient: bool) -> ValueAndGradient:
         """Return the loss of positions (B * P, C), and its gradient for the student's where it is needed.
 
+        On a CPU only labelled positions are compared. On a GPU their number would have to be read, so all are; a
+        position without a class is compared with itself, which adds 0 to value and gradient.
+
         Args:
-            labelled: (n,) indices of the positions that have a class.
+            labelled: (B * P,) whether a position has a class.
             teacher: Rows of length 1.
         """
         memories = list(zip(self.bank.sample(), self.factors, strict=True))
         gradient = torch.zeros_like(student) if needs_gradient else None
         total = student.new_zeros(())
-        scale = 1 / max(1, len(labelled))
-        for start, stop in row_blocks(len(labelled), sum(len(vectors) for vectors, _ in memories), student.device):
-            anchors = labelled[start:stop]
+        on_cpu = student.device.type == _HOST
+        compared = labelled.nonzero().squeeze(1) if on_cpu else torch.arange(len(labelled), device=student.device)
+        scale = 1 / max(1, len(compared)) if on_cpu else 1.0
+        for start, stop in row_blocks(len(compared), sum(len(vectors) for vectors, _ in memories), student.device):
+            anchors = compared[start:stop]
             (units, norms), targets = normalize_rows(student[anchors]), teacher[anchors]
+            units = units if on_cpu else torch.where(labelled[anchors].unsqueeze(1), units, targets)
             slopes = torch.zeros_like(units)
             for vectors, factor in memories:
                 logits, target_logits = (rows @ vectors.T / self.tau for rows in (units, targets))
@@ -129,6 +138,9 @@ class CIRKDMemoryLoss(DistillationLoss):
                     slopes.addmm_(slope, vectors, alpha=factor * scale / self.tau)
             if gradient is not None:
                 gradient[anchors] = normalize_rows_backward(slopes, units, norms)
+        if not on_cpu:
+            count = labelled.sum().clamp_min(1)
+            return total / count, None if gradient is None else gradient.div_(count)
         return total, gradient
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,16 @@ def find_nonfinite(losses: Mapping[str, Tensor], *norms: Tensor | None) -> dict[
         losses: Scalars.
         norms: Gradient norms of the student and of the losses' own networks; None is ignored.
     """
-    scalars = [value.detach().float() for value in (*losses.values(), *norms) if value is not None]
-    values = torch.stack(scalars).tolist()
+    return name_nonfinite(losses, stack_numbers(losses, *norms).tolist())
+
+
+def stack_numbers(losses: Mapping[str, Tensor], *norms: Tensor | None) -> Tensor:
+    """Return losses and gradient norms as a vector on their device."""
+    return torch.stack([value.detach().float() for value in (*losses.values(), *norms) if value is not None])
+
+
+def name_nonfinite(losses: Collection[str], values: Sequence[float]) -> dict[str, float]:
+    """Return what `find_nonfinite` returns, from the names of the losses and the values of `stack_numbers`."""
     nonfinite = {name: value for name, value in zip(losses, values, strict=False) if not math.isfinite(value)}
     nonfinite_norms = [value for value in values[len(losses) :] if not math.isfinite(value)]
     return {GRADIENT: nonfinite_norms[0]} if nonfinite_norms and not nonfinite else nonfinite

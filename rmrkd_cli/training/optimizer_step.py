@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,25 @@ class TrainStep:
     Args:
         model: The distiller.
         wrapped: The distiller in DistributedDataParallel, or itself.
+        asynchronous: Let the device decide whether an update is applied (`update_unless`), so that the host need not
+            wait for the step. None: on a GPU, if all optimizers can.
 
     Attributes:
         parameters: The parameters that SGD updates.
+        asynchronous: Whether to call `update_unless`, not `update_weights` and `rollback`.
         loss_optimizers: The optimizers of the losses.
         discriminator_grad_norm: Gradient norm of the losses' own networks in the last step; None without such
             networks, and under fp16.
     """
 
-    def __init__(self, model: Distiller, wrapped: nn.Module, schedule: Schedule, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Distiller,
+        wrapped: nn.Module,
+        schedule: Schedule,
+        device: torch.device,
+        asynchronous: bool | None = None,
+    ) -> None:
         self.model, self.wrapped, self.schedule, self.device = model, wrapped, schedule, device
         self.loss_optimizers = LossOptimizers(model.losses)  # type: ignore[arg-type]
         excluded = set(self.loss_optimizers.parameters)
@@ -50,9 +60,13 @@ class TrainStep:
         }
         self.parameters = list(named.values())
         self._parts = {parameter: _part_of(name) for name, parameter in named.items()}
+        if asynchronous is None:
+            asynchronous = device.type == "cuda" and self.loss_optimizers.can_skip_on_device
+        self.asynchronous = asynchronous
         self.optimizer = torch.optim.SGD(
-            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
+            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay,
+            fused=asynchronous or None,
+        )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
         self._buffer_copies: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
         self._norms: tuple[Tensor, ...] = ()  # of each parameter that has a gradient
@@ -85,7 +99,10 @@ class TrainStep:
         for number, batch in enumerate(batches, 1):
             with self._sync_gradients(number == len(batches)):
                 losses = self._forward(batch)
-                self.scaler.scale(self.model.total(losses) / len(batches)).backward()  # type: ignore[no-untyped-call]
+                total = self.model.total(losses)
+                if self.asynchronous and self.scaler.is_enabled():
+                    total = total * torch.where(total.isfinite(), 1.0, math.nan)  # the scaler sees gradients only
+                self.scaler.scale(total / len(batches)).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
                 means[name] = means.get(name, 0.0) + value.detach() / len(batches)
         return means
@@ -137,6 +154,43 @@ class TrainStep:
         self.scaler.update()
         return not self.scaler.is_enabled() or self.scaler.get_scale() >= before
 
+    def update_unless(self, nonfinite: Tensor) -> list[Tensor]:
+        """Enqueue the update and return without waiting for it. If `nonfinite` is 1 the device changes nothing.
+
+        Batch-norm statistics then return to their values before the step, if the schedule skips such steps. Under fp16
+        the gradient scaler also skips the update if gradients overflowed.
+
+        Args:
+            nonfinite: A scalar on the device, 0 or 1, the same on all workers.
+
+        Returns:
+            Under fp16 the loss scale before and after the update, which is smaller after an overflow; else nothing.
+        """
+        self._add_missing_momentum()
+        scales: list[Tensor] = []
+        if self.scaler.is_enabled():
+            scale = cast("Tensor", self.scaler._get_scale_async())
+            scales.append(scale.clone())
+            self.scaler.step(self.optimizer)
+            self.loss_optimizers.step(self.scaler)
+            self.scaler.update()
+            scales.append(cast("Tensor", self.scaler._get_scale_async()))
+        else:
+            for optimizer in (self.optimizer, *self.loss_optimizers):
+                optimizer.found_inf = nonfinite  # torch's own way to skip on the device
+                optimizer.step()
+                del optimizer.found_inf
+        for buffer, before in self._buffer_copies:
+            buffer.copy_(torch.where(nonfinite > 0, before, buffer))
+        return scales
+
+    def _add_missing_momentum(self) -> None:
+        """Set missing momentum to 0: torch's fused SGD leaves it undefined when it skips its first step."""
+        for parameter in self.parameters if self.schedule.momentum else ():
+            state = self.optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
     def rollback(self) -> None:
         """Discard the gradients of this step, and restore batch-norm statistics to their values before it."""
         for buffer, before in self._buffer_copies:
@@ -177,6 +231,9 @@ class TrainStep:
             shapes = {key: tuple(value.shape) for key, value in state.items() if value is not None}
             if any(shape != tuple(parameter.shape) for shape in shapes.values()):
                 raise ValueError(f"momentum of shape {shapes} for a parameter of shape {tuple(parameter.shape)}")
+            for key, value in state.items():  # fused kernels need the strides of the parameter
+                if isinstance(value, Tensor) and value.stride() != parameter.stride():
+                    state[key] = torch.empty_like(parameter).copy_(value)
         self.scaler.load_state_dict(saved["scaler"])
         self.loss_optimizers.restore(saved)
 

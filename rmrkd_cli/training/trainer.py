@@ -123,6 +123,8 @@ class Trainer:
             losses = self.step.backward(batches, budget.position)
             signum = update.step(losses, batches, stop)
             progress.iteration += 1
+            if signum or budget.log_due or budget.validation_due or budget.checkpoint_due:
+                update.finish_step()
             budget.add_elapsed_time()
             if budget.log_due and not progress.skipped_in_row:
                 self._log_step(losses, update.gradient_norm)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses import CIRKDMemoryLoss, _relations
+from rmrkd_cli.losses import CIRKDMemoryLoss, _relations, cirkd_memory
 from rmrkd_cli.losses._memory_bank import MemoryQueue
 from tests.losses.common import K, error, sample, value_and_grad
 from tests.losses.naive_relations import naive_cirkd_memory, naive_enqueue
@@ -75,17 +75,40 @@ def test_a_queue_is_filled_as_one_image_and_class_after_the_other_would_fill_it(
     for _ in range(20):
         sizes = torch.randint(0, 8, (4, 3), generator=draw)
         sizes[torch.rand(4, 3, generator=draw) < 0.3] = 0
-        places = [(i, k) for i in range(4) for k in range(3) for _ in range(int(sizes[i, k]))]
-        vectors = F.normalize(torch.randn(len(places), 2, generator=draw))
-        images, classes = torch.tensor(places, dtype=torch.long).view(-1, 2).unbind(1)
-        queue.push(images, classes, vectors)
+        vectors = F.normalize(torch.randn(4, 3, 7, 2, generator=draw), dim=3)
+        queue.push(sizes, vectors)
         for i in range(4):
             for k in range(3):
                 if sizes[i, k]:
-                    naive_enqueue(plain, k, vectors[(images == i) & (classes == k)])
+                    naive_enqueue(plain, k, vectors[i, k, : sizes[i, k]])
         assert torch.equal(queue.vectors, plain.vectors)
         assert torch.equal(queue.next_slot, plain.next_slot)
     assert error(queue.vectors.norm(dim=2), torch.ones(3, 7)) <= 1e-6
+
+
+@pytest.mark.parametrize("channels", [(4, 4), (3, 5)])
+def test_a_gpu_compares_all_positions_and_gets_the_same(
+    channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not read how many positions are labelled; those without a class add nothing."""
+    student, teacher, labels = sample(1, channels)
+    expected = value_and_grad(make(channels), student, teacher, labels)
+    nothing = value_and_grad(make(channels), student, teacher, 0 * labels + 255)
+    monkeypatch.setattr(cirkd_memory, "_HOST", "another")
+    for got, want in zip(value_and_grad(make(channels), student, teacher, labels), expected, strict=True):
+        assert error(got, want) <= 1e-5
+    got = value_and_grad(make(channels), student, teacher, 0 * labels + 255)
+    assert all(torch.equal(*pair) for pair in zip(got, nothing, strict=True))
+
+
+def test_the_number_of_passes_stays_on_the_cpu_and_in_the_state() -> None:
+    loss = make()
+    moved = loss.to("meta")
+    assert {name: buffer.device.type for name, buffer in moved.bank.named_buffers()} == {
+        "passes": "cpu", "pixels.vectors": "meta", "pixels.next_slot": "meta",
+        "regions.vectors": "meta", "regions.next_slot": "meta",
+    }  # fmt: skip
+    assert moved.state_dict()["bank.passes"].dtype == torch.long
 
 
 def pushed(enqueue: str) -> tuple[Tensor, Tensor, list[set[int]]]:

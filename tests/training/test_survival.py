@@ -186,6 +186,16 @@ def poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     monkeypatch.setattr(TrainStep, "backward", poisoned)
 
 
+@pytest.fixture(params=[False, True], ids=["host decides", "device decides"])
+def asynchronous(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether updates are skipped as on a GPU: by the device, and reported one step later."""
+    if request.param:
+        original = TrainStep.__init__
+        monkeypatch.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("asynchronous")
 def test_a_nonfinite_loss_stops_the_run_and_saves_the_step_for_replay(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +224,7 @@ def test_a_run_resumes_before_a_nonfinite_loss(
     assert_same_result(tmp_path, reference)
 
 
+@pytest.mark.usefixtures("asynchronous")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_skipped_step_changes_nothing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], accumulate: int
@@ -234,12 +245,14 @@ def test_a_skipped_step_changes_nothing(
     assert "is skipped" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_a_run_that_only_skips_steps_stops(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, *range(20))
     with pytest.raises(RmrkdError, match="10 steps in a row were skipped"):
         run(tiny, tmp_path, "schedule.skip_nonfinite=true", "schedule.iters=20", "schedule.eval_interval=20")
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_a_nonfinite_gradient_of_finite_losses_stops_the_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,6 +452,7 @@ def test_a_skipped_step_in_fp16_changes_nothing(tiny: Path, clip: float | None) 
     assert any(not torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_gradients_that_overflow_fp16_in_every_step_stop_the_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

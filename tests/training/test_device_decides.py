@@ -1,0 +1,153 @@
+"""Updates that the device applies or skips by itself, as on a GPU; here the device is the CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmrkd_cli.checkpoints.reader import read_checkpoint
+from rmrkd_cli.data.loader import Batch
+from rmrkd_cli.distillation.distiller import Distiller
+from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.errors import RunError
+from rmrkd_cli.losses import AdversarialLoss
+from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.training.optimizer_step import TrainStep
+from rmrkd_cli.training.run import train
+
+CPU = torch.device("cpu")
+RARE = tuple(f"schedule.{key}=6" for key in ("iters", "eval_interval", "checkpoint_interval", "log_interval"))
+
+
+def set_asynchronous(patched: pytest.MonkeyPatch) -> None:
+    original = TrainStep.__init__
+    patched.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))
+
+
+def poison(patched: pytest.MonkeyPatch, *steps: int) -> None:
+    """Set one pixel of one image of these steps to NaN."""
+    backward = TrainStep.backward
+
+    def poisoned(self: TrainStep, batches: list[Batch], step: int) -> dict[str, Any]:
+        if step in steps:
+            batches[0].images[1, 0, 0, 0] = float("nan")
+        return backward(self, batches, step)
+
+    patched.setattr(TrainStep, "backward", poisoned)
+
+
+def run(tiny: Path, work_dir: Path, *overrides: str, **options: bool) -> Path:
+    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.crop=[32, 32]", *RARE, *overrides])
+    train(preset, work_dir, "cpu", Cluster(), **options)
+    return work_dir / "baseline"
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_run_without_incidents_is_the_same(tiny: Path, tmp_path: Path, amp: str) -> None:
+    folders = []
+    for mode in ("host", "device"):
+        with pytest.MonkeyPatch.context() as patched:
+            if mode == "device":
+                set_asynchronous(patched)
+            folders.append(run(tiny, tmp_path / mode, "schedule.log_interval=1", f"schedule.amp={amp}"))
+    host, device = (log_of(folder) for folder in folders)
+    assert [line["iter"] for line in host] == [line["iter"] for line in device]
+    for one, other in zip(host[:-1], device[:-1], strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-4)
+    ours, theirs = (read_checkpoint(folder / "student.pth").state for folder in folders)
+    for key, value in ours.items():
+        assert torch.allclose(value.float(), theirs[key].float(), rtol=1e-3, atol=1e-4), key
+
+
+def test_the_error_of_a_step_comes_one_step_later_and_names_its_iteration(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_asynchronous(monkeypatch)
+    poison(monkeypatch, 1)
+    updates: list[int] = []
+    update = TrainStep.update_unless
+    monkeypatch.setattr(TrainStep, "update_unless", lambda *args: (updates.append(1), update(*args))[1])
+    with pytest.raises(RunError, match=r"loss `ce` is nan.* at iteration 2, on"):
+        run(tiny, tmp_path)
+    assert len(updates) == 2  # of the third step, whose gradients exist, nothing is applied
+    replay = torch.load(tmp_path / "baseline" / "nonfinite" / "iter_2-rank0.pth", weights_only=True)
+    assert replay["images"][0].isnan().sum() == 1
+    weights = [value for key, value in replay["state_dict"].items() if key.endswith("conv.weight")]
+    assert all(value.isfinite().all() for value in weights)
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+@pytest.mark.parametrize("bad", [(0,), (1, 2), (5,)])
+def test_skipped_steps_are_the_same_ones_with_the_same_result(
+    tiny: Path, tmp_path: Path, bad: tuple[int, ...], amp: str
+) -> None:
+    folders = []
+    for mode in ("host", "device"):
+        with pytest.MonkeyPatch.context() as patched:
+            poison(patched, *bad)
+            if mode == "device":
+                set_asynchronous(patched)
+            folders.append(run(tiny, tmp_path / mode, "schedule.skip_nonfinite=true", f"schedule.amp={amp}"))
+    for folder in folders:
+        assert [line["iter"] for line in log_of(folder) if "skipped" in line] == [step + 1 for step in bad]
+        assert json.loads((folder / "result.json").read_text())["training"]["skipped_steps"] == len(bad)
+    host, device = (read_checkpoint(folder / "last.pth") for folder in folders)
+    assert host.rest["skipped_in_row"] == device.rest["skipped_in_row"]
+    for key, value in host.state.items():
+        assert value.isfinite().all()
+        assert torch.allclose(value.float(), device.state[key].float(), rtol=1e-3, atol=1e-4), key
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_asynchronous(monkeypatch)
+    poison(monkeypatch, 1)
+    overrides = ("schedule.skip_nonfinite=true", "schedule.checkpoint_interval=3", "schedule.eval_interval=3")
+    whole = run(tiny, tmp_path / "whole", *overrides)
+    half = tmp_path / "half" / "baseline"
+    run(tiny, tmp_path / "half", *overrides)
+    for name in ("iter_6.pth", "last.pth", "best.pth", "student.pth", "result.json"):
+        (half / name).unlink()
+    run(tiny, tmp_path / "half", *overrides, resume=True)
+    one, other = (read_checkpoint(folder / "last.pth") for folder in (whole, half))
+    assert all(torch.equal(value, other.state[key]) for key, value in one.state.items())
+    assert [line["iter"] for line in log_of(whole)] == [line["iter"] for line in log_of(half)]
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminator(tiny: Path, amp: str) -> None:
+    torch.manual_seed(0)
+    student, teacher = (build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu") for _ in "st")
+    loss = AdversarialLoss(11)
+    make = loss.make_optimizer
+    loss.make_optimizer = lambda: _fused(make())  # type: ignore[method-assign]
+    model = Distiller(student, teacher, {"adversarial": loss}, {"adversarial": "logits"}, {"adversarial": 0.1})
+    model.to_device("cpu").train()
+    step = TrainStep(model, model, Schedule(skip_nonfinite=True, amp=amp), CPU, asynchronous=True)
+    batch = Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])
+    for poisoned in (True, False, True):
+        images = batch.images.clone()
+        images[0, 0, 0, 0] = float("nan") if poisoned else 0.0
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        losses = step.backward([batch._replace(images=images)], 0)
+        step.clip_gradients()
+        step.update_unless(torch.tensor(float(poisoned)))
+        assert losses["ce"].isfinite() != poisoned
+        changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+        assert bool(changed) != poisoned, changed
+    states = [*step.optimizer.state.values(), *(s for each in step.loss_optimizers for s in each.state.values())]
+    assert all(value.isfinite().all() for state in states for value in state.values())
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    group = optimizer.param_groups[0]
+    return torch.optim.Adam(group["params"], lr=group["lr"], betas=group["betas"], fused=True)
