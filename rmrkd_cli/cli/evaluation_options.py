@@ -104,7 +104,10 @@ class EvaluationOptions:
             max=1024,
         ),
     ] = None
-    workers: Annotated[int, option("--workers", DEVICES, LOADER_PROCESSES, min=0, max=256)] = 2
+    workers: Annotated[
+        int | None,
+        option("--workers", DEVICES, LOADER_PROCESSES, default="from the machine's cores", min=0, max=256),
+    ] = None
 
     def protocol(self) -> dict[str, Any]:
         """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`.

@@ -100,7 +100,10 @@ class TrainOptions:
     ] = None
 
     data_root: DataRoot = None
-    workers: Annotated[int | None, option("--workers", DATA, LOADER_PROCESSES, default=_PRESETS, min=0)] = None
+    workers: Annotated[
+        int | None,
+        option("--workers", DATA, LOADER_PROCESSES, default=f"{_PRESETS}, usually from the machine's cores", min=0),
+    ] = None
     cache: Annotated[
         Cache | None,
         option(

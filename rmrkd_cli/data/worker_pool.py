@@ -15,6 +15,7 @@ from typing import Any
 
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.signals import ignore_stop_signals
+from rmrkd_cli.storage.resources import usable_cores
 
 MAX_WORKERS = 32
 _EXIT_SECONDS = 5.0
@@ -25,8 +26,7 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 def default_workers() -> int:
     """Return the number of CPUs that this process may use, at most `MAX_WORKERS`."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, MAX_WORKERS)
+    return min(usable_cores(), MAX_WORKERS)
 
 
 @contextmanager

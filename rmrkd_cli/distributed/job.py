@@ -55,7 +55,7 @@ class EvalJob:
         mode: "whole" or "slide".
         crop, stride: (height, width) of the sliding window and of its steps; None: as in training.
         batch_size: Images of equal size in one forward pass; None: what is fastest on the device.
-        workers: Loader processes.
+        workers: Loader processes of each worker; None: from the machine's cores.
         label_ids: Write predictions with the ids of the data set's test server. None: for the test split, if the
             data set has such ids.
         require_labels: Stop if no image has labels, because the caller needs a record.
@@ -76,7 +76,7 @@ class EvalJob:
     crop: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     batch_size: int | None = None
-    workers: int = 2
+    workers: int | None = None
     save_predictions: str | None = None
     label_ids: bool | None = None
     require_labels: bool = False

@@ -35,12 +35,14 @@ class DistContext:
         rank: 0 .. size - 1.
         size: Workers on all machines.
         control_group: A gloo group for flags and Python objects, so that these do not wait for a GPU.
+        local_size: Workers on this machine.
     """
 
     rank: int
     size: int
     device: torch.device
     control_group: dist.ProcessGroup | None = None
+    local_size: int = 1
 
     @property
     def is_rank0(self) -> bool:
@@ -152,7 +154,7 @@ def distributed_context(device: str) -> Iterator[DistContext]:
             dist.destroy_process_group()
         return
     _init_process_group(rank, size, backend)
-    yield DistContext(rank, size, this_device, control_group(backend))
+    yield DistContext(rank, size, this_device, control_group(backend), local_size)
     dist.destroy_process_group()
 
 
@@ -168,7 +170,7 @@ def _join_external(coordinator: Coordinator, device: str) -> DistContext:
             os.environ["GLOO_SOCKET_IFNAME"] = interface  # gloo's default is the address of the host name
     store = dist.PrefixStore("group", coordinator.connect())  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=worker.rank, world_size=worker.size)
-    context = DistContext(worker.rank, worker.size, own, control_group(backend))
+    context = DistContext(worker.rank, worker.size, own, control_group(backend), coordinator.local_size)
     if backend == "nccl":
         gpus = context.all_gather((worker.machine, str(torch.cuda.get_device_properties(own).uuid)))
         twice = next((rank for rank, gpu in enumerate(gpus) if gpu in gpus[:rank]), None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rmrkd_cli.doctor.check import Check, describe_error
 from rmrkd_cli.installation.requirements import install_command
-from rmrkd_cli.storage.resources import available_memory, cpu_limit
+from rmrkd_cli.storage.resources import available_memory, usable_cores
 
 _MIN_MEMORY = 4 << 30  # bytes
 _MIN_SHARED_MEMORY = 1 << 30
@@ -39,18 +39,12 @@ def gpu_checks() -> Iterator[Check]:
     yield _check_distributed(torch)
 
 
-def count_cores() -> int:
-    """Return the cores that this process may use, by its affinity and the limit of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(count, int(cpu_limit() or count)))
-
-
 def _check_cpu() -> Check:
     name = platform.processor() or platform.machine()
     if _CPU_INFO.is_file():
         models = [line for line in _CPU_INFO.read_text(errors="replace").splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    return Check("CPU", "ok", f"{name}, {count_cores()} of {os.cpu_count()} cores for this process")
+    return Check("CPU", "ok", f"{name}, {usable_cores()} of {os.cpu_count()} cores for this process")
 
 
 def _check_memory() -> Check:

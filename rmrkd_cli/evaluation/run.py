@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import report_lost_loaders
+from rmrkd_cli.data.loader_processes import count_loader_processes, evaluation_bytes
 from rmrkd_cli.data.samples import Sample, have_labels
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed import launcher
@@ -54,7 +55,7 @@ def evaluate_files(
     flip: bool = False,
     scales: tuple[float, ...] = (1.0,),
     batch_size: int | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     save_predictions: Path | None = None,
     label_ids: bool | None = None,
     max_images: int | None = None,
@@ -79,7 +80,7 @@ def evaluate_files(
         flip: Average with the mirrored image.
         scales: Average over images at these factors of the image size.
         batch_size: Images of equal size per batch and worker; None: 1 on CPUs, up to 4 on GPUs.
-        workers: Loader processes of each worker.
+        workers: Loader processes of each worker; None: from the machine's cores.
         save_predictions: Write label PNGs into this new folder; several checkpoints get a subfolder each.
         label_ids: Write the label ids of the test server; None: for the test split of data sets that have them.
         max_images: Use only the first images.
@@ -136,8 +137,12 @@ def run_evaluation(job: EvalJob) -> None:
         progress_bar = display.progress_bar(title, -(-len(samples) // dist_ctx.size))
         files = _prediction_files(job, info, samples)
         network = model.network.to(dist_ctx.device)
+        processes = count_loader_processes(
+            "auto" if job.workers is None else job.workers, on_gpu=job.device == "cuda",
+            local_workers=dist_ctx.local_size, item_bytes=evaluation_bytes(info.eval_scale, job.scales, flip=job.flip),
+        )  # fmt: skip
         counts = evaluate(
-            network, dataset, dist_ctx, workers=job.workers, batch_size=job.batch_size, window=window,
+            network, dataset, dist_ctx, workers=processes, batch_size=job.batch_size, window=window,
             progress_bar=progress_bar, on_prediction=files.write if files is not None else None,
         )  # fmt: skip
         protocol = make_protocol(info, samples, job.split, job.scales, job.flip, window)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainVal
 from rmrkd_cli.terminal.durations import parse_duration
 from rmrkd_cli.terminal.sanitize import first_control
 
-AUTO: Literal["auto"] = "auto"  # a loss weight that is measured at the start of a run (training/loss_weights.py)
+AUTO: Literal["auto"] = "auto"  # measured at the start of a run: a loss weight, or the number of loader processes
 STAGES = (1, 2, 3, 4)  # of the backbone
 LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
 MAPS = (*STAGES, "head", *LOGITS)  # `head`: the input of the decode head's classifier
@@ -130,6 +130,14 @@ def _check_loss_weight(value: object) -> Any:
     return float(value)  # type: ignore[arg-type]
 
 
+def _check_loader_processes(value: object) -> Any:
+    if value == AUTO:
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 256:
+        raise ValueError(f"must be an integer from 0 to 256, or `{AUTO}`")
+    return value
+
+
 def _check_overrides(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     queue: list[tuple[str, Any]] = list(value.items())
     for count, (path, part) in enumerate(queue):  # grows while it is walked
@@ -201,6 +209,7 @@ LogitsMap = Annotated[str, PlainValidator(lambda value: _one_of(value, LOGITS))]
 FeatureMaps = Annotated[list[FeatureMap], Field(min_length=2, max_length=len(MAPS)), AfterValidator(_check_unique)]
 FeatureMapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_check_map_or_maps)]
 LossWeight = Annotated[float | Literal["auto"], PlainValidator(_check_loss_weight)]
+LoaderProcesses = Annotated[int | Literal["auto"], PlainValidator(_check_loader_processes)]
 CustomLossType = Annotated[str, Field(max_length=1000), AfterValidator(_check_text), AfterValidator(_check_custom_type)]
 
 # Of mmsegmentation configs: dotted path below `model` -> value.

@@ -13,6 +13,7 @@ from pydantic import Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from rmrkd_cli.presets.fields import (
+    AUTO,
     MAX_PIXELS,
     NUMBER,
     AmpMode,
@@ -25,6 +26,7 @@ from rmrkd_cli.presets.fields import (
     FileSuffix,
     HttpsUrl,
     Iterations,
+    LoaderProcesses,
     Name,
     NonNegative,
     Overrides,
@@ -87,7 +89,8 @@ class Schedule(StrictModel):
     eval_interval: Iterations = 4000  # iterations between validations
     checkpoint_interval: Iterations = 4000  # iterations between checkpoints
     log_interval: Iterations = 50  # iterations between log lines
-    workers: Annotated[int, Field(ge=0, le=256), NUMBER] = 2  # data loader processes a training process
+    # Data loader processes a training process; `auto`: from the machine's cores (data/loader_processes.py).
+    workers: LoaderProcesses = AUTO
     amp: AmpMode = "off"  # mixed precision: off, bf16 or fp16
     keep: PositiveCount = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # skip steps whose loss or gradient is infinite or NaN, instead of stopping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def cpu_limit() -> float | None:
             if int(quota) > 0:
                 limits.append(int(quota) / int(period))
     return min(limits, default=None)
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use, by its affinity and the limit of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(count, int(cpu_limit() or count)))
 
 
 def _cgroup_folders(controller: str, root: Path) -> list[Path]:

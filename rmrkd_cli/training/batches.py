@@ -8,12 +8,15 @@ from pathlib import Path
 from rmrkd_cli.data import loader
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.image_cache import ImageCache
+from rmrkd_cli.data.loader_processes import count_loader_processes
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.transforms import TrainSet
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.schema import Preset, Schedule
+
+_BYTES_OF_PIXEL = 3 * 4 + 8  # three float32, and the label as int64
 
 
 def training_batches(
@@ -43,4 +46,14 @@ def training_batches(
         len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=dist_ctx.size, rank=dist_ctx.rank,
         accumulate=schedule.accumulate, first_step=first_step, last_step=last_step,
     )  # fmt: skip
-    return loader.training_batches(dataset, sampler, schedule.workers, pin=dist_ctx.device.type == "cuda")
+    processes = loader_processes(schedule, dist_ctx)
+    return loader.training_batches(dataset, sampler, processes, pin=dist_ctx.device.type == "cuda")
+
+
+def loader_processes(schedule: Schedule, dist_ctx: DistContext) -> int:
+    """Return the number of processes that read this worker's images."""
+    batch_bytes = schedule.batch_size * schedule.crop[0] * schedule.crop[1] * _BYTES_OF_PIXEL
+    return count_loader_processes(
+        schedule.workers, on_gpu=dist_ctx.device.type == "cuda", local_workers=dist_ctx.local_size,
+        item_bytes=batch_bytes,
+    )  # fmt: skip

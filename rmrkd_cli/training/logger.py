@@ -86,7 +86,12 @@ class TrainingLogger:
         scalars |= {f"gradient_norm/{name}": value for name, value in part_norms.items()}
         if gradient_norm is not None:
             scalars["gradient_norm/total"] = gradient_norm
-        scalars |= {"weighted/total": total, "lr": lr, "seconds_per_step": cost["seconds"]}
+        scalars |= {
+            "weighted/total": total,
+            "lr": lr,
+            "seconds_per_step": cost["seconds"],
+            "data_seconds_per_step": cost["data_seconds"],
+        }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, iteration)
         self._status.add_losses(weighted)

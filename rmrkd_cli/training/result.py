@@ -16,6 +16,7 @@ from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.results.provenance import provenance
 from rmrkd_cli.results.record import to_json
 from rmrkd_cli.storage.atomic import write_text
+from rmrkd_cli.training.batches import loader_processes
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.setup import TrainingSetup
 from rmrkd_cli.training.student_file import write_student
@@ -55,6 +56,8 @@ def training_record(
     return {
         "iterations": progress.iteration,
         "seconds": progress.seconds,
+        "data_seconds": progress.data_seconds,
+        "loader_processes": loader_processes(schedule, dist_ctx),
         "seconds_per_step": progress.seconds / max(1, progress.iteration),
         "skipped_steps": progress.skipped,
         "left_out_images": progress.left_out,

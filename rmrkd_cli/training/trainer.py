@@ -20,9 +20,11 @@ from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.signals import StopRequest, stop_requests
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
+from rmrkd_cli.training.batches import loader_processes
 from rmrkd_cli.training.budget import make_budget
 from rmrkd_cli.training.determinism import seed_step, warm_up_ddp_buckets
 from rmrkd_cli.training.gradient_update import GradientUpdate
+from rmrkd_cli.training.loader_watch import LoaderWatch
 from rmrkd_cli.training.logger import TrainingLogger
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
@@ -32,6 +34,8 @@ from rmrkd_cli.training.setup import set_up_training
 from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images
 from rmrkd_cli.training.tensorboard_images import ValidationImages
 from rmrkd_cli.training.validation import Validator
+
+_MICROSECOND = 1e-6  # workers exchange waiting times as integers
 
 
 def run_training(job: TrainJob) -> None:
@@ -82,6 +86,8 @@ class Trainer:
         self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)
         self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)
+        processes, cached = loader_processes(setup.schedule, dist_ctx), setup.image_cache is not None
+        self.loader_watch = LoaderWatch(processes, dist_ctx.local_size, cached=cached, log=terminal.log)
         self.last_log = self._clock()
 
     def measure_teacher(self, stop: StopRequest) -> None:
@@ -139,6 +145,7 @@ class Trainer:
                 self._save_checkpoint()
 
         self.logger.close()
+        self.loader_watch.report()
         self._report_corrupt_images()
         (signum,) = dist_ctx.all_reduce_max(stop.signum)
         if signum:
@@ -199,6 +206,8 @@ class Trainer:
         means = (self.dist_ctx.all_reduce_sum(values) / self.dist_ctx.size).tolist()
         before, self.last_log = self.last_log, self._clock()
         steps, seconds, data_seconds = (now - then for now, then in zip(self.last_log, before, strict=True))
+        (slowest,) = self.dist_ctx.all_reduce_max(round(data_seconds / _MICROSECOND))
+        self.loader_watch.add(slowest * _MICROSECOND, seconds)
         if self.dist_ctx.is_rank0:
             self.logger.log_step(
                 lr=self.step.lr, losses=dict(zip(losses, means, strict=True)), weights=self.model.weights,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.loader_processes import Wanted, count_loader_processes, evaluation_bytes
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed.process_group import DistContext
@@ -22,11 +23,17 @@ class Validator:
     """Runs networks over validation images with the workers of a run.
 
     Args:
-        loader_processes: Processes that read images, for each worker.
+        loader_processes: Processes that read images, for each worker, or "auto".
     """
 
-    def __init__(self, info: DatasetInfo, dist_ctx: DistContext, display: LiveDisplay, loader_processes: int) -> None:
-        self.info, self.dist_ctx, self.display, self.loader_processes = info, dist_ctx, display, loader_processes
+    def __init__(
+        self, info: DatasetInfo, dist_ctx: DistContext, display: LiveDisplay, loader_processes: Wanted
+    ) -> None:
+        self.info, self.dist_ctx, self.display = info, dist_ctx, display
+        self.loader_processes = count_loader_processes(
+            loader_processes, on_gpu=dist_ctx.device.type == "cuda", local_workers=dist_ctx.local_size,
+            item_bytes=evaluation_bytes(info.eval_scale),
+        )  # fmt: skip
 
     def count(
         self,

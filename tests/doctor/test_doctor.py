@@ -318,11 +318,6 @@ def test_a_missing_module_of_a_dependency(monkeypatch: Patch) -> None:
     assert "import mmseg.models" not in checks
 
 
-def test_a_container_limits_cores(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(machine, "cpu_limit", lambda: 0.5)
-    assert machine.count_cores() == 1
-
-
 class Cuda:
     """What torch says where a GPU is there and cannot be used, or can."""
 

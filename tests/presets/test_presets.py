@@ -313,7 +313,7 @@ def test_a_damaged_preset_is_read_or_explained(data: st.DataObject, tmp_path_fac
         ("schedule.batch_size=99999999", "less than or equal to 65536"),
         ("schedule={batch_size: 60000, crop: [16000, 16000]}", "more than 1073741824 pixels"),
         ("schedule.lr=1.0e+308", "less than or equal to 1"),
-        ("schedule.workers=100000", "less than or equal to 256"),
+        ("schedule.workers=100000", "an integer from 0 to 256, or `auto`, got 100000"),
         ("data={train_scale: [16000, 16000], ratio_range: [1, 100]}", "more than 1073741824 pixels"),
     ],
 )

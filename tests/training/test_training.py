@@ -87,7 +87,7 @@ def test_tensorboard_contains_losses_norms_and_images(finished: Path) -> None:
     losses = ("ce", "aux_ce", "rmrkd", "mgd", "dkd")
     expected = {f"{kind}/{name}" for kind in ("loss", "weighted") for name in losses}
     expected |= {f"gradient_norm/{part}" for part in ("total", "backbone", "decode_head", "auxiliary_head", "losses")}
-    expected |= {"weighted/total", "lr", "seconds_per_step", "mIoU", "best mIoU"}
+    expected |= {"weighted/total", "lr", "seconds_per_step", "data_seconds_per_step", "mIoU", "best mIoU"}
     assert set(events.Tags()["scalars"]) == expected
     norms = {name: events.Scalars(name)[0].value for name in expected if name.startswith("gradient_norm/")}
     total = norms.pop("gradient_norm/total")
