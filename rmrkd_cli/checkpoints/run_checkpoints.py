@@ -63,13 +63,18 @@ class RunCheckpoints:
             log(f"`{bad}` is damaged ({damage}): renamed to `{_quarantine(bad).name}`; resuming from `{path}`")
         return path
 
-    def check_resumable(self) -> None:
+    def check_resumable(self, *, required: bool = False) -> None:
         """Check the file that `latest_valid` will return, before a network is built for it; change nothing.
+
+        Args:
+            required: There must be one, because a finished run is trained further.
 
         Raises:
             RmrkdError: As `latest_valid`, or the file is intact but not a checkpoint of a run.
         """
         path, _ = self._newest_intact()
+        if path is None and required:
+            raise RmrkdError(f"`{self.folder}` has no checkpoint from which it can be trained further", _FRESH_HINT)
         if path is not None and read_checkpoint(path, lazy=True, verified=True).kind != "run":
             raise RmrkdError(f"`{path}` is not a checkpoint of a training run", _FRESH_HINT)
 

@@ -12,6 +12,7 @@ from rmrkd_cli.terminal.text import shorten
 SAME_TIME = 0.03  # relative difference of training times that count as equal
 
 Training = Mapping[str, Any]
+_LENGTHS = {"iters": "iterations", "time_budget": "s"}  # settings that change when a run is trained further, and units
 
 
 def describe_training(groups: Sequence[tuple[str, Sequence[Training]]]) -> tuple[list[str], list[str]]:
@@ -31,20 +32,53 @@ def describe_training(groups: Sequence[tuple[str, Sequence[Training]]]) -> tuple
     machines = {label: sorted({_machine(run) for run in of_group}) for label, of_group in groups}
     different_machines = len({machine for each in machines.values() for machine in each}) > 1
     same_steps = len({step for each in steps.values() for step in each}) == 1
-    same_steps = same_steps and not any(run.get("changes") for run in runs)
+    same_steps = same_steps and not any(_batch_changes(run) for run in runs)
+    further = _trained_further(groups)
     same_time = not different_machines and _is_same_time([run["seconds"] for run in runs])
     times = _times_text(seconds) + (f", {_machines_text(machines)}" if different_machines else "")
     if same_steps:
         iterations, images = next(iter(steps.values()))[0]
         text = f"equal iterations: {iterations} of {images}"
-        return [f"{text}, and equal training time" if same_time else f"{text}; unequal training time: {times}"], []
+        return [f"{text}, and equal training time" if same_time else f"{text}; unequal training time: {times}"], further
     counts = ", ".join(f"{label} {_steps_text(each)}" for label, each in steps.items())
     if same_time:
         budgets = {run.get("time_budget") for run in runs}
         budgeted = ", as budgeted" if None not in budgets and len(budgets) == 1 else ""
         shortest = format_duration(min(run["seconds"] for run in runs))
-        return [f"equal training time{budgeted}: {shortest}; unequal iterations: {counts}"], []
-    return [], [f"neither iterations ({counts}) nor training time ({times}) were equal"]
+        return [f"equal training time{budgeted}: {shortest}; unequal iterations: {counts}"], further
+    return [], [f"neither iterations ({counts}) nor training time ({times}) were equal", *further]
+
+
+def _trained_further(groups: Sequence[tuple[str, Sequence[Training]]]) -> list[str]:
+    """Return a warning if some students were trained further than their first length, unlike others."""
+    histories = {label: {_length_changes(run) for run in runs} for label, runs in groups}
+    if len({history for of_group in histories.values() for history in of_group}) == 1:
+        return []
+    texts = [
+        f"{label} " + " or ".join(" and ".join(history) if history else "in one go" for history in sorted(of_group))
+        for label, of_group in histories.items()
+    ]
+    return [f"trained unalike: {', '.join(texts)}; the learning rate rises again where a run is trained further"]
+
+
+def _length_changes(run: Training) -> tuple[str, ...]:
+    """Return the points at which a run was trained further, in words."""
+    changes = run.get("changes")
+    texts = []
+    for change in changes if isinstance(changes, list) else []:
+        for key, unit in _LENGTHS.items():
+            pair = change.get(key) if isinstance(change, Mapping) else None
+            if isinstance(pair, list) and len(pair) == 2:
+                where = shorten(change.get("iteration"))
+                texts.append(f"further at iteration {where} (from {shorten(pair[0])} to {shorten(pair[1])} {unit})")
+    return tuple(texts)
+
+
+def _batch_changes(run: Training) -> bool:
+    """Return whether a run was resumed with `--force` and other settings of its batches."""
+    changes = run.get("changes") or []
+    known = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
+    return len(known) < len(changes) or any(set(change) - {"iteration", *_LENGTHS} for change in known)
 
 
 def _is_known(run: Training) -> bool:
@@ -53,7 +87,7 @@ def _is_known(run: Training) -> bool:
 
 def _images_per_step(run: Training) -> str:
     """Return the number of images of one optimizer step, in words."""
-    if run.get("changes"):  # a run that was resumed with `--force` and other settings
+    if _batch_changes(run):
         return "changing numbers of images"
     factors = [run.get(key) for key in ("workers", "batch_size", "accumulate")]
     if None in factors:

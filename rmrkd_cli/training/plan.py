@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rmrkd_cli.distributed.cluster import Cluster
@@ -22,15 +23,35 @@ class Run:
     Attributes:
         preset: With this role and seed. The preset of a distillation names its teacher's checkpoint.
         teacher_in_plan: The same command trains that teacher first.
+        students_in_plan: The same command distils from this teacher.
     """
 
     preset: Preset
     run_dir: RunDir
     teacher_in_plan: bool = False
+    students_in_plan: bool = False
 
     @property
     def role(self) -> str:
         return self.preset.role
+
+    @cached_property
+    def is_done(self) -> bool:
+        """Whether nothing is left to train: the run is as long as its preset says, or must not be trained further.
+
+        A teacher is not trained further by role `all` once a student was distilled from it: that student would have had
+        another teacher.
+        """
+        if not self.run_dir.finished or self.run_dir.is_finished(self.preset):
+            return self.run_dir.finished
+        students = self.run_dir.path.parent.glob("distill*")
+        if self.students_in_plan and any(RunDir(path).contains_run for path in students):
+            log(
+                f"`{self.run_dir.path}` is not trained further, because students were distilled from it: "
+                "--role teacher --resume trains it further, and --fresh its students anew"
+            )
+            return True
+        return False
 
 
 def plan_runs(preset: Preset, work_dir: Path | None, seeds: Sequence[int] | None = None) -> list[list[Run]]:
@@ -57,7 +78,15 @@ def _runs_of_seed(preset: Preset, root: Path) -> list[Run]:
             teacher = teacher.model_copy(update={"checkpoint": source})
         run_preset = preset.model_copy(update={"role": role, "teacher": teacher})
         run_dir = RunDir(run_path(root, role, preset.method))
-        runs.append(Run(run_preset, run_dir, teacher_in_plan=role == "distill" and "teacher" in roles))
+        in_plan = {"distill": "teacher", "teacher": "distill"}.get(role) in roles
+        runs.append(
+            Run(
+                run_preset,
+                run_dir,
+                teacher_in_plan=in_plan and role == "distill",
+                students_in_plan=in_plan and role == "teacher",
+            )
+        )
     return runs
 
 

@@ -27,7 +27,7 @@ class Progress:
         weights: Loss name → weight, for weights computed at the start of the run.
         over: A run with a time budget has taken its last step.
         log_lines: Lines in `log.jsonl`.
-        changes: Settings that `--force` changed, with the iteration of the change.
+        changes: Settings that changed when the run was resumed, by `--force` or to train further, with the iteration.
     """
 
     iteration: int = 0

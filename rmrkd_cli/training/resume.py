@@ -15,6 +15,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.training.extension import extend, saved_schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run_directory import RunDir
@@ -93,12 +94,15 @@ class Checkpointer:
         self._check_teacher(saved)
         check_same_code(saved.meta, self.sources.get("code", {}), self.run_dir.path)
         changed = self._changed_batch_settings(saved, force=force)
+        before = saved_schedule(saved.meta.get("preset"), str(saved.meta.get("role"))) or self.schedule
         progress = _read_progress(saved, self.schedule)
         load_state_dict_checked(self.model, saved.state, str(path))
         try:
             self.step.restore(saved.rest)
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise _unusable(path, f"its optimizer state does not match: {error}") from error
+        if extended := extend(progress, before, self.schedule):
+            log(extended)
         if changed:
             progress.changes.append({"iteration": progress.iteration, **changed})
             log(_describe_change(saved.meta, self._batch_settings(), progress.iteration))

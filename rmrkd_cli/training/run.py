@@ -110,12 +110,12 @@ def _unfinished_runs(
     if cluster.is_first_node:
         for run in (run for plan in plans for run in plan):
             run.run_dir.check_usable(run.preset, resume=resume, fresh=fresh, force=force)
-            if resume and not run.run_dir.finished:
-                run.run_dir.checkpoints.check_resumable()
+            if resume and not run.is_done:
+                run.run_dir.checkpoints.check_resumable(required=run.run_dir.finished)
             if resume and run.run_dir.finished and run.role == "distill":
                 student = read_checkpoint(run.run_dir.student, lazy=True)
                 check_same_code(student.meta, hashes(run.preset, code), run.run_dir.path)
-    unfinished = [[run for run in plan if not (resume and run.run_dir.finished)] for plan in plans]
+    unfinished = [[run for run in plan if not (resume and run.is_done)] for plan in plans]
     if cluster.is_first_node:
         for plan, of_plan in zip(plans, unfinished, strict=True):
             check_comparable(plan, of_plan, cluster, force=force)

@@ -16,8 +16,10 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import to_yaml
 from rmrkd_cli.presets.safe_yaml import parse_yaml, read_yaml
 from rmrkd_cli.presets.schema import OWN_METHOD, Preset
+from rmrkd_cli.results.record import read_record
 from rmrkd_cli.storage.atomic import cannot_write, write_text
 from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.training.extension import LENGTH_KEYS, is_extension, reaches, saved_schedule
 
 # Keys that may differ when a run is resumed.
 _MAY_CHANGE = (
@@ -31,6 +33,7 @@ _MAY_CHANGE_WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 _NOT_USED_BY = {
     "teacher": ("student.", "losses", "method", "schedule.time_budget"),
     "baseline": ("teacher.", "losses", "method"),
+    "distill": ("teacher.schedule",),
 }
 
 
@@ -54,6 +57,16 @@ class RunDir:
     @property
     def finished(self) -> bool:
         return self.student.is_file() and self.result.is_file()
+
+    def is_finished(self, preset: Preset) -> bool:
+        """Return whether the run is finished and as long as the preset says; a shorter one can be trained further.
+
+        Raises:
+            RmrkdError: When the result cannot be read.
+        """
+        if not self.finished:
+            return False
+        return reaches(read_record(self.result).get("training") or {}, preset.schedule_for(preset.role))
 
     @property
     def contains_run(self) -> bool:
@@ -184,11 +197,14 @@ class RunDir:
                 "use another directory with --work-dir DIR",
             )
         try:
-            before = _flatten(read_yaml(self.config, "configuration"))
+            contents = read_yaml(self.config, "configuration")
         except RmrkdError as error:
             raise RmrkdError(error.message, "--fresh, or --work-dir DIR") from error
-        now = _flatten(parse_yaml(to_yaml(preset), "preset"))
+        before, now = _flatten(contents), _flatten(parse_yaml(to_yaml(preset), "preset"))
         ignored = may_change + _NOT_USED_BY.get(preset.role, ())
+        schedule = saved_schedule(contents, preset.role)
+        if schedule is not None and is_extension(schedule, preset.schedule_for(preset.role)):
+            ignored += LENGTH_KEYS
         changed = [
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(ignored)
         ]
@@ -198,9 +214,15 @@ class RunDir:
                 f"  {_shorten(key)}: {_shorten(before.get(key))} in the run, {_shorten(now.get(key))} now"
                 for key in changed[:10]
             ]
+            shorter = any(key in LENGTH_KEYS for key in changed)
             raise RmrkdError(
                 f"`{self.path}` contains a run with other settings:\n" + "\n".join(lines),
-                "repeat its settings, or use --fresh or --work-dir DIR"
+                (
+                    "a run can be trained further, with a larger --max-iters, but not be made shorter; "
+                    if shorter
+                    else ""
+                )
+                + "repeat its settings, or use --fresh or --work-dir DIR"
                 + (", or --force to resume anyway" if set(changed) <= set(_MAY_CHANGE_WITH_FORCE) else ""),
             )
 

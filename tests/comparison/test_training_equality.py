@@ -87,3 +87,25 @@ def test_what_is_not_known_is_said() -> None:
     assert not equal
     assert unequal == ["iterations and training time of b are unknown and may be unequal"]
     assert describe_training([("a", [run()])]) == ([], [])
+
+
+def test_a_run_that_was_trained_further_is_not_alike() -> None:
+    further = {"changes": [{"iteration": 50, "iters": [50, 100]}]}
+    equal, unequal = describe_training([("baseline", [run()]), ("distill", [run(**further)])])
+    assert equal == ["equal iterations: 100 of 8 images, and equal training time"]
+    assert unequal == [
+        "trained unalike: baseline in one go, distill further at iteration 50 (from 50 to 100 iterations); "
+        "the learning rate rises again where a run is trained further"
+    ]
+    both = [("baseline", [run(**further)]), ("distill", [run(**further)])]
+    assert describe_training(both) == (equal, [])
+    other = {"changes": [{"iteration": 70, "iters": [70, 100]}]}
+    assert "trained unalike" in describe_training([both[0], ("distill", [run(**other)])])[1][0]
+    budget = {"changes": [{"iteration": 70, "time_budget": [30.0, 60.0]}]}
+    assert "(from 30.0 to 60.0 s)" in describe_training([both[0], ("distill", [run(**budget)])])[1][0]
+
+
+def test_changes_of_batches_and_damaged_changes_are_not_equal_iterations() -> None:
+    for changes in ([{"iteration": 3, "batch_size": [4, 2]}], ["x"], "text", [{"iters": 3}], {"iters": [1, 2]}):
+        equal, _ = describe_training([("a", [run()]), ("b", [run(seconds=90.0, changes=changes)])])
+        assert bool(equal) == (changes == [{"iters": 3}])
