@@ -75,7 +75,7 @@ def predict_command(
         option(
             "--max-value",
             INFERENCE,
-            "Scale images of more than 8 bits so that this value is white.",
+            "Make this value white in images of more than 8 bits.",
             default="the checkpoint's",
             min=1e-9,
             max=1e36,

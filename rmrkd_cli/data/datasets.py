@@ -9,12 +9,13 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from rmrkd_cli.data.palette import Palette as Palette
+from rmrkd_cli.data.palette import distinct_palette
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.presets.schema import Data, Folder, Preset
 from rmrkd_cli.storage.cache import cache_dir
 
-Palette = tuple[tuple[int, int, int], ...]
 ClassesAndPalette = tuple[tuple[str, ...], Palette]
 
 
@@ -223,7 +224,7 @@ def _custom(preset: Preset) -> DatasetInfo:
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
         load_classes=partial(
-            _classes, classes, tuple(data.palette) if data.palette else generated_palette(len(classes))
+            _classes, classes, tuple(data.palette) if data.palette else distinct_palette(len(classes))
         ),
         scale=scale,
         eval_scale=data.eval_scale or scale,
@@ -231,15 +232,6 @@ def _custom(preset: Preset) -> DatasetInfo:
         label_suffix=data.label_suffix,
         ignore_labels=tuple(data.ignore_labels),
     )
-
-
-def generated_palette(count: int) -> Palette:
-    """Return the palette of Pascal VOC for any number of classes: the bits of the index spread over the channels."""
-
-    def channel(index: int, offset: int) -> int:
-        return sum(((index >> (3 * bit + offset)) & 1) << (7 - bit) for bit in range(8))
-
-    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
 
 
 _BUILDERS = {

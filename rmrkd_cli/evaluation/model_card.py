@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
-from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info, generated_palette
+from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info
+from rmrkd_cli.data.palette import distinct_palette
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork
@@ -101,7 +102,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
         notes.append("the checkpoint has no image size: images keep their own size; --scale WxH sets it")
     own = meta.get("dataset")
     name = own if isinstance(own, str) else (preset.name if preset is not None else None)
-    return ModelCard(classes, palette or generated_palette(count), scale, name, max_value, tuple(notes))
+    return ModelCard(classes, palette or distinct_palette(count), scale, name, max_value, tuple(notes))
 
 
 def find_config_differences(text: object) -> list[str]:

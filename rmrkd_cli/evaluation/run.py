@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.data.loader_processes import count_loader_processes, evaluation_bytes
-from rmrkd_cli.data.samples import Sample, have_labels
+from rmrkd_cli.data.samples import Sample, data_check_command, have_labels
 from rmrkd_cli.data.transforms import EvalSet
 from rmrkd_cli.distributed import launcher
 from rmrkd_cli.distributed.job import EvalJob
@@ -151,6 +151,11 @@ def run_evaluation(job: EvalJob) -> None:
         if not labelled:
             display.log(f"no image of `{info.name}` {job.split} has labels: nothing was measured")
             display.log(protocol_line(protocol))
+        elif not counts.matrix.any():
+            raise RmrkdError(
+                f"the label maps of `{info.name}` {job.split} have no pixel of any class: all are ignored",
+                data_check_command(info),
+            )
         elif dist_ctx.is_rank0:
             facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
             record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainValidator
@@ -26,6 +27,25 @@ def numbers(value: object, count: int) -> list[Any]:
     """Return the value if it is a list of `count` numbers, or else []; its own type check reports anything else."""
     matches = isinstance(value, (list, tuple)) and len(value) == count and all(map(is_number, value))
     return list(value) if matches else []  # type: ignore[call-overload]
+
+
+def class_name_problems(names: object) -> Iterator[str]:
+    """Yield what is wrong with a list of class names as a whole; its own type check reports anything else."""
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return
+    if len(names) == 1:
+        yield (
+            f"`classes` has only `{names[0][:100]}`, at least two are needed: name the background too, such as "
+            f"`classes: [background, {names[0][:100]}]`"
+        )
+    places: dict[str, int] = {}
+    for number, name in enumerate(names):
+        first = places.setdefault(" ".join(name.split()).casefold(), number)
+        if first != number:
+            yield (
+                f"`classes` has `{name[:100]}` twice, at {first} and {number} (upper and lower case count as equal): "
+                "give each class a name of its own"
+            )
 
 
 def _check_not_bool(value: object) -> object:

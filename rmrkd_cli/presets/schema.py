@@ -40,6 +40,7 @@ from rmrkd_cli.presets.fields import (
     RootPath,
     Sha256,
     Text,
+    class_name_problems,
     is_number,
     numbers,
 )
@@ -179,6 +180,7 @@ class Data(StrictModel):
 
     @classmethod
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        yield from class_name_problems(raw.get("classes"))
         scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
         if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
             yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"

@@ -73,6 +73,19 @@ class _InvalidLine(ValueError):
     """The message says what is wrong with a line."""
 
 
+def to_line(contents: Mapping[str, Any]) -> str:
+    """Return a line of the log: strict JSON, with null in place of NaN and infinity."""
+    return json.dumps(_finite(contents), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def find_log(path: Path) -> Path:
     """Return the log in a run directory, or the path itself where it is a file.
 
@@ -193,6 +206,8 @@ def _add_validation(validations: _Validations, steps: _Steps, line: Mapping[str,
     iteration = line["iter"]
     if validations.iterations and iteration <= validations.iterations[-1]:
         raise _InvalidLine(f"`iter` is {iteration}, after {validations.iterations[-1]}")
+    if _is_undefined(line["val_miou"]):
+        return  # no pixel had a class; older versions trained on such data, and wrote NaN
     miou = _number(line, "val_miou", least=0.0)
     if miou is None or miou > 1:
         raise _InvalidLine(f"`val_miou` is {_value_text(line['val_miou'])}, expected a ratio from 0 to 1")
@@ -202,6 +217,10 @@ def _add_validation(validations: _Validations, steps: _Steps, line: Mapping[str,
     validations.iterations.append(iteration)
     validations.miou.append(miou)
     validations.elapsed.append(elapsed)
+
+
+def _is_undefined(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _number(line: Mapping[str, Any], key: str, least: float = -math.inf) -> float | None:

@@ -102,7 +102,8 @@ class TrainingLogger:
         if self._writer is None:
             return
         iteration, best = self._progress.iteration, self._progress.best_miou
-        self._status.best = best, self._progress.best_iteration
+        if self._progress.best_iteration:
+            self._status.best = best, self._progress.best_iteration
         self.update_status()
         self._writer.add_scalar("mIoU", 100 * miou, iteration)
         self._writer.add_scalar("best mIoU", 100 * best, iteration)

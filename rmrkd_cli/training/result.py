@@ -38,7 +38,7 @@ def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, 
         name=setup.preset.name, role=setup.role,
         method=setup.preset.method, seed=setup.preset.seed, checkpoint=str(run_dir.student),
         training=training_record(progress, setup.schedule, dist_ctx, loss_weights),
-        best_miou=progress.best_miou,
+        best_miou=progress.best_miou if progress.best_iteration else None,
         **provenance(run_dir.student, setup.built.sources),
         **count_parameters_and_macs(model.student, setup.info.eval_scale),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from rmrkd_cli.presets.loader import to_yaml
 from rmrkd_cli.presets.safe_yaml import parse_yaml, read_yaml
 from rmrkd_cli.presets.schema import OWN_METHOD, Preset
 from rmrkd_cli.results.record import read_record
+from rmrkd_cli.results.training_log import to_line
 from rmrkd_cli.storage.atomic import cannot_write, write_text
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.training.extension import LENGTH_KEYS, is_extension, reaches, saved_schedule
@@ -152,7 +152,7 @@ class RunDir:
         before = self.log.stat().st_size if self.log.exists() else 0
         try:
             with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+                stream.write(to_line(line))
         except OSError as error:
             if self.log.exists():
                 os.truncate(self.log, before)

@@ -69,6 +69,22 @@ def custom(**data: Any) -> dict[str, Any]:
     return {"dataset": "custom", "data": given, "teacher": net, "student": dict(net)}
 
 
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        (["road"], "has only `road`, at least two are needed: name the background too"),
+        (["a", "b", "a"], "has `a` twice, at 0 and 2"),
+        (["car", "road", "Car"], "has `Car` twice, at 0 and 2 (upper and lower case count as equal)"),
+        (["traffic light", "road", " Traffic  Light "], "twice, at 0 and 2"),
+    ],
+)
+def test_classes_are_at_least_two_and_different(classes: list[str], text: str, tmp_path: Path) -> None:
+    message = refusal(write(custom(classes=classes), tmp_path / "p.yaml"))
+    assert message.startswith("1 problem(s)")
+    assert "data: `classes` has" in message
+    assert text in message
+
+
 def test_presets_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [] != preset_names() == [path.stem for path in FILES] == [load_preset(path.stem).name for path in FILES]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.report.figures.series import panels, running_mean, thin_out
 from rmrkd_cli.results import training_log
-from rmrkd_cli.results.training_log import find_log, read_curves
+from rmrkd_cli.results.training_log import LOG, find_log, read_curves, to_line
 from tests.report.html import synthetic
 
 STEP = {"iter": 1, "lr": 0.1, "losses": {"ce": 2.0}, "weighted": {"ce": 1.0}, "total": 1.0, "seconds": 0.5}
@@ -57,7 +57,7 @@ def test_a_last_line_that_is_being_written_is_left_out(end: str, tmp_path: Path)
         ("{", "it is not JSON"), ("[1]", "not a mapping"), ({**STEP, "iter": 0.5}, "`iter` is 0.5"),
         ({**STEP, "iter": 1}, "`iter` is 1, after 1"), ({**STEP, "iter": 2, "lr": "x"}, "`lr` is 'x'"),
         ({**STEP, "iter": 2, "total": float("nan")}, "`total` is nan"), ({"iter": True}, "`iter` is True"),
-        ({"iter": 3, "val_miou": 1.5}, "`val_miou` is 1.5"), ({"iter": 3, "val_miou": None}, "`val_miou` is None"),
+        ({"iter": 3, "val_miou": 1.5}, "`val_miou` is 1.5"), ({"iter": 3, "val_miou": "x"}, "`val_miou` is 'x'"),
         ({**STEP, "iter": 2, "losses": []}, "`losses` is []"), ({**STEP, "iter": 2, "seconds": -1}, "`seconds` is -1"),
         ({**STEP, "iter": 2, "weighted": {"ce": 10**400}}, "`ce` is 1000"), ("9" * 5000, "it is not JSON"),
         ("[" * 100_000, "it is not JSON"), ({**STEP, "iter": 2, "losses": {"x" * 101: 1.0}}, "a name above"),
@@ -138,3 +138,19 @@ def test_panels_hold_what_the_runs_have(tmp_path: Path) -> None:
     iteration, seconds = (of["ce"].series[0].points[-1][0] for of in (shown, by_time))
     assert (iteration, seconds) == (600, pytest.approx(120.0))  # 0.2 seconds a step
     assert shown["validation mIoU"].series[0].points[0][1] == pytest.approx(100 * runs["a"][0].miou[0])
+
+
+def test_a_validation_without_a_class_is_null_and_is_left_out(tmp_path: Path) -> None:
+    """Older versions trained on validation images without a class, and wrote NaN."""
+    lines = [STEP, {**VALIDATION, "val_miou": float("nan")}, {**VALIDATION, "iter": 6}, {**VALIDATION, "iter": 8}]
+    older = "".join(json.dumps(line) + "\n" for line in lines)
+    newer = "".join(to_line(line) for line in lines)
+    assert "NaN" in older
+    assert "NaN" not in newer
+    assert '"val_miou": null' in newer
+    for text in (older, newer):
+        (tmp_path / LOG).write_text(text)
+        curves = read_curves(tmp_path / LOG)
+        assert curves.validated == (6, 8)
+    mixed = to_line({"a": [1.0, float("inf")], "b": {"c": float("-inf")}})
+    assert json.loads(mixed) == {"a": [1.0, None], "b": {"c": None}}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from rmrkd_cli.data.check.findings import ERROR, Finding, select_errors
 from rmrkd_cli.data.check.image_checks import describe_images
-from rmrkd_cli.data.check.label_checks import check_labels, count_class_pixels
+from rmrkd_cli.data.check.label_checks import all_ignored, check_labels, count_class_pixels, nothing_counted
 from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs
 from rmrkd_cli.data.check.pair_scan import ScannedSplit, scan_in_parallel, scan_pair
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.sample_reader import IGNORE, SampleFiles
 from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
-from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # per split
 _QUICK_SECONDS = 2.0  # for all splits together
@@ -96,6 +97,8 @@ def check_dataset(
         scanned = [(sample, scan_of[sample]) for sample in pairs]
         findings += check_labels(info, split, scanned)
         reports[split] = _summarize(info, scanned)
+        if all_ignored(info, scanned):
+            findings.append(nothing_counted(info, split))
     return DatasetReport(info, reports, findings, len(unique))
 
 
@@ -135,6 +138,8 @@ def quick_check(
             if split not in allow_corrupt or finding.kind not in _UNREADABLE
         ]
         remarks += describe_images(info, split, scanned)
+        if not findings and all_ignored(info, scanned) and not _find_counted(info, pairs):
+            findings.append(nothing_counted(info, split))
     if findings:
         raise _quick_check_error(info, findings)
     for remark in remarks:
@@ -153,6 +158,18 @@ def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError
         f"{count} in the images and label maps of `{info.root}`:\n" + "\n".join(lines),
         f"{fix}; to list all problems, run `{data_check_command(info)}`",
     )
+
+
+def _find_counted(info: DatasetInfo, samples: Sequence[Sample]) -> bool:
+    """Return whether any label map has a pixel of a class; read all of them until one has."""
+    files = SampleFiles(info, list(samples))
+    for index in range(len(files)):
+        try:
+            if (files.labels(index) != IGNORE).any():
+                return True
+        except RunError:  # reported when it is read
+            return True
+    return False
 
 
 def _spread(samples: list[Sample]) -> list[Sample]:

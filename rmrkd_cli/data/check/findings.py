@@ -24,6 +24,7 @@ TITLES = {  # kind -> title of its findings, in the order in which they are prin
     "label-format": "label maps in the wrong format",
     "size-mismatch": "label maps and images of different size",
     "label-value": "label values that are not a class",
+    "nothing-counted": "splits whose pixels are all ignored",
     "binary-mask": "label maps that contain only 0 and 255",
     "image-range": "images that do not fit `data.max_value`",
     "unused-band": "images with a band that is not used",

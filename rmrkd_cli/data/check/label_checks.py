@@ -145,13 +145,27 @@ def _merge_binary_masks(info: DatasetInfo, split: str, scans: ScannedSplit, find
 def _absent_classes(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
     pixels, _ = count_class_pixels(info, scans)
     if not any(pixels):
-        return []
+        return []  # reported as "nothing-counted"
     folder = _label_folder(info, split)
     return [
         Finding(NOTE, "absent-class", split, folder, f"has no pixel of class {index} `{name}` in `{split}`")
         for index, (name, count) in enumerate(zip(info.classes, pixels, strict=True))
         if not count
     ]
+
+
+def all_ignored(info: DatasetInfo, scans: ScannedSplit) -> bool:
+    """Return whether the label maps that can be read have pixels, and none of them has a class."""
+    readable = [(sample, scan) for sample, scan in scans if scan.label_counts]
+    values_are_valid = all(label_tables(info)[1][value] for _, scan in readable for value in scan.label_counts)
+    return bool(readable) and values_are_valid and not any(count_class_pixels(info, readable)[0])
+
+
+def nothing_counted(info: DatasetInfo, split: str) -> Finding:
+    """Return the finding for a split without a pixel of any class."""
+    text = f"has no pixel of any class in `{split}`: all are ignored, so nothing can be measured or learned"
+    fix = "check the label maps, and `data.ignore_labels`" if info.name == "custom" else "check the label maps"
+    return Finding(ERROR, "nothing-counted", split, _label_folder(info, split), text, fix)
 
 
 def _label_folder(info: DatasetInfo, split: str) -> str:

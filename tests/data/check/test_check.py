@@ -250,6 +250,28 @@ def test_single_binary_masks_and_ignored_maps_are_notes(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_whose_labels_are_all_ignored_is_an_error(
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = trees.camvid(tmp_path / "tree", images=6)
+    folder = root / f"{split}annot"
+    maps = sorted(folder.iterdir())
+    for number, path in enumerate(maps):
+        Image.fromarray(np.full((64, 96), 11 if number % 2 else 255, np.uint8)).save(path)
+    info = info_of("camvid", root)
+    [found] = select_errors(check_dataset(info, workers=1).findings)
+    assert (found.kind, found.split, found.file) == ("nothing-counted", split, str(folder))
+    with pytest.raises(RmrkdError, match=f"has no pixel of any class in `{split}`"):
+        quick(info, ["train", "val"])
+    labels = np.full((64, 96), 255, np.uint8)
+    labels[0, 0] = 3  # one pixel in a file that a short check does not read
+    Image.fromarray(labels).save(maps[-2])
+    assert select_errors(check_dataset(info, workers=1).findings) == []
+    monkeypatch.setattr(dataset_check, "_QUICK_PAIRS", 1)
+    quick(info, ["train", "val"])
+
+
 def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
     root = trees.voc12aug(tmp_path / "tree")
     (root / "ImageSets/Segmentation/aug.txt").unlink()
