@@ -9,10 +9,12 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from rmrkd_cli.data.datasets import DatasetInfo, Split
+from rmrkd_cli.data.suffixes import common_endings, relative_files, suggest_suffixes
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 MAX_LIST_BYTES = 1 << 26  # three million names
+_SHOWN = 3  # suffixes
 _GENERATED_PARTS = ("aug.txt", "SegmentationClassAug")  # `data prepare voc12aug` makes these
 
 
@@ -66,8 +68,9 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
         )
     samples = [sample for names, labels in layout.parts for sample in _pair_files(info, layout.images, names, labels)]
     if not samples:
-        raise RmrkdError(f"no image ends in `{info.image_suffix}` in `{info.root / layout.images}`")
-    _check_exist(samples, info, ("image", "label") if labels or have_labels(samples) else ("image",))
+        folder = info.root / layout.images
+        raise RmrkdError(f"`{folder}` {describe_missing_images(info, folder)}", fix_missing_images(info, split))
+    _check_exist(samples, info, split, ("image", "label") if labels or have_labels(samples) else ("image",))
     return sorted(samples, key=lambda sample: sample.name)
 
 
@@ -160,6 +163,39 @@ def fix_for_missing(info: DatasetInfo) -> str:
     return ""
 
 
+def describe_missing_images(info: DatasetInfo, folder: Path) -> str:
+    """Return why a folder has no image of the data set; a sentence whose subject is the folder."""
+    if not relative_files(folder):
+        return f"is empty: no image ends in `{info.image_suffix}`"
+    return f"contains no image that ends in `{info.image_suffix}`"
+
+
+def fix_missing_images(info: DatasetInfo, split: str) -> str:
+    """Return how to fix the image folder of a split that has no image."""
+    endings = common_endings(relative_files(info.root / info.splits[split].images))[:_SHOWN]
+    if info.name == "custom" and endings:
+        return (
+            _fix_for_files(info, split)
+            or f"set `data.image_suffix: {endings[0]}` in the preset, as the files there end"
+        )
+    if info.name == "custom":
+        return f"put images there, or correct `data.{split}.images` in the preset"
+    found = f"the files there end in {', '.join(f'`{ending}`' for ending in endings)}; " if endings else ""
+    return f"{found}give the folder of the data set with --data-root DIR"
+
+
+def _fix_for_files(info: DatasetInfo, split: str) -> str:
+    """Return how to fix missing files of a custom data set by other suffixes, or an empty text."""
+    layout = info.splits[split]
+    fixes = (
+        suggest_suffixes(
+            info, info.root / layout.images, info.root / labels, read_valid_names(info.root / names) if names else None
+        )
+        for names, labels in layout.parts
+    )
+    return next(filter(None, fixes), "")
+
+
 def _name_problem(name: str) -> str:
     """Return why a name is invalid; predictions are written under these names, so none may leave its folder."""
     if "\0" in name:
@@ -187,12 +223,12 @@ def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: s
     ]
 
 
-def _check_exist(samples: list[Sample], info: DatasetInfo, kinds: Iterable[str]) -> None:
+def _check_exist(samples: list[Sample], info: DatasetInfo, split: str, kinds: Iterable[str]) -> None:
     for kind in kinds:
         missing = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
         if not missing:
             continue
-        fix = fix_for_missing(info) if kind == "label" else ""
+        fix = _fix_for_files(info, split) or (fix_for_missing(info) if kind == "label" else "")
         listing = f"list all problems with `{data_check_command(info)}`"
         raise RmrkdError(
             f"{len(missing)} of {len(samples)} {kind} files are missing, the first is `{missing[0]}`",

@@ -79,7 +79,7 @@ def test_an_unknown_split_and_an_incomplete_custom_data_set_are_errors(tmp_path:
     with pytest.raises(RmrkdError, match="no split `vall`, did you mean `val`"):
         find_samples(dataset_info(preset("camvid", camvid)), "vall")
     folder = {"images": "x", "labels": "y"}
-    own = preset("custom", tmp_path, classes=["a"], train=folder, val=folder)
+    own = preset("custom", tmp_path, classes=["a", "b"], train=folder, val=folder)
     with pytest.raises(RmrkdError, match="needs the size"):
         dataset_info(own)
 

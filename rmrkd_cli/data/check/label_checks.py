@@ -126,9 +126,16 @@ def _fix_values(values: LabelValues, counts: dict[int, int], invalid: set[int]) 
     if invalid == {past_last} and 0 not in values.present:
         return "no label map of this split contains 0, so the labels seem to start at 1: subtract 1"
     if info.name == "custom" and min(invalid) == past_last:
-        return f"{past_last} is one more than the last class: add its name to `data.classes`, or correct the labels"
+        ignored = sorted({past_last, *info.ignore_labels})
+        return (
+            f"if {past_last} means void, set `data.ignore_labels: {ignored}` in the preset; if it is a class, add its "
+            "name to `data.classes`"
+        )
     if info.name == "custom":
-        return "write class indices, or list the values to ignore in `data.ignore_labels` of the preset"
+        return (
+            f"store the number of the class in each pixel, from 0 to {info.num_classes - 1}, or list the values to "
+            "ignore in `data.ignore_labels` of the preset"
+        )
     return f"use the label maps of {info.name} as published; for your own data write a preset with `dataset: custom`"
 
 

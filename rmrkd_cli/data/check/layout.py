@@ -10,15 +10,17 @@ from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.samples import (
     ListedName,
     Sample,
+    describe_missing_images,
     find_missing_parts,
     fix_for_missing,
     fix_for_parts,
+    fix_missing_images,
     read_name_list,
 )
+from rmrkd_cli.data.suffixes import relative_files, suggest_suffixes
 from rmrkd_cli.errors import RmrkdError
 
 _REQUIRED_SPLITS = ("train", "val")
-_SHOWN = 3
 _FIX_LIST = "write one NAME per line, without folder and suffix"
 
 
@@ -49,8 +51,8 @@ def find_pairs(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Findin
         findings += found
     if not samples and not findings:
         folder = info.root / layout.images
-        text = f"contains no image that ends in `{info.image_suffix}`"
-        findings.append(Finding(ERROR, "no-images", split, str(folder), text, _fix_no_images(folder)))
+        text = describe_missing_images(info, folder)
+        findings.append(Finding(ERROR, "no-images", split, str(folder), text, fix_missing_images(info, split)))
     return sorted(samples, key=lambda sample: sample.name), findings
 
 
@@ -90,11 +92,17 @@ def _pairs_of_folders(info: DatasetInfo, split: str, labels: str) -> tuple[list[
     images = _files_by_name(image_root, info.image_suffix)
     masks = _files_by_name(label_root, info.label_suffix)
     samples = [Sample(name, images[name], masks[name]) for name in images.keys() & masks.keys()]
-    findings = [_missing_label(info, split, images[name], label_root, name) for name in sorted(images.keys() - masks)]
-    if _is_folder_of_one_split(info, split, labels):
-        findings += [
-            _missing_image(info, split, masks[name], image_root, name) for name in sorted(masks.keys() - images)
-        ]
+    alone = {"image": sorted(images.keys() - masks.keys()), "label": sorted(masks.keys() - images.keys())}
+    if not _is_folder_of_one_split(info, split, labels):
+        alone["label"] = []
+    if images and not masks and not relative_files(label_root):
+        text, fix = f"is empty, and `{split}` has {len(images)} images", "put the label maps there, or correct its name"
+        return samples, [Finding(ERROR, "missing-label", split, str(label_root), text, fix)]
+    if not images and not relative_files(image_root):
+        return samples, []  # one finding about the folder says more than one about each label map
+    fix = suggest_suffixes(info, image_root, label_root) if any(alone.values()) else ""
+    findings = [_missing_label(info, split, images[name], label_root, name, fix) for name in alone["image"]]
+    findings += [_missing_image(info, split, masks[name], image_root, name, fix) for name in alone["label"]]
     return samples, findings
 
 
@@ -111,6 +119,7 @@ def _pairs_of_list(
     if not lines:
         return [], [Finding(ERROR, "bad-list", split, str(path), "is empty", _FIX_LIST)]
     findings, samples, seen = [], [], dict.fromkeys(earlier_names, "an earlier list")
+    suffix_fix = suggest_suffixes(info, image_root, label_root, [line.name for line in lines if not line.problem])
     for line in lines:
         problem = _name_problem(line, seen)
         seen.setdefault(line.name, f"line {line.number}")
@@ -122,12 +131,12 @@ def _pairs_of_list(
         if image.is_file() and label.is_file():
             samples.append(Sample(line.name, image, label))
         elif image.is_file():
-            findings.append(_missing_label(info, split, image, label_root, line.name))
+            findings.append(_missing_label(info, split, image, label_root, line.name, suffix_fix))
         elif label.is_file():
-            findings.append(_missing_image(info, split, label, image_root, line.name))
+            findings.append(_missing_image(info, split, label, image_root, line.name, suffix_fix))
         else:
             text = f"line {line.number}: `{line.name}` has neither an image nor a label map"
-            findings.append(Finding(ERROR, "missing-pair", split, str(path), text, _fix_name(line.name)))
+            findings.append(Finding(ERROR, "missing-pair", split, str(path), text, suffix_fix or _fix_name(line.name)))
     return samples, findings
 
 
@@ -140,9 +149,11 @@ def _name_problem(line: ListedName, seen: Mapping[str, str]) -> tuple[str, str, 
     return None
 
 
-def _missing_label(info: DatasetInfo, split: str, image: Path, folder: Path, name: str) -> Finding:
+def _missing_label(
+    info: DatasetInfo, split: str, image: Path, folder: Path, name: str, suffix_fix: str = ""
+) -> Finding:
     text = f"has no label map `{folder / (name + info.label_suffix)}`"
-    fix = _fix_suffix(info, "label_suffix", folder, name) or "restore the label map, or remove the image"
+    fix = suffix_fix or _fix_suffix(info, "label_suffix", folder, name) or "restore the label map, or remove the image"
     if image.name.startswith("._"):
         fix = "delete it: it is not an image, macOS creates such `._` files when it copies a folder"
     elif info.name == "cityscapes":
@@ -154,19 +165,18 @@ def _missing_label(info: DatasetInfo, split: str, image: Path, folder: Path, nam
     return Finding(ERROR, "missing-label", split, str(image), text, fix)
 
 
-def _missing_image(info: DatasetInfo, split: str, label: Path, folder: Path, name: str) -> Finding:
+def _missing_image(
+    info: DatasetInfo, split: str, label: Path, folder: Path, name: str, suffix_fix: str = ""
+) -> Finding:
     text = f"has no image `{folder / (name + info.image_suffix)}`"
-    fix = _fix_suffix(info, "image_suffix", folder, name) or "restore the image, or remove the label map"
+    fix = suffix_fix or _fix_suffix(info, "image_suffix", folder, name) or "restore the image, or remove the label map"
     return Finding(ERROR, "missing-image", split, str(label), text, fix)
 
 
 def _fix_suffix(info: DatasetInfo, key: str, folder: Path, name: str) -> str:
     other, expected = _file_of_other_suffix(folder, name), getattr(info, key)
-    if not other:
+    if not other or info.name == "custom":
         return ""
-    if info.name == "custom":
-        suffix = Path(other).suffix
-        return f"if all files end in `{suffix}`, set `data.{key}: {suffix}` in the preset (now {expected})"
     return f"`{other}` exists: rename it to end in `{expected}`"
 
 
@@ -186,12 +196,6 @@ def _is_folder_of_one_split(info: DatasetInfo, split: str, labels: str) -> bool:
 
 def _files_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix()[: -len(suffix)]: path for path in folder.rglob(f"*{suffix}")}
-
-
-def _fix_no_images(folder: Path) -> str:
-    suffixes = sorted({path.suffix for path in folder.rglob("*") if path.is_file()})[:_SHOWN]
-    found = f"the files there end in {', '.join(f'`{suffix}`' for suffix in suffixes)}; " if suffixes else ""
-    return f"{found}give the folder of the data set with --data-root DIR"
 
 
 def _fix_name(name: str) -> str:
