@@ -12,6 +12,7 @@ from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.output_paths import check_free_folder, check_new_file
+from rmrkd_cli.terminal.text import shorten
 
 if TYPE_CHECKING:
     from rmrkd_cli.results.record import Record
@@ -124,17 +125,27 @@ def _print_records(records: list[Record], *, confusion: bool) -> None:
 
     if len(records) == 1:
         console.print_table("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
-    for record, name in zip(records, unique_labels(records), strict=True):
+    names = unique_labels(records)  # over all tables, so that no row of one is taken for a row of another
+    for record, name in zip(records, names, strict=True):
         if confusion and record.get("matrix") is not None:
             title = f"What each class (row) is predicted as, %: {name}"
             console.print_table(title, *class_tables.confusion_table(record, console.terminal_width()))
-    for same in _group_by_protocol(records):
+    label_by_record = {id(record): name for record, name in zip(records, names, strict=True)}
+    protocols = _group_by_protocol(records)
+    for same in protocols:
         columns, rows = tables.summary_table(group_records(same, seeds=False))
+        rows = [[label_by_record[id(record)], *row[1:]] for row, record in zip(rows, same, strict=True)]
         paper = [_paper_miou(record) for record in same]
         if set(paper) != {_MISSING}:
             columns = [*columns, "paper"]
             rows = [[*row, figure] for row, figure in zip(rows, paper, strict=True)]
-        console.print_table("mIoU, %", columns, rows, [protocol_line(same[0]["protocol"])])
+        title = "mIoU, %" if len(protocols) == 1 else f"mIoU, %: {_preset_names(same)}"
+        console.print_table(title, columns, rows, [protocol_line(same[0]["protocol"])])
+
+
+def _preset_names(records: list[Record]) -> str:
+    names = dict.fromkeys(str(record.get("name") or record["protocol"]["dataset"]) for record in records)
+    return shorten(", ".join(names))
 
 
 def _group_by_protocol(records: list[Record]) -> list[list[Record]]:
