@@ -128,7 +128,7 @@ def _print_records(records: list[Record], *, confusion: bool) -> None:
     names = unique_labels(records)  # over all tables, so that no row of one is taken for a row of another
     for record, name in zip(records, names, strict=True):
         if confusion and record.get("matrix") is not None:
-            title = f"What each class (row) is predicted as, %: {name}"
+            title = f"Confusion matrix, % of each true class (row): {name}"
             console.print_table(title, *class_tables.confusion_table(record, console.terminal_width()))
     label_by_record = {id(record): name for record, name in zip(records, names, strict=True)}
     protocols = _group_by_protocol(records)

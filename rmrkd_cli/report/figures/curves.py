@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.report.figures.group_styles import Style, style
 from rmrkd_cli.report.figures.series import Panel, Series, panels
-from rmrkd_cli.report.figures.style import PAPER, figure_style, new_figure, save
+from rmrkd_cli.report.figures.style import PAPER, SOFT, figure_style, new_figure, save
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.terminal.text import abbreviate_labels, shorten
 
@@ -80,6 +80,9 @@ def _draw_panel(ax: Any, panel: Panel, styles: Mapping[str, Style], seconds: boo
     for series in panel.series:
         if series.points:
             _draw_line(ax, series, styles[series.label], all_marked=panel.marked)
+    if panel.has_single_points:
+        ax.text(0.5, 0.97, "one point only", transform=ax.transAxes, ha="center", va="top", color=SOFT)
+        ax.set_xticks(sorted({x for one in panel.series for x, _ in one.points}))
     if panel.log:
         ax.set_yscale("log")
     ax.set_xlabel("seconds of training" if seconds else "iteration")

@@ -40,6 +40,11 @@ class Panel:
     log: bool = False
     marked: bool = False
 
+    @property
+    def has_single_points(self) -> bool:
+        """Return whether no run has two points, so that there is no line to draw."""
+        return all(len(one.points) < 2 for one in self.series)
+
 
 def panels(runs: Runs, *, seconds: bool = False, smooth: float = 0.0, more: bool = False) -> list[Panel]:
     """Return panels for mIoU, the total loss and each weighted loss that any run logged.

@@ -20,7 +20,7 @@ from rmrkd_cli.report.figures.counts import MAX_NUMBERED, has_matrix, largest_co
 from rmrkd_cli.report.figures.curves import curve_legend, curve_panel, panel_title
 from rmrkd_cli.report.figures.group_miou import group_miou
 from rmrkd_cli.report.figures.group_styles import styles_of
-from rmrkd_cli.report.figures.series import panels
+from rmrkd_cli.report.figures.series import Panel, panels
 from rmrkd_cli.report.figures.style import figure_style
 from rmrkd_cli.report.html.gallery import gallery
 from rmrkd_cli.report.html.header import conclusion, title_of
@@ -82,6 +82,7 @@ def _miou_chart(groups: Sequence[Group]) -> Markup:
 def _tables(comparison: Comparison) -> dict[str, Any]:
     several = any(len(group.records) > 1 for group in comparison.groups)
     columns, rows = tables.class_table(comparison)
+    count = len(comparison.differences)
     differences = [
         Markup("{} − {}").format(label_html(difference.to), label_html(difference.base))
         for difference in comparison.differences
@@ -89,7 +90,11 @@ def _tables(comparison: Comparison) -> dict[str, Any]:
     return {
         "summary": tables.summary_table(comparison.groups),
         "runs": tables.summary_table(group_records(comparison.records, seeds=False)) if several else None,
-        "classes": ([*columns[: len(columns) - len(differences)], *differences], rows),
+        # the differences first, so that a narrow screen shows them
+        "classes": (
+            [columns[0], *differences, *columns[1 : len(columns) - count]],
+            [[row[0], *row[len(row) - count :], *row[1 : len(row) - count]] for row in rows],
+        ),
         "accuracy": tables.metric_table(comparison, lambda group: group.accuracy),
         "dice": tables.metric_table(comparison, lambda group: group.dice),
     }
@@ -116,13 +121,16 @@ def _curves(comparison: Comparison, runs: Mapping[str, Sequence[Curves]]) -> dic
         return None
     styles = styles_of(comparison.groups)
 
-    def charts(seconds: bool) -> list[tuple[str, bool, Markup]]:
-        drawn = []
+    def charts(seconds: bool) -> list[dict[str, Any]]:
+        drawn: list[dict[str, Any]] = []
         for number, panel in enumerate(panels(runs, seconds=seconds)):
+            if panel.has_single_points:
+                drawn.append({"title": panel_title(panel), "log": False, "points": _single_points(panel, seconds)})
+                continue
             ends = [f"{shorten(one.label)} ends at {one.points[-1][1]:.4g}" for one in panel.series if one.points]
             figure = curve_panel(panel, styles, seconds=seconds)
             svg = inline_svg(figure, f"curve-{seconds}-{number}", f"{panel_title(panel)}: {'; '.join(ends)}")
-            drawn.append((panel_title(panel), panel.log, svg))
+            drawn.append({"title": panel_title(panel), "log": panel.log, "svg": svg, "points": []})
         return drawn
 
     return {
@@ -132,6 +140,13 @@ def _curves(comparison: Comparison, runs: Mapping[str, Sequence[Curves]]) -> dic
         "by_iteration": charts(seconds=False),
         "by_time": charts(seconds=True),
     }
+
+
+def _single_points(panel: Panel, seconds: bool) -> list[tuple[str, str, str]]:
+    """Return (label, x, y) as text for each run of a panel that would be a frame with one marker."""
+    unit = f" {panel.unit}" if panel.unit else ""
+    points = [(one.label, *one.points[0]) for one in panel.series if one.points]
+    return [(label, f"{x:.4g} s" if seconds else f"iteration {x:g}", f"{y:.4g}{unit}") for label, x, y in points]
 
 
 def _matrices(comparison: Comparison) -> list[dict[str, Any]]:

@@ -18,11 +18,18 @@ _BOLD = re.compile("</?b>")
 def title_of(comparison: Comparison) -> str:
     """Return the title of the page, not escaped for HTML."""
     protocol, main = comparison.protocol, main_difference(comparison)
-    dataset = f"{shorten(protocol['dataset'])} {shorten(protocol['split'])}"
+    dataset = f"{shorten(_dataset_name(comparison))} {shorten(protocol['split'])}"
     if main is None:
         return f"Results on {dataset}"
     names = abbreviate_labels((main.to, main.base), 30)
     return f"{names[main.to]} compared with {names[main.base]} on {dataset}"
+
+
+def _dataset_name(comparison: Comparison) -> str:
+    """Return the name of the data set; for `custom`, which says nothing, the name of the preset that all runs share."""
+    name = str(comparison.protocol["dataset"])
+    presets = {str(record["name"]) for record in comparison.records if record.get("name")}
+    return presets.pop() if name == "custom" and len(presets) == 1 else name
 
 
 def conclusion(comparison: Comparison) -> Markup:

@@ -11,6 +11,23 @@ function cellAt(event, element, rows, columns) {
   return [clamp(y, rows - 1), clamp(x, columns - 1)];
 }
 
+// Tables and matrices that have more to their right fade out there, and a line below says how to see it.
+for (const box of all(document, ".scroll")) {
+  const line = document.createElement("p");
+  line.className = "more";
+  line.textContent = "more columns: scroll sideways →";
+  line.hidden = true;
+  box.after(line);
+  const mark = () => {
+    const more = box.scrollLeft + box.clientWidth < box.scrollWidth - 4;
+    box.toggleAttribute("data-more", more);
+    line.hidden = !more;
+  };
+  box.addEventListener("scroll", mark);
+  new ResizeObserver(mark).observe(box);
+  mark();
+}
+
 // Confusion matrices: the cell under the pointer, or the one that the arrow keys reach, in words.
 const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 for (const heat of all(document, ".heat[data-counts]")) {

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -122,7 +123,14 @@ def test_the_page_says_every_figure_and_asks_for_nothing(report: Path) -> None:
         for value in (*group.iou, *group.accuracy, *group.dice, group.miou):
             assert ("–" if value is None else f"{100 * value:.2f}") in reader.texts
     assert all("style" not in attributes and "onclick" not in attributes for _, attributes in reader.tags)
-    sources = [value for _, attributes in reader.tags for key, value in attributes.items() if key in ("src", "href")]
+    links = [attributes["href"] or "" for tag, attributes in reader.tags if tag == "a"]
+    files = [unquote(link) for link in links if not link.startswith("#")]
+    assert len(files) > 10
+    assert all((report / file).is_file() for file in files)  # beside the page, and only followed by a click
+    sources = [
+        value for tag, attributes in reader.tags for key, value in attributes.items()
+        if key == "src" or (key == "href" and tag != "a")
+    ]  # fmt: skip
     assert all((value or "").startswith(("data:image/", "#")) for value in sources)
     assert all(attributes.get("alt") is not None for tag, attributes in reader.tags if tag == "img")
     assert page.count("<script") == 1

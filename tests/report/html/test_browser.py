@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from rmrkd_cli.comparison.types import Comparison
@@ -133,6 +135,40 @@ def test_it_fits_and_can_be_read(name: str, width: int, scheme: str, opened: Any
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_the_difference_and_that_a_table_scrolls(scheme: str, opened: Any) -> None:
+    page = opened("street", 390, scheme)
+    box = page.locator("#classes .beside .scroll")
+    heading = box.locator("thead th").nth(1)
+    assert heading.inner_text() == "distill − baseline"
+    right = heading.bounding_box()["x"] + heading.bounding_box()["width"]
+    assert right <= 390
+    shown = "boxes => boxes.map((box) => box.hasAttribute('data-more') && !box.nextElementSibling.hidden)"
+    assert page.locator("#summary > .scroll, #confusion .scroll").evaluate_all(shown) == [True] * 4
+    assert box.evaluate_all(shown) == [True]
+    assert "scroll sideways" in box.locator("xpath=following-sibling::p[1]").inner_text()
+    assert "linear-gradient" in box.evaluate("box => getComputedStyle(box).maskImage")
+    box.evaluate("box => { box.scrollLeft = box.scrollWidth }")
+    page.wait_for_function("!document.querySelector('#classes .beside .scroll').hasAttribute('data-more')")
+    assert opened("street", 1440, scheme).locator(".more:visible").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_row_lines_go_on_below_the_sticky_column(scheme: str, opened: Any) -> None:
+    page = opened("street", 390, scheme)
+    box = page.locator("#classes .beside .scroll")
+    for scrolled in (0, 60):
+        box.evaluate("(box, left) => { box.scrollLeft = left }", scrolled)
+        for number in range(4):
+            cell = box.locator("tbody th").nth(number).bounding_box()
+            bottom = round(cell["y"] + cell["height"]) - 1
+            clip = {"x": cell["x"] + 2, "y": bottom - 3, "width": cell["width"] + 60, "height": 5}
+            image = Image.open(io.BytesIO(page.screenshot(clip=clip, full_page=True))).convert("L")
+            lines = [[image.getpixel((x, y)) for y in range(image.height)] for x in (3, image.width - 8)]
+            assert lines[0] == lines[1]
+            assert len(set(lines[0])) > 1
 
 
 @pytest.mark.parametrize("width", [390, 1440])
