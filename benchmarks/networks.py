@@ -12,7 +12,7 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
 
 CLASSES = 19
-_LOGIT_SCALE = 30.0
+LOGIT_SCALE = 30.0
 
 
 def preset(quick: bool) -> Preset:
@@ -32,7 +32,7 @@ def build(preset: Preset, device: str, role: str = "distill") -> Built:
     networks: list[Any] = [built.distiller.student, built.distiller.teacher]
     with torch.no_grad():
         for network in filter(None, networks):
-            network.decode_head.conv_seg.weight.mul_(_LOGIT_SCALE)
+            network.decode_head.conv_seg.weight.mul_(LOGIT_SCALE)
     return built
 
 

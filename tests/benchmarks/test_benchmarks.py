@@ -137,6 +137,8 @@ def test_results_of_another_machine_are_discarded(tmp_path: Path) -> None:
     assert Store(path, {"CPU": "another"}).results == {}
 
 
-@pytest.mark.parametrize("module", ["benchmarks.side_by_side", "benchmarks.guarantees", "benchmarks.__main__"])
+@pytest.mark.parametrize(
+    "module", ["benchmarks.side_by_side", "benchmarks.guarantees", "benchmarks.gpu", "benchmarks.__main__"]
+)
 def test_every_entry_point_is_importable(module: str) -> None:
     assert importlib.import_module(module)
