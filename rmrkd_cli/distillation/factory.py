@@ -188,5 +188,5 @@ def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what:
         log(f"{what} starts from random weights")
         return "scratch"
     address = load_imagenet_backbone(network, config, what)
-    log(f"{what}'s backbone starts from {address}")
+    log(f"{what}'s backbone starts from ImageNet weights, its other layers from random ones: {address}")
     return address

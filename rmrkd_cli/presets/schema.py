@@ -89,7 +89,7 @@ class Schedule(StrictModel):
     clip_grad: Positive | None = None  # largest norm of the gradient; None: no clipping
     eval_interval: Iterations = 4000  # iterations between validations
     checkpoint_interval: Iterations = 4000  # iterations between checkpoints
-    log_interval: Iterations = 50  # iterations between log lines
+    log_interval: Iterations = 50  # iterations between log lines; at most a tenth of the run
     # Data loader processes a training process; `auto`: from the machine's cores (data/loader_processes.py).
     workers: LoaderProcesses = AUTO
     amp: AmpMode = "off"  # mixed precision: off, bf16 or fp16

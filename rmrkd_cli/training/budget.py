@@ -15,6 +15,7 @@ from rmrkd_cli.training.progress import Progress
 
 T = TypeVar("T")
 _AVERAGED_STEPS = 20
+_MIN_LOG_LINES = 10  # of a run
 _MICROSECOND = 1e-6  # workers exchange their clocks as integers
 
 
@@ -73,7 +74,9 @@ class Budget(ABC):
 
     @property
     def log_due(self) -> bool:
-        return self.progress.iteration % self.schedule.log_interval == 0 or self.finished
+        """Whether the interval has passed, which is shortened to a tenth of a short run, so that its curves show it."""
+        interval = min(self.schedule.log_interval, max(1, self.schedule.iters // _MIN_LOG_LINES))
+        return self.progress.iteration % interval == 0 or self.finished
 
     @property
     @abstractmethod
@@ -198,7 +201,7 @@ class TimeBudget(Budget):
         super().__init__(schedule, progress)
         self.budget = budget
         self._shared_clock = progress.seconds
-        self._saved_at = self.position
+        self._saved_at = self._position_before = self.position
         self._shared_lengths: deque[float] = deque(maxlen=_AVERAGED_STEPS)
 
     def local_clock(self, is_rank0: bool) -> int:
@@ -208,6 +211,7 @@ class TimeBudget(Budget):
     def synchronize(self, clock: int) -> None:
         now = clock * _MICROSECOND
         self._shared_lengths.append(now - self._shared_clock)
+        self._position_before = self.position
         self._shared_clock = now
         if self.budget - now <= statistics.median(self._shared_lengths) / 2:
             self.progress.over = True
@@ -221,6 +225,12 @@ class TimeBudget(Budget):
         return self.progress.over
 
     @property
+    def log_due(self) -> bool:
+        """Whether the interval has passed, or a tenth of the time."""
+        due = self.progress.iteration % self.schedule.log_interval == 0
+        return due or self._passed(self.schedule.iters / _MIN_LOG_LINES, self._position_before) or self.finished
+
+    @property
     def validation_due(self) -> bool:
         return self.finished or self._passed(self.schedule.eval_interval, self.progress.evaluated_at)
 
@@ -228,7 +238,7 @@ class TimeBudget(Budget):
     def checkpoint_due(self) -> bool:
         return self.finished or self._passed(self.schedule.checkpoint_interval, self._saved_at)
 
-    def _passed(self, interval: int, since: float) -> bool:
+    def _passed(self, interval: float, since: float) -> bool:
         """Whether a multiple of the interval lies between a position and the current one."""
         return self.position // interval > since // interval
 

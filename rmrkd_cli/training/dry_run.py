@@ -13,7 +13,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.distillation.distiller import Distiller
-from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.distillation.factory import build_distiller, trained_network
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
@@ -87,6 +87,7 @@ def _report_role(
     built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)
     model = built.distiller
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
+    yield f"  starts from       {_describe_start(preset, role)}"
     if model.teacher is not None:
         yield f"  teacher           {_describe_size(model.teacher, scale)}"
     model.to_device(device, inference_network).train()
@@ -179,6 +180,14 @@ def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterato
         images = torch.randn(shape, generator=generator)
         labels = torch.randint(0, classes, (shape[0], 1, *schedule.crop), generator=generator)
         yield Batch(images, labels, [])
+
+
+def _describe_start(preset: Preset, role: str) -> str:
+    """Return what the network that a role trains starts from; the data set in a config's name plays no part."""
+    network = trained_network(preset, role)
+    if network.checkpoint is not None and role != "teacher":
+        return str(network.checkpoint.path or network.checkpoint.url)
+    return "random weights" if network.init == "scratch" else "ImageNet weights (backbone) and random weights (heads)"
 
 
 def _describe_size(network: nn.Module, scale: tuple[int, int]) -> str:

@@ -22,6 +22,7 @@ from rmrkd_cli.cli.app import app
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
 from rmrkd_cli.presets.methods import load_method, method_names, preset_dir
+from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.terminal.sanitize import CONTROL
 from tests.helpers.cli import run_main
 
@@ -381,3 +382,16 @@ def test_problems_are_told_in_plain_words(override: str, told: str) -> None:
     message = refusal("demo", override)
     assert told in message
     assert not re.search("valid|instance|tuple|integer|boolean|parse|Preset|Source", message)
+
+
+def test_a_shipped_preset_is_printed_with_what_its_data_set_gives() -> None:
+    code, out, _ = run_main("presets", "psp18w32-psp18w8-camvid")
+    assert code == 0
+    for line in (
+        "classes: [sky, building, pole,",
+        "ignore_labels: [11, 255]",
+        "image_suffix: .png",
+        "root: data/camvid",
+    ):
+        assert f"#   {line}" in out
+    assert Preset.model_validate(yaml.safe_load(out)) == load_preset("psp18w32-psp18w8-camvid")

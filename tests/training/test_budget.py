@@ -186,3 +186,28 @@ def test_an_iteration_budget_counts_iterations(clock: Clock) -> None:
     assert record["validated"] == [3, 6, 7]
     assert record["saved"] == [2, 4, 6, 7]
     assert (budget.last_step, budget.progress_text, budget.fraction_done, budget.validations_left) == (7, "7/7", 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "logged"),
+    [
+        ({"iters": 20}, list(range(2, 21, 2))),
+        ({"iters": 5}, [1, 2, 3, 4, 5]),
+        ({"iters": 400}, list(range(40, 401, 40))),
+        ({"iters": 500}, list(range(50, 501, 50))),
+        ({"iters": 1000}, list(range(50, 1001, 50))),
+        ({"iters": 300, "log_interval": 10}, list(range(10, 301, 10))),
+        ({"iters": 1000, "time_budget": 20.0}, list(range(2, 21, 2))),
+    ],
+)
+def test_a_short_run_logs_ten_lines(schedule: dict[str, float], logged: list[int], clock: Clock) -> None:
+    budget = make_budget(Schedule(**schedule), Progress())
+    due = []
+    for _ in budget.steps(iter(range(2000))):
+        clock.now += 1.0
+        budget.synchronize(budget.local_clock(True))
+        budget.progress.iteration += 1
+        budget.add_elapsed_time()
+        if budget.log_due:
+            due.append(budget.progress.iteration)
+    assert due == logged

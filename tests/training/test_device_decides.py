@@ -25,6 +25,12 @@ CPU = torch.device("cpu")
 RARE = tuple(f"schedule.{key}=6" for key in ("iters", "eval_interval", "checkpoint_interval", "log_interval"))
 
 
+@pytest.fixture(autouse=True)
+def _rare_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let short runs log as rarely as their `log_interval` says; reading a loss would reveal an incident early."""
+    monkeypatch.setattr("rmrkd_cli.training.budget._MIN_LOG_LINES", 1)
+
+
 def set_asynchronous(patched: pytest.MonkeyPatch) -> None:
     original = TrainStep.__init__
     patched.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))

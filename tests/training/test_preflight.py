@@ -166,3 +166,12 @@ def test_a_dry_run_first_tells_what_training_would_stop_on(tiny: Path, tmp_path:
     assert "contains an unfinished run" in before
     assert "--resume" in before
     assert "step 2" in after
+    assert "starts from       random weights" in after
+
+
+def test_a_dry_run_says_that_a_teacher_starts_from_imagenet(tiny: Path, tmp_path: Path) -> None:
+    """Not from weights of the data set in its config's name."""
+    options = ["--role", "teacher", "--set", "teacher.init=imagenet", "--work-dir", tmp_path, "--device", "cpu"]
+    outcome = rmrkd("train", "--preset", tiny, *options, "--dry-run")
+    assert "starts from       ImageNet weights (backbone) and random weights (heads)" in outcome.stdout
+    assert "training first downloads https://download.openmmlab.com/pretrain/third_party/resnet18_v1c" in outcome.stdout
