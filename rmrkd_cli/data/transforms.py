@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,16 @@ class EvalItem:
     views: list[View]
     labels: Tensor | None
     index: int
+
+    def pin_memory(self) -> EvalItem:
+        """Return the item with its tensors in pinned memory; the loader calls this for GPUs."""
+        labels = self.labels.pin_memory() if self.labels is not None else None
+        return replace(self, views=pin_views(self.views), labels=labels)
+
+
+def pin_views(views: list[View]) -> list[View]:
+    """Return views whose images are in pinned memory, from which copies to a GPU need not wait."""
+    return [(image.pin_memory(), metadata) for image, metadata in views]
 
 
 class TrainSet(Dataset[TrainItem]):

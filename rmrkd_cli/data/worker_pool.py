@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from rmrkd_cli.errors import RunError
@@ -20,8 +22,23 @@ from rmrkd_cli.storage.resources import usable_cores
 MAX_WORKERS = 32
 _EXIT_SECONDS = 5.0
 _CHUNK = 4  # items that a process takes at once
-_own: dict[str, Any] = {}  # in a worker: its slot in the shared array of items in progress
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+_own: dict[str, Any] = {}  # in a worker: its slot in the shared array of items in progress
+
+
+@dataclass
+class _Shared:
+    """What each process gets when it starts.
+
+    Attributes:
+        initializer: Called before its first item.
+        in_progress: Pairs, one for each process: its PID, and the number of its current item from 1, or 0.
+        started: Count of the processes that have started.
+    """
+
+    initializer: Callable[[], None] | None
+    in_progress: Any
+    started: Any
 
 
 def default_workers() -> int:
@@ -45,15 +62,30 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
     others = active_children()
     context = get_context("spawn")
     in_progress = context.Array("q", 2 * workers, lock=False)
-    settings = (initializer, in_progress, context.Value("i", 0))
-    executor = ProcessPoolExecutor(workers, context, _start_worker, settings)
+    shared = _Shared(initializer, in_progress, context.Value("i", 0))
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (shared,))
     try:
         yield partial(_map, executor, in_progress)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in active_children():
-            if process not in others:
-                process.kill()  # or an interrupted command would wait for the items in progress
+        _end(executor, others)
+        shared.started = None  # a traceback keeps the executor alive, and with it this lock
+
+
+def _end(executor: ProcessPoolExecutor, others: list[BaseProcess]) -> None:
+    """Kill the processes, or an interrupted command would wait for the items in progress; wait for the threads.
+
+    The locks of the executor's queues are named semaphores. If the command ended before the threads that use them,
+    Python's resource tracker would remove them, and print a warning.
+
+    Args:
+        others: Child processes that do not belong to the executor.
+    """
+    waiter = threading.Thread(target=executor.shutdown, daemon=True)  # it may never end, after a crash
+    waiter.start()
+    for process in active_children():
+        if process not in others:
+            process.kill()
+    waiter.join(_EXIT_SECONDS)
 
 
 def _map(
@@ -93,14 +125,10 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _start_worker(initializer: Callable[[], None] | None, in_progress: Any, started: Any) -> None:
-    """Leave signals to the command, and end when the command is gone, even if it was killed.
-
-    Args:
-        in_progress: Shared pairs, one for each process: its PID, and the number of its current item from 1, or 0.
-        started: Shared count of the processes that have started.
-    """
+def _start_worker(shared: _Shared) -> None:
+    """Leave signals to the command, and end when the command is gone, even if it was killed."""
     ignore_stop_signals()
+    initializer, in_progress, started = shared.initializer, shared.in_progress, shared.started
     with started.get_lock():
         _own.update(slot=2 * started.value, in_progress=in_progress)
         started.value += 1

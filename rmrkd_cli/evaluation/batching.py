@@ -48,12 +48,15 @@ class SizeBatcher:
         return ready
 
 
-def stack_views(items: Sequence[EvalItem]) -> list[View]:
-    """Return the views (B, 3, h, w) of B images of equal size."""
+def stack_views(items: Sequence[EvalItem], device: torch.device | None = None) -> list[View]:
+    """Return the views (B, 3, h, w) of B images of equal size, on a device; None: where they are.
+
+    They are stacked on the device, because a stack of pinned images is not pinned, and its copy would wait.
+    """
     if len(items) == 1:
         return items[0].views
     views = zip(*(item.views for item in items), strict=True)
-    return [(torch.cat([image for image, _ in same]), same[0][1]) for same in views]
+    return [(torch.cat([image.to(device, non_blocking=True) for image, _ in same]), same[0][1]) for same in views]
 
 
 def default_batch_size(device_type: str, size: tuple[int, int], scales: Sequence[float] = (1.0,)) -> int:

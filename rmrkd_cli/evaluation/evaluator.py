@@ -90,7 +90,7 @@ def evaluate(
     for done in range(1, rounds + 1):
         item = next(items, None)  # None on a rank that has one image less
         for batch in batcher.add(item, last=done == rounds):
-            predictions = segment_images(ready, stack_views(batch), dist_ctx.device, window)
+            predictions = segment_images(ready, stack_views(batch, dist_ctx.device), dist_ctx.device, window)
             for member, prediction in zip(batch, predictions, strict=True):
                 if member.labels is not None:
                     labels = member.labels.to(dist_ctx.device, non_blocking=True)

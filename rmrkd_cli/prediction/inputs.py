@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
 
 from rmrkd_cli.data.image_file import ImageFormatError
 from rmrkd_cli.data.image_io import Picture, read_image
-from rmrkd_cli.data.transforms import EvalViews, View
+from rmrkd_cli.data.transforms import EvalViews, View, pin_views
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
 
 IMAGE_SUFFIXES = (
@@ -55,6 +55,11 @@ class ImageItem:
     image: Picture
     views: list[View]
     index: int
+
+    def pin_memory(self) -> ImageItem:
+        """Return the item with its views in pinned memory; the loader calls this for GPUs."""
+        return replace(self, views=pin_views(self.views))
+
     pages: int = 1
 
 

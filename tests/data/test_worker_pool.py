@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +109,33 @@ def is_running(pid: int) -> bool:
 
 def test_there_is_a_process_for_each_usable_cpu() -> None:
     assert 1 <= default_workers() <= 32
+
+
+def test_no_named_semaphore_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise Python's resource tracker warns of leaked semaphores when the command ends."""
+    names: set[str] = set()
+    for action, change in (("register", names.add), ("unregister", names.discard)):
+        original = getattr(resource_tracker, action)
+
+        def record(name: str, kind: str, original: Any = original, change: Any = change) -> None:
+            if kind == "semaphore":
+                change(name)
+            original(name, kind)
+
+        monkeypatch.setattr(resource_tracker, action, record)
+    used = 0
+    errors = []
+    for items in ([("", 1)], [("full", 1)], [("die", 1)], [("sleep", 60)]):
+        with suppress(OSError, RunError), worker_pool(1) as parallel_map:
+            used += len(names)
+            try:
+                if items == [("sleep", 60)]:
+                    raise RunError("interrupted")
+                list(parallel_map(process_item, items))
+            except (OSError, RunError) as error:
+                errors.append(error)
+                raise
+        del parallel_map
+        assert names == set(), items
+    assert used > 0
+    assert len(errors) == 3
