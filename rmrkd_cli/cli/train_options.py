@@ -168,6 +168,15 @@ class TrainOptions:
     amp: Annotated[
         Amp | None, option("--amp", _SCHEDULE, "Use mixed precision.", default=f"{_PRESETS}, usually off")
     ] = None
+    tf32: Annotated[
+        bool | None,
+        option(
+            "--tf32/--no-tf32",
+            _SCHEDULE,
+            "Use TF32 on GPUs for convolutions and matrix products in float32.",
+            default=f"{_PRESETS}, usually --tf32",
+        ),
+    ] = None
     deterministic: Annotated[
         bool, option("--deterministic", _SCHEDULE, "Use deterministic GPU kernels if torch has them.")
     ] = False

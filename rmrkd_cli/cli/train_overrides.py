@@ -98,6 +98,7 @@ def _overrides(options: TrainOptions) -> Iterator[str]:
         "schedule.batch_size": options.batch_size,
         "schedule.workers": options.workers,
         "schedule.amp": options.amp,
+        "schedule.tf32": options.tf32,
         "schedule.keep": options.keep,
         "schedule.skip_nonfinite": options.skip_nonfinite or None,
         "schedule.skip_corrupt": options.skip_corrupt or None,

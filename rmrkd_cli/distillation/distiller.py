@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.autocast import cast_for_autocast
 from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
 from rmrkd_cli.networks.mmseg_loss import head_loss
@@ -25,8 +26,10 @@ class Distiller(nn.Module):
     The teacher is not a submodule: it is in no state dict, optimizer or DDP bucket, and `train()` does not reach it.
     It always runs in eval mode and without gradients.
 
+    In a training loop of your own, give `parameters()` to the optimizer: those of the student and of the losses.
+
     Args:
-        student: An mmsegmentation segmentor.
+        student: An mmsegmentation segmentor: `extract_feat` and `decode_head`.
         teacher: Another one, or None for plain training.
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
             maps takes tuples of them. It returns a scalar. A loss that also trains another network returns a
@@ -34,6 +37,9 @@ class Distiller(nn.Module):
             `extra_weights` (those names → factor) and `make_optimizer()` for that network.
         stages: name → map that the loss acts on, or a tuple of maps.
         weights: name → factor of the loss in the total.
+
+    Raises:
+        RmrkdError: When a network is no segmentor, or the losses do not fit together.
     """
 
     def __init__(
@@ -64,9 +70,13 @@ class Distiller(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             self._teacher = (teacher.eval(),)
+        self._teacher_dtype: torch.dtype | None = None
         self._formats = [torch.contiguous_format] * (1 + len(self._teacher))
         if self.losses and teacher is None:
             raise RmrkdError(f"the losses {', '.join(self.losses)} need a teacher")
+        for what, network in (("student", student), ("teacher", teacher)):
+            if network is not None:
+                _check_segmentor(what, network)
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -92,6 +102,13 @@ class Distiller(nn.Module):
             network.to(device).to(memory_format=layout)
         self.losses.to(device).to(memory_format=torch.channels_last)
         return self if kind == "cpu" else replace_sync_batch_norm(self)
+
+    def cast_teacher(self, dtype: torch.dtype) -> None:
+        """Cast the teacher's weights once, as autocast would at every step. It then runs under autocast only."""
+        if self._teacher_dtype != dtype:
+            self._teacher_dtype = dtype
+            for teacher in self._teacher:
+                cast_for_autocast(teacher, dtype)
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return every loss, unweighted.
@@ -165,6 +182,17 @@ class Distiller(nn.Module):
 
 def _as_tuple(maps: MapNames) -> tuple[MapName, ...]:
     return maps if isinstance(maps, tuple) else (maps,)
+
+
+def _check_segmentor(what: str, network: nn.Module) -> None:
+    missing = [name for name in ("extract_feat", "decode_head") if not hasattr(network, name)]
+    if missing:
+        raise RmrkdError(
+            f"the {what} is a `{type(network).__name__}` without `{'` and `'.join(missing)}`; Distiller takes "
+            "mmsegmentation segmentors",
+            "for any other network, call the losses on its feature maps and logits in your own training loop: "
+            "loss(student_map, teacher_map, labels)",
+        )
 
 
 def _resize_like(maps: Tensor, like: Tensor, map_name: MapName) -> Tensor:

@@ -83,7 +83,7 @@ def build_distiller(
         _report_partial(sources["teacher"], "teacher", log)
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, measure_shapes(network), measure_shapes(teacher), num_classes, code)
-    if hashes := custom_loss.hashes(preset, code):
+    if hashes := custom_loss.hashes_of_run_code(preset):
         sources["code"] = hashes
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses._functional import check_pair, working_precision
+from rmrkd_cli.losses._functional import check_labels, check_pair, working_precision
 
 
 class DistillationLoss(nn.Module):
     """Compare a feature map of the student with the same map of the teacher.
+
+    In a training loop of your own, give `loss.parameters()` to the optimizer together with the student's: several
+    losses learn a layer.
 
     To add a loss, write one file in this package with one subclass. The file's name is the loss's `type` in presets::
 
@@ -55,11 +58,13 @@ class DistillationLoss(nn.Module):
             labels: (B, 1, Hi, Wi) integers at image resolution, 255 ignored.
 
         Raises:
-            RmrkdError: When shapes do not match, or labels are needed and missing.
+            RmrkdError: When shapes do not match, or labels are needed and missing or are not integers.
         """
         check_pair(student, teacher, self.map_name, self.channels)
         if self.needs_labels and labels is None:
             raise RmrkdError(f"{type(self).__name__} needs labels, got None")
+        if self.needs_labels and labels is not None:
+            check_labels(labels, len(student))
         with torch.autocast(student.device.type, enabled=False):
             student = working_precision(student, self)
             return self.compute(student, teacher.detach().to(student.dtype), labels)

@@ -18,11 +18,26 @@ def check_pair(student: Tensor, teacher: Tensor, map_name: str, channels: tuple[
         raise RmrkdError(
             f"student {map_name} {tuple(student.shape)} and teacher {map_name} {tuple(teacher.shape)} must have the "
             "same batch size, height and width",
-            "choose stages of the same stride, or the same crop for both networks",
+            "choose stages of the same stride and the same crop for both networks, or resize one map: "
+            'F.interpolate(teacher, student.shape[2:], mode="bilinear", align_corners=False)',
         )
     got = (student.shape[1], teacher.shape[1])
     if got != channels:
         raise RmrkdError(f"{map_name} have {got[0]} (student) and {got[1]} (teacher) channels, expected {channels}")
+
+
+def check_labels(labels: Tensor, batch: int) -> None:
+    """Raise RmrkdError unless labels are integers of shape (B, 1, H, W)."""
+    if labels.dim() != 4 or labels.shape[:2] != (batch, 1):
+        is_plain = labels.dim() == 3 and len(labels) == batch
+        raise RmrkdError(
+            f"labels must have shape ({batch}, 1, H, W), got {tuple(labels.shape)}",
+            "labels[:, None] gives (B, H, W) the missing dimension"
+            if is_plain
+            else "one map of class indices an image",
+        )
+    if labels.is_floating_point() or labels.is_complex():
+        raise RmrkdError(f"labels must be integers, got {labels.dtype}", "labels.long()")
 
 
 def working_precision(maps: Tensor, layer: nn.Module | None = None) -> Tensor:
@@ -56,8 +71,7 @@ def resize_labels(labels: Tensor, like: Tensor, mode: str) -> Tensor:
     Returns:
         (B, H, W) int64.
     """
-    if labels.dim() != 4 or labels.shape[:2] != (like.shape[0], 1):
-        raise RmrkdError(f"labels must have shape ({like.shape[0]}, 1, H, W), got {tuple(labels.shape)}")
+    check_labels(labels, len(like))
     options = {"align_corners": False} if mode == "bilinear" else {}
     resized = F.interpolate(labels.float(), size=like.shape[2:], mode=mode, **options)
     return resized.squeeze(1).long()

@@ -93,6 +93,7 @@ class Schedule(StrictModel):
     # Data loader processes a training process; `auto`: from the machine's cores (data/loader_processes.py).
     workers: LoaderProcesses = AUTO
     amp: AmpMode = "off"  # mixed precision: off, bf16 or fp16
+    tf32: bool = True  # GPUs: multiply float32 numbers of convolutions and matrix products with 10 bits, as TF32
     keep: PositiveCount = 2  # newest `iter_N.pth` files to keep
     skip_nonfinite: bool = False  # skip steps whose loss or gradient is infinite or NaN, instead of stopping
     skip_corrupt: bool = False  # replace an unreadable training image by the next one, instead of stopping

@@ -98,6 +98,10 @@ class _Training(_Part):
     accumulate: Whole | None = None
     time_budget: Amount | None = None  # seconds
     device: Line | None = None
+    amp: Line | None = None
+    tf32: bool | None = None  # of a GPU; also the next
+    cudnn_benchmark: bool | None = None
+    deterministic: bool | None = None
     weights: Annotated[dict[Line, Weight], Field(max_length=100)] | None = None  # of the distillation losses
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rmrkd_cli.distillation.distiller import Distiller
+from rmrkd_cli.training.deterministic_resize import replace_functions
 
 
 def seed_step(seed: int, step: int, rank: int, device_type: str) -> None:
@@ -23,14 +23,10 @@ def seed_step(seed: int, step: int, rank: int, device_type: str) -> None:
         torch.cuda.manual_seed(state)
 
 
-def make_deterministic(network: nn.Module, device_type: str) -> None:
-    """Select deterministic kernels, and replace adaptive average pooling, which has none on GPUs.
+def make_deterministic(device_type: str) -> None:
+    """Select deterministic kernels, and replace bilinear resizing and adaptive pooling, which have slow ones or none.
 
-    With torch's switch the backward pass of bilinear resizing adds in a fixed order. (mmseg's `deterministic` sets
-    cuDNN alone.) Operations without a deterministic kernel print a warning.
-
-    Args:
-        network: The trained network; changed in place.
+    (mmseg's `deterministic` sets cuDNN alone.) Operations without a deterministic kernel print a warning.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its first handle is created
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -38,44 +34,7 @@ def make_deterministic(network: nn.Module, device_type: str) -> None:
     # Filling new tensors costs a pass over each of them, and does not change results.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device_type == "cuda":
-        replace_adaptive_pooling(network)
-
-
-def replace_adaptive_pooling(network: nn.Module) -> None:
-    """Replace each nn.AdaptiveAvgPool2d by MatrixPool2d."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.AdaptiveAvgPool2d):
-                setattr(parent, name, MatrixPool2d(cast("int | tuple[int | None, int | None]", child.output_size)))
-
-
-class MatrixPool2d(nn.Module):
-    """nn.AdaptiveAvgPool2d as a product with two averaging matrices, whose backward pass is deterministic.
-
-    Args:
-        output_size: One number, or (height, width); None keeps the input's size.
-    """
-
-    def __init__(self, output_size: int | tuple[int | None, int | None]) -> None:
-        super().__init__()
-        self.output_size = output_size if isinstance(output_size, tuple) else (output_size, output_size)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, *output_size)."""
-        rows, columns = (
-            _averaging_matrix(size, out or size, features)
-            for size, out in zip(features.shape[2:], self.output_size, strict=True)
-        )
-        return rows @ features @ columns.mT
-
-
-def _averaging_matrix(size: int, out: int, like: Tensor) -> Tensor:
-    """Return a matrix (out, size): row i averages positions floor(i * size / out) .. ceil((i + 1) * size / out)."""
-    index = torch.arange(out, device=like.device)[:, None]
-    position = torch.arange(size, device=like.device)
-    start, end = index * size // out, -(-(index + 1) * size // out)
-    inside = (position >= start) & (position < end)
-    return (inside.double() / (end - start)).to(like.dtype)
+        replace_functions()
 
 
 def warm_up_ddp_buckets(model: Distiller, wrapped: nn.Module, crop: tuple[int, int], device: torch.device) -> None:

@@ -15,6 +15,7 @@ from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.loss_optimizers import LossOptimizers
 from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.training.kernels import search_kernels
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,7 +98,7 @@ class TrainStep:
         self.zero_grad()
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
-            with self._sync_gradients(number == len(batches)):
+            with self._sync_gradients(number == len(batches)), search_kernels(self.device.type):
                 losses = self._forward(batch)
                 total = self.model.total(losses)
                 if self.asynchronous and self.scaler.is_enabled():
@@ -241,6 +242,8 @@ class TrainStep:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True).long()  # uint8 until here, to copy less
         dtype = _DTYPES.get(self.schedule.amp)
+        if dtype is not None:
+            self.model.cast_teacher(dtype)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             losses: dict[str, Tensor] = self.wrapped(images, labels)
         return losses

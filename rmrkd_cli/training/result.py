@@ -17,6 +17,7 @@ from rmrkd_cli.results.provenance import provenance
 from rmrkd_cli.results.record import to_json
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.training.batches import loader_processes
+from rmrkd_cli.training.kernels import kernel_settings
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.setup import TrainingSetup
 from rmrkd_cli.training.student_file import write_student
@@ -68,5 +69,7 @@ def training_record(
         "accumulate": schedule.accumulate,
         "time_budget": schedule.time_budget,
         "device": device_name(dist_ctx.device),
+        "amp": schedule.amp,
+        **kernel_settings(dist_ctx.device.type),
         "weights": dict(loss_weights),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
+from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.custom_loss import load_class
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.process_group import DistContext
@@ -214,3 +216,17 @@ def test_ddp_lets_a_layer_have_no_part_in_the_loss(tmp_path: Path) -> None:
     finally:
         dist.destroy_process_group()
     assert [float(layers["used"].bias.grad), layers["idle"].bias.grad] == [2.0, None]
+
+
+def test_the_recorded_hash_is_of_the_text_that_ran(tiny: Path, tmp_path: Path) -> None:
+    """Also if the file changes while the networks are built."""
+    file = tmp_path / "mine.py"
+    text = CODE.replace('Path(__file__).with_name("ran").touch()', "")
+    file.write_text(text)
+    preset = load_preset(
+        str(tiny), overrides=[f"losses={{mine: {{type: '{file}:Difference', stage: logits, weight: 1}}}}"]
+    )
+    custom_loss.load_class(f"{file}:Difference", [str(file)])
+    file.write_text(text + "# changed\n")
+    expected = {str(file): hashlib.sha256(text.encode()).hexdigest()}
+    assert custom_loss.hashes_of_run_code(preset) == expected != custom_loss.hashes(preset, [str(file)])

@@ -242,7 +242,18 @@ def test_a_custom_loss_with_an_old_attribute_is_rejected(old: str, new: str) -> 
     with pytest.raises(RmrkdError, match=f"loss `mine` has `{old}`, which is now `{new}`"):
         Distiller(torch.nn.Identity(), torch.nn.Identity(), {"mine": loss})
     setattr(loss, new, {})  # works with both versions
-    Distiller(torch.nn.Identity(), torch.nn.Identity(), {"mine": loss})
+    segmentors = [torch.nn.ModuleDict({"extract_feat": torch.nn.Identity(), "decode_head": torch.nn.Identity()})] * 2
+    Distiller(*segmentors, {"mine": loss})
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_a_network_that_is_no_segmentor_is_rejected_at_once(which: str, adversarial: Distiller) -> None:
+    networks = {"student": adversarial.student, "teacher": adversarial.teacher, which: torch.nn.Linear(1, 1)}
+    with pytest.raises(
+        RmrkdError, match=f"the {which} is a `Linear` without `extract_feat` and `decode_head`"
+    ) as caught:
+        Distiller(**networks)
+    assert "call the losses" in caught.value.hint
 
 
 def test_a_rehearsal_names_both_losses(tiny: Path) -> None:

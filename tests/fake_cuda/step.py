@@ -110,7 +110,7 @@ def _build(preset: Preset, job: Job) -> Distiller:
     classes = dataset_info(preset).num_classes
     built = build_distiller(preset, job.role, classes, device="cuda", log=lambda _: None, with_weights=False)
     if job.deterministic:
-        make_deterministic(built.distiller.student, "cuda")
+        make_deterministic("cuda")
     model = built.distiller.to_device(_CUDA, inference_network)
     for loss in preset.losses:
         model.weights.setdefault(loss, 1.0)

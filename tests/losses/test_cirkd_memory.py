@@ -37,10 +37,11 @@ def test_hand_computed_value() -> None:
     student, teacher = torch.tensor([3.0, 3.0]).view(1, 2, 1, 1), torch.tensor([5.0, 0.0]).view(1, 2, 1, 1)
     p = torch.tensor([10.0, 0.0]).softmax(0)
     expected = (p * (p.log() - torch.tensor(0.5).log())).sum()  # the student is as near to one as to the other
-    value = loss(student, teacher, torch.zeros(1, 1, 1, 1))
+    labels = torch.zeros(1, 1, 1, 1, dtype=torch.long)
+    value = loss(student, teacher, labels)
     assert value.item() == pytest.approx(2 * expected.item(), abs=1e-6)
     loss.factors = (1.0, 0.5)
-    assert loss(student, teacher, torch.zeros(1, 1, 1, 1)).item() == pytest.approx(1.5 * expected.item(), abs=1e-6)
+    assert loss(student, teacher, labels).item() == pytest.approx(1.5 * expected.item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("training", [False, True])

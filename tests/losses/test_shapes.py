@@ -44,8 +44,9 @@ def call(loss: DistillationLoss, student: Tensor, teacher: Tensor, *labels: Tens
 @pytest.mark.parametrize("other", OTHER_SHAPES)
 def test_maps_of_another_shape_are_rejected(loss_type: str, other: str) -> None:
     teacher = torch.zeros(OTHER_SHAPES[other])
-    with pytest.raises(RmrkdError, match="must have the same batch size, height and width"):
+    with pytest.raises(RmrkdError, match="must have the same batch size, height and width") as caught:
         call(make(loss_type), torch.zeros(SIZE), teacher, LABELS)
+    assert "F.interpolate(teacher, student.shape[2:]" in caught.value.hint
 
 
 @each_type
@@ -70,6 +71,12 @@ def test_labels_are_required_only_where_they_are_used(loss_type: str) -> None:
     for shape in ((1, 1, 6, 6), (2, 6, 6), (2, 2, 6, 6)):
         with pytest.raises(RmrkdError, match=r"labels must have shape \(2, 1, H, W\)"):
             call(make(loss_type), student, teacher, torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(RmrkdError, match=r"labels must have shape \(2, 1, H, W\), got \(2, 6, 6\)") as caught:
+        call(make(loss_type), student, teacher, torch.zeros((2, 6, 6), dtype=torch.long))
+    assert "labels[:, None]" in caught.value.hint
+    with pytest.raises(RmrkdError, match=r"labels must be integers, got torch.float32") as caught:
+        call(make(loss_type), student, teacher, torch.zeros(2, 1, 6, 6))
+    assert caught.value.hint == "labels.long()"
 
 
 OPTIONS: list[dict[str, Any]] = [
