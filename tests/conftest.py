@@ -91,6 +91,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _one_server() -> None:
+    """Loader processes, commands and workers are forked from one server, which imports once."""
+    from rmrkd_cli.data import loader_server
+    from tests.helpers import forked
+
+    loader_server.PRELOAD[:] = forked.PRELOAD
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RMRKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 

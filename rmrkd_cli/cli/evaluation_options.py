@@ -134,6 +134,10 @@ class EvaluationOptions:
 
     def choose_devices(self) -> tuple[str, Cluster]:
         """Return the device kind, and the workers: another launcher's, else those of the options."""
+        from rmrkd_cli.data import loader_server
+
+        if self.gpus in (None, 1):  # before this process imports torch, which takes as long
+            loader_server.start_loader_server(self.workers)
         from rmrkd_cli.distributed.cluster import Cluster, external_cluster
         from rmrkd_cli.distributed.coordination import current_coordinator
         from rmrkd_cli.distributed.device import choose_device, choose_external_device

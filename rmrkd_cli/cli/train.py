@@ -65,6 +65,10 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
 
 def _train(preset: Preset, options: TrainOptions) -> list[Record]:
     """Train the preset on the chosen devices and machines. Return no records on machines other than the first."""
+    from rmrkd_cli.data import loader_server
+
+    if {options.gpus, options.nodes} <= {None, 1}:  # before this process imports torch, which takes as long
+        loader_server.start_loader_server(preset.schedule.workers)
     from rmrkd_cli.training.run import train
 
     device, cluster = _choose_devices(options)

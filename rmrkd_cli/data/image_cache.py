@@ -51,6 +51,10 @@ class ImageCache:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what each process opens for itself."""
+        return {"path": self.path, "files": self.files, "_process": 0}
+
     def pair(self, index: int) -> Pair:
         """Return an image and its labels.
 

@@ -6,14 +6,17 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from rmrkd_cli.data.loader_server import loader_context
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
+from rmrkd_cli.data.worker_pool import exit_with_parent
 from rmrkd_cli.errors import RmrkdError, WorkerLostError
 from rmrkd_cli.signals import ignore_stop_signals
 
@@ -45,6 +48,7 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
         collate_fn=collate,
         worker_init_fn=init_worker,
         pin_memory=pin,
+        multiprocessing_context=_context(workers),
     )
     stream = iter(loader)
     try:
@@ -62,6 +66,7 @@ def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *,
         num_workers=min(workers, len(indices)),
         worker_init_fn=init_worker,
         pin_memory=pin,
+        multiprocessing_context=_context(min(workers, len(indices))),
     )
     for item in loader:
         yield _or_raise(item)
@@ -76,8 +81,14 @@ def prefetch_images(dataset: Dataset[T], count: int, workers: int, *, pin: bool)
         num_workers=min(workers, count // 2),  # a single item needs no process
         worker_init_fn=init_worker,
         pin_memory=pin,
+        multiprocessing_context=_context(min(workers, count // 2)),
     )
     yield from loader
+
+
+def _context(workers: int) -> BaseContext | None:
+    """Return where loader processes come from; torch accepts this only if there are any."""
+    return loader_context() if workers else None
 
 
 @contextmanager
@@ -140,6 +151,10 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
 
 
 def init_worker(_: int) -> None:
-    """Prepare a loader process: ignore the stop signals, which its parent handles, and use one thread."""
+    """Prepare a loader process: ignore the stop signals, which its command handles, end with it, and use one thread.
+
+    torch ends it with its parent process, which is the server, and the server lives as long as its children.
+    """
     ignore_stop_signals()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)

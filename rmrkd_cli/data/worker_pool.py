@@ -133,7 +133,7 @@ def _start_worker(shared: _Shared) -> None:
         _own.update(slot=2 * started.value, in_progress=in_progress)
         started.value += 1
     in_progress[_own["slot"]] = os.getpid()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()
 
@@ -148,7 +148,8 @@ def _process(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
     return result
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """Wait for the command that made this process, and end this process too."""
     parent = parent_process()
     assert parent is not None
     parent.join()

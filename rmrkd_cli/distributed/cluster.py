@@ -63,6 +63,11 @@ class Cluster:
         return DEFAULT_RESTARTS if self.size > 1 else 0
 
     @property
+    def runs_here(self) -> bool:
+        """Whether this process is a worker, so that no others are started."""
+        return self.external or (self.size == 1 and not self.restarts)
+
+    @property
     def is_first_node(self) -> bool:
         return self.node_rank == 0
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from rmrkd_cli.data import loader_server
 from rmrkd_cli.distributed.coordination import Coordinator, connect, current_coordinator
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.job import Job, PrepareJob, TrainJob, job_from_json, job_to_json
@@ -101,6 +102,7 @@ def follow(worker: ExternalWorker) -> int:
         for signum in handled_signals():
             signal.signal(signum, record)  # a training sets its own handlers meanwhile
         _watch(coordinator, lambda error: os._exit(error.exit_code), received)
+        loader_server.start_loader_server()
         while (text := coordinator.wait_for_job()) is not None:
             _run(job_from_json(text), coordinator)
             coordinator.acknowledge()

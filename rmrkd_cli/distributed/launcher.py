@@ -37,7 +37,7 @@ def execute(job: Job, cluster: Cluster) -> None:
         from rmrkd_cli.distributed.external_run import lead_job
 
         lead_job(job)
-    elif cluster.size == 1 and not cluster.restarts:
+    elif cluster.runs_here:
         run_job(job)
     else:
         _run_in_workers(job, cluster)

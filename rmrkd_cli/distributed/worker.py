@@ -30,6 +30,9 @@ def main(job_file: str) -> int:
 
     watchdog = Watchdog(errors.read_fatal, errors.local_peers, end_process)
     watchdog.start()
+    from rmrkd_cli.data import loader_server
+
+    loader_server.start_loader_server()  # before the imports below, beside which it imports
     from rmrkd_cli.distributed.job import read_job
     from rmrkd_cli.distributed.launcher import run_job
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmrkd_cli.data import loader_server
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import report_lost_loaders
 from rmrkd_cli.data.loader_processes import count_loader_processes, evaluation_bytes
@@ -96,6 +97,8 @@ def evaluate_files(
             problem = "is a folder" if file.is_dir() else "does not exist"
             raise RmrkdError(f"checkpoint `{file}` {problem}", "name a .pth or .safetensors file")
     require_mmseg()
+    if cluster.runs_here:
+        loader_server.start_loader_server(workers)
     folders = _prediction_folders(checkpoints, save_predictions)
     records = []
     for file in checkpoints:

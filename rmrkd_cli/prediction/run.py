@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rmrkd_cli.data import loader_server
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
@@ -96,6 +97,7 @@ def run_predictions(job: PredictJob) -> PredictionResults:
         RmrkdError: The checkpoint describes no network, or there is nothing to predict.
         Interrupted: A signal stopped the run; the files written until then are complete.
     """
+    loader_server.start_loader_server(job.workers)
     model = load_checkpoint_network(str(job.checkpoint), job.preset, job.device)
     card = model_card(model, dataset=job.dataset, scale=job.scale)
     if len(card.classes) > MAX_CLASSES:

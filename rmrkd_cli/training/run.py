@@ -54,6 +54,7 @@ def train(
         RunError: When a training fails.
         Interrupted: After a signal, when the state is saved.
     """
+    from rmrkd_cli.data import loader_server
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.distributed.launcher import execute
@@ -64,6 +65,8 @@ def train(
     cluster = cluster or Cluster()
     if device == "auto":
         device, _ = choose_device(device, cluster.workers)
+    if cluster.runs_here:
+        loader_server.start_loader_server(preset.schedule.workers)
     plans = plan_runs(preset, work_dir, seeds)
     runs = [run for plan in plans for run in plan]
     unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)

@@ -55,11 +55,22 @@ def warm_up() -> None:
     import rmrkd_cli.training.trainer  # noqa: F401
 
 
+PRELOAD = ["tests.helpers.forked_preload"]
+
+
 def server() -> multiprocessing.context.ForkServerContext:
     """Return a context whose processes are forked from the server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.helpers.forked_preload"])
+    context.set_forkserver_preload(PRELOAD)
     return context
+
+
+def fork_loaders() -> None:
+    """Let loader processes be forked from this process, itself forked, instead of from a server that first imports."""
+    from rmrkd_cli.data import loader, loader_server
+
+    loader.loader_context = lambda: multiprocessing.get_context("fork")  # type: ignore[assignment]
+    loader_server.start_loader_server = lambda *_: None
 
 
 @contextmanager
@@ -114,6 +125,7 @@ def _in_terminal(arguments: list[str], terminal: str) -> None:
     sys.stdout, sys.stderr = (open(number, "w") for number in (1, 2))  # noqa: SIM115 (the server's streams write to a file)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup tests inherit an ignored SIGHUP
     sys.argv = ["rmrkd", *arguments]
+    fork_loaders()
     from rmrkd_cli.__main__ import main
 
     main()
@@ -124,6 +136,7 @@ def _work(job: str, environment: dict[str, str], launcher: int) -> None:
     from rmrkd_cli.distributed import worker
 
     os.environ.update(environment)
+    fork_loaders()
     for number in (1, 2):  # the server has the output of the test that started it
         os.dup2(os.open(f"/proc/{launcher}/fd/{number}", os.O_WRONLY | os.O_APPEND), number)
     worker._die_with_launcher = lambda: None  # its parent is the server
@@ -197,6 +210,7 @@ def _command(arguments: list[str], folder: str, output: str, environment: dict[s
     os.chdir(folder)
     os.environ.pop(ERRORS, None)  # a launcher may have started the server
     os.environ.update(environment or {})
+    fork_loaders()
     stream = open(output, "w")  # noqa: SIM115 (open until the process ends)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
