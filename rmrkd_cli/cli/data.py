@@ -41,14 +41,17 @@ Workers = Annotated[
 
 @data_app.command("check", cls=Command)
 def check_command(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Check this data set, or `custom` with --preset.")],
+    dataset: Annotated[
+        str | None,
+        typer.Argument(metavar="DATASET", help="Check this data set.", show_default="the preset's"),
+    ] = None,
     data_root: DataRoot = None,
     preset: Annotated[
         str | None,
         option(
             "--preset",
             DATA,
-            "Take the folders and classes from this preset (list: rmrkd presets).",
+            "Check the data set of this preset, in its folders and with its classes (list: rmrkd presets).",
             metavar="NAME|FILE",
         ),
     ] = None,
@@ -65,7 +68,7 @@ def check_command(
 
     Examples:
         rmrkd data check camvid --data-root data/camvid
-        rmrkd data check custom --preset mine.yaml --json check.json
+        rmrkd data check --preset mine.yaml --json check.json
     """
     from rmrkd_cli.cli.data_report import print_report, report_document
     from rmrkd_cli.data.check import check_dataset
@@ -138,21 +141,25 @@ def _progress_bars(display: LiveDisplay, dataset: str) -> Progress:
     return update
 
 
-def _dataset_info(dataset: str, data_root: str | None, preset_name: str | None) -> DatasetInfo:
+def _dataset_info(dataset: str | None, data_root: str | None, preset_name: str | None) -> DatasetInfo:
     """Return the data set of a name, or of a preset."""
     from rmrkd_cli.data.datasets import dataset_info
     from rmrkd_cli.presets.loader import dataset_preset, load_preset
 
-    name = dataset_name(dataset) or dataset
+    name = dataset_name(dataset)
     if preset_name is not None:
         preset = load_preset(preset_name)
-        if preset.dataset != name:
+        if name is not None and preset.dataset != name:
             raise RmrkdError(
                 f"preset `{preset_name}` is for `{preset.dataset}`, not for `{name}`",
-                f"rmrkd data check {preset.dataset} --preset {preset_name}",
+                f"rmrkd data check --preset {preset_name}",
             )
+    elif name is None:
+        raise RmrkdError(
+            "no data set is named", "rmrkd data check --preset FILE for your own data, or rmrkd data check camvid"
+        )
     elif name == "custom":
-        raise RmrkdError("`custom` needs a preset that describes it", "rmrkd data check custom --preset FILE")
+        raise RmrkdError("`custom` needs a preset that describes it", "rmrkd data check --preset FILE")
     else:
         preset = dataset_preset(name)
     data = preset.data if data_root is None else preset.data.model_copy(update={"root": data_root})

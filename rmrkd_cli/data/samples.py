@@ -138,8 +138,8 @@ def find_missing_parts(info: DatasetInfo, split: str) -> list[str]:
 
 def data_check_command(info: DatasetInfo) -> str:
     """Return the command that lists every problem of a data set."""
-    preset = " --preset FILE" if info.name == "custom" else ""
-    return f"rmrkd data check {info.name}{preset} --data-root {info.root}"
+    what = "--preset FILE" if info.name == "custom" else info.name
+    return f"rmrkd data check {what} --data-root {info.root}"
 
 
 def fix_for_parts(info: DatasetInfo, parts: Iterable[str]) -> str:

@@ -19,12 +19,12 @@ from rmrkd_cli.data.samples import Sample, find_samples, fix_for_missing, have_l
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.feature_maps import measure_shapes
-from rmrkd_cli.networks.limits import limit_memory
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.provenance import provenance
+from rmrkd_cli.storage.memory_limit import limit_memory
 
 _PRESET_HINT = "name the preset of its network with --preset NAME (`rmrkd presets` lists them)"
 

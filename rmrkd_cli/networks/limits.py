@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -108,25 +106,3 @@ def limit_network_size(max_parameters: int = MAX_PARAMETERS, name: str = "networ
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def limit_memory(extra: int = 1 << 30) -> Iterator[None]:
-    """Limit the memory that is allocated in this block to `extra` bytes; does nothing where the system is not Linux.
-
-    Beyond the limit, torch raises RuntimeError, and Python MemoryError.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as stream:
-        bound = int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + extra
-    tightest = min([bound, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
-    resource.setrlimit(resource.RLIMIT_AS, (tightest, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -18,12 +18,15 @@ from rmrkd_cli.data.prepare.new_files import describe_links, remove_partial_file
 from rmrkd_cli.data.prepare.pipeline import Conversion, PrepareResult, Progress, convert_label_maps
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
+from rmrkd_cli.storage.memory_limit import limit_memory
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 IGNORED = 255
 _IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
 _VALUES = (*range(19), IGNORED)
 _MAX_POLYGON_BYTES = 1 << 24  # the largest published file has 0.4 MB
+_MAX_UNPACKED = 1 << 30  # bytes in memory
+_MAX_DRAWN = 1 << 34  # pixels, in about 20 seconds; a published file has at most a fifteenth
 _TREE = """  {root}/
     gtFine/{{train,val,test}}/TOWN/NAME_gtFine_labelIds.png      (or NAME_gtFine_polygons.json)
     leftImg8bit/{{train,val,test}}/TOWN/NAME_leftImg8bit.png"""
@@ -103,14 +106,22 @@ def from_polygons(path: Path) -> Picture:
     printed = io.StringIO()
     try:
         annotation = Annotation()
-        annotation.fromJsonText(read_regular(path, _MAX_POLYGON_BYTES).decode())
+        with limit_memory(_MAX_UNPACKED):
+            annotation.fromJsonText(read_regular(path, _MAX_POLYGON_BYTES).decode())
         width, height = annotation.imgWidth, annotation.imgHeight
         if not 0 < width * height <= MAX_PIXELS:
             raise ValueError(f"image size {width}x{height}, at most {MAX_PIXELS} pixels are allowed")
+        if len(annotation.objects) * width * height > _MAX_DRAWN:
+            count = len(annotation.objects)
+            raise ValueError(
+                f"{count} objects of up to {width}x{height} pixels, at most {_MAX_DRAWN:g} pixels are drawn"
+            )
         with redirect_stdout(printed), redirect_stderr(printed):
             labels: Picture = np.asarray(createLabelImage(annotation, "trainIds"))
     except OSError as error:
         raise RunError(f"`{path}` cannot be read: {error_reason(error)}") from error
+    except MemoryError as error:
+        raise RunError(f"`{path}` takes more than {_MAX_UNPACKED >> 20} MiB to unpack") from error
     except (Exception, SystemExit) as error:  # cityscapesscripts exits when it does not know a label
         errors = [line for line in printed.getvalue().splitlines() if line.startswith("ERROR: ")]
         reason = errors[0].removeprefix("ERROR: ") if errors else f"{type(error).__name__}: {error}"

@@ -14,12 +14,14 @@ from rmrkd_cli.data.prepare.pipeline import Conversion, PrepareResult, Progress,
 from rmrkd_cli.data.samples import read_name_list, read_valid_names
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
+from rmrkd_cli.storage.memory_limit import limit_memory
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 FULL = 10_582  # training images of the published set
 _LISTS = Path("ImageSets/Segmentation")
 _LABELS = "SegmentationClassAug"
 _VALUES = (*range(21), 255)
+MAX_UNPACKED = 1 << 29  # bytes in memory; a published file takes less than 10 MB
 _MAX_MAT_BYTES = 1 << 25  # a published file has less than 1 MB
 
 
@@ -77,7 +79,10 @@ def from_mat(path: Path) -> Picture:
     except OSError as error:
         raise RunError(f"`{path}` cannot be read: {error_reason(error)}") from error
     try:
-        contents = loadmat(io.BytesIO(data), variable_names=["GTcls"])
+        with limit_memory(MAX_UNPACKED):
+            contents = loadmat(io.BytesIO(data), variable_names=["GTcls"])
+    except MemoryError as error:
+        raise RunError(f"`{path}` takes more than {MAX_UNPACKED >> 20} MiB to unpack") from error
     except Exception as error:  # scipy raises any kind of exception for a damaged file
         raise RunError(f"`{path}` is not a valid .mat file: {type(error).__name__}: {error}") from error
     truth: Any = contents.get("GTcls")

@@ -285,6 +285,16 @@ def test_without_sbd_the_next_step_is_to_prepare(tmp_path: Path) -> None:
     assert "rmrkd data prepare voc12aug" in caught.value.hint
 
 
+def test_a_data_set_or_a_preset_is_needed(tiny: Path, camvid: Path) -> None:
+    outcome = rmrkd("data", "check", "--data-root", camvid)
+    assert (outcome.exit_code, outcome.message) == (2, "no data set is named")
+    assert "--preset FILE" in outcome.hint
+    outcome = rmrkd("data", "check", "city", "--preset", tiny)
+    assert outcome.exit_code == 2
+    assert outcome.hint == f"rmrkd data check --preset {tiny}"
+    assert rmrkd("data", "check", "--preset", tiny).exit_code == 0
+
+
 def test_a_preset_describes_custom_folders(tmp_path: Path) -> None:
     """One label folder may serve all splits, and a test split that equals val is reported once."""
     rng = np.random.default_rng(0)
@@ -300,8 +310,9 @@ teacher: {{config: x.py}}
 student: {{config: x.py}}
 """
     (tmp_path / "mine.yaml").write_text(text.format(root=tmp_path))
-    outcome = rmrkd("data", "check", "custom", "--preset", tmp_path / "mine.yaml", "--json", "-")
-    assert (outcome.exit_code, outcome.message) == (0, "")
+    for named in ([], ["custom"]):
+        outcome = rmrkd("data", "check", *named, "--preset", tmp_path / "mine.yaml", "--json", "-")
+        assert (outcome.exit_code, outcome.message) == (0, "")
     contents = json.loads(outcome.stdout)
     assert {name: split["pairs"] for name, split in contents["splits"].items()} == {"train": 4, "val": 2, "test": 2}
     findings = [f for f in contents["findings"] if f["kind"] != "absent-class"]

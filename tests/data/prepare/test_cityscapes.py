@@ -37,6 +37,10 @@ def converter(name: str) -> types.ModuleType:
     return module
 
 
+SQUARE = [[0, 0], [11_000, 0], [11_000, 11_000], [0, 11_000]]
+LARGE = {"imgWidth": 11_000, "imgHeight": 11_000}
+
+
 def polygons(rng: np.random.Generator, size: tuple[int, int] = (64, 128)) -> dict[str, object]:
     height, width = size
     objects = [
@@ -162,6 +166,10 @@ def test_existing_files_are_never_overwritten(root: Path) -> None:
         (
             '{"imgWidth": 9, "imgHeight": 9, "objects": [{"label": "car", "polygon": [[0]]}]}',
             "is not a valid polygon file",
+        ),
+        (
+            json.dumps({**LARGE, "objects": [{"label": "car", "polygon": SQUARE}] * 200}),
+            "200 objects of up to 11000x11000",
         ),
         ("[" * 5000, "is not a valid polygon file: RecursionError"),
     ],

@@ -183,3 +183,19 @@ def test_missing_folders_are_named_with_their_source(voc: Path, tmp_path: Path) 
     outcome = rmrkd("data", "prepare", "camvid")
     assert (outcome.message, outcome.hint) == ("`camvid` needs no preparation", "rmrkd data check camvid")
     assert rmrkd("data", "prepare", "city", "--sbd", tmp_path).exit_code == 2
+
+
+def test_a_mat_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((1 << 14, 1 << 14), np.uint8)  # 256 MiB
+    savemat(tmp_path / "packed.mat", {"GTcls": {"Segmentation": labels}}, do_compression=True)
+    assert (tmp_path / "packed.mat").stat().st_size < 1 << 20
+    savemat(tmp_path / "x.mat", {"GTcls": {"Segmentation": labels[:4, :4]}})
+    one, many = (np.array([5, 8, size, size], "<u4").tobytes() for size in (1, 1 << 14))
+    contents = (tmp_path / "x.mat").read_bytes()
+    assert one in contents
+    (tmp_path / "claimed.mat").write_bytes(contents.replace(one, many, 1))  # 2^28 structs
+    monkeypatch.setattr(voc12aug, "MAX_UNPACKED", 1 << 26)
+    for name in ("packed.mat", "claimed.mat"):
+        with pytest.raises(RunError, match="takes more than 64 MiB to unpack"):
+            voc12aug.from_mat(tmp_path / name)
+    assert voc12aug.from_mat(tmp_path / "x.mat").shape == (4, 4)
