@@ -138,7 +138,7 @@ class Distiller(nn.Module):
             teacher_maps = self._teacher_maps(images)
             for name, loss in self.losses.items():
                 pair = self._match_pair(student_maps, teacher_maps, self.stages[name])
-                losses |= self._named_scalars(name, loss(*pair, labels))
+                losses |= named_scalars(name, loss, loss(*pair, labels))
         return losses, student_maps
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -154,21 +154,6 @@ class Distiller(nn.Module):
             maps["aux"] = auxiliary_heads(teacher)[-1](features)
         return maps
 
-    def _named_scalars(self, name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a loss's scalars by the names under which they are logged."""
-        parts = value if isinstance(value, Mapping) else {"": value}
-        for part in parts.values():
-            if not isinstance(part, Tensor) or part.dim() != 0:
-                is_tensor = isinstance(part, Tensor)
-                got = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
-                raise RmrkdError(f"loss `{name}` returned {got}, it must return a scalar tensor")
-        named = {f"{name}_{part}" if part else name: each for part, each in parts.items()}
-        expected = {name, *(f"{name}_{part}" for part in getattr(self.losses[name], "extra_weights", {}))}
-        if set(named) != expected:
-            got = ", ".join(f"`{part}`" for part in parts) or "nothing"
-            raise RmrkdError(f'loss `{name}` returned {got}, it must return "" and the names in its `extra_weights`')
-        return named
-
     @staticmethod
     def _match_pair(
         student: Mapping[MapName, Tensor], teacher: Mapping[MapName, Tensor], maps: MapNames
@@ -178,6 +163,29 @@ class Distiller(nn.Module):
         ours = tuple(student[name] for name in names)
         theirs = tuple(_resize_like(teacher[name], like, name) for name, like in zip(names, ours, strict=True))
         return (ours, theirs) if isinstance(maps, tuple) else (ours[0], theirs[0])
+
+
+def named_scalars(name: str, loss: nn.Module, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a loss's scalars by the names under which they are logged.
+
+    Args:
+        value: What the loss returned.
+
+    Raises:
+        RmrkdError: When it is no scalar, or does not have the names that the loss declares.
+    """
+    parts = value if isinstance(value, Mapping) else {"": value}
+    for part in parts.values():
+        if not isinstance(part, Tensor) or part.dim() != 0:
+            is_tensor = isinstance(part, Tensor)
+            got = f"a tensor of shape {tuple(part.shape)}" if is_tensor else f"a {type(part).__name__}"
+            raise RmrkdError(f"loss `{name}` returned {got}, it must return a scalar tensor")
+    named = {f"{name}_{part}" if part else name: each for part, each in parts.items()}
+    expected = {name, *(f"{name}_{part}" for part in getattr(loss, "extra_weights", {}))}
+    if set(named) != expected:
+        got = ", ".join(f"`{part}`" for part in parts) or "nothing"
+        raise RmrkdError(f'loss `{name}` returned {got}, it must return "" and the names in its `extra_weights`')
+    return named
 
 
 def _as_tuple(maps: MapNames) -> tuple[MapName, ...]:

@@ -6,14 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
-from rmrkd_cli.distillation.factory import build_losses, check_has_losses
+from rmrkd_cli.distillation.distiller import named_scalars
+from rmrkd_cli.distillation.factory import build_losses, check_has_losses, map_names_of
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
 from rmrkd_cli.networks.mmseg import build_network, build_outline, network_config, on_meta
+from rmrkd_cli.presets.fields import AUTO
+from rmrkd_cli.presets.loss_schema import CustomLossSpec
 from rmrkd_cli.presets.schema import Preset
 
+_IGNORED = 255
 _USES = {"teacher": ("teacher",), "baseline": ("student",), "distill": ("student", "teacher")}  # role -> networks
 
 
@@ -64,7 +69,43 @@ def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code:
         return Outlines(networks)
     crop = preset.schedule.crop
     pair = shapes["student", crop], shapes["teacher", crop]
-    return Outlines(networks, build_losses(preset, *pair, num_classes, code, outline=True))
+    losses = build_losses(preset, *pair, num_classes, code, outline=True)
+    for name, spec in preset.losses.items():
+        if isinstance(spec, CustomLossSpec):
+            _try_loss(name, spec, losses[name], pair, preset, num_classes)
+    return Outlines(networks, losses)
+
+
+def _try_loss(
+    name: str,
+    spec: CustomLossSpec,
+    loss: nn.Module,
+    pair: tuple[FeatureShapes, FeatureShapes],
+    preset: Preset,
+    num_classes: int,
+) -> None:
+    """Compute a custom loss once, on random maps of the right shapes: its code can fail in any way.
+
+    Raises:
+        RunError: When its code fails.
+        RmrkdError: When it returns no scalar, or has no gradient from which its weight could be computed.
+    """
+    batch, crop, stages = min(2, preset.schedule.batch_size), preset.schedule.crop, map_names_of(spec)
+    keys = stages if isinstance(stages, tuple) else (stages,)
+    maps = [
+        tuple(torch.randn(batch, shapes.channels[key], *pair[0].sizes[key]) for key in keys) for shapes in pair
+    ]  # the teacher's have the student's size
+    student = [each.requires_grad_() * 1 for each in maps[0]]  # no leaves, as in training
+    labels = torch.randint(0, num_classes, (batch, 1, *crop))
+    labels[:, :, : crop[0] // 8] = _IGNORED
+    inputs = [tuple(of_network) if isinstance(stages, tuple) else of_network[0] for of_network in (student, maps[1])]
+    values = named_scalars(name, loss, loss(*inputs, labels))
+    if spec.weight == AUTO and not values[name].requires_grad:
+        raise RmrkdError(
+            f"cannot compute a weight for loss `{name}`: its gradient norm at the start is 0, because it does not "
+            "depend on the student's map",
+            f"set the weight: --set losses.{name}.weight=1",
+        )
 
 
 def _crops(preset: Preset, roles: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:

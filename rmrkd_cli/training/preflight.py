@@ -11,11 +11,11 @@ from rmrkd_cli.data.check import quick_check
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.image_cache import CacheFile, create_cache_file
 from rmrkd_cli.data.sample_reader import SampleFiles
-from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.samples import Sample, find_samples
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg import build_outline, network_config
-from rmrkd_cli.networks.weights import check_weights
+from rmrkd_cli.networks.weights import check_weights, fetch_weights
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
 from rmrkd_cli.terminal.console import log
 from rmrkd_cli.training.disk_check import check_disk_space
@@ -53,17 +53,26 @@ def check_inputs(
     roles = list(dict.fromkeys(run.role for run in runs))
     check_files(preset, roles, device=device, workers=workers)
     info = dataset_info(preset)
-    samples = {split: find_samples(info, split) for split in ("train", "val")}
+    samples = _find_all(info)
     outlines = check_networks(preset, roles, info.num_classes, code)
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
-    skip_corrupt = preset.schedule.skip_corrupt
-    quick_check(info, samples, allow_corrupt=("train",) if skip_corrupt else (), log=log)
+    _check_images(preset, info, samples)
     download_weights(preset, roles)
     check_all_weights(preset, roles, outlines)
     if preset.data.cache == "off" or not roles:
         return None
-    return create_cache_file(preset.data.cache, SampleFiles(info, samples["train"]), skip_corrupt=skip_corrupt)
+    files = SampleFiles(info, samples["train"])
+    return create_cache_file(preset.data.cache, files, skip_corrupt=preset.schedule.skip_corrupt)
+
+
+def _find_all(info: DatasetInfo) -> dict[str, list[Sample]]:
+    return {split: find_samples(info, split) for split in ("train", "val")}
+
+
+def _check_images(preset: Preset, info: DatasetInfo, samples: dict[str, list[Sample]] | None = None) -> None:
+    allow_corrupt = ("train",) if preset.schedule.skip_corrupt else ()
+    quick_check(info, samples if samples is not None else _find_all(info), allow_corrupt=allow_corrupt, log=log)
 
 
 def find_problems(
@@ -93,10 +102,12 @@ def find_problems(
     for file in files:
         if file.source is not None and file.is_present():
             check_weights(outlines.networks[file.what].state_dict(), file.source, role=file.what)
+            if file.what == "teacher":
+                check_class_order(file.source, info)
     urls = list(dict.fromkeys(url for file in files if (url := file.missing_url())))
     yield from (f"  training first downloads {url}" for url in urls)
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
-    checks += [partial(find_samples, info, split) for split in ("train", "val")]
+    checks.append(partial(_check_images, preset, info))
     checks += [partial(run.run_dir.check_usable, run.preset, resume=resume, fresh=fresh, force=force) for run in plan]
     for check in checks:
         try:
@@ -144,6 +155,21 @@ def check_teacher(preset: Preset, info: DatasetInfo | None = None) -> None:
         check_weights(outline.state_dict(), source, role="teacher")
 
 
+def check_class_order(source: CheckpointSource, info: DatasetInfo) -> None:
+    """Raise RmrkdError if a teacher's checkpoint names the classes of the data set in another order."""
+    names = read_checkpoint(fetch_weights(source, "teacher"), lazy=True).meta.get("CLASSES")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return
+    theirs, ours = ([name.lower() for name in each] for each in (names, info.classes))
+    if sorted(theirs) == sorted(ours) and theirs != ours:
+        place = next(index for index, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+        raise RmrkdError(
+            f"the teacher's classes have another order: class {place} is `{theirs[place]}` in its checkpoint, and "
+            f"`{ours[place]}` in the data set",
+            "use the teacher's order in `data.classes` and in the masks, or another teacher",
+        )
+
+
 def check_batch_size(schedule: Schedule, *, device: str, workers: int) -> None:
     """Raise RmrkdError for a batch size of 1, unless SyncBN joins the images of several GPUs."""
     if schedule.batch_size == 1 and (workers == 1 or device == "cpu"):
@@ -179,3 +205,5 @@ def check_all_weights(preset: Preset, roles: Sequence[str], outlines: Outlines) 
         source = getattr(preset, what).checkpoint
         if source is not None and in_roles & set(roles):
             check_weights(outlines.networks[what].state_dict(), source, role=what)
+            if what == "teacher":
+                check_class_order(source, dataset_info(preset))

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
+from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.distillation.factory import build_losses
 from rmrkd_cli.distributed.cluster import Cluster
@@ -16,7 +18,7 @@ from rmrkd_cli.networks.feature_maps import measure_shapes
 from rmrkd_cli.networks.mmseg import build_network, build_outline, network_config, on_meta
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import method_names
-from rmrkd_cli.presets.schema import Network
+from rmrkd_cli.presets.schema import CheckpointSource, Network
 from rmrkd_cli.training.network_check import check_networks
 from rmrkd_cli.training.run import train
 from rmrkd_cli.training.weight_files import download_weights
@@ -100,10 +102,19 @@ def test_maps_of_equal_stride_and_unequal_size_are_rejected() -> None:
         build_losses(preset, shapes, other, 8)
 
 
-def test_a_damaged_teacher_of_an_earlier_run_stops_the_command(tiny: Path, tmp_path: Path) -> None:
+def test_a_damaged_teacher_of_an_earlier_run_and_one_of_other_classes_stop_the_command(
+    tiny: Path, tmp_path: Path
+) -> None:
     preset = load_preset(str(tiny), overrides=["role=all", "schedule.iters=2", "teacher.schedule={iters: 1}"])
     train(preset.model_copy(update={"role": "teacher"}), tmp_path, "cpu", Cluster())
     student = tmp_path / "teacher" / "student.pth"
+    checkpoint = read_checkpoint(student)
+    names = list(checkpoint.meta["CLASSES"])
+    names[3], names[4] = names[4], names[3]
+    torch.save({"meta": {"CLASSES": names}, "state_dict": checkpoint.state}, tmp_path / "other.pth")
+    given = {"checkpoint": CheckpointSource(path=str(tmp_path / "other.pth"))}
+    with pytest.raises(RmrkdError, match="classes have another order: class 3 is `pavement` in its checkpoint"):
+        train(preset.model_copy(update={"teacher": preset.teacher.model_copy(update=given)}), tmp_path / "b", "cpu")
     student.write_bytes(student.read_bytes()[:-1000])
     with pytest.raises(RmrkdError, match=r"teacher/student\.pth` is (damaged|not a readable)"):
         train(preset, tmp_path, "cpu", Cluster(), resume=True)
@@ -175,3 +186,27 @@ def test_a_dry_run_says_that_a_teacher_starts_from_imagenet(tiny: Path, tmp_path
     outcome = rmrkd("train", "--preset", tiny, *options, "--dry-run")
     assert "starts from       ImageNet weights (backbone) and random weights (heads)" in outcome.stdout
     assert "training first downloads https://download.openmmlab.com/pretrain/third_party/resnet18_v1c" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise ValueError('no such map')", "failed: ValueError: no such map (line 6)"),
+        ("return (student - teacher).mean()", "failed: RuntimeError: The size of tensor a (64)"),
+        ("return student.mean((1, 2, 3))", "returned a tensor of shape (2,), it must return a scalar tensor"),
+        ("return teacher.mean()", "because it does not depend on the student's map"),
+    ],
+)
+def test_a_custom_loss_that_fails_stops_all_roles_before_the_first(
+    tiny: Path, tmp_path: Path, body: str, told: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n\n\nclass Mine(nn.Module):\n    def forward(self, student, teacher, labels):\n"
+        f"        {body}\n"
+    )
+    preset = load_preset(str(tiny), method=f"{file}:Mine")
+    with pytest.raises(RmrkdError) as caught:
+        train(preset, tmp_path / "work", "cpu", Cluster(), code=(str(file),))
+    assert told in caught.value.message
+    assert not (tmp_path / "work").exists()
