@@ -26,6 +26,7 @@ ANSWER_SECONDS = 20.0  # for the header of an answer, and between two bytes of i
 MIN_SPEED = 10 << 10  # bytes per second,
 SPEED_SECONDS = 30.0  # measured over this time
 MAX_BYTES = 8 << 30
+MAX_OVERHEAD = 16 << 20  # bytes, beyond as many as the file has, for the headers and trailers of chunks
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0  # before the second attempt; doubled before the third
 DOWNLOAD_ERRORS = (OSError, http.client.HTTPException)
@@ -136,6 +137,7 @@ def _transfer(url: str, stream: FileIO, on_progress: Progress) -> bool:
                 raise RejectedError(f"the server sends more than {MAX_BYTES} bytes")
             _write(stream, chunk)
             done += len(chunk)
+            answer.socket.file_bytes += len(chunk)  # type: ignore[attr-defined]
             on_progress(done, total)
     if done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
@@ -235,6 +237,8 @@ class _Socket(ssl.SSLSocket):
     """Measure the speed at which the body arrives, with the headers and trailers of its chunks."""
 
     in_body = False
+    file_bytes = 0  # of the body, without the headers and trailers of its chunks
+    _total = 0
     _waited = 0.0  # for the server; writing to the disk is not included
     _received = 0
 
@@ -244,6 +248,9 @@ class _Socket(ssl.SSLSocket):
         if self.in_body:
             self._waited += time.monotonic() - began
             self._received += count
+            self._total += count
+            if self._total > 2 * self.file_bytes + MAX_OVERHEAD:
+                raise RejectedError("the server sends more chunk headers and trailers than file")
             if self._waited >= SPEED_SECONDS:
                 if self._received < MIN_SPEED * self._waited:
                     raise RejectedError(f"the server sends less than {MIN_SPEED} bytes a second")
@@ -264,6 +271,7 @@ class _Connection(http.client.HTTPSConnection):
         try:
             answer = super().getresponse()
             connected.in_body = True
+            answer.socket = connected  # type: ignore[attr-defined]
             return answer
         except DOWNLOAD_ERRORS as error:
             if expired.is_set():

@@ -161,6 +161,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _drip_trailer(self) -> None:
         self._drip_after_chunk(b"x", b"0\r\n")
 
+    def _endless_trailers(self) -> None:
+        self._flood_after_chunk(b"0\r\n", b"x: " + b"y" * 1000 + b"\r\n")
+
+    def _endless_chunk_headers(self) -> None:
+        self._flood_after_chunk(b"", b"1;" + b"y" * 60_000 + b"\r\nz\r\n")
+
+    def _flood_after_chunk(self, start: bytes, line: bytes) -> None:
+        self._send(200, b"3e8\r\n" + CONTENT[:1000] + b"\r\n" + start, -1, Transfer_Encoding="chunked")
+        while True:
+            self.wfile.write(line)
+
     def _drip_after_chunk(self, byte: bytes, start: bytes = b"") -> None:
         self._send(200, b"3e8\r\n" + CONTENT[:1000] + b"\r\n" + start, -1, Transfer_Encoding="chunked")
         for _ in range(200):

@@ -157,6 +157,16 @@ def test_an_endless_answer_is_cut_off(server: Server, monkeypatch: pytest.Monkey
     assert sum(path.stat().st_size for path in folder().iterdir()) <= 3 << 20
 
 
+@pytest.mark.parametrize("behavior", ["endless-trailers", "endless-chunk-headers"])
+def test_endless_headers_at_full_speed_are_cut_off(
+    server: Server, behavior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_OVERHEAD", 1 << 20)
+    with pytest.raises(RmrkdError, match="more chunk headers and trailers than file"):
+        cache.fetch(f"{server.address}/{behavior}/a.pth", DIGEST)
+    assert len(server.requests) == 1
+
+
 def test_free_space_is_checked_before_the_download(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 100_000))
