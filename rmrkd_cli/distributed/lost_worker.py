@@ -8,6 +8,8 @@ from typing import Protocol
 
 from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
 
+_GLOO = re.compile(r"\[[^\]\s]*\bgloo/[^\]\s]*\.(?:cc|cpp|h):[0-9]+\]|Connection reset by peer")
+
 
 class ErrorWriter(Protocol):
     def write(self, error: RmrkdError, *, fatal: bool) -> bool:
@@ -29,8 +31,10 @@ def report_failure(errors: ErrorWriter, error: Exception) -> int:
 
 
 def is_lost_worker(error: Exception) -> bool:
-    """Return whether an error means only that another worker is gone. gloo raises RuntimeError for that."""
+    """Return whether an error means only that another worker is gone.
+
+    gloo raises RuntimeError for that, with the line of its source: `[…/gloo/transport/tcp/pair.cc:545] Read error`.
+    """
     from torch.distributed import DistError
 
-    is_gloo = isinstance(error, RuntimeError) and re.search(r"\bgloo\b|Connection reset by peer", str(error))
-    return isinstance(error, DistError) or bool(is_gloo)
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and bool(_GLOO.search(str(error))))

@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +148,20 @@ class RunDir:
         return RmrkdError(f"cannot create the run directory `{self.path}`: {error.strerror}", "--work-dir DIR")
 
     def append_log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to `log.jsonl`; remove it again if it cannot be written completely."""
-        before = self.log.stat().st_size if self.log.exists() else 0
+        """Append a line to `log.jsonl`; remove it again if it cannot be written completely.
+
+        Raises:
+            RunError: When it cannot be written.
+        """
+        before: int | None = None
         try:
             with self.log.open("a", encoding="utf-8") as stream:
+                before = os.fstat(stream.fileno()).st_size
                 stream.write(to_line(line))
         except OSError as error:
-            if self.log.exists():
-                os.truncate(self.log, before)
+            if before is not None:
+                with suppress(OSError):  # the first error is the cause
+                    os.truncate(self.log, before)
             raise cannot_write(self.log, error) from error
 
     def sync_log(self) -> None:

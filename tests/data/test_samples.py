@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples, fingerprint
 from rmrkd_cli.data.transforms import EvalSet, TrainSet
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.presets.schema import Data, Preset
 from tests.helpers import trees
 
@@ -153,6 +156,27 @@ def test_the_demo_is_generated_once_from_its_seed(tmp_path: Path) -> None:
     demo.make_demo(folder)
     assert (folder / "train" / "0000.png").stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_other_users_can_read_the_demo(tmp_path: Path) -> None:
+    """A cache folder may be shared."""
+    before = os.umask(0o022)
+    try:
+        demo.make_demo(tmp_path / "demo")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "demo", *(tmp_path / "demo").iterdir())}
+    assert modes == {0o755}
+
+
+def test_a_demo_that_cannot_get_its_name_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(RunError, match=r"cannot write the demo images into .*Permission denied"):
+        demo.make_demo(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_default_of_every_scale_is_the_data_sets() -> None:

@@ -159,6 +159,8 @@ def test_workers_read_the_folders_from_their_environment(errors: WorkerErrors, m
     [
         (ValueError("a bug"), True, 1),
         (RuntimeError("cannot decode /data/gloomy/1.png"), True, 1),
+        (RuntimeError("cannot decode /data/gloo/1.png: gloo"), True, 1),
+        (RuntimeError("[/__w/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:18070"), False, 0),
         (RuntimeError("[/gloo/transport/tcp/pair.cc:545] Connection closed by peer"), False, 0),
         (WorkerLostError("a loader process was killed"), False, 0),
         (RunError("a wrong label"), True, 0),
