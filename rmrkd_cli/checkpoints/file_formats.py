@@ -6,8 +6,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-READ = "rmrkd reads .pth files of torch.save and .safetensors files"
-_SOURCE = f"{READ}: give the checkpoint it was exported from"
+READ = "rmrkd reads .pth files of torch.save, and .safetensors files"
+_SOURCE = f"give the checkpoint it was exported from: {READ}"
 _HEAD_BYTES = 512
 _MAX_ENTRIES = 10_000  # of an archive that is looked into
 
@@ -26,7 +26,10 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 )
 _EXPORTED = {".onnx": "an ONNX file", ".tflite": "a TensorFlow Lite file", ".engine": "a TensorRT engine",
              ".plan": "a TensorRT engine", ".mlmodel": "a Core ML file", ".pb": "a TensorFlow graph"}  # fmt: skip
-_RUNTIMES = {"an ONNX file": "; run it with onnxruntime", "a TorchScript program": "; run it with torch.jit.load"}
+_RUNTIMES = {
+    "an ONNX file": ". Run this file with onnxruntime",
+    "a TorchScript program": ". Run this file with torch.jit.load",
+}
 
 
 def describe_format(path: Path) -> tuple[str, str] | None:

@@ -72,6 +72,8 @@ def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, 
     from rmrkd_cli.comparison.groups import group_records
     from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
     from rmrkd_cli.evaluation.latency import measure_latencies
+    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.text import plural
 
     width, height = compared[0].record["protocol"]["scale"]
     by_record = {id(one.record): one for one in compared}
@@ -90,6 +92,8 @@ def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, 
             raise
         networks.append(loaded.network)
         timed.append(one.record)
+    if timed:
+        log(f"measuring the latency of {plural(len(timed), 'network')} at {width}x{height}")
     for record, latency in zip(timed, measure_latencies(networks, (width, height), torch.device(device)), strict=True):
         record["latency"] = latency
 

@@ -32,11 +32,15 @@ def write_report_folder(
         RunError: When a file cannot be written.
     """
     from rmrkd_cli.report.html import write_report, write_results
+    from rmrkd_cli.terminal.console import log
 
     written = write_results(comparison, folder)  # first, so that the results survive a failure below
+    log("predicting the example images of the report, with each network")
     curves, missing_curves = _read_curves(comparison, files)
+    images = _predict_images(comparison, files, options)
+    log(f"drawing the figures and the page: {folder / 'index.html'}")
     write_report(
-        comparison, folder, images=_predict_images(comparison, files, options), curves=curves,
+        comparison, folder, images=images, curves=curves,
         missing_curves=missing_curves, provenance=_provenance(comparison, files, command), written=written,
     )  # fmt: skip
 
