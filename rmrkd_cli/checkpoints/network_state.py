@@ -62,7 +62,7 @@ class NetworkState:
         """Return where the weights were found, in words; empty for a plain file."""
         parts = [f"under {self.place}"] if self.place not in ("", '["state_dict"]') else []
         parts += ["without the names of torch's wrappers"] if self.renamed else []
-        parts += [f"with the prefix `{self.prefix}`"] if self.prefix else []
+        parts += [f"behind the prefix `{self.prefix}`"] if self.prefix else []
         rest = f"; {self.left_out} other tensors are left out" if self.left_out else ""
         return f"its weights are read {' '.join(parts) or 'by name'}{rest}" if parts or rest else ""
 

@@ -91,7 +91,7 @@ def _print_comparison(comparison: Comparison) -> None:
     from rmrkd_cli.terminal import console
 
     notes = [protocol_line(comparison.protocol), *tables.summary_lines(comparison)]
-    console.print_table("IoU of each class, %", *tables.class_table(comparison), bold_last=True)
+    console.print_table("IoU of each class, %", *tables.class_table(comparison), bold_last=not comparison.warnings)
     console.print_table("Summary", *tables.summary_table(comparison.groups), notes)
 
 

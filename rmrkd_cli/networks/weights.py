@@ -66,7 +66,8 @@ def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: 
         RmrkdError: As `load_weights`.
     """
     path = fetch_weights(source, role)
-    state: Mapping[str, Tensor] = read_checkpoint(path, lazy=True).student()
+    checkpoint = read_checkpoint(path, lazy=True)
+    state: Mapping[str, Tensor] = checkpoint.student()
     ignore: tuple[str, ...] = ()
     if _is_backbone(state, role):
         own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
@@ -74,6 +75,7 @@ def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: 
     mismatch = key_mismatch(own, state, str(path), ignore)
     any_match = any(key in state and state[key].shape == own[key].shape for key in own)
     if mismatch and not (source.allow_partial and any_match):
+        mismatch += f"\n  {checkpoint.note}" if checkpoint.note else ""
         raise mismatch_error(mismatch, own, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT)
 
 

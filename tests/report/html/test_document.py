@@ -63,3 +63,4 @@ def test_limits_of_the_latency_are_on_the_page(tmp_path: Path) -> None:
     assert "<li>the machine was busy</li>" in page
     assert "pooled." in page
     assert "<b>distill" not in page.partition("</header>")[0]
+    assert 'class="totals soft"' in page
