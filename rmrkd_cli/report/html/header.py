@@ -60,7 +60,9 @@ def _sentence(main: Difference, base: Group, to: Group) -> Markup:
         "values": f"{format_percent(to.miou)} and {format_percent(base.miou)} % mIoU, {_runs(base, to)}",
         "more": "more" if value >= 0 else "less", "better": "better" if value > 0 else "worse",
     }  # fmt: skip
-    if not bounds:
+    if not bounds and format_points(abs(value)) == "+0.00":
+        text = "<b>{to}</b> and {base} have the same mIoU; no interval could be computed ({values})."
+    elif not bounds:
         text = (
             "<b>{to}</b> has <b>{size} points of mIoU</b> {more} than {base}; no interval could be computed ({values})."
         )

@@ -261,6 +261,7 @@ def test_the_conclusion_claims_no_more_than_the_interval() -> None:
     assert undecided.startswith("The data do not decide whether distill is better than baseline")
     assert "−3.00 to +4.00, includes zero" in undecided
     assert "no interval could be computed" in text(Interval(0.01))
+    assert text(Interval(0.00001)).startswith("distill and baseline have the same mIoU")
     assert text(Interval(None)).startswith("There is no difference of mIoU")
 
 
