@@ -109,9 +109,8 @@ def predict_command(
     """Segment images and videos: class indices as PNG, overlays with a legend, and pixel shares.
 
     Examples:
-        rmrkd predict student.pth photos
+        rmrkd predict student.pth photos drive.mp4
         rmrkd predict student.pth photos --out segmented --mode slide --scale 8064x6048
-        rmrkd predict student.pth drive.mp4 --out segmented --overlay jpg
     """
     from rmrkd_cli.presets.loader import load_preset
 

@@ -35,10 +35,13 @@ def write_report_folder(
     from rmrkd_cli.terminal.console import log
 
     written = write_results(comparison, folder)  # first, so that the results survive a failure below
-    log("predicting the example images of the report, with each network")
+    has_networks = any(file.checkpoint is not None for file in files)
+    if has_networks:  # else it takes a second
+        log("predicting the example images of the report, with each network")
     curves, missing_curves = _read_curves(comparison, files)
     images = _predict_images(comparison, files, options)
-    log(f"drawing the figures and the page: {folder / 'index.html'}")
+    if has_networks:
+        log(f"drawing the figures and the page: {folder / 'index.html'}")
     write_report(
         comparison, folder, images=images, curves=curves,
         missing_curves=missing_curves, provenance=_provenance(comparison, files, command), written=written,

@@ -218,7 +218,7 @@ CASES: dict[str, tuple[str, ...]] = {  # a command, and parts of its message
     "transfer plain.pth out.pth": ("plain.pth", "already a plain checkpoint"),
     "transfer foreign.pth out.pth": ("foreign.pth",),
     "transfer teacher.pth out.pth": ("teacher.pth", "`student.`", "keys start with teacher"),
-    "predict plain.pth camvid": ("`--out` is missing",),
+    "predict plain.pth camvid --out plain.pth": ("`plain.pth` is a file",),
     "predict no.pth camvid --out new": ("no.pth", "does not exist"),
     "predict plain.pth camvid --out camvid": ("`camvid` is not empty",),
     "predict plain.pth camvid --out new": ("plain.pth", "--preset"),
