@@ -21,6 +21,7 @@ from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.training.kernels import select_precision
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
@@ -82,6 +83,7 @@ def _report_role(
 ) -> Iterator[str]:
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
     reset_peak_memory(device)
+    select_precision(schedule.tf32)
     yield f"{role}:"
     progress(f"{role}: building and measuring the networks")
     built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)

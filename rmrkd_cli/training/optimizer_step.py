@@ -149,6 +149,8 @@ class TrainStep:
 
     def update_weights(self) -> bool:
         """Update the weights; return False if gradients overflowed under fp16 and the scaler skipped the update."""
+        if self.asynchronous:
+            self._add_missing_momentum()
         before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
         self.scaler.step(self.optimizer)
         self.loss_optimizers.step(self.scaler)

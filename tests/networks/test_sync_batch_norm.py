@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.networks.sync_batch_norm import SyncBatchNorm, replace_sync_batch_norm
 from rmrkd_cli.presets.loader import load_preset
@@ -53,6 +56,17 @@ def test_every_sync_bn_of_a_network_for_gpus_is_replaced(tiny: object) -> None:
     assert {type(norm) for norm in norms} == {SyncBatchNorm}
     plain = build_network(config, device="cpu")
     assert network.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_ddp_does_not_send_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are equal in every process already."""
+    model = nn.ModuleDict({"norm": SyncBatchNorm(2), "plain": nn.BatchNorm2d(2)})
+    monkeypatch.setattr(
+        "rmrkd_cli.distributed.process_group.DistributedDataParallel.__init__", lambda self, module, **_: None
+    )
+    DistContext(0, 2, torch.device("cpu")).wrap_ddp(model)
+    ignored: Any = model._ddp_params_and_buffers_to_ignore
+    assert set(ignored) == {name for name, _ in model.named_buffers() if name.startswith("norm.")}
 
 
 def test_a_cumulative_average_stays_torchs() -> None:

@@ -154,6 +154,18 @@ def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminato
     assert all(value.isfinite().all() for state in states for value in state.values())
 
 
+def test_a_first_step_that_overflows_leaves_no_undefined_momentum(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fp16's first steps usually do; `TrainStep.__call__` is what a dry run and benchmarks take."""
+    model = Distiller(build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu")).to_device("cpu")
+    step = TrainStep(model, model, Schedule(amp="fp16"), CPU, asynchronous=True)
+    total = Distiller.total
+    monkeypatch.setattr(Distiller, "total", lambda self, named: total(self, named) * 1e36)
+    step([Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])], 0)
+    momentum = [state["momentum_buffer"] for state in step.optimizer.state.values()]
+    assert momentum
+    assert not any(value.any() for value in momentum)
+
+
 def _fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     group = optimizer.param_groups[0]
     return torch.optim.Adam(group["params"], lr=group["lr"], betas=group["betas"], fused=True)
