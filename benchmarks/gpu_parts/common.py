@@ -20,6 +20,7 @@ from rmrkd_cli.losses import MGDLoss
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.training.kernels import select_precision
 
 Record = Callable[[dict[str, Any]], None]
 ROOT = Path(__file__).parents[2]
@@ -50,8 +51,7 @@ class Precision:
 
     def apply(self) -> None:
         """Set torch's switches, for convolutions and matrix products."""
-        torch.backends.cudnn.allow_tf32 = self.tf32
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        select_precision(self.tf32)
 
 
 FP32, TF32 = Precision("fp32"), Precision("tf32", tf32=True)

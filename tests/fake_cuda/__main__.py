@@ -47,10 +47,10 @@ def main() -> int:
 
 def run(job: Job) -> dict[str, Any]:
     """Run a step and return its report, or the error with the lines of this package that led to it."""
-    from tests.fake_cuda.step import run_step
+    from tests.fake_cuda.jobs import run_job
 
     try:
-        return {"job": job.name, "error": None, **vars(run_step(job))}
+        return {"job": job.name, "error": None, **vars(run_job(job))}
     except Exception as error:
         frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         own = [frame.removeprefix(f"{ROOT}/") for frame in frames if frame.startswith(f"{ROOT}/rmrkd_cli")]
@@ -93,13 +93,26 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     presets = preset_names() if options.preset == "all" else options.preset.split(",")
     methods = method_names() if options.method == "all" else options.method.split(",") if options.method else [None]
     return [
-        Job(preset, method, options.role, amp, options.ranks, options.deterministic, options.plant, options.set)
+        Job(
+            preset,
+            method,
+            options.role,
+            amp,
+            options.ranks,
+            options.deterministic,
+            options.plant,
+            options.set,
+            options.what,
+        )
         for preset, method, amp in itertools.product(presets, methods, options.amp.split(","))
     ]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fake_cuda", description=__doc__)
+    parser.add_argument(
+        "--what", default="step", help="step, evaluate, slide, predict, weights, resume, latency, doctor"
+    )
     parser.add_argument("--preset", default="demo", help="preset names, separated by commas, or `all` (default: demo)")
     parser.add_argument("--method", help="method names, or `all` (default: the preset's losses)")
     parser.add_argument("--role", choices=("teacher", "baseline", "distill"), default="distill")

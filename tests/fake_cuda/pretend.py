@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -34,8 +36,18 @@ def pretend_cuda() -> None:
         )
     for kernel in ("flash", "mem_efficient", "cudnn"):  # choosing them asks the driver
         getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(False)
+    cuda.get_device_name = lambda *_: "a pretended GPU"
+    cuda.device = lambda *_: nullcontext()
+    FakeTensor.numpy = _numpy  # type: ignore[method-assign, assignment]
     _replace_copies()
     _skip_initialization()
+
+
+def _numpy(self: Tensor, *, force: bool = False) -> np.ndarray[Any, Any]:
+    """Return zeros; as torch's own, refuse a tensor on a GPU."""
+    if self.device.type != "cpu":
+        raise TypeError(f"can't convert a {self.device} tensor to numpy")
+    return np.zeros(tuple(self.shape), str(self.dtype).removeprefix("torch."))
 
 
 def _skip_initialization() -> None:

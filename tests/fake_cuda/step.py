@@ -1,10 +1,10 @@
-"""Run whole training steps of a preset on fake CUDA tensors: forward, backward, checks and update."""
+"""Whole training steps of a preset on fake CUDA tensors: forward, backward, checks and update."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,6 @@ from unittest.mock import MagicMock
 
 import torch
 import torch.distributed as dist
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.loader import Batch
@@ -29,9 +28,9 @@ from rmrkd_cli.training.gradient_update import GradientUpdate
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
 from tests.fake_cuda.events import FakeEvent
-from tests.fake_cuda.watch import Report, Watch
+from tests.fake_cuda.watch import Watch
 
-_CUDA = torch.device("cuda", 0)
+CUDA = torch.device("cuda", 0)
 _WARM_UP = 1  # steps before the watched one, so that momentum and the checks of a previous step exist
 
 
@@ -40,6 +39,7 @@ class Job:
     """What to run.
 
     Attributes:
+        what: `step`, or another of `jobs.PATHS`.
         method: A method, or several joined by `+`, whose losses all act in the same step.
         ranks: Processes of a fake group, of which this is rank 0: SyncBN synchronizes, DDP is left out.
         plant: Add a tensor on the CPU to a loss, as a control: it must be found.
@@ -52,12 +52,14 @@ class Job:
     ranks: int = 1
     deterministic: bool = False
     plant: bool = False
-    overrides: list[str] = field(default_factory=list)
+    overrides: tuple[str, ...] = ()
+    what: str = "step"
 
     @property
     def name(self) -> str:
         flags = f"{' deterministic' * self.deterministic}{' planted' * self.plant}"
-        return f"{self.preset} {self.method or self.role} amp={self.amp} ranks={self.ranks}{flags}"
+        what = "" if self.what == "step" else f"{self.what} "
+        return f"{what}{self.preset} {self.method or self.role} amp={self.amp} ranks={self.ranks}{flags}"
 
 
 class FakeRanks(DistContext):
@@ -73,29 +75,23 @@ class FakeRanks(DistContext):
         """Wait for nobody."""
 
 
-def run_step(job: Job) -> Report:
-    """Return what one step does, after another.
-
-    Raises:
-        FakeTensorDeviceMismatchError: When a CPU tensor meets a CUDA tensor.
-    """
-    preset = _load(job)
-    watch = Watch()
-    with _process_group(job.ranks), _settings_of(job), FakeTensorMode(), watch:
-        model = _build(preset, job)
-        step, update = _prepare(preset, job, model)
-        batch = _batch(preset, job)
-        for number in range(_WARM_UP + 1):
-            FakeEvent.step = number
-            if number == _WARM_UP:
-                watch.start()
-            seed_step(preset.seed, number, 0, "cuda")
-            losses = step.backward([batch], number)
-            update.step(losses, [batch], StopRequest())
-    return watch.report
+def take_steps(preset: Preset, job: Job, model: Distiller, watch: Watch) -> None:
+    """Take a step, and watch the next one."""
+    step, update = prepare(preset, job, model)
+    for number in range(_WARM_UP + 1):
+        if number == _WARM_UP:
+            watch.start()
+        take_step(step, update, make_batch(preset, job), preset.seed, number)
 
 
-def _load(job: Job) -> Preset:
+def take_step(step: TrainStep, update: GradientUpdate, batch: Batch, seed: int, number: int) -> None:
+    FakeEvent.step = number
+    seed_step(seed, number, 0, "cuda")
+    losses = step.backward([batch], number)
+    update.step(losses, [batch], StopRequest())
+
+
+def load(job: Job) -> Preset:
     """Return the preset of a job; losses of several methods are named after their method."""
     overrides = [f"schedule.amp={job.amp}", *job.overrides]
     methods = job.method.split("+") if job.method else [None]
@@ -106,12 +102,12 @@ def _load(job: Job) -> Preset:
     return presets[0].model_copy(update={"losses": losses})
 
 
-def _build(preset: Preset, job: Job) -> Distiller:
+def build(preset: Preset, job: Job) -> Distiller:
     classes = dataset_info(preset).num_classes
     built = build_distiller(preset, job.role, classes, device="cuda", log=lambda _: None, with_weights=False)
     if job.deterministic:
         make_deterministic("cuda")
-    model = built.distiller.to_device(_CUDA, inference_network)
+    model = built.distiller.to_device(CUDA, inference_network)
     for loss in preset.losses:
         model.weights.setdefault(loss, 1.0)
     if job.plant:
@@ -125,18 +121,18 @@ def _plant(loss: Any) -> None:
     loss.forward = lambda *given: original(*given) + (given[0].new_ones(3) * torch.ones(3)).sum()
 
 
-def _prepare(preset: Preset, job: Job, model: Distiller) -> tuple[TrainStep, GradientUpdate]:
+def prepare(preset: Preset, job: Job, model: Distiller) -> tuple[TrainStep, GradientUpdate]:
     """Return the two halves of a step, as the training loop sets them up."""
     schedule = preset.schedule_for(job.role)
-    dist_ctx = (FakeRanks if job.ranks > 1 else DistContext)(0, job.ranks, _CUDA)
-    step, progress = TrainStep(model, model, schedule, _CUDA), Progress()
+    dist_ctx = (FakeRanks if job.ranks > 1 else DistContext)(0, job.ranks, CUDA)
+    step, progress = TrainStep(model, model, schedule, CUDA), Progress()
     setup: Any = SimpleNamespace(
         train_samples=[], schedule=schedule, preset=preset, model=model, run_dir=SimpleNamespace(path=Path("none"))
     )
     return step, GradientUpdate(setup, step, dist_ctx, make_budget(schedule, progress), progress, MagicMock())
 
 
-def _batch(preset: Preset, job: Job) -> Batch:
+def make_batch(preset: Preset, job: Job) -> Batch:
     schedule = preset.schedule_for(job.role)
     images = torch.zeros(schedule.batch_size, 3, *schedule.crop)
     labels = torch.zeros(schedule.batch_size, 1, *schedule.crop, dtype=torch.uint8)
@@ -144,7 +140,7 @@ def _batch(preset: Preset, job: Job) -> Batch:
 
 
 @contextmanager
-def _settings_of(job: Job) -> Iterator[None]:
+def settings_of(job: Job) -> Iterator[None]:
     """Restore torch's settings at the end."""
     torch.backends.cudnn.enabled = job.amp == "off"  # its batch norm in half precision asks the driver for sizes
     benchmark, filled = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
@@ -157,7 +153,7 @@ def _settings_of(job: Job) -> Iterator[None]:
 
 
 @contextmanager
-def _process_group(ranks: int) -> Iterator[None]:
+def process_group(ranks: int) -> Iterator[None]:
     """Join a group of torch's fake backend, which passes no messages."""
     if ranks == 1:
         yield

@@ -21,6 +21,11 @@ ALL = "+".join(method_names())
 # The outcome of the step before, which a GPU has usually finished.
 LATE_WAITS = {"rmrkd_cli/training/gradient_update.py read": 1}
 
+# Backward passes that add in any order, or slowly in a fixed order.
+NONDETERMINISTIC = {
+    "_unsafe_index_put", "upsample_bilinear2d_backward", "_adaptive_avg_pool2d_backward", "grid_sampler_2d_backward",
+}  # fmt: skip
+
 PRESETS = [Job(name) for name in preset_names()]
 METHODS = [Job(method=name) for name in method_names()]
 VARIANTS = [
@@ -31,12 +36,28 @@ VARIANTS = [
     Job("dlp101-dlpmbv2-city", amp="fp16", deterministic=True),
     Job(role="teacher"),
     Job(role="baseline", amp="fp16"),
-    Job(overrides=["schedule.skip_nonfinite=true", "schedule.clip_grad=10"]),
+    Job(overrides=("schedule.skip_nonfinite=true", "schedule.clip_grad=10")),
     Job(ranks=8),
     Job(method=ALL, amp="fp16", ranks=8, deterministic=True),
 ]
+# Everything else that runs on a GPU: file and function → waits
+PROBE = {"rmrkd_cli/networks/inference.py _have_equal_logits": 1}  # once for a network
+IMAGE = {"rmrkd_cli/evaluation/confusion_matrix.py _check": 1, "rmrkd_cli/evaluation/confusion_matrix.py update": 1}
+SPLIT = {"rmrkd_cli/evaluation/confusion_matrix.py result": 1, "rmrkd_cli/evaluation/image_counts.py <listcomp>": 1}
+PATHS = {
+    Job(what="resume"): {},
+    Job(what="resume", amp="fp16", method="skd-gan"): {},
+    Job(what="weights"): {"rmrkd_cli/training/loss_weights.py compute_auto_weights": 1},
+    Job(what="weights", amp="bf16"): {"rmrkd_cli/training/loss_weights.py compute_auto_weights": 1},
+    Job(what="weights", amp="fp16"): {"rmrkd_cli/training/loss_weights.py compute_auto_weights": 1},
+    Job(what="evaluate"): PROBE | IMAGE | SPLIT,
+    Job(what="slide"): PROBE | IMAGE | SPLIT,
+    Job(what="predict"): {"rmrkd_cli/prediction/segmenter.py segment": 4},
+    Job(what="latency"): None,  # waits for each run
+    Job(what="doctor"): None,
+}
 PLANTED = Job(plant=True)
-JOBS = [*PRESETS, *METHODS, *VARIANTS, PLANTED]
+JOBS = [*PRESETS, *METHODS, *VARIANTS, *PATHS, PLANTED]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +83,17 @@ def test_a_step_stays_on_the_gpu_and_never_waits_for_it(job: Job, results: dict[
     assert by_function(result["late_waits"]) == LATE_WAITS, describe(result)
     assert result["blocking_copies"] == {}, describe(result)
     assert sum(result["kernels"].values()) > 100
+    if job.deterministic:
+        assert not NONDETERMINISTIC & set(result["kernels"]), describe(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", PATHS, ids=lambda job: job.name)
+def test_nothing_else_mixes_devices_or_waits_more_often(job: Job, results: dict[str, Any]) -> None:
+    result = results[job.name]
+    assert result["error"] is None, result["error"]
+    if PATHS[job] is not None:
+        assert by_function(result["waits"]) == PATHS[job], describe(result)
 
 
 @pytest.mark.slow

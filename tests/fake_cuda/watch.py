@@ -26,6 +26,7 @@ _reshape_alias resize_ set_
 view_as_real movedim chunk squeeze_ unsqueeze_ transpose_ t_ as_strided_ detach_ unsafe_split prim_device
 """
 _NO_KERNEL = frozenset(_OPERATIONS_ON_VIEWS.split())
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _PACKAGES = ("/rmrkd_cli/", "/mmseg/", "/mmcv/", "/torch/nn/modules/")
 
 
@@ -77,6 +78,9 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "aten" and func.has_kernel_for_dispatch_key(_COMPOSITE):  # seen in inference mode only
+            with self:
+                return func.decompose(*args, **kwargs)
         name = func._schema.name.split("::")[1]
         if name in _SCALARS:
             self._count_wait(args[0], name)
