@@ -127,7 +127,7 @@ def _count_waits(steps: Steps, number: int) -> int | None:
             steps(number)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(each.message) for each in caught)
+    return sum("called a synchronizing CUDA operation" in str(each.message) for each in caught)
 
 
 def reset_peak(device: str) -> None:
