@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rmrkd_cli.losses import PSDLoss
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import deterministic_resize
@@ -83,6 +84,10 @@ def test_networks_losses_and_layers_use_them(tiny: object, monkeypatch: pytest.M
         pooled = nn.AdaptiveAvgPool2d(size)(maps)
         assert pooled.shape[2:] == ((3, 3) if size == 3 else (2, 9))
     assert called == ["pool_average"] * 2
+    maps = [torch.randn(1, 2, side, side) for side in (8, 6)]
+    PSDLoss((2, 2), (2, 2))(tuple(maps), tuple(each.flip(1) for each in maps))
+    assert called == ["pool_average"] * 6
+    called.clear()
     labels = torch.randint(0, 9, (1, 1, 8, 8)).float()
     F.interpolate(labels, (4, 4), mode="nearest")
-    assert len(called) == 2
+    assert called == []

@@ -106,7 +106,9 @@ def test_skipped_steps_are_the_same_ones_with_the_same_result(
             folders.append(run(tiny, tmp_path / mode, "schedule.skip_nonfinite=true", f"schedule.amp={amp}"))
     for folder in folders:
         assert [line["iter"] for line in log_of(folder) if "skipped" in line] == [step + 1 for step in bad]
-        assert json.loads((folder / "result.json").read_text())["training"]["skipped_steps"] == len(bad)
+        training = json.loads((folder / "result.json").read_text())["training"]
+        assert training["skipped_steps"] == len(bad)
+        assert (training["amp"], training["tf32"], training["deterministic"]) == (amp, None, False)
     host, device = (read_checkpoint(folder / "last.pth") for folder in folders)
     assert host.rest["skipped_in_row"] == device.rest["skipped_in_row"]
     for key, value in host.state.items():
