@@ -15,7 +15,7 @@ Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
 
 def test_hand_computed_value() -> None:
     student, teacher = torch.eye(2).view(1, 2, 1, 2), torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 1, 2)
-    value = IFVDLoss(2, 2, 1)(student, teacher, torch.zeros(1, 1, 1, 2))
+    value = IFVDLoss(2, 2, 1)(student, teacher, torch.zeros(1, 1, 1, 2, dtype=torch.long))
     assert value.item() == pytest.approx((1 - 0.5**0.5) ** 2, abs=1e-6)
 
 

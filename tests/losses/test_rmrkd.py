@@ -35,7 +35,7 @@ def naive(student: Tensor, teacher: Tensor, labels: Tensor, tau: float, over: st
 @pytest.mark.parametrize(("tau", "expected"), [(1.0, 0.0300286), (0.1, 0.0107672)])
 def test_hand_computed_value(tau: float, expected: float) -> None:
     student, teacher = torch.eye(2).view(1, 2, 2, 1), torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 2, 1)
-    value = RMRKDLoss(2, 2, 1, tau=tau)(student, teacher, torch.zeros(1, 1, 2, 1))
+    value = RMRKDLoss(2, 2, 1, tau=tau)(student, teacher, torch.zeros(1, 1, 2, 1, dtype=torch.long))
     assert value.item() == pytest.approx(expected, abs=1e-7)
 
 
