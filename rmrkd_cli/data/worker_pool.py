@@ -149,8 +149,7 @@ def _process(function: Callable[[Any], Any], numbered: tuple[int, Any]) -> Any:
 
 
 def exit_with_parent() -> None:
-    """Wait for the command that made this process, and end this process too."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    """Wait for the command that made this process, and end this process too; return in the command itself."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
 
-from rmrkd_cli.data.image_file import ImageFormatError
+from rmrkd_cli.data.image_file import ImageFormatError, open_image
 from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import EvalViews, View, pin_views
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
@@ -134,10 +134,8 @@ def count_pages(path: Path) -> int:
     """Return the number of pages or frames in an image file of which only the first is read; 1 where unknown."""
     if path.suffix.lower() not in _PAGED_SUFFIXES:
         return 1
-    from PIL import Image
-
     try:
-        with Image.open(path, formats=("TIFF", "GIF", "WEBP", "PNG")) as image:
+        with path.open("rb") as file, open_image(file) as image:
             return int(getattr(image, "n_frames", 1))
     except Exception:  # Pillow raises any kind of exception for a damaged file; reading it says what is wrong
         return 1

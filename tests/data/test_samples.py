@@ -158,8 +158,9 @@ def test_the_demo_is_generated_once_from_its_seed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
-def test_other_users_can_read_the_demo(tmp_path: Path) -> None:
+def test_other_users_can_read_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache folder may be shared."""
+    monkeypatch.setattr(demo, "SPLITS", {"train": 1, "val": 1})
     before = os.umask(0o022)
     try:
         demo.make_demo(tmp_path / "demo")
@@ -173,6 +174,7 @@ def test_a_demo_that_cannot_get_its_name_is_an_error(tmp_path: Path, monkeypatch
     def fail(*_: object) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
+    monkeypatch.setattr(demo, "SPLITS", {"train": 1, "val": 1})
     monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(RunError, match=r"cannot write the demo images into .*Permission denied"):
         demo.make_demo(tmp_path / "demo")

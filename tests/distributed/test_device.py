@@ -34,7 +34,7 @@ def test_device_and_workers(
 
 @pytest.mark.parametrize(
     ("wanted", "gpus", "available", "hint"),
-    [("auto", 4, 2, "--gpus 2"), ("cuda", None, 0, "--device cpu --gpus 1"), ("auto", 2, 0, "--device cpu --gpus")],
+    [("auto", 4, 2, "--gpus 2"), ("cuda", 1, 0, "--device cpu --gpus 1"), ("auto", 2, 0, "--device cpu --gpus")],
 )
 def test_more_gpus_than_available_are_rejected(
     wanted: str, gpus: int | None, available: int, hint: str, monkeypatch: pytest.MonkeyPatch
@@ -43,6 +43,13 @@ def test_more_gpus_than_available_are_rejected(
     with pytest.raises(RmrkdError, match=rf"this machine has {available} GPU") as caught:
         choose_device(wanted, gpus)
     assert hint in caught.value.hint
+
+
+def test_a_command_without_gpus_is_not_told_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_gpus(monkeypatch, 0)
+    with pytest.raises(RmrkdError, match="--device cuda: torch finds no GPU on this machine") as caught:
+        choose_device("cuda", None)
+    assert caught.value.hint == "--device cpu, or rmrkd doctor"
 
 
 @pytest.mark.parametrize(
