@@ -78,6 +78,15 @@ class RunCheckpoints:
         if path is not None and read_checkpoint(path, lazy=True, verified=True).kind != "run":
             raise RmrkdError(f"`{path}` is not a checkpoint of a training run", _FRESH_HINT)
 
+    def tensor_names(self) -> set[str]:
+        """Return the names of the tensors in the file that `latest_valid` will return; empty without one.
+
+        Raises:
+            RmrkdError: As `check_resumable`.
+        """
+        path, _ = self._newest_intact()
+        return set() if path is None else set(read_checkpoint(path, lazy=True, verified=True).state)
+
     def _newest_intact(self) -> tuple[Path | None, list[tuple[Path, str]]]:
         """Return the newest intact checkpoint, and every newer damaged one with its damage."""
         damaged: list[tuple[Path, str]] = []

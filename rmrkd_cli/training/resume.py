@@ -14,6 +14,7 @@ from rmrkd_cli.distillation.custom_loss import check_same_code
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.extension import extend, saved_schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
@@ -96,6 +97,7 @@ class Checkpointer:
         changed = self._changed_batch_settings(saved, force=force)
         before = saved_schedule(saved.meta.get("preset"), str(saved.meta.get("role"))) or self.schedule
         progress = _read_progress(saved, self.schedule)
+        self._check_cwd(saved)
         load_state_dict_checked(self.model, saved.state, str(path))
         try:
             self.step.restore(saved.rest)
@@ -103,6 +105,8 @@ class Checkpointer:
             raise _unusable(path, f"its optimizer state does not match: {error}") from error
         if extended := extend(progress, before, self.schedule):
             log(extended)
+        if self.dist_ctx.device.type == "cuda" and _lacks_tf32(saved.meta.get("preset")):
+            log(_describe_tf32(self.schedule.tf32, progress.iteration))
         if changed:
             progress.changes.append({"iteration": progress.iteration, **changed})
             log(_describe_change(saved.meta, self._batch_settings(), progress.iteration))
@@ -126,6 +130,19 @@ class Checkpointer:
                 f"not from {str(now)[:12]}…",
                 "give the same file with --teacher-checkpoint, or start over with --fresh",
             )
+
+    def _check_cwd(self, saved: Checkpoint) -> None:
+        """Raise RmrkdError if the run began when `align: conv` of `cwd` had a convolution for equal channels too."""
+        own = self.model.state_dict()
+        for name, loss in self.model.losses.items():
+            weight = saved.state.get(f"losses.{name}.align.weight")
+            square = weight is not None and weight.dim() == 4 and weight.shape[0] == weight.shape[1]
+            if isinstance(loss, CWDLoss) and square and not any(key.startswith(f"losses.{name}.align") for key in own):
+                raise RmrkdError(
+                    f"cannot resume from `{saved.path}`: its loss `{name}` has a 1x1 convolution for equal channels, "
+                    "which `align: conv` added when the run began, and which is `align: conv-always` now",
+                    f"--set losses.{name}.align=conv-always continues the run",
+                )
 
     def _changed_batch_settings(self, saved: Checkpoint, *, force: bool) -> dict[str, Any]:
         """Return name → [before, now] of the settings that differ.
@@ -167,6 +184,20 @@ def _read_progress(saved: Checkpoint, schedule: Schedule) -> Progress:
     if not (0 <= progress.seconds < math.inf and 0 <= progress.evaluated_at <= schedule.iters):
         raise _unusable(saved.path, f"its training time is {progress.seconds} seconds")
     return progress
+
+
+def _lacks_tf32(preset: Any) -> bool:
+    """Return whether the preset in a checkpoint is from before the key `schedule.tf32`."""
+    schedule = preset.get("schedule") if isinstance(preset, Mapping) else None
+    return isinstance(schedule, Mapping) and "tf32" not in schedule
+
+
+def _describe_tf32(tf32: bool, iteration: int) -> str:
+    now = "in convolutions and matrix products" if tf32 else "nowhere"
+    return (
+        f"the run began before `schedule.tf32` existed and used TF32 in convolutions only; from iteration {iteration} "
+        f"on it uses TF32 {now}; the result will differ in rounding"
+    )
 
 
 def _unusable(path: Path, reason: str) -> RmrkdError:

@@ -13,28 +13,12 @@ from typing import Any
 from rmrkd_cli.checkpoints.run_checkpoints import RunCheckpoints
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import to_yaml
-from rmrkd_cli.presets.safe_yaml import parse_yaml, read_yaml
 from rmrkd_cli.presets.schema import OWN_METHOD, Preset
 from rmrkd_cli.results.record import read_record
 from rmrkd_cli.results.training_log import to_line
 from rmrkd_cli.storage.atomic import cannot_write, write_text
-from rmrkd_cli.terminal.sanitize import escape_control
-from rmrkd_cli.training.extension import LENGTH_KEYS, is_extension, reaches, saved_schedule
-
-# Keys that may differ when a run is resumed.
-_MAY_CHANGE = (
-    "title", "paper", "data.cache", "teacher.min_miou",
-    *(f"schedule.{key}" for key in ("workers", "keep", "checkpoint_interval", "log_interval")),
-    "schedule.skip_nonfinite", "schedule.skip_corrupt",
-)  # fmt: skip
-_MAY_CHANGE_WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
-
-# Role → keys that it does not use.
-_NOT_USED_BY = {
-    "teacher": ("student.", "losses", "method", "schedule.time_budget"),
-    "baseline": ("teacher.", "losses", "method"),
-    "distill": ("teacher.schedule",),
-}
+from rmrkd_cli.training.extension import reaches
+from rmrkd_cli.training.run_settings import check_same_settings
 
 
 def run_path(work_dir: Path, role: str, method: str) -> Path:
@@ -94,7 +78,12 @@ class RunDir:
                 "--resume continues it, --fresh starts over and renames the existing directory, --work-dir DIR selects "
                 "another directory",
             )
-        self._check_same_settings(preset, _MAY_CHANGE + (_MAY_CHANGE_WITH_FORCE if force else ()))
+        if not self.config.is_file():
+            raise RmrkdError(
+                f"`{self.path}` is not a run directory: it is not empty and has no `config.yaml`",
+                "use another directory with --work-dir DIR",
+            )
+        check_same_settings(self.config, preset, force=force, tensor_names=self.checkpoints.tensor_names)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -194,55 +183,3 @@ class RunDir:
         while (target := self.path.with_name(f"{self.path.name}.old{number}")).exists():
             number += 1
         return target
-
-    def _check_same_settings(self, preset: Preset, may_change: tuple[str, ...]) -> None:
-        """Raise RmrkdError if `config.yaml` differs from `preset`, except in the keys `may_change`."""
-        if not self.config.is_file():
-            raise RmrkdError(
-                f"`{self.path}` is not a run directory: it is not empty and has no `config.yaml`",
-                "use another directory with --work-dir DIR",
-            )
-        try:
-            contents = read_yaml(self.config, "configuration")
-        except RmrkdError as error:
-            raise RmrkdError(error.message, "--fresh, or --work-dir DIR") from error
-        before, now = _flatten(contents), _flatten(parse_yaml(to_yaml(preset), "preset"))
-        ignored = may_change + _NOT_USED_BY.get(preset.role, ())
-        schedule = saved_schedule(contents, preset.role)
-        if schedule is not None and is_extension(schedule, preset.schedule_for(preset.role)):
-            ignored += LENGTH_KEYS
-        changed = [
-            key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and not key.startswith(ignored)
-        ]
-        changed.sort(key=lambda key: (key.count("."), key))  # the most general first
-        if changed:
-            lines = [
-                f"  {_shorten(key)}: {_shorten(before.get(key))} in the run, {_shorten(now.get(key))} now"
-                for key in changed[:10]
-            ]
-            shorter = any(key in LENGTH_KEYS for key in changed)
-            raise RmrkdError(
-                f"`{self.path}` contains a run with other settings:\n" + "\n".join(lines),
-                (
-                    "a run can be trained further, with a larger --max-iters, but not be made shorter; "
-                    if shorter
-                    else ""
-                )
-                + "repeat its settings, or use --fresh or --work-dir DIR"
-                + (", or --force to resume anyway" if set(changed) <= set(_MAY_CHANGE_WITH_FORCE) else ""),
-            )
-
-
-def _shorten(value: Any) -> str:
-    text = escape_control(value)
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return dotted key → value of nested mappings."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
