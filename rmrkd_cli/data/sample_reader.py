@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from rmrkd_cli.data.samples import Sample, data_check_command
 from rmrkd_cli.errors import RmrkdError, RunError
 
 IGNORE = 255
+_MAX_VOID = 5  # void rarely has more values; more are colours, or indices of another scheme
 _INVALID = 254  # marks an invalid label value; with 255 classes it is also a class, so `allowed` decides
 
 
@@ -80,13 +82,35 @@ class SampleFiles:
         raw = read_labels(path)
         classes: Picture = cv2.LUT(raw, self.classes_of)
         if (classes == _INVALID).any() and not self.allowed[raw].all():
-            value = int(raw[~self.allowed[raw]][0])
+            values = np.unique(raw[~self.allowed[raw]]).tolist()
             raise RunError(
-                f"`{path}` contains the label {value}; `{self.info.name}` has classes 0..{self.info.num_classes - 1}, "
-                f"ignored values {', '.join(map(str, self.info.ignore_labels))}",
-                "correct the label map; for your own data, list values to ignore in `data.ignore_labels` of the preset",
+                f"`{path}` contains the label {values[0]}; `{self.info.name}` has classes "
+                f"0..{self.info.num_classes - 1}, ignored values {', '.join(map(str, self.info.ignore_labels))}",
+                fix_unknown_labels(self.info, values)
+                or "correct the label map; for your own data, list values to ignore in `data.ignore_labels` of the "
+                "preset",
             )
         return classes
+
+
+def fix_unknown_labels(info: DatasetInfo, values: Sequence[int]) -> str:
+    """Return how to fix a few label values of a custom data set that are neither a class nor ignored.
+
+    Returns an empty text for other data sets, and for more values than void usually has.
+    """
+    if info.name != "custom" or not 0 < len(values) <= _MAX_VOID:
+        return ""
+    shown = " and ".join(filter(None, [", ".join(map(str, values[:-1])), str(values[-1])]))
+    one, count = len(values) == 1, info.num_classes
+    ignored = sorted({*values, *info.ignore_labels})
+    added = "add its name" if one else "add their names"
+    as_class = f"{added} to `data.classes`"
+    if list(values) != list(range(count, count + len(values))):
+        as_class = f"store the number of its class, from 0 to {count - 1}, in each pixel"
+    return (
+        f"if {shown} mean{'s' * one} void, set `data.ignore_labels: {ignored}` in the preset; "
+        f"if {'it is a class' if one else 'they are classes'}, {as_class}"
+    )
 
 
 def label_tables(info: DatasetInfo) -> tuple[Picture, NDArray[np.bool_]]:

@@ -48,6 +48,22 @@ def class_name_problems(names: object) -> Iterator[str]:
             )
 
 
+def ignored_class_problems(names: object, ignored: object) -> Iterator[str]:
+    """Yield an error if `ignore_labels` leaves fewer than two classes; their own type checks report anything else."""
+    if not isinstance(names, (list, tuple)) or not isinstance(ignored, (list, tuple)) or len(names) < 2:
+        return
+    counted = [str(name)[:100] for index, name in enumerate(names) if index not in ignored]
+    lost = [index for index in range(len(names)) if index in ignored]
+    if len(counted) < 2:
+        left = f"only `{counted[0]}`" if counted else "no class"
+        shown = ", ".join(map(str, lost[:20])) + (", …" if len(lost) > 20 else "")
+        yield (
+            f"`ignore_labels` contains the class {'indices' if len(lost) > 1 else 'index'} {shown} and leaves {left}, "
+            f"at least two classes are needed: remove {'them' if len(lost) > 1 else 'it'} from `ignore_labels`, or add "
+            "the missing classes to `classes`"
+        )
+
+
 def _check_not_bool(value: object) -> object:
     """YAML reads `yes` and `true` as booleans, which Python would accept as 1."""
     if isinstance(value, bool):

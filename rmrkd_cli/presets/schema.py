@@ -41,6 +41,7 @@ from rmrkd_cli.presets.fields import (
     Sha256,
     Text,
     class_name_problems,
+    ignored_class_problems,
     is_number,
     numbers,
 )
@@ -182,6 +183,7 @@ class Data(StrictModel):
     @classmethod
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         yield from class_name_problems(raw.get("classes"))
+        yield from ignored_class_problems(raw.get("classes"), raw.get("ignore_labels"))
         scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
         if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
             yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"

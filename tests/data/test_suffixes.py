@@ -101,15 +101,3 @@ def test_an_empty_folder_is_called_empty(part: str, tmp_path: Path) -> None:
     assert "data-root" not in fix
     with pytest.raises(RmrkdError, match="is empty" if part == "images" else "label files are missing"):
         find_samples(custom(tmp_path), "train")
-
-
-def test_a_void_value_after_the_last_class_offers_to_ignore_it(tmp_path: Path) -> None:
-    write(tmp_path, ".jpg", ".png")
-    Image.fromarray(np.array([[0, 1, 2, 255]], np.uint8).repeat(8, 0).repeat(2, 1)).save(
-        tmp_path / "masks/train/p1.png"
-    )
-    [(text, fix)] = errors(custom(tmp_path))
-    assert "contains 2" in text
-    assert "`data.ignore_labels: [2, 255]`" in fix
-    assert "add its name to `data.classes`" in fix
-    assert errors(custom(tmp_path, ignore_labels=[2, 255])) == []

@@ -86,6 +86,25 @@ def test_classes_are_at_least_two_and_different(classes: list[str], text: str, t
     assert text in message
 
 
+@pytest.mark.parametrize(
+    ("classes", "ignored", "text"),
+    [
+        (["background", "road"], [0, 2, 255], "contains the class index 0 and leaves only `road`, at least two"),
+        (["a", "b", "c"], [2, 1, 255], "contains the class indices 1, 2 and leaves only `a`, at least two"),
+        (["a", "b"], [0, 1], "contains the class indices 0, 1 and leaves no class, at least two"),
+    ],
+)
+def test_two_classes_are_not_ignored(classes: list[str], ignored: list[int], text: str, tmp_path: Path) -> None:
+    message = refusal(write(custom(classes=classes, ignore_labels=ignored), tmp_path / "p.yaml"))
+    assert f"data: `ignore_labels` {text}" in message
+
+
+@pytest.mark.parametrize(("classes", "ignored"), [(["void", "road", "building"], [0, 255]), (["a", "b"], [2, 255])])
+def test_two_counted_classes_are_enough(classes: list[str], ignored: list[int], tmp_path: Path) -> None:
+    preset = load_preset(write(custom(classes=classes, ignore_labels=ignored), tmp_path / "p.yaml"))
+    assert (preset.data.classes, preset.data.ignore_labels) == (classes, ignored)
+
+
 def test_presets_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [] != preset_names() == [path.stem for path in FILES] == [load_preset(path.stem).name for path in FILES]

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from rmrkd_cli.data.check.findings import ERROR, Finding, select_errors
 from rmrkd_cli.data.check.image_checks import describe_images
-from rmrkd_cli.data.check.label_checks import all_ignored, check_labels, count_class_pixels, nothing_counted
+from rmrkd_cli.data.check.label_checks import (
+    all_ignored,
+    check_labels,
+    count_class_pixels,
+    describe_ignored_classes,
+    ignored_classes,
+    nothing_counted,
+)
 from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs
 from rmrkd_cli.data.check.pair_scan import ScannedSplit, scan_in_parallel, scan_pair
 from rmrkd_cli.data.datasets import DatasetInfo
@@ -95,10 +102,11 @@ def check_dataset(
     reports = {}
     for split, pairs in samples.items():
         scanned = [(sample, scan_of[sample]) for sample in pairs]
-        findings += check_labels(info, split, scanned)
+        findings += check_labels(info, split, scanned, scans)
         reports[split] = _summarize(info, scanned)
         if all_ignored(info, scanned):
             findings.append(nothing_counted(info, split))
+    findings += ignored_classes(info)
     return DatasetReport(info, reports, findings, len(unique))
 
 
@@ -123,7 +131,7 @@ def quick_check(
     """
     deadline = time.monotonic() + _QUICK_SECONDS
     findings: list[Finding] = []
-    remarks: list[str] = []
+    remarks = list(filter(None, [describe_ignored_classes(info)]))
     for number, (split, pairs) in enumerate(samples.items()):
         now = time.monotonic()
         split_deadline = now + (deadline - now) / (len(samples) - number)

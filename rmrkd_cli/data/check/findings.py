@@ -30,6 +30,7 @@ TITLES = {  # kind -> title of its findings, in the order in which they are prin
     "unused-band": "images with a band that is not used",
     "damaged-image": "images with a decoder warning",
     "all-ignored": "label maps that contain only ignored pixels",
+    "ignored-class": "classes whose label value is ignored",
     "absent-class": "classes that never occur",
 }
 

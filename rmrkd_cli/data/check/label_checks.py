@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from rmrkd_cli.data.check.image_checks import check_image, check_value_ranges, f
 from rmrkd_cli.data.check.pair_scan import PairScan, ScannedSplit
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.label_io import COLOURS, FIX_LOSSY, LOSSY
-from rmrkd_cli.data.sample_reader import IGNORE, label_tables
+from rmrkd_cli.data.sample_reader import IGNORE, fix_unknown_labels, label_tables
 from rmrkd_cli.data.samples import Sample
 
 _CITYSCAPES_IDS = range(34)
@@ -28,12 +28,17 @@ _FIX_BINARY = "255 is the ignored value, so only class 0 would be learned: repla
 
 @dataclass(frozen=True)
 class LabelValues:
-    """The label values that a data set allows and ignores, and those present in a split."""
+    """The label values that a data set allows and ignores, those present in a split, and all that are not allowed.
+
+    Attributes:
+        unknown: In all splits, so that one setting fixes every file.
+    """
 
     info: DatasetInfo
     allowed: frozenset[int]
     ignored: frozenset[int]
     present: frozenset[int]
+    unknown: frozenset[int]
 
     def describe(self) -> str:
         """Return the allowed values in words."""
@@ -42,14 +47,23 @@ class LabelValues:
         return f"classes are {classes}, ignored values {_join(self.ignored) or 'none'}"
 
 
-def check_labels(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
-    """Return all findings about the contents of a split's files."""
+def check_labels(
+    info: DatasetInfo, split: str, scans: ScannedSplit, all_scans: Iterable[PairScan] = ()
+) -> list[Finding]:
+    """Return all findings about the contents of a split's files.
+
+    Args:
+        all_scans: Of all splits, whose unknown label values are offered together.
+    """
     classes_of, allowed = label_tables(info)
+    present = frozenset(value for _, scan in scans for value in scan.label_counts)
+    everywhere = present.union(*(scan.label_counts for scan in all_scans))
     values = LabelValues(
         info,
         frozenset(np.flatnonzero(allowed).tolist()),
         frozenset(np.flatnonzero(classes_of == IGNORE).tolist()),
-        frozenset(value for _, scan in scans for value in scan.label_counts),
+        present,
+        frozenset(value for value in everywhere if not allowed[value]),
     )
     findings = []
     for sample, scan in scans:
@@ -125,14 +139,8 @@ def _fix_values(values: LabelValues, counts: dict[int, int], invalid: set[int]) 
     past_last = info.num_classes + (1 if info.reduce_zero_label else 0)
     if invalid == {past_last} and 0 not in values.present:
         return "no label map of this split contains 0, so the labels seem to start at 1: subtract 1"
-    if info.name == "custom" and min(invalid) == past_last:
-        ignored = sorted({past_last, *info.ignore_labels})
-        return (
-            f"if {past_last} means void, set `data.ignore_labels: {ignored}` in the preset; if it is a class, add its "
-            "name to `data.classes`"
-        )
     if info.name == "custom":
-        return (
+        return fix_unknown_labels(info, sorted(values.unknown | invalid)) or (
             f"store the number of the class in each pixel, from 0 to {info.num_classes - 1}, or list the values to "
             "ignore in `data.ignore_labels` of the preset"
         )
@@ -149,15 +157,39 @@ def _merge_binary_masks(info: DatasetInfo, split: str, scans: ScannedSplit, find
     return [*others, Finding(ERROR, "binary-mask", split, _label_folder(info, split), text, _FIX_BINARY)]
 
 
+def describe_ignored_classes(info: DatasetInfo) -> str:
+    """Return in a sentence which classes have an ignored label value, or an empty text."""
+    classes_of, _ = label_tables(info)
+    ignored = [index for index in range(info.num_classes) if index not in classes_of]
+    if not ignored:
+        return ""
+    shown = ", ".join(f"{index} (`{info.classes[index]}`)" for index in ignored[:_SHOWN])
+    more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
+    return (
+        f"`data.ignore_labels` contains the class ind{'ices' if len(ignored) > 1 else 'ex'} {shown}{more}: never a "
+        "target; where a network predicts such a class, its IoU is 0 and counts in the mIoU"
+    )
+
+
+def ignored_classes(info: DatasetInfo) -> list[Finding]:
+    """Return a note if a class of the data set has an ignored label value."""
+    text = describe_ignored_classes(info)
+    fix = "if it is no void class, remove its index from `data.ignore_labels`"
+    return [Finding(NOTE, "ignored-class", "", str(info.root), f"is read with a class ignored: {text}", fix)] * bool(
+        text
+    )
+
+
 def _absent_classes(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[Finding]:
     pixels, _ = count_class_pixels(info, scans)
+    classes_of, _ = label_tables(info)
     if not any(pixels):
         return []  # reported as "nothing-counted"
     folder = _label_folder(info, split)
     return [
         Finding(NOTE, "absent-class", split, folder, f"has no pixel of class {index} `{name}` in `{split}`")
         for index, (name, count) in enumerate(zip(info.classes, pixels, strict=True))
-        if not count
+        if not count and index in classes_of  # `ignored_classes` reports the others
     ]
 
 
