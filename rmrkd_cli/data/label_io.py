@@ -9,15 +9,12 @@ import numpy as np
 
 from rmrkd_cli.data.file_types import lossy_type
 from rmrkd_cli.data.image_file import MAX_BYTES, Picture, check_contents, name_problem, open_image
-from rmrkd_cli.data.sample_format import read_format
+from rmrkd_cli.data.sample_format import SampleFormat, read_format
+from rmrkd_cli.data.tiff_header import GREY_INVERTED
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.storage.regular_file import read_regular
 
 LOSSY, COLOURS, VALUES = "lossy", "colours", "values"  # kinds of `LabelFormatError`
-FIX_LOSSY = (
-    "save the label maps again as PNG from their source, and set `data.label_suffix: .png`: a copy of this file in "
-    "another format keeps its errors"
-)
 
 
 class LabelFormatError(RunError):
@@ -38,7 +35,8 @@ class LabelFormatError(RunError):
 def read_labels(path: Path) -> Picture:
     """Return the values (H, W) as stored in the file; for a palette PNG these are the indices.
 
-    A grey label map that is stored with three equal bands is read as well.
+    Grey values of 2 or 4 bits, or with a declared maximum below 255, are not scaled to 0..255, and a TIFF file whose 0
+    is white is not inverted. A grey label map that is stored with three equal bands is read as well.
 
     Raises:
         CorruptFileError: As `read_image`.
@@ -48,7 +46,7 @@ def read_labels(path: Path) -> Picture:
         data = read_regular(path, MAX_BYTES)
         if lossy := lossy_type(data):
             raise LabelFormatError(
-                f"`{path}` is stored as {lossy}, which does not keep the class indices", FIX_LOSSY, LOSSY
+                f"`{path}` is stored as {lossy}, which does not keep the class indices", fix_lossy(path), LOSSY
             )
         form = read_format(data)
         if form is None or form.tiff is None:
@@ -56,12 +54,53 @@ def read_labels(path: Path) -> Picture:
         if form is not None and form.is_deep:
             raise _label_format_error(path, form.bands, f"{form.type_name}, {form.describe()}")
         if form is not None and form.tiff is not None:
-            check_contents(data)
+            _check_tiff(path, data, form)
         with open_image(data) as image:
             channels, dtype, mode = *_pixel_type(image), image.mode
             if dtype == np.uint8 and (channels == 1 or mode in ("LA", "RGB", "RGBA")):
-                return _one_band(path, np.asarray(image), mode)
+                return _one_band(path, _as_stored(np.asarray(image), form, mode), mode)
     raise _label_format_error(path, channels, f"{dtype} (mode {mode})")
+
+
+def fix_lossy(path: Path | str, label_suffix: str = "") -> str:
+    """Return how to replace a lossy label map.
+
+    Args:
+        label_suffix: How the names of all label maps end; only the type in it has to change.
+    """
+    is_png = str(path).lower().endswith(".png")  # JPEG data can lie under any name
+    suffix = f"{label_suffix.rpartition('.')[0]}.png"
+    rename = "" if is_png else f", and set `data.label_suffix: {suffix}`"
+    return (
+        f"save the label maps again as PNG from their source{rename}: a copy of this file in another format keeps its "
+        "errors"
+    )
+
+
+def _check_tiff(path: Path, data: bytes, form: SampleFormat) -> None:
+    """Check the contents of a TIFF file, and do not call one damaged that Pillow merely cannot read."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        check_contents(data)
+    except UnidentifiedImageError:
+        if form.bands == 1 and form.bits == 8:
+            raise
+        raise _label_format_error(path, form.bands, f"{form.type_name}, {form.describe()}") from None
+
+
+def _as_stored(pixels: Picture, form: SampleFormat | None, mode: str) -> Picture:
+    """Undo what Pillow does to grey values: it stretches them to 0..255, and inverts them where 0 is white."""
+    if form is None or mode == "P":
+        return pixels
+    if form.tiff is not None and form.tiff.photometric == GREY_INVERTED:
+        pixels = 255 - pixels
+    white = form.declared_max or (1 << form.bits) - 1
+    if white == 255:
+        return pixels
+    table = np.rint(np.arange(256) * white / 255).astype(np.uint8)  # exact: two values are at least 1 apart in 0..255
+    stored: Picture = table[pixels]
+    return stored
 
 
 def _label_format_error(path: Path, channels: int, found: str) -> LabelFormatError:

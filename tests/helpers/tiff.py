@@ -34,7 +34,8 @@ def tiff(
     bands = 1 if values.ndim == 2 else values.shape[2]
     planes = np.moveaxis(values, 2, 0) if planar else [values]
     strips = [
-        _packed(plane, bits) if bits else plane.astype(values.dtype.newbyteorder(order)).tobytes() for plane in planes
+        b"".join(packed_rows(plane, bits)) if bits else plane.astype(values.dtype.newbyteorder(order)).tobytes()
+        for plane in planes
     ]
     if photometric is None:
         photometric = 2 if bands > 2 else 1
@@ -62,11 +63,11 @@ def tiff(
     return head + entries + bytes(4) + contents + b"".join(strips)
 
 
-def _packed(values: np.ndarray, bits: int) -> bytes:
+def packed_rows(values: np.ndarray, bits: int) -> list[bytes]:
     """Return rows of values without gaps between them, each row filled up to a byte."""
     rows = []
     for row in values.reshape(len(values), -1):
         digits = "".join(f"{int(value):0{bits}b}" for value in row)
         digits = digits.ljust(-(-len(digits) // 8) * 8, "0")
         rows.append(int(digits, 2).to_bytes(len(digits) // 8, "big"))
-    return b"".join(rows)
+    return rows

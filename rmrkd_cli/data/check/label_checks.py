@@ -11,7 +11,7 @@ from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.check.image_checks import check_image, check_value_ranges, fix_corrupt
 from rmrkd_cli.data.check.pair_scan import PairScan, ScannedSplit
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.label_io import COLOURS, FIX_LOSSY, LOSSY
+from rmrkd_cli.data.label_io import COLOURS, LOSSY, fix_lossy
 from rmrkd_cli.data.sample_reader import IGNORE, fix_unknown_labels, label_tables
 from rmrkd_cli.data.samples import Sample
 
@@ -87,7 +87,7 @@ def count_class_pixels(info: DatasetInfo, scans: ScannedSplit) -> tuple[list[int
 def _check_label_file(info: DatasetInfo, split: str, sample: Sample, scan: PairScan) -> list[Finding]:
     image, label = str(sample.image), str(sample.label)
     if scan.label_kind == LOSSY:
-        return [Finding(ERROR, "lossy-label", split, label, scan.label_error, FIX_LOSSY)]
+        return [Finding(ERROR, "lossy-label", split, label, scan.label_error, fix_lossy(label, info.label_suffix))]
     if scan.label_kind:
         return [Finding(ERROR, "label-format", split, label, scan.label_error, _fix_format(info, scan))]
     if scan.label_error:
