@@ -91,10 +91,9 @@ def _choose_devices(options: TrainOptions) -> tuple[str, Cluster]:
     }  # fmt: skip
     if (coordinator := current_coordinator()) is not None:
         cluster = external_cluster(coordinator, gpus=options.gpus, **machines)
-        if options.fresh and coordinator.worker.attempt:
+        if options.fresh and coordinator.restarted:
             raise RmrkdError(
-                f"--fresh: the launcher has restarted the workers (TORCHELASTIC_RESTART_COUNT="
-                f"{coordinator.worker.attempt}), and --fresh would drop what this run has trained",
+                "--fresh: the launcher has restarted the workers, and --fresh would drop what this run has trained",
                 "give --resume instead of --fresh where a launcher may restart workers",
             )
         return choose_external_device(options.device.value, coordinator.local_size), cluster

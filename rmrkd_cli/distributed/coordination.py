@@ -9,13 +9,14 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli import __version__
 from rmrkd_cli.distributed.external_worker import ExternalWorker
+from rmrkd_cli.distributed.generation import Welcome, ask_generation, prefix
+from rmrkd_cli.distributed.members import Member, check_members
 from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, wait_for_port
 from rmrkd_cli.distributed.worker_errors import error_from_json, error_to_json
 from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError, summarize_error
@@ -30,29 +31,13 @@ _END = "end"
 _current: list[Coordinator] = []  # of this process
 
 
-@dataclass(frozen=True)
-class Member:
-    """What a worker says of itself.
-
-    Attributes:
-        host: Name of its machine, for messages.
-        machine: As in `ExternalWorker`.
-    """
-
-    rank: int
-    local_rank: int | None
-    machine: str
-    host: str
-    pid: int
-    version: str
-
-
 class Coordinator:
     """One worker's connection to the others.
 
     Attributes:
         jobs: How many jobs this worker has published or done.
         context: The process group, when the first job has opened it; it serves all jobs.
+        generation: Number of this start of the workers in the store, from 1.
 
     Raises:
         RmrkdError: When the store cannot be opened, or another worker has the same rank.
@@ -64,23 +49,67 @@ class Coordinator:
         self.jobs = 0
         self.context: DistContext | None = None
         self._server = _open_store(worker) if worker.rank == 0 and not worker.launcher_has_store else None
+        everyone = self._connect()
+        self._welcome = Welcome(everyone) if worker.rank == 0 else None
+        self.generation = self._welcome.generation if self._welcome else self._ask_generation(everyone)
         self.store = self.connect()
         if self.store.add(f"count/{worker.rank}", 1) > 1:
-            raise RmrkdError(
-                f"two workers have RANK={worker.rank} of WORLD_SIZE={worker.size}",
-                "start each worker with its own RANK; `torchrun` does so",
-            )
+            raise self._two_workers()
         me = Member(worker.rank, worker.local_rank, worker.machine, socket.gethostname(), os.getpid(), __version__)
         self.store.set(f"member/{worker.rank}", json.dumps(me.__dict__))
 
     def connect(self) -> Any:
         """Return a new connection to the store, for another thread: a connection waits for one answer at a time."""
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+        return PrefixStore(prefix(self.generation), self._connect())
+
+    def _connect(self) -> Any:
+        """Return a connection to the keys of all generations."""
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         worker = self.worker
         wait_for_port(worker.host, worker.port, "start the other workers too, and open the port in rank 0's firewall")
         store = TCPStore(worker.host, worker.port, is_master=False, timeout=_REPLY_TIMEOUT)
-        return PrefixStore(f"rmrkd/{worker.attempt}", store)
+        return PrefixStore("rmrkd", store)
+
+    def _ask_generation(self, store: Any) -> int:
+        deadline = time.monotonic() + JOIN_SECONDS
+
+        def wait() -> None:
+            if time.monotonic() > deadline:
+                raise self._missing([0])
+            time.sleep(_POLL_SECONDS)
+
+        return ask_generation(store, wait)
+
+    def welcome(self, store: Any = None) -> None:
+        """On rank 0, tell workers that ask the generation; on other ranks do nothing.
+
+        Args:
+            store: A connection of the calling thread.
+        """
+        if self._welcome is not None:
+            self._welcome.answer((store or self.store).underlying_store, self._two_workers())
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the launcher has restarted the workers, on this machine or with another one."""
+        return self.worker.attempt > 0 or self.generation > 1
+
+    def _two_workers(self) -> RmrkdError:
+        return RmrkdError(
+            f"two workers have RANK={self.worker.rank} of WORLD_SIZE={self.worker.size}",
+            "start each worker with its own RANK; `torchrun` does so",
+        )
+
+    def _missing(self, ranks: list[int]) -> RunError:
+        named = ", ".join(map(str, ranks[:10])) + (", …" if len(ranks) > 10 else "")
+        return RunError(
+            f"waited {JOIN_SECONDS // 60} minutes for {len(ranks)} of {self.worker.size} workers: {named}",
+            "WORLD_SIZE counts worker processes, one for each GPU; with several GPUs on a machine start "
+            "`torchrun --nproc_per_node N -m rmrkd_cli …` there",
+        )
 
     @cached_property
     def members(self) -> list[Member]:
@@ -93,17 +122,13 @@ class Coordinator:
         ranks = range(self.worker.size)
         deadline = time.monotonic() + JOIN_SECONDS
         while missing := [rank for rank in ranks if not self.store.check([f"member/{rank}"])]:
+            self.welcome()
             self.raise_error()
             if time.monotonic() > deadline:
-                named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-                raise RunError(
-                    f"waited {JOIN_SECONDS // 60} minutes for {len(missing)} of {self.worker.size} workers: {named}",
-                    "WORLD_SIZE counts worker processes, one for each GPU; with several GPUs on a machine start "
-                    "`torchrun --nproc_per_node N -m rmrkd_cli …` there",
-                )
+                raise self._missing(missing)
             time.sleep(_POLL_SECONDS)
         members = [Member(**json.loads(self.store.get(f"member/{rank}"))) for rank in ranks]
-        _check_members(members)
+        check_members(members)
         return members
 
     @property
@@ -114,7 +139,7 @@ class Coordinator:
     @property
     def local_rank(self) -> int:
         local = self.worker.local_rank
-        return local if local is not None else 0  # `_check_members` allows one such worker on a machine
+        return local if local is not None else 0  # `check_members` allows one such worker on a machine
 
     @property
     def local_size(self) -> int:
@@ -164,6 +189,7 @@ class Coordinator:
         """Wait until the other workers need the store no more, which may end with this process."""
         deadline = time.monotonic() + seconds
         while self.store.add("left", 0) < self.worker.size - 1 and time.monotonic() < deadline:
+            self.welcome()  # one that starts late reads the error
             time.sleep(_POLL_SECONDS)
 
     def leave(self, store: Any = None) -> None:
@@ -254,23 +280,3 @@ def _open_store(worker: ExternalWorker) -> Any:
             f"cannot listen on MASTER_PORT={worker.port}: {summarize_error(error)}",
             "choose a free port: torchrun --master_port PORT, or MASTER_PORT=PORT for every worker",
         ) from error
-
-
-def _check_members(members: list[Member]) -> None:
-    """Raise RmrkdError if two workers would use one GPU, or have different versions."""
-    seen: dict[tuple[str, int], Member] = {}
-    for member in members:
-        other = seen.setdefault((member.machine, member.local_rank or 0), member)
-        if other is member:
-            continue
-        problem = "do not know LOCAL_RANK" if member.local_rank is None else f"have LOCAL_RANK={member.local_rank}"
-        raise RmrkdError(
-            f"workers {other.rank} and {member.rank} on {member.host} {problem}",
-            "set LOCAL_RANK to the number of the worker on its machine, from 0; `torchrun` does so",
-        )
-    for member in members:
-        if member.version != members[0].version:
-            raise RmrkdError(
-                f"worker {member.rank} on {member.host} has rmrkd {member.version}, worker 0 has {members[0].version}",
-                "install the same version on every machine",
-            )

@@ -139,6 +139,7 @@ def _watch(
             stopped = Interrupted(received[0], f"stopped by {name}", "run the same command with --resume")
             return _report(coordinator, stopped, store)
         try:
+            coordinator.welcome(store)
             return coordinator.read_error(store)
         except (RuntimeError, ConnectionError):
             return WorkerLostError("lost the connection to worker 0", "see its output")

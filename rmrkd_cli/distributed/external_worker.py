@@ -32,7 +32,7 @@ class ExternalWorker:
         host, port: Where rank 0, or the launcher, opens the store.
         machine: Equal for all workers of a machine, and only for them.
         launcher_has_store: The launcher has opened the store already.
-        attempt: How often the launcher has restarted the workers.
+        attempt: How often the launcher has restarted the workers of this machine because one of them failed.
     """
 
     rank: int
