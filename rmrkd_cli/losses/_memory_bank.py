@@ -94,10 +94,13 @@ class MemoryBank(nn.Module):
         released: Choose pixels as the released code does; see `CIRKDMemoryLoss`.
 
     Attributes:
-        passes: Forward passes so far, on the CPU; they seed the choice of pixels and slots.
+        passes: Forward passes so far, also those of skipped steps, on the CPU; they seed the choice of pixels and
+            slots.
+        keep_when_skipped: Buffers that a skipped step does not restore, on a GPU and a CPU alike.
     """
 
     not_broadcast = ("passes",)
+    keep_when_skipped = ("passes",)
     passes: Tensor
 
     def __init__(

@@ -19,6 +19,10 @@ GRADIENT = "gradient"
 MAX_SKIPPED_IN_ROW = 10  # skipped steps before the run stops
 MAX_OVERFLOWS_IN_ROW = 25  # the same for fp16, where the gradient scaler halves its scale each time
 _MAX_FILES = 8  # file names in a message
+_NOTE = (
+    "state_dict has the weights before the update of this step. Its buffers (batch-norm statistics, the memory of "
+    "cirkd-memory) are those at the time of writing, after a forward pass of this step or, on a GPU, of the next one."
+)
 
 
 def find_nonfinite(losses: Mapping[str, Tensor], *norms: Tensor | None) -> dict[str, float]:
@@ -56,7 +60,9 @@ def save_for_replay(
 
     Args:
         images: Files, in the order of the batches.
-        state: State dict of the distiller. Its batch-norm statistics already contain this batch.
+        state: State dict of the distiller, whose weights are those before the update. Its buffers are not: batch-norm
+            statistics, and the memory of a loss. They already contain this batch. On a GPU, where the outcome of a step
+            is read one step later, they usually contain the next batch instead or as well. The file says so in `note`.
 
     Returns:
         Text to append to the error message: where the file is, or why it could not be written.
@@ -67,6 +73,7 @@ def save_for_replay(
         "files": list(images),
         "not_finite": dict(nonfinite),
         "state_dict": dict(state),
+        "note": _NOTE,
     }
     try:
         save_torch(contents, target)

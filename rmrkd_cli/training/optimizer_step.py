@@ -92,7 +92,7 @@ class TrainStep:
             step: Position in the schedule, in iterations.
         """
         if self.schedule.skip_nonfinite:
-            self._buffer_copies = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+            self._buffer_copies = [(buffer, buffer.clone()) for buffer in _step_buffers(self.model, self.device)]
         for group in self.optimizer.param_groups:
             group["lr"] = poly_lr(self.schedule, step)
         self.zero_grad()
@@ -160,8 +160,8 @@ class TrainStep:
     def update_unless(self, nonfinite: Tensor) -> list[Tensor]:
         """Enqueue the update and return without waiting for it. If `nonfinite` is 1 the device changes nothing.
 
-        Batch-norm statistics then return to their values before the step, if the schedule skips such steps. Under fp16
-        the gradient scaler also skips the update if gradients overflowed.
+        Batch-norm statistics then return to their values before the step, if the schedule skips such steps; see
+        `_step_buffers`. Under fp16 the gradient scaler also skips the update if gradients overflowed.
 
         Args:
             nonfinite: A scalar on the device, 0 or 1, the same on all workers.
@@ -255,6 +255,21 @@ class TrainStep:
         if is_last or not isinstance(self.wrapped, DistributedDataParallel):
             return nullcontext()
         return self.wrapped.no_sync()
+
+
+def _step_buffers(model: nn.Module, device: torch.device) -> list[Tensor]:
+    """Return the buffers that a skipped step leaves unchanged.
+
+    Left out are those in a module's `keep_when_skipped`, and those that are not on the device of the step: the host
+    would wait for the step to know whether to restore them.
+    """
+    buffers = {
+        id(buffer): buffer
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in getattr(module, "keep_when_skipped", ()) and buffer.device.type == device.type
+    }
+    return list(buffers.values())
 
 
 def _part_of(name: str) -> str:

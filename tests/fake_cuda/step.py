@@ -59,7 +59,8 @@ class Job:
     def name(self) -> str:
         flags = f"{' deterministic' * self.deterministic}{' planted' * self.plant}"
         what = "" if self.what == "step" else f"{self.what} "
-        return f"{what}{self.preset} {self.method or self.role} amp={self.amp} ranks={self.ranks}{flags}"
+        changes = "".join(f" {override}" for override in self.overrides)
+        return f"{what}{self.preset} {self.method or self.role} amp={self.amp} ranks={self.ranks}{flags}{changes}"
 
 
 class FakeRanks(DistContext):

@@ -36,7 +36,7 @@ VARIANTS = [
     Job("dlp101-dlpmbv2-city", amp="fp16", deterministic=True),
     Job(role="teacher"),
     Job(role="baseline", amp="fp16"),
-    Job(overrides=("schedule.skip_nonfinite=true", "schedule.clip_grad=10")),
+    Job(method=ALL, overrides=("schedule.skip_nonfinite=true", "schedule.clip_grad=10")),
     Job(ranks=8),
     Job(method=ALL, amp="fp16", ranks=8, deterministic=True),
 ]

@@ -14,7 +14,7 @@ from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.losses import AdversarialLoss
+from rmrkd_cli.losses import AdversarialLoss, CIRKDMemoryLoss
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
@@ -87,6 +87,7 @@ def test_the_error_of_a_step_comes_one_step_later_and_names_its_iteration(
         run(tiny, tmp_path)
     assert len(updates) == 2  # of the third step, whose gradients exist, nothing is applied
     replay = torch.load(tmp_path / "baseline" / "nonfinite" / "iter_2-rank0.pth", weights_only=True)
+    assert "those at the time of writing" in replay["note"]
     assert replay["images"][0].isnan().sum() == 1
     weights = [value for key, value in replay["state_dict"].items() if key.endswith("conv.weight")]
     assert all(value.isfinite().all() for value in weights)
@@ -154,6 +155,37 @@ def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminato
         assert bool(changed) != poisoned, changed
     states = [*step.optimizer.state.values(), *(s for each in step.loss_optimizers for s in each.state.values())]
     assert all(value.isfinite().all() for state in states for value in state.values())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_skipped_step_restores_the_memory_but_not_the_count_of_passes(tiny: Path, asynchronous: bool) -> None:
+    """The host reads the count, so on a GPU it would wait for the outcome; a CPU does the same, for equal draws."""
+    torch.manual_seed(0)
+    student, teacher = (build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu") for _ in "st")
+    loss = CIRKDMemoryLoss(
+        8,
+        8,
+        11,
+        pixel_queue=8,
+        region_queue=4,
+        pixels_pushed=2,
+        pixel_samples=4,
+        region_samples=2,
+    )
+    model = Distiller(student, teacher, {"memory": loss}, {"memory": "head"}, {"memory": 0.1})
+    model.to_device("cpu").train()
+    step = TrainStep(model, model, Schedule(skip_nonfinite=True), CPU, asynchronous=asynchronous)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    step.backward([Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])], 0)
+    pushed = [key for key, value in loss.state_dict().items() if not torch.equal(value, before[f"losses.memory.{key}"])]
+    assert any(key.endswith("vectors") for key in pushed)
+    step.clip_gradients()
+    if asynchronous:
+        step.update_unless(torch.tensor(1.0))
+    else:
+        step.rollback()
+    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+    assert [key.rpartition(".")[2] for key in changed] == ["passes"]
 
 
 def test_a_first_step_that_overflows_leaves_no_undefined_momentum(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
