@@ -109,5 +109,11 @@ def other_names(command: str) -> dict[str, str]:
 
 
 def name_here(command: str, option: str) -> str:
-    """Return what stands for an option of another tool, as typed, such as `--max_epochs`; "" for an unknown one."""
-    return other_names(command).get(option.lstrip("-").partition("=")[0].lower().replace("_", "-"), "")
+    """Return what stands for an option of another tool, as typed, such as `--max_epochs`; "" for an unknown one.
+
+    Singular and plural are the same: `--epoch` and `--epochs`.
+    """
+    table = other_names(command)
+    typed = option.lstrip("-").partition("=")[0].lower().replace("_", "-")
+    forms = (typed, f"{typed}s", f"{typed}es", typed.removesuffix("s"), typed.removesuffix("es"))
+    return next((table[form] for form in forms if form in table), "")

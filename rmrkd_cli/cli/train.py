@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.cli.command import expand_options
 from rmrkd_cli.cli.options import Device
 from rmrkd_cli.cli.train_options import TrainOptions
-from rmrkd_cli.cli.train_overrides import check_options, code_files, load_changed_preset, parse_seeds
+from rmrkd_cli.cli.train_overrides import check_options, chosen_lengths, code_files, load_changed_preset, parse_seeds
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
 
@@ -51,12 +51,15 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
     from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.terminal import console
     from rmrkd_cli.training.dry_run import report_dry_run
+    from rmrkd_cli.training.kept_length import keep_lengths
     from rmrkd_cli.training.plan import plan_runs
 
     device, _ = choose_device(options.device.value, None)
-    first_seed = plan_runs(preset, options.work_dir, parse_seeds(options.seeds))[0]
+    plans = plan_runs(preset, options.work_dir, parse_seeds(options.seeds))
+    if options.resume:
+        plans = keep_lengths(plans, chosen_lengths(preset, options), console.log)
     lines = report_dry_run(
-        first_seed, device, code_files(options), resume=options.resume, fresh=options.fresh, force=options.force,
+        plans[0], device, code_files(options), resume=options.resume, fresh=options.fresh, force=options.force,
         settings=options.settings or [], progress=console.log,
     )  # fmt: skip
     for line in lines:
@@ -74,7 +77,7 @@ def _train(preset: Preset, options: TrainOptions) -> list[Record]:
     device, cluster = _choose_devices(options)
     return train(
         preset, options.work_dir, device, cluster, seeds=parse_seeds(options.seeds), code=code_files(options),
-        resume=options.resume, fresh=options.fresh, force=options.force,
+        resume=options.resume, fresh=options.fresh, force=options.force, chosen_lengths=chosen_lengths(preset, options),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmrkd_cli.cli.options import check_recordable
+from rmrkd_cli.cli.settings import combine_settings, set_keys
 from rmrkd_cli.cli.train_options import TrainOptions
 from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
@@ -45,7 +46,7 @@ def load_changed_preset(options: TrainOptions) -> Preset:
     """
     from rmrkd_cli.presets.loader import load_preset
 
-    overrides = [*_forget_reported_miou(options), *(options.settings or []), *_overrides(options)]
+    overrides = [*_forget_reported_miou(options), *combine_settings(options.settings or [], list(_overrides(options)))]
     preset = load_preset(options.preset, method=options.method, overrides=overrides)
     _check_budget(preset, options)
     _check_role(preset, options)
@@ -60,6 +61,16 @@ def code_files(options: TrainOptions) -> tuple[str, ...]:
 
     own = [custom_loss_file(options.method)] if options.method is not None and is_custom_loss(options.method) else []
     return (*own, *(options.code or []))
+
+
+def chosen_lengths(preset: Preset, options: TrainOptions) -> set[str]:
+    """Return the roles whose length the command line gives, by an option or by `--set`."""
+    from rmrkd_cli.training.extension import LENGTH_KEYS
+
+    given = {key for key, *_ in _changes(options)} | set_keys(options.settings or [])
+    common, own = given.intersection(LENGTH_KEYS[:2]), given.intersection(LENGTH_KEYS[2:])
+    follows = "schedule.iters" in common and getattr(preset.teacher.schedule, "iters", None) is None
+    return ({"baseline", "distill"} if common else set()) | ({"teacher"} if own or follows else set())
 
 
 def parse_seeds(text: str | None) -> list[int] | None:
@@ -88,36 +99,43 @@ def parse_seeds(text: str | None) -> list[int] | None:
     return seeds
 
 
-def _overrides(options: TrainOptions) -> Iterator[str]:
-    """Yield `KEY.PATH=VALUE` for each option that changes a key of the preset."""
-    seeds = parse_seeds(options.seeds)
-    values = {
-        "role": options.role,
-        "data.root": options.data_root,
-        "data.cache": options.cache,
-        "schedule.batch_size": options.batch_size,
-        "schedule.workers": options.workers,
-        "schedule.amp": options.amp,
-        "schedule.tf32": options.tf32,
-        "schedule.keep": options.keep,
-        "schedule.skip_nonfinite": options.skip_nonfinite or None,
-        "schedule.skip_corrupt": options.skip_corrupt or None,
-        "schedule.time_budget": options.time_budget,
-        "schedule.iters": options.max_iters,
-        "teacher.schedule.iters": options.max_iters,
-        "teacher.min_miou": options.min_teacher_miou,
-        "seed": options.seed if seeds is None else seeds[0],
-        "deterministic": options.deterministic or None,
-    }
-    for key, value in values.items():
-        if value is not None:
-            yield f"{key}={json.dumps(value.value if isinstance(value, Enum) else value)}"
+def _overrides(options: TrainOptions) -> Iterator[tuple[str, str, str]]:
+    """Yield key, value as JSON, and option, for each option that changes a key of the preset."""
+    for key, option, value in _changes(options):
+        yield key, json.dumps(value.value if isinstance(value, Enum) else value), option
     for network, file in (("teacher", options.teacher_checkpoint), ("student", options.student_checkpoint)):
+        option = f"--{network}-checkpoint"
         if file == "none":
-            yield f"{network}.init=scratch"
-            yield f"{network}.checkpoint=null"
+            yield f"{network}.init", '"scratch"', option
+            yield f"{network}.checkpoint", "null", option
         elif file is not None:
-            yield f"{network}.checkpoint={{path: {json.dumps(file)}}}"
+            yield f"{network}.checkpoint", f"{{path: {json.dumps(file)}}}", option
+
+
+def _changes(options: TrainOptions) -> Iterator[tuple[str, str, object]]:
+    """Yield key, option and value of the options with a key of their own, checkpoints apart."""
+    seeds = parse_seeds(options.seeds)
+    table = (
+        ("role", "role", options.role),
+        ("data.root", "data-root", options.data_root),
+        ("data.cache", "cache", options.cache),
+        ("schedule.batch_size", "batch-size", options.batch_size),
+        ("schedule.workers", "workers", options.workers),
+        ("schedule.amp", "amp", options.amp),
+        ("schedule.tf32", "tf32", options.tf32),
+        ("schedule.keep", "keep", options.keep),
+        ("schedule.skip_nonfinite", "skip-nonfinite", options.skip_nonfinite or None),
+        ("schedule.skip_corrupt", "skip-corrupt", options.skip_corrupt or None),
+        ("schedule.time_budget", "time-budget", options.time_budget),
+        ("schedule.iters", "max-iters", options.max_iters),
+        ("teacher.schedule.iters", "max-iters", options.max_iters),
+        ("teacher.min_miou", "min-teacher-miou", options.min_teacher_miou),
+        ("seed", "seed" if seeds is None else "seeds", options.seed if seeds is None else seeds[0]),
+        ("deterministic", "deterministic", options.deterministic or None),
+    )
+    for key, option, value in table:
+        if value is not None:
+            yield key, f"--{option}", value
 
 
 def _forget_reported_miou(options: TrainOptions) -> list[str]:

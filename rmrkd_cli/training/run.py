@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ def train(
     resume: bool = False,
     fresh: bool = False,
     force: bool = False,
+    chosen_lengths: Collection[str] | None = None,
 ) -> list[Record]:
     """Train the preset's roles one after the other, for each seed, and return their result records.
 
@@ -45,6 +46,8 @@ def train(
         resume: Continue unfinished runs, and keep finished ones.
         fresh: Start over; existing run directories are renamed.
         force: Resume even if the number of workers or the batch size changed.
+        chosen_lengths: With `resume`: roles that are trained further if the preset is longer than their run; other
+            roles keep the length of the run. None: all roles.
 
     Returns:
         The records of all runs in the order of training; an empty list on machines other than the first.
@@ -60,6 +63,7 @@ def train(
     from rmrkd_cli.distributed.launcher import execute
     from rmrkd_cli.results.record import read_record
     from rmrkd_cli.terminal import console
+    from rmrkd_cli.training.kept_length import keep_lengths
     from rmrkd_cli.training.plan import plan_runs
 
     cluster = cluster or Cluster()
@@ -68,6 +72,8 @@ def train(
     if cluster.runs_here:
         loader_server.start_loader_server(preset.schedule.workers)
     plans = plan_runs(preset, work_dir, seeds)
+    if resume and chosen_lengths is not None:
+        plans = keep_lengths(plans, chosen_lengths, console.log if cluster.is_first_node else lambda _: None)
     runs = [run for plan in plans for run in plan]
     unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rmrkd_cli.cli.other_names import _TABLES, other_names
 from rmrkd_cli.presets.loader import load_preset
@@ -35,6 +36,11 @@ def test_what_is_named_exists(command: str) -> None:
     [
         ("--epochs=3", "`--max-iters N`, which counts iterations, not epochs"),
         ("--max_epochs=3", "`--max-iters N`"),
+        ("--epoch=3", "`--max-iters N`, which counts iterations, not epochs"),
+        ("--max-epoch=3", "`--max-iters N`"),
+        ("--num_step=3", "`--max-iters N`"),
+        ("--class=3", "`--set data.classes=[…]`"),
+        ("--lrs=3", "`--set schedule.lr=0.01`"),
         ("--num-train-epochs=3", "`--max-iters N`"),
         ("--iters=3", "`--max-iters N`"),
         ("--lr=0.1", "`--set schedule.lr=0.01`"),
@@ -137,3 +143,43 @@ def test_a_role_says_which_options_it_does_not_use(tmp_path: Path) -> None:
         assert code == 0
         assert told in err
         assert bool(told) == bool(err)
+
+
+def test_set_takes_precedence_over_the_option_for_the_same_key() -> None:
+    """Each pair: the command line, and what `--print-config` holds."""
+    cases = (
+        ("--max-iters 3 --set teacher.schedule.iters=2", {"schedule.iters": 3, "teacher.schedule.iters": 2}, ""),
+        ("--max-iters 3 --set teacher.schedule={iters:2}", {"schedule.iters": 3, "teacher.schedule.iters": 2}, ""),
+        ("--max-iters 3", {"schedule.iters": 3, "teacher.schedule.iters": 3}, ""),
+        (
+            "--max-iters 3 --set schedule.iters=5",
+            {"schedule.iters": 5},
+            "--set schedule.iters takes precedence over --max-i",
+        ),
+        ("--batch-size 4 --set schedule={iters:5}", {"schedule.iters": 5, "schedule.batch_size": 4}, ""),
+        ("--seed 4 --set seed=5", {"seed": 5}, "--set seed takes precedence over --seed"),
+        (
+            "--student-checkpoint a.pth --set student.checkpoint.allow_partial=true",
+            {"student.checkpoint.path": "a.pth", "student.checkpoint.allow_partial": True},
+            "",
+        ),
+        (
+            "--student-checkpoint a.pth --set student.checkpoint={path:b.pth}",
+            {"student.checkpoint.path": "b.pth"},
+            "--set student.checkpoint takes precedence over --student-checkpoint",
+        ),
+    )
+    for line, expected, told in cases:
+        words = [word.replace(":", ": ") for word in line.split()]
+        code, out, err = run_main("train", "--preset", "demo", *words, "--print-config")
+        assert code == 0, err
+        contents = yaml.safe_load(out)
+        for key, value in expected.items():
+            node = contents
+            for name in key.split("."):
+                node = node[name]
+            assert node == value, (line, key)
+        assert told in err
+        assert bool(told) == bool(err)
+    code, _, err = run_main("train", "--preset", "demo", "--seeds", "0,1", "--set", "seed=5", "--print-config")
+    assert (code, "--seeds and --set seed exclude each other" in err) == (2, True)

@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+from rmrkd_cli.cli.train_options import Role, TrainOptions
+from rmrkd_cli.cli.train_overrides import chosen_lengths, load_changed_preset, parse_seeds
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.budget import TimeBudget
 from rmrkd_cli.training.extension import extend, is_extension
+from rmrkd_cli.training.kept_length import keep_lengths
 from rmrkd_cli.training.optimizer_step import poly_lr
+from rmrkd_cli.training.plan import plan_runs
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import run_main
@@ -141,3 +145,66 @@ def test_a_time_budget_is_extended_at_its_place_in_the_schedule() -> None:
 )
 def test_which_lengths_extend_a_run(before: dict[str, int], now: dict[str, int], allowed: bool) -> None:
     assert is_extension(Schedule(**before), Schedule(**now)) == allowed
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_resume_alone_keeps_the_length_of_the_run(finished: bool, extended: Path, tiny: Path, tmp_path: Path) -> None:
+    """The preset has 4 iterations: a short trial that is resumed does not become a full run."""
+    shutil.copytree(extended / "short", tmp_path / "work", symlinks=True)
+    folder = tmp_path / "work" / "baseline"
+    if not finished:
+        (folder / "student.pth").unlink()
+        (folder / "result.json").unlink()
+    options = ["--preset", str(tiny), "--role", "baseline", "--work-dir", str(tmp_path / "work"), "--device", "cpu"]
+    code, out, err = run_main("train", *options, "--resume")
+    assert code == 0, err
+    assert (
+        "--resume keeps the students' length of 2 iterations; the preset has 4 iterations: --max-iters 4 trains further"
+        in err
+    )
+    assert ("baseline is already finished" in err) == finished
+    assert "mIoU" in out
+    record = json.loads((folder / "result.json").read_text())["training"]
+    assert (record["iterations"], record["changes"]) == (2, [])
+    assert "iters: 2" in (folder / "config.yaml").read_text()
+
+
+def lengths(tiny: Path, work: Path, **changes: Any) -> tuple[dict[str, float], list[str]]:
+    """Return role -> length of `train --role all --resume` with more options, and the notes."""
+    options, notes = TrainOptions(preset=str(tiny), role=Role.all, resume=True, **changes), list[str]()
+    preset = load_changed_preset(options)
+    plans = plan_runs(preset, work, parse_seeds(options.seeds))
+    (runs,) = keep_lengths(plans, chosen_lengths(preset, options), notes.append)
+    schedules = {run.role: run.preset.schedule_for(run.role) for run in runs}
+    return {role: schedule.time_budget or schedule.iters for role, schedule in schedules.items()}, notes
+
+
+def test_which_lengths_resume_keeps(extended: Path, tiny: Path, tmp_path: Path) -> None:
+    """Only a baseline of 2 iterations exists. A new student beside it gets its length, a new teacher the preset's."""
+    shutil.copytree(extended / "short", tmp_path / "work")
+    kept, notes = lengths(tiny, tmp_path / "work")
+    assert kept == {"teacher": 4, "baseline": 2, "distill": 2}
+    assert len(notes) == 1
+    cases: list[tuple[dict[str, Any], dict[str, float]]] = [
+        ({"max_iters": 6}, {"teacher": 6, "baseline": 6, "distill": 6}),
+        ({"max_iters": 1}, {"teacher": 1, "baseline": 1, "distill": 1}),  # rejected later, as before
+        ({"settings": ["schedule.iters=6"]}, {"teacher": 6, "baseline": 6, "distill": 6}),
+        ({"settings": ["schedule={iters: 6}"]}, {"teacher": 6, "baseline": 6, "distill": 6}),
+        ({"settings": ["teacher.schedule.iters=3"]}, {"teacher": 3, "baseline": 2, "distill": 2}),
+        ({"settings": ["schedule.keep=1"]}, {"teacher": 4, "baseline": 2, "distill": 2}),
+        ({"time_budget": "9s"}, {"teacher": 4, "baseline": 9, "distill": 9}),
+    ]
+    for options, expected in cases:
+        assert lengths(tiny, tmp_path / "work", **options)[0] == expected, options
+
+
+def test_resume_alone_keeps_the_teachers_length_and_a_longer_one(extended: Path, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(extended / "short" / "baseline", tmp_path / "teacher")
+    shutil.copytree(extended / "work" / "baseline", tmp_path / "baseline")
+    kept, notes = lengths(tiny, tmp_path)
+    assert kept == {"teacher": 2, "baseline": 6, "distill": 6}
+    assert notes == [
+        "--resume keeps the teacher's length of 2 iterations; the preset has 4 iterations: "
+        "--set teacher.schedule.iters=4 trains further",
+        "--resume keeps the students' length of 6 iterations; the preset has 4 iterations",
+    ]
