@@ -11,6 +11,7 @@ The rule for every file type and every command:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -50,19 +51,53 @@ class UnsupportedFormatError(Exception):
 
 
 class ValueRange(NamedTuple):
-    """The values of an image beyond 8 bits.
+    """The values of an image beyond 8 bits, without a band that is not used.
 
     Attributes:
         format: In words, such as "16-bit integers".
-        largest: The largest finite value.
+        smallest, largest: Of the finite values; 0 if there are none.
         suggested: The likely value of white.
-        above: The share of values above `data.max_value`; 0 without it.
+        max_value: The value of white; None if it is not known, and then `above` is 0.
+        size: The number of values.
+        above, below, nan: The shares of values above `max_value`, of values below 0, and of NaN.
     """
 
     format: str
+    smallest: float
     largest: float
     suggested: float
+    max_value: float | None
+    size: int
     above: float
+    below: float
+    nan: float
+
+
+def describe_clipping(ranges: Sequence[ValueRange], owner: str = "its") -> dict[str, str]:
+    """Return for "above", "below" and "nan" which share of the values of images is not kept; without those at 0.
+
+    Each text follows "has" or "have".
+    """
+    count = sum(one.size for one in ranges) or 1
+    above, below, nan = (
+        100 * sum(one.size * getattr(one, name) for one in ranges) / count for name in ("above", "below", "nan")
+    )
+    texts: dict[str, str] = {}
+    if above and (white := ranges[0].max_value) is not None:
+        largest = max(one.largest for one in ranges)
+        texts["above"] = (
+            f"{above:.3g} % of {owner} values above `data.max_value` ({white:g}): they become white; the largest is "
+            f"{largest if largest > white else np.inf:g}"
+        )
+    if below:
+        smallest = min(one.smallest for one in ranges)
+        texts["below"] = (
+            f"{below:.3g} % of {owner} values below 0: they are read as 0; the smallest is "
+            f"{smallest if smallest < 0 else -np.inf:g}"
+        )
+    if nan:
+        texts["nan"] = f"{nan:.3g} % of {owner} values NaN (not a number): they are read as 0"
+    return texts
 
 
 def check_bands(form: SampleFormat) -> None:
@@ -124,10 +159,15 @@ def decode_values(data: bytes, form: SampleFormat) -> Values:
 
 def measure_values(values: Values, form: SampleFormat, max_value: float | None) -> ValueRange:
     """Return the range of the values of an image."""
-    finite = values if form.kind != "float" else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    largest = float(finite.max())
-    above = float((finite > max_value).mean()) if max_value is not None else 0.0
-    return ValueRange(form.describe(), largest, suggest_max_value(largest, form), above)
+    used = values[..., :3] if values.ndim == 3 else values
+    finite = used[np.isfinite(used)] if form.kind == "float" else used
+    smallest, largest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return ValueRange(
+        form.describe(), smallest, largest, suggest_max_value(largest, form), max_value, used.size,
+        above=float((used > max_value).mean()) if max_value is not None else 0.0,
+        below=float((used < 0).mean()) if form.kind != "unsigned" else 0.0,
+        nan=float(np.isnan(used).mean()) if form.kind == "float" else 0.0,
+    )  # fmt: skip
 
 
 def suggest_max_value(largest: float, form: SampleFormat) -> float:
@@ -139,7 +179,8 @@ def suggest_max_value(largest: float, form: SampleFormat) -> float:
     if form.kind == "float" and largest <= 1:
         return 1
     if 0 < largest <= 65_535:
-        return max(255, (1 << int(np.ceil(largest)).bit_length()) - 1)
+        usual = max(255, (1 << int(np.ceil(largest)).bit_length()) - 1)
+        return min(usual, (1 << form.bits - 1) - 1) if form.kind == "signed" else usual
     return max(largest, 1)
 
 

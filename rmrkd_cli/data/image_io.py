@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,11 @@ from rmrkd_cli.data.sample_format import SampleFormat, read_format
 from rmrkd_cli.data.tiff_header import GREY, GREY_INVERTED, is_tiff
 from rmrkd_cli.storage.regular_file import open_regular, read_regular
 
+FIX_BELOW = (
+    "unless they only mark missing data, convert the images so that black is 0, such as `gdal_translate -ot UInt16 "
+    "-scale BLACK WHITE 0 65535 IN.tif OUT.tif`, and set `data.max_value: 65535`"
+)
+
 
 class ImageFacts(NamedTuple):
     """What `inspect_image` finds.
@@ -63,15 +69,16 @@ def read_image(path: Path, max_value: float | None = None) -> Picture:
         CorruptFileError: When the file is missing, damaged, or larger than `MAX_PIXELS`.
         ImageFormatError: When its values are not supported, or need `max_value`.
     """
-    with name_problem(path, "an image"):
-        data = read_regular(path, MAX_BYTES)
-        form = _read_supported_format(data)
-        if form is not None and form.is_deep:
-            values = _decode_deep(data, form)
-            if max_value is None:
-                raise _max_value_error(path, measure_values(values, form, None))
-            return to_picture(values, form, max_value)
-        return _decode(data, form)
+    return _read(path, max_value, measure=False)[0]
+
+
+def read_measured_image(path: Path, max_value: float | None = None) -> tuple[Picture, ValueRange | None]:
+    """Return the pixels as `read_image`, and the range of the values of an image beyond 8 bits.
+
+    Raises:
+        CorruptFileError, ImageFormatError: As `read_image`.
+    """
+    return _read(path, max_value, measure=True)
 
 
 def inspect_image(path: Path, max_value: float | None = None, *, decode: bool = True) -> ImageFacts:
@@ -117,6 +124,19 @@ def header_size(path: Path) -> Size:
 def is_utf8_path(path: Path) -> bool:
     """Return whether a path is valid UTF-8; OpenCV crashes the process when it opens one that is not."""
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def _read(path: Path, max_value: float | None, *, measure: bool) -> tuple[Picture, ValueRange | None]:
+    with name_problem(path, "an image"):
+        data = read_regular(path, MAX_BYTES)
+        form = _read_supported_format(data)
+        if form is None or not form.is_deep:
+            return _decode(data, form), None
+        values = _decode_deep(data, form)
+        if max_value is None:
+            raise _max_value_error(path, measure_values(values, form, None))
+        measured = measure_values(values, form, max_value) if measure else None
+        return to_picture(values, form, max_value), measured
 
 
 def _read_supported_format(data: bytes) -> SampleFormat | None:
@@ -169,15 +189,19 @@ def _decode_deep(data: bytes, form: SampleFormat) -> NDArray[Any]:
 
 
 def _max_value_error(path: Path, found: ValueRange) -> ImageFormatError:
+    start = f" from {found.smallest:g}" if found.smallest < 0 else ""
     return ImageFormatError(
-        f"`{path}` holds {found.format} up to {found.largest:g}, and no `max_value` says which value is white",
-        max_value_fix(found.suggested, found.largest), str(path), found.suggested,
+        f"`{path}` holds {found.format}{start} up to {found.largest:g}, and no `max_value` says which value is white",
+        max_value_fix([found]), str(path), found.suggested,
     )  # fmt: skip
 
 
-def max_value_fix(suggested: float, largest: float) -> str:
-    """Return how to set `data.max_value`."""
+def max_value_fix(found: Sequence[ValueRange]) -> str:
+    """Return how to set `data.max_value` for images with these values."""
+    suggested, largest = max(one.suggested for one in found), max(one.largest for one in found)
+    smallest = min(one.smallest for one in found)
+    below = f". Values below 0 become 0 (the smallest value found is {smallest:.10g}): {FIX_BELOW}"
     return (
         f"set `data.max_value` in the preset to the value of white, such as `max_value: {suggested:.10g}` (the largest "
-        f"value found is {largest:.10g}); it becomes 255"
+        f"value found is {largest:.10g}); it becomes 255{below if smallest < 0 else ''}"
     )

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from torch.utils.data import Dataset
 
+from rmrkd_cli.data.deep_image import ValueRange
 from rmrkd_cli.data.image_file import ImageFormatError, open_image
-from rmrkd_cli.data.image_io import Picture, read_image
+from rmrkd_cli.data.image_io import Picture, read_measured_image
 from rmrkd_cli.data.transforms import EvalViews, View, pin_views
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
 
@@ -50,6 +51,7 @@ class ImageItem:
         views: As in `EvalItem`.
         index: Position in the list of inputs.
         pages: Number of pages or frames in the file, of which this is the first.
+        values: The range of the values of an image beyond 8 bits; None for others.
     """
 
     image: Picture
@@ -61,6 +63,7 @@ class ImageItem:
         return replace(self, views=pin_views(self.views))
 
     pages: int = 1
+    values: ValueRange | None = None
 
 
 class ImageSet(Dataset[ImageItem]):
@@ -79,14 +82,14 @@ class ImageSet(Dataset[ImageItem]):
     def __getitem__(self, index: int) -> ImageItem:
         path = self.inputs[index].path
         try:
-            image = read_image(path, self.max_value)
+            image, values = read_measured_image(path, self.max_value)
         except ImageFormatError as error:  # one of many files: it is listed with its fix
             value = error.suggested
             fix = f"such as --max-value {value:.10g}" if value is not None else error.hint
             raise CorruptFileError(f"{error.message}: {fix}", error.hint, str(path)) from error
         if not self.views.can_resize(image):
             raise CorruptFileError(f"`{path}`: {image.shape[1]}x{image.shape[0]} pixels are too thin to be resized")
-        return ImageItem(image, self.views(image), index, count_pages(path))
+        return ImageItem(image, self.views(image), index, count_pages(path), values)
 
 
 def find_inputs(

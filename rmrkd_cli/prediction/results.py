@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rmrkd_cli.data.deep_image import ValueRange, describe_clipping
 from rmrkd_cli.evaluation.model_card import ModelCard
 from rmrkd_cli.prediction.inputs import convert_hint, list_paths
 from rmrkd_cli.results.csv import to_csv
@@ -47,6 +48,23 @@ def reduction_note(shrunk: Sequence[Shrunk]) -> str:
     )
 
 
+def clipping_note(clipped: Sequence[tuple[Path, ValueRange]]) -> str:
+    """Return which values of the inputs were not kept, as `data check` says it."""
+    path, first = clipped[0]
+    if len(clipped) == 1:
+        return f"`{path}` has {', and '.join(describe_clipping([first]).values())}"
+    texts = describe_clipping([values for _, values in clipped], "their").values()
+    return f"{len(clipped)} inputs, for example `{path}`, have {', and '.join(texts)}"
+
+
+def clipped_shares(clipped: Sequence[tuple[Path, ValueRange]]) -> list[dict[str, Any]]:
+    """Return the entries of predictions.json for inputs whose values were not all kept."""
+    return [
+        {"input": str(path), "above": values.above, "below": values.below, "nan": values.nan}
+        for path, values in clipped
+    ]
+
+
 @dataclass
 class PredictionResults:
     """The inputs that were predicted, and those that could not be read.
@@ -59,6 +77,7 @@ class PredictionResults:
         passed_over: Files in the given folders that are no image or video by their suffix.
         paged: (path, number of pages) of images of which only the first page was predicted.
         shrunk: Inputs whose pixels were reduced before the network saw them, the largest reduction first.
+        clipped: Inputs with values above the value of white, below 0, or NaN.
     """
 
     card: ModelCard
@@ -67,11 +86,14 @@ class PredictionResults:
     passed_over: list[Path] = field(default_factory=list)
     paged: list[tuple[Path, int]] = field(default_factory=list)
     shrunk: list[Shrunk] = field(default_factory=list)
+    clipped: list[tuple[Path, ValueRange]] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
-        """What was not predicted, or not at its full size, one sentence each."""
+        """What was not predicted, not at its full size, or not with its values, one sentence each."""
         notes = [reduction_note(self.shrunk)] if self.shrunk else []
+        if self.clipped:
+            notes.append(clipping_note(self.clipped))
         if self.paged:
             pages = [f"`{path}` ({count})" for path, count in self.paged[:_MAX_LISTED]]
             more = f" and {len(self.paged) - _MAX_LISTED} more" if len(self.paged) > _MAX_LISTED else ""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data import loader_server
+from rmrkd_cli.data.deep_image import describe_clipping
 from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.loader import prefetch_images, report_lost_loaders
 from rmrkd_cli.data.transforms import EvalViews, View
@@ -30,6 +31,7 @@ from rmrkd_cli.prediction.results import (
     MIN_REDUCTION,
     PredictionResults,
     Shrunk,
+    clipped_shares,
     reduction_note,
     shares_csv,
     to_json,
@@ -168,6 +170,8 @@ class _PredictionRun:
                 self.results.entries.append({**entry, **self._network_size(item, labels.shape, result.views)})
                 if result.pages > 1:
                     self.results.paged.append((item.path, result.pages))
+                if result.values is not None and describe_clipping([result.values]):
+                    self.results.clipped.append((item.path, result.values))
             if progress_bar is not None:
                 progress_bar.update(done)
         if progress_bar is not None:
@@ -204,6 +208,7 @@ class _PredictionRun:
             "unread": results.unread,
             "passed_over": [str(path) for path in results.passed_over],
             "paged": [{"input": str(path), "pages": pages} for path, pages in results.paged],
+            "clipped": clipped_shares(results.clipped),
         }
         write_text(to_json(contents), out / "predictions.json")
         write_text(shares_csv(card.classes, results.entries), out / "predictions.csv")

@@ -15,12 +15,15 @@ from PIL import Image
 from rmrkd_cli.data.check import check_dataset, quick_check
 from rmrkd_cli.data.check.findings import NOTE, select_errors
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.deep_image import describe_clipping, measure_values
 from rmrkd_cli.data.image_cache import ImageCache, create_cache_file
 from rmrkd_cli.data.image_file import ImageFormatError
 from rmrkd_cli.data.image_io import header_size, inspect_image, read_image
+from rmrkd_cli.data.sample_format import SampleFormat
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.errors import CorruptFileError
+from rmrkd_cli.prediction.results import clipping_note
 from tests.data.check.test_check import info_of
 from tests.helpers import trees
 from tests.helpers.cli import rmrkd
@@ -156,7 +159,12 @@ def test_white_may_be_zero_and_floats_may_be_no_number(tmp_path: Path) -> None:
         ((DRAWN[..., 0] / 119).astype(np.float32), "32-bit floats up to 1", 1),
         (DRAWN[..., :3].astype(np.float64) * 2, "64-bit floats up to 238", 255),
         (BITS11[..., 0].astype(np.int32), "32-bit signed integers up to 2023", 2047),
-        (DRAWN[..., 0].astype(np.int8), "8-bit signed integers up to 119", 255),
+        (DRAWN[..., 0].astype(np.int8), "8-bit signed integers up to 119", 127),
+        ((DRAWN[..., 0] - 60).astype(np.int8), "8-bit signed integers from -60 up to 59", 127),
+        ((DRAWN[..., 0] * 17).astype(np.int16), "16-bit signed integers up to 2023", 2047),
+        ((DRAWN[..., 0] * 250).astype(np.int16), "16-bit signed integers up to 29750", 32767),
+        ((DRAWN[..., 0] * 25 - 1000).astype(np.int16), "16-bit signed integers from -1000 up to 1975", 2047),
+        (np.dstack([BITS11[..., :3], np.full((8, 12), 65535, np.uint16)]), "16-bit integers up to 2023", 2047),
     ],
 )
 def test_without_a_maximum_the_bit_depth_and_the_fix_are_named(
@@ -165,6 +173,7 @@ def test_without_a_maximum_the_bit_depth_and_the_fix_are_named(
     with pytest.raises(ImageFormatError, match=rf"x\.tif` holds {found}") as caught:
         read(tiff(np.ascontiguousarray(values)), tmp_path)
     assert f"max_value: {suggested}`" in caught.value.hint
+    assert ("Values below 0 become 0" in caught.value.hint) == (values.min() < 0)
     assert (caught.value.exit_code, caught.value.suggested) == (2, suggested)
     assert pickle.loads(pickle.dumps(caught.value)).suggested == suggested
 
@@ -264,6 +273,60 @@ def test_check_notes_values_that_do_not_fit_the_maximum(deep: tuple[Path, Path],
         assert any("16-bit integers" in remark and f"0..{white}" in remark for remark in remarks)
 
 
+CLIPPED = {  # name -> the values of an image (64, 96, 3), the value of white, and what is said about them
+    "integers": (
+        np.repeat(np.int16([-3000, -1, 0, 500]), 1536 * 3).reshape(64, 96, 3), 1000,
+        ["50 % of {} values below 0: they are read as 0; the smallest is -3000"],
+    ),
+    "floats": (
+        np.repeat(np.float32([np.nan, -1, 0.5, 2]), 1536 * 3).reshape(64, 96, 3), 1,
+        [
+            "25 % of {} values above `data.max_value` (1): they become white; the largest is 2",
+            "25 % of {} values below 0: they are read as 0; the smallest is -1",
+            "25 % of {} values NaN (not a number): they are read as 0",
+        ],
+    ),
+    "only negative": (
+        np.full((64, 96, 3), -5, np.float64), 1,
+        ["100 % of {} values below 0: they are read as 0; the smallest is -5"],
+    ),
+    "kept": (np.full((64, 96, 3), 500, np.int32), 1000, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_negative_values_and_nan_are_stated_in_check_and_train(name: str, tmp_path: Path) -> None:
+    """As int16 images from -3000 to 1680 lost 64 % of their values to black without a word."""
+    values, white, texts = CLIPPED[name]
+    root = trees.camvid(tmp_path / "tree")
+    paths = sorted((root / "val").iterdir())
+    for path in paths:
+        path.write_bytes(tiff(values))
+    info = info_of("camvid", root, max_value=white)
+    found = [finding for finding in check_dataset(info, ["val"], workers=1).findings if finding.kind == "image-range"]
+    notes = [(finding.file, finding.text) for finding in found if "is dark" not in finding.text]
+    assert notes == [(str(path), f"has {text.format('its')}") for path in paths for text in texts]
+    assert all(finding.severity == NOTE and finding.fix for finding in found)
+    remarks = quick_remarks(info)
+    assert remarks[1:] == [f"the images checked in `val` have {text.format('their')}" for text in texts]
+    assert ("from -" in remarks[0]) == (np.nanmin(values) < 0)
+
+
+def test_shares_of_clipped_values_count_every_value_once() -> None:
+    """A large image counts more than a small one, and an infinite value is above white or below 0."""
+    form = SampleFormat("TIFF", 32, 1, "float")
+    large = measure_values(np.float32([[np.inf, -np.inf, 0.1, 0.2, 0.3, 0.4]]), form, 1)
+    small = measure_values(np.float32([[np.nan, -2]]), form, 1)
+    assert (large.smallest, large.largest, small.smallest) == (np.float32(0.1), np.float32(0.4), -2)
+    assert (large.above, large.below, small.below, small.nan) == (1 / 6, 1 / 6, 0.5, 0.5)
+    texts = describe_clipping([large, small], "their")
+    assert [text.split(" of ")[0] for text in texts.values()] == ["12.5 %", "25 %", "12.5 %"]
+    (above, below) = describe_clipping([measure_values(np.float32([[np.inf, -np.inf, 0.5]]), form, 1)]).values()
+    assert above.endswith("the largest is inf")
+    assert below.endswith("the smallest is -inf")
+    assert measure_values(np.float32([[np.nan]]), form, None).largest == 0
+
+
 def test_a_band_that_is_not_used_is_noted(tmp_path: Path) -> None:
     root = trees.camvid(tmp_path / "tree")
     for path in (root / "val").iterdir():
@@ -331,6 +394,24 @@ def test_eval_and_predict_know_the_maximum_from_the_student_alone(
     assert rmrkd("predict", tmp_path / "older.pth", scaled / "val", *options).exit_code == 0
     for path in (tmp_path / "plain").glob("*.png"):
         assert path.read_bytes() == (tmp_path / "given" / path.name).read_bytes()
+
+
+def test_predict_states_values_that_are_not_kept(tiny: Path, tmp_path: Path) -> None:
+    random_student(tmp_path / "student.pth", str(tiny), ["data.max_value=1"])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/floats.tif").write_bytes(tiff(CLIPPED["floats"][0]))
+    (tmp_path / "in/kept.tif").write_bytes(tiff(np.full((64, 96, 3), 0.5, np.float32)))
+    outcome = rmrkd("predict", tmp_path / "student.pth", tmp_path / "in", "--workers", 0, "--out", tmp_path / "out")
+    assert outcome.exit_code == 0
+    path, texts = tmp_path / "in/floats.tif", [text.format("its") for text in CLIPPED["floats"][2]]
+    assert f"`{path}` has {', and '.join(texts)}" in " ".join(outcome.stdout.split("\n"))
+    entries = json.loads((tmp_path / "out/predictions.json").read_text())["clipped"]
+    assert entries == [{"input": str(path), "above": 0.25, "below": 0.25, "nan": 0.25}]
+    found = measure_values(np.float32([[-2, 2]]), SampleFormat("TIFF", 32, 1, "float"), 1)
+    assert clipping_note([(path, found), (path, found)]) == (
+        f"2 inputs, for example `{path}`, have 50 % of their values above `data.max_value` (1): they become white; the "
+        "largest is 2, and 50 % of their values below 0: they are read as 0; the smallest is -2"
+    )
 
 
 def test_a_maximum_must_be_a_positive_number(tiny: Path) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.check.pair_scan import PairScan, ScannedSplit
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.image_io import max_value_fix
+from rmrkd_cli.data.deep_image import describe_clipping
+from rmrkd_cli.data.image_io import FIX_BELOW, max_value_fix
 from rmrkd_cli.data.samples import Sample
 
 _DARK_SHARE = 0.25  # of `data.max_value`: below it, the images use less than 64 of 256 grey values
+_FIX_RANGE = {
+    "above": "check `data.max_value`",
+    "below": FIX_BELOW,
+    "nan": "unless NaN only marks missing data, find out where it comes from",
+}
 _FIX_MACOS = "delete it: macOS creates such `._` files when it copies a folder"
 
 
@@ -33,27 +39,23 @@ def check_value_ranges(info: DatasetInfo, split: str, scans: ScannedSplit) -> li
     deep = [(str(sample.image), scan.values) for sample, scan in scans if scan.values is not None]
     if not deep:
         return []
-    largest = max(values.largest for _, values in deep)
-    suggested = max(values.suggested for _, values in deep)
-    fix = max_value_fix(suggested, largest)
+    fix = max_value_fix([values for _, values in deep])
     if info.max_value is None:
         return [
             Finding(ERROR, "image-format", split, image, f"holds {values.format}, and `data.max_value` is missing", fix)
             for image, values in deep
         ]
-    above = [
-        Finding(
-            NOTE, "image-range", split, image,
-            f"has {100 * values.above:.2g} % of its values above `data.max_value` ({info.max_value:g}): they become "
-            f"white; the largest is {values.largest:g}", "check `data.max_value`",
-        )
-        for image, values in deep if values.above
-    ]  # fmt: skip
-    if largest < _DARK_SHARE * info.max_value:
+    notes = [
+        Finding(NOTE, "image-range", split, image, f"has {text}", _FIX_RANGE[name])
+        for image, values in deep
+        for name, text in describe_clipping([values]).items()
+    ]
+    largest = max(0.0, *(values.largest for _, values in deep))
+    if largest < _DARK_SHARE * info.max_value and not any(values.above for _, values in deep):
         folder = str(info.root / info.splits[split].images)
         text = f"has no value above {largest:g}, {100 * largest / info.max_value:.2g} % of `data.max_value`: it is dark"
-        return [Finding(NOTE, "image-range", split, folder, text, fix)]
-    return above
+        notes.append(Finding(NOTE, "image-range", split, folder, text, fix))
+    return notes
 
 
 def describe_images(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[str]:
@@ -62,10 +64,14 @@ def describe_images(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[
     sentences = []
     if deep and info.max_value is not None:
         formats = ", ".join(sorted({values.format for values in deep}))
-        largest = max(values.largest for values in deep)
+        largest, smallest = max(values.largest for values in deep), min(values.smallest for values in deep)
+        start = f" from {smallest:g}" if smallest < 0 else ""
         sentences.append(
-            f"the images in `{split}` hold {formats} up to {largest:g}: 0..{info.max_value:g} becomes 0..255"
+            f"the images in `{split}` hold {formats}{start} up to {largest:g}: 0..{info.max_value:g} becomes 0..255"
         )
+        sentences += [
+            f"the images checked in `{split}` have {text}" for text in describe_clipping(deep, "their").values()
+        ]
     if unused := sum(bool(scan.unused_band) for _, scan in scans):
         sentences.append(f"{unused} of {len(scans)} images in `{split}` have a band that is not used")
     return sentences
