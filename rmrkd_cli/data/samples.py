@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from rmrkd_cli.data.datasets import DatasetInfo, Split
+from rmrkd_cli.data.list_names import ListFixer
 from rmrkd_cli.data.suffixes import common_endings, relative_files, suggest_suffixes
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
@@ -185,15 +186,23 @@ def fix_missing_images(info: DatasetInfo, split: str) -> str:
 
 
 def _fix_for_files(info: DatasetInfo, split: str) -> str:
-    """Return how to fix missing files of a custom data set by other suffixes, or an empty text."""
+    """Return how to fix missing files by other names in a list, or for custom data by other suffixes."""
     layout = info.splits[split]
-    fixes = (
-        suggest_suffixes(
-            info, info.root / layout.images, info.root / labels, read_valid_names(info.root / names) if names else None
-        )
-        for names, labels in layout.parts
-    )
-    return next(filter(None, fixes), "")
+    images = info.root / layout.images
+    for part, folder in layout.parts:
+        labels, names = info.root / folder, read_valid_names(info.root / part) if part else None
+        unknown = [
+            name
+            for name in names or ()
+            if not (images / (name + info.image_suffix)).is_file()
+            and not (labels / (name + info.label_suffix)).is_file()
+        ]
+        fixer = ListFixer(info, images, labels)
+        if fix := next(filter(None, map(fixer.fix, unknown)), ""):
+            return f"in `{info.root / str(part)}`, {fix}"
+        if fix := suggest_suffixes(info, images, labels, names):
+            return fix
+    return ""
 
 
 def _name_problem(name: str) -> str:

@@ -9,20 +9,21 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.renames import find_rename, splits_number
 
 _PLAIN = re.compile(r"[\w.][\w.+-]*")  # needs no quotes in YAML
 _FORBIDDEN = re.compile(r"[/\\*?\[\]]")  # as in `FileSuffix`
 
 
 def suggest_suffixes(info: DatasetInfo, images: Path, labels: Path, listed: Iterable[str] | None = None) -> str:
-    """Return how to make images and label maps of a custom data set fit, or an empty text.
+    """Return how to make the names of images and label maps fit, or an empty text.
+
+    For data sets other than `custom`, which have fixed suffixes, only renaming is offered.
 
     Args:
         images, labels: The folders of a split.
         listed: The names in its list; None without a list.
     """
-    if info.name != "custom":
-        return ""
     image_files, label_files = relative_files(images), relative_files(labels)
     names = None if listed is None else set(listed)
     image_names = _stems(image_files, info.image_suffix) if names is None else names
@@ -31,6 +32,8 @@ def suggest_suffixes(info: DatasetInfo, images: Path, labels: Path, listed: Iter
         {name for name in image_names if name + info.image_suffix in image_files}
         & {name for name in label_names if name + info.label_suffix in label_files}
     )
+    if info.name != "custom":
+        return "" if fitting else _rename_labels(info, image_files, label_files, image_names)
     label_suffix, label_count = _best_suffix(label_files, image_names, info.label_suffix)
     image_suffix, image_count = _best_suffix(image_files, label_names, info.image_suffix)
     both_count, *both = _common_suffixes(image_files, label_files) if names is None else (0,)
@@ -50,7 +53,30 @@ def suggest_suffixes(info: DatasetInfo, images: Path, labels: Path, listed: Iter
                 f"the folder mixes suffixes ({fitting} names fit `data.{key}: {now}`, {count} would fit `{suffix}`), "
                 f"and one is read: rename the others to end in `{now}`; their contents may stay as they are"
             )
-    return ""
+    return "" if fitting else _rename_labels(info, image_files, label_files, image_names)
+
+
+def _rename_labels(info: DatasetInfo, images: set[str], labels: set[str], names: Collection[str]) -> str:
+    """Return how to rename the label maps where none has the name of an image; an empty text without such files.
+
+    Args:
+        names: Of the images, or in a list.
+    """
+    existing = {name for name in names if name + info.image_suffix in images}
+    if not images or not labels or (names and not existing):
+        return ""
+    if not existing:
+        ending = common_endings(images)[:1]
+        return f"set `data.image_suffix: {ending[0]}` in the preset, as the images end" if ending else ""
+    rule = "an image and its label map must have equal names up to the suffix: "
+    rename = find_rename(labels, info.label_suffix, existing)
+    if rename is None:
+        name = min(existing)
+        return f"{rule}rename the label maps, the one of `{name}{info.image_suffix}` to `{name}{info.label_suffix}`"
+    text = f"{rule}rename each label map, such as `{rename.old}` → `{rename.new}`"
+    if info.name == "custom" and rename.suffix != info.label_suffix:
+        text += f", and set `data.label_suffix: {_quoted(rename.suffix)}` in the preset"
+    return text
 
 
 def relative_files(folder: Path) -> set[str]:
@@ -82,7 +108,7 @@ def _best_suffix(files: Iterable[str], names: Collection[str], now: str) -> tupl
         counts.update(
             file[end:]
             for end in range(start + 1, len(file))
-            if file[:end] in names and not _FORBIDDEN.search(file[end:])
+            if file[:end] in names and not splits_number(file, end) and not _FORBIDDEN.search(file[end:])
         )
     return max(counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
 
@@ -104,8 +130,9 @@ def _common_end(files: Iterable[str]) -> str:
 
 
 def _set(suffixes: dict[str, tuple[str, str]]) -> str:
-    changes = " and ".join(
-        f"`data.{key}: {suffix if _PLAIN.fullmatch(suffix) else repr(suffix)}` (now {now})"
-        for key, (suffix, now) in suffixes.items()
-    )
+    changes = " and ".join(f"`data.{key}: {_quoted(suffix)}` (now {now})" for key, (suffix, now) in suffixes.items())
     return f"set {changes} in the preset: then images and label maps have equal names"
+
+
+def _quoted(suffix: str) -> str:
+    return suffix if _PLAIN.fullmatch(suffix) else repr(suffix)

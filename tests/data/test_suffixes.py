@@ -101,3 +101,68 @@ def test_an_empty_folder_is_called_empty(part: str, tmp_path: Path) -> None:
     assert "data-root" not in fix
     with pytest.raises(RmrkdError, match="is empty" if part == "images" else "label files are missing"):
         find_samples(custom(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "offered"),
+    [
+        ("{}.jpg", "mask_{}.png", "`mask_p1.png` → `p1.png`"),
+        ("{}.jpg", "gt-{}.png", "`gt-p1.png` → `p1.png`"),
+        ("{}.jpg", "mask{}.png", "`maskp1.png` → `p1.png`"),
+        ("img_{}.jpg", "mask_{}.png", "`mask_p1.png` → `img_p1.png`"),
+        ("img_{}.jpg", "{}.png", "`p1.png` → `img_p1.png`"),
+        ("{}.jpg", "mask_{}_gt.png", "`mask_p10_gt.png` → `p10_gt.png`, and set `data.label_suffix: _gt.png`"),
+        ("{}.jpg", "mask_{}.tif", "`mask_p1.tif` → `p1.tif`, and set `data.label_suffix: .tif`"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_names_with_another_first_word_are_renamed_never_removed(
+    image: str, label: str, offered: str, listed: bool, tmp_path: Path
+) -> None:
+    """Each rename that the message shows by one file makes all pairs fit."""
+    names = ("p1", "p2", "p10", "town/p3")
+    paths = {name: [Path(name).with_name(end.format(Path(name).name)) for end in (image, label)] for name in names}
+    for files in paths.values():
+        for part, file, shape in zip(("images", "masks"), files, ((8, 8, 3), (8, 8)), strict=True):
+            (tmp_path / part / "train" / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / part / "train" / file, "PNG")
+    folder = {"images": "images/train", "labels": "masks/train"}
+    if listed:
+        (tmp_path / "train.txt").write_text("\n".join(str(file.with_suffix("")) for file, _ in paths.values()))
+        folder["names"] = "train.txt"
+    [fix] = {fix for _, fix in errors(custom(tmp_path, train=folder))}
+    assert f"must have equal names up to the suffix: rename each label map, such as {offered}" in fix
+    assert "remove" not in fix
+    with pytest.raises(RmrkdError) as caught:
+        find_samples(custom(tmp_path, train=folder), "train")
+    assert fix in caught.value.hint
+    suffix = SETTING.findall(fix)[0][1] if SETTING.findall(fix) else ".png"
+    for file, mask in paths.values():
+        old = tmp_path / "masks/train" / mask
+        old.rename(old.with_name(file.stem + suffix))
+    assert errors(custom(tmp_path, train=folder, label_suffix=suffix)) == []
+
+
+def test_a_missing_subfolder_is_part_of_the_name(tmp_path: Path) -> None:
+    for part, file, shape in (("images", "town/p1.jpg", (8, 8, 3)), ("masks", "p1.png", (8, 8))):
+        (tmp_path / part / "train" / file).parent.mkdir(parents=True)
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / part / "train" / file, "PNG")
+    [fix] = {fix for _, fix in errors(custom(tmp_path))}
+    assert "`p1.png` → `town/p1.png`" in fix
+
+
+def test_unrelated_names_are_neither_guessed_nor_removed(tmp_path: Path) -> None:
+    """`11` is not `1`: a guess would give an image the labels of another."""
+    for number in range(1, 10):
+        for part, file, shape in (("images", f"{number}.jpg", (8, 8, 3)), ("masks", f"1{number}.png", (8, 8))):
+            (tmp_path / part / "train").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / part / "train" / file, "PNG")
+    [fix] = {fix for _, fix in errors(custom(tmp_path))}
+    assert fix.endswith("rename the label maps, the one of `1.jpg` to `1.png`")
+
+
+def test_a_single_missing_file_may_still_be_removed(tmp_path: Path) -> None:
+    write(tmp_path, ".jpg", ".png")
+    (tmp_path / "masks/train/p10.png").unlink()
+    [(_, fix)] = errors(custom(tmp_path))
+    assert fix == "restore the label map, or remove the image"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
 from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.list_names import ListFixer
 from rmrkd_cli.data.samples import (
     ListedName,
     Sample,
@@ -118,10 +119,11 @@ def _pairs_of_list(
         return [], [Finding(ERROR, "bad-list", split, str(path), text, error.hint)]
     if not lines:
         return [], [Finding(ERROR, "bad-list", split, str(path), "is empty", _FIX_LIST)]
-    findings, samples, seen = [], [], dict.fromkeys(earlier_names, "an earlier list")
+    fixer = ListFixer(info, image_root, label_root)
+    findings, samples, seen, unknown = [], [], dict.fromkeys(earlier_names, "an earlier list"), []
     suffix_fix = suggest_suffixes(info, image_root, label_root, [line.name for line in lines if not line.problem])
     for line in lines:
-        problem = _name_problem(line, seen)
+        problem = _name_problem(line, seen, fixer)
         seen.setdefault(line.name, f"line {line.number}")
         if problem is not None:
             kind, text, fix = problem
@@ -135,15 +137,23 @@ def _pairs_of_list(
         elif label.is_file():
             findings.append(_missing_image(info, split, label, image_root, line.name, suffix_fix))
         else:
-            text = f"line {line.number}: `{line.name}` has neither an image nor a label map"
-            findings.append(Finding(ERROR, "missing-pair", split, str(path), text, suffix_fix or _fix_name(line.name)))
+            unknown.append(line)
+    last_fix = (
+        suffix_fix
+        or (fixer.example() if len(unknown) == len(lines) else "")
+        or "restore both files, or delete the line"
+    )
+    for line in unknown:
+        text = f"line {line.number}: `{line.name}` has neither an image nor a label map"
+        fix = fixer.fix(line.name) or last_fix
+        findings.append(Finding(ERROR, "missing-pair", split, str(path), text, fix))
     return samples, findings
 
 
-def _name_problem(line: ListedName, seen: Mapping[str, str]) -> tuple[str, str, str] | None:
+def _name_problem(line: ListedName, seen: Mapping[str, str], fixer: ListFixer) -> tuple[str, str, str] | None:
     """Return the kind, text and fix of a problem with a listed name."""
     if line.problem:
-        return "bad-name", f"{line.name!r} {line.problem}", _FIX_LIST
+        return "bad-name", f"{line.name!r} {line.problem}", fixer.fix(line.name) or _FIX_LIST
     if line.name in seen:
         return "duplicate-name", f"`{line.name}` is already in {seen[line.name]}", "delete the second one"
     return None
@@ -196,11 +206,3 @@ def _is_folder_of_one_split(info: DatasetInfo, split: str, labels: str) -> bool:
 
 def _files_by_name(folder: Path, suffix: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix()[: -len(suffix)]: path for path in folder.rglob(f"*{suffix}")}
-
-
-def _fix_name(name: str) -> str:
-    if len(name.split()) > 1:
-        return "keep only the name in each line: lists of ImageSets/Main have a second column"
-    if name.endswith((".jpg", ".png", ".jpeg")):
-        return "write names without suffix"
-    return "restore both files, or delete the line"
