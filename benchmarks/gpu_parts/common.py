@@ -16,11 +16,11 @@ from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
+from rmrkd_cli.evaluation.precision import select_precision
 from rmrkd_cli.losses import MGDLoss
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.training.kernels import select_precision
 
 Record = Callable[[dict[str, Any]], None]
 ROOT = Path(__file__).parents[2]

@@ -25,6 +25,7 @@ from rmrkd_cli.evaluation.checkpoint_network import (
 )
 from rmrkd_cli.evaluation.evaluator import evaluate, make_protocol
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
+from rmrkd_cli.evaluation.precision import EVALUATION_TF32, evaluation_settings, float32_precision
 from rmrkd_cli.evaluation.prediction_files import PredictionFiles
 from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.evaluation.windows import choose_window
@@ -124,6 +125,7 @@ def run_evaluation(job: EvalJob) -> None:
         report_lost_loaders(),
         distributed_context(job.device) as dist_ctx,
         live_display(quiet=not dist_ctx.is_rank0) as display,
+        float32_precision(EVALUATION_TF32),
     ):
         model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
         if model.key_mismatch:
@@ -161,6 +163,7 @@ def run_evaluation(job: EvalJob) -> None:
             )
         elif dist_ctx.is_rank0:
             facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
+            facts["evaluation"] = evaluation_settings(dist_ctx.device)
             record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
             write_text(to_json(record), Path(job.output))
         dist_ctx.barrier()

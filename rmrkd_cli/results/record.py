@@ -105,6 +105,11 @@ class _Training(_Part):
     weights: Annotated[dict[Line, Weight], Field(max_length=100)] | None = None  # of the distillation losses
 
 
+class _Evaluation(_Part):
+    device: Line | None = None
+    tf32: bool | None = None  # of a GPU
+
+
 class _Latency(_Part):
     median_ms: Amount
     low_ms: Amount
@@ -124,6 +129,7 @@ class _Result(_Part):
     metrics: _Metrics
     matrix: Annotated[list[Annotated[list[Whole], Field(max_length=1000)]], Field(max_length=1000)] | None = None
     per_image: _PerImage | None = None
+    evaluation: _Evaluation | None = None  # missing in older results
     label: Line | None = None
     name: Line | None = None
     role: Line | None = None

@@ -18,10 +18,10 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
+from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
-from rmrkd_cli.training.kernels import select_precision
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
@@ -69,7 +69,8 @@ def report_dry_run(
     yield f"{preset.name}: {info.name}, {info.num_classes} classes, random weights and images, on {device}"
     yield from problems
     for run in plan:
-        yield from _report_role(run.preset, run.role, info, device, code, settings, progress)
+        with float32_precision(run.preset.schedule_for(run.role).tf32):
+            yield from _report_role(run.preset, run.role, info, device, code, settings, progress)
 
 
 def _report_role(
@@ -83,7 +84,6 @@ def _report_role(
 ) -> Iterator[str]:
     schedule, classes, scale = preset.schedule_for(role), info.num_classes, info.eval_scale
     reset_peak_memory(device)
-    select_precision(schedule.tf32)
     yield f"{role}:"
     progress(f"{role}: building and measuring the networks")
     built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)

@@ -1,4 +1,4 @@
-"""The kernels of a GPU: the precision of float32 products, and cuDNN's search for the fastest convolution."""
+"""The kernels of a GPU: cuDNN's search for the fastest convolution, and what the result record says of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-
-
-def select_precision(tf32: bool) -> None:
-    """Set whether GPUs multiply float32 numbers with TF32's 10 bits: in convolutions and in matrix products alike.
-
-    torch's default is TF32 for convolutions only.
-    """
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rmrkd_cli.evaluation.evaluator import make_protocol
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import device_name
+from rmrkd_cli.evaluation.precision import evaluation_settings
 from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.results.provenance import provenance
@@ -39,6 +40,7 @@ def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, 
         name=setup.preset.name, role=setup.role,
         method=setup.preset.method, seed=setup.preset.seed, checkpoint=str(run_dir.student),
         training=training_record(progress, setup.schedule, dist_ctx, loss_weights),
+        evaluation=evaluation_settings(dist_ctx.device),
         best_miou=progress.best_miou if progress.best_iteration else None,
         **provenance(run_dir.student, setup.built.sources),
         **count_parameters_and_macs(model.student, setup.info.eval_scale),

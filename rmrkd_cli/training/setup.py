@@ -22,7 +22,6 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import make_deterministic
-from rmrkd_cli.training.kernels import select_precision
 from rmrkd_cli.training.run_directory import RunDir
 from rmrkd_cli.training.student_file import mmseg_config_text
 
@@ -86,7 +85,6 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
     built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code)
     if preset.deterministic:
         make_deterministic(job.device)
-    select_precision(preset.schedule_for(job.role).tf32)
     model = built.distiller.to_device(dist_ctx.device, inference_network)
     has_custom_loss = "code" in built.sources  # which may not use all its layers in every step
     return TrainingSetup(

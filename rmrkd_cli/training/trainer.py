@@ -18,6 +18,7 @@ from rmrkd_cli.distributed.worker_errors import ERRORS
 from rmrkd_cli.errors import Interrupted, RunError, summarize_error
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
+from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.signals import StopRequest, stop_requests
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 from rmrkd_cli.training.batches import loader_processes
@@ -53,6 +54,7 @@ def run_training(job: TrainJob) -> None:
         report_lost_loaders(),
         distributed_context(job.device) as dist_ctx,
         live_display(quiet=not dist_ctx.is_rank0) as terminal,
+        float32_precision(job.preset.schedule_for(job.role).tf32),
     ):
         reset_peak_memory(job.device)
         try:

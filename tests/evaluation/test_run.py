@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.evaluation import run
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
@@ -29,6 +32,27 @@ def test_the_data_root_of_a_foreign_checkpoint_is_ignored(tiny: Path, camvid: Pa
     assert outcome.exit_code == 2
     assert "--data-root" in outcome.hint
     assert rmrkd("eval", moved, "--data-root", camvid).exit_code == 0
+
+
+def test_every_checkpoint_is_evaluated_with_one_precision(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was trained without TF32; torch's own setting returns afterwards."""
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    seen, evaluate = [], run.evaluate
+
+    def watch(*given: Any, **options: Any) -> Any:
+        seen.append([switch.allow_tf32 for switch in switches])
+        return evaluate(*given, **options)
+
+    preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=1", "schedule.tf32=false"])
+    train(preset, tmp_path, "cpu", Cluster())
+    assert [switch.allow_tf32 for switch in switches] == before
+    monkeypatch.setattr(run, "evaluate", watch)
+    assert rmrkd("eval", tmp_path / "baseline" / "student.pth").exit_code == 0
+    assert seen == [[True, True]]
+    assert [switch.allow_tf32 for switch in switches] == before
 
 
 def test_a_network_that_fits_its_weights_and_cannot_run_is_reported(tmp_path: Path, camvid: Path, tiny: Path) -> None:

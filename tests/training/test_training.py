@@ -250,6 +250,8 @@ def test_eval_without_a_checkpoint_finds_the_trained_students(finished: Path) ->
     for record in records:
         trained = json.loads((finished / record["role"] / "result.json").read_text())
         assert record["matrix"] == trained["matrix"]
+        assert record["evaluation"] == trained["evaluation"]
+        assert record["evaluation"]["tf32"] is None
 
 
 def test_compare_shows_classes_differences_and_cost(finished: Path, tmp_path: Path) -> None:
