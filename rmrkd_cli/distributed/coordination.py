@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli import __version__
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.generation import Welcome, ask_generation, prefix
+from rmrkd_cli.distributed.join_notice import JoinNotice
 from rmrkd_cli.distributed.members import Member, check_members
 from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, wait_for_port
 from rmrkd_cli.distributed.worker_errors import error_from_json, error_to_json
@@ -49,6 +50,7 @@ class Coordinator:
         self.jobs = 0
         self.context: DistContext | None = None
         self._server = _open_store(worker) if worker.rank == 0 and not worker.launcher_has_store else None
+        self._notice = JoinNotice(worker)
         everyone = self._connect()
         self._welcome = Welcome(everyone) if worker.rank == 0 else None
         self.generation = self._welcome.generation if self._welcome else self._ask_generation(everyone)
@@ -69,14 +71,15 @@ class Coordinator:
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         worker = self.worker
-        wait_for_port(worker.host, worker.port, "start the other workers too, and open the port in rank 0's firewall")
-        store = TCPStore(worker.host, worker.port, is_master=False, timeout=_REPLY_TIMEOUT)
-        return PrefixStore("rmrkd", store)
+        hint = "start the other workers too, and open the port in rank 0's firewall"
+        wait_for_port(worker.host, worker.port, hint, lambda: self._notice.look([0]))
+        return PrefixStore("rmrkd", TCPStore(worker.host, worker.port, is_master=False, timeout=_REPLY_TIMEOUT))
 
     def _ask_generation(self, store: Any) -> int:
         deadline = time.monotonic() + JOIN_SECONDS
 
         def wait() -> None:
+            self._notice.look([0])
             if time.monotonic() > deadline:
                 raise self._missing([0])
             time.sleep(_POLL_SECONDS)
@@ -96,6 +99,15 @@ class Coordinator:
     def restarted(self) -> bool:
         """Whether the launcher has restarted the workers, on this machine or with another one."""
         return self.worker.attempt > 0 or self.generation > 1
+
+    def connection_lost(self) -> RmrkdError:
+        """Return the error of a store that does not answer any more."""
+        if self.worker.launcher_has_store:
+            return WorkerLostError(
+                f"lost the connection to the launcher at {self.worker.host}:{self.worker.port}",
+                "see its output; start it again with --resume to continue from the last checkpoint",
+            )
+        return WorkerLostError("lost the connection to worker 0", "see its output")
 
     def _two_workers(self) -> RmrkdError:
         return RmrkdError(
@@ -120,10 +132,11 @@ class Coordinator:
             RmrkdError: When their ranks contradict each other.
         """
         ranks = range(self.worker.size)
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline, notice = time.monotonic() + JOIN_SECONDS, JoinNotice(self.worker)
         while missing := [rank for rank in ranks if not self.store.check([f"member/{rank}"])]:
             self.welcome()
             self.raise_error()
+            notice.look(missing)
             if time.monotonic() > deadline:
                 raise self._missing(missing)
             time.sleep(_POLL_SECONDS)
@@ -151,14 +164,17 @@ class Coordinator:
         return self.local_members[0].rank == self.worker.rank
 
     def local_peers(self, store: Any) -> dict[int, int]:
-        """Return rank -> process id of the other workers of this machine, as long as none has left.
+        """Return rank -> process id of the other workers of this machine that have not left.
 
         Args:
             store: A connection of the calling thread.
         """
-        if "members" not in self.__dict__ or store.check(["left"]):
+        if "members" not in self.__dict__:
             return {}
-        return {member.rank: member.pid for member in self.local_members if member.rank != self.worker.rank}
+        peers = {member.rank: member.pid for member in self.local_members if member.rank != self.worker.rank}
+        if not store.check(["left"]):
+            return peers
+        return {rank: pid for rank, pid in peers.items() if not store.check([f"left/{rank}"])}
 
     @property
     def machines(self) -> int:
@@ -198,6 +214,7 @@ class Coordinator:
         Args:
             store: A connection of the calling thread.
         """
+        (store or self.store).set(f"left/{self.worker.rank}", "")
         (store or self.store).add("left", 1)
 
     def acknowledge(self) -> None:

@@ -16,8 +16,8 @@ from rmrkd_cli.distributed.coordination import Coordinator, connect, current_coo
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.job import Job, PrepareJob, TrainJob, job_from_json, job_to_json
 from rmrkd_cli.distributed.lost_worker import is_lost_worker, report_failure
-from rmrkd_cli.distributed.watchdog import Watchdog
-from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, WorkerLostError
+from rmrkd_cli.distributed.watchdog import Watchdog, find_lost_peer
+from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.signals import handled_signals, ignore_stop_signals, received_exit_signal
 from rmrkd_cli.terminal.console import print_error
 
@@ -53,8 +53,9 @@ def lead(worker: ExternalWorker | None) -> Iterator[None]:
         watchdog.stop()
         ignore_stop_signals()  # the launcher sends one when another worker has ended
         with suppress(RuntimeError, ConnectionError):
-            coordinator.write(_describe(error))
-            first = coordinator.read_error()
+            lost = _killed_before(error, coordinator)
+            coordinator.write(lost or _describe(error))
+            first = lost or coordinator.read_error()
             coordinator.wait_until_left(_LEAVE_SECONDS)
             if isinstance(error, SystemExit) and first is not None and first.exit_code != error.code:
                 raise first from error  # the signal followed the failure of another worker
@@ -84,10 +85,26 @@ def lead_job(job: Job) -> None:
     except Exception as error:
         if not is_lost_worker(error):
             raise
-        raise coordinator.wait_for_error(_ERROR_SECONDS) or RunError(
+        raise _reason(coordinator) from error
+
+
+def _reason(coordinator: Coordinator) -> RmrkdError:
+    """Return why a collective operation has failed in this process."""
+    try:
+        if error := coordinator.wait_for_error(_ERROR_SECONDS):
+            return error
+        return find_lost_peer(lambda: coordinator.local_peers(coordinator.store)) or RunError(
             "lost the connection to another worker",
             "see its output; run the same command with --resume to continue from the last checkpoint",
-        ) from error
+        )
+    except (RuntimeError, ConnectionError):
+        return coordinator.connection_lost()
+
+
+def _killed_before(error: BaseException, coordinator: Coordinator) -> RmrkdError | None:
+    """Return the loss of a worker after which the launcher has sent a signal to this process, or None."""
+    stopped = isinstance(error, SystemExit) and received_exit_signal()
+    return find_lost_peer(lambda: coordinator.local_peers(coordinator.store)) if stopped else None
 
 
 def follow(worker: ExternalWorker) -> int:
@@ -142,7 +159,7 @@ def _watch(
             coordinator.welcome(store)
             return coordinator.read_error(store)
         except (RuntimeError, ConnectionError):
-            return WorkerLostError("lost the connection to worker 0", "see its output")
+            return coordinator.connection_lost()
 
     def peers() -> dict[int, int]:
         with suppress(RuntimeError, ConnectionError):

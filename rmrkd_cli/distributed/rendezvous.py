@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -115,8 +116,11 @@ def open_rendezvous(cluster: Cluster, job_name: str) -> LocalRendezvous:
     return TcpRendezvous(cluster, job_name)
 
 
-def wait_for_port(host: str, port: int, hint: str) -> None:
+def wait_for_port(host: str, port: int, hint: str, on_wait: Callable[[], object] = lambda: None) -> None:
     """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it.
+
+    Args:
+        on_wait: Called between two attempts.
 
     Raises:
         RunError: When it does not within half an hour.
@@ -132,4 +136,5 @@ def wait_for_port(host: str, port: int, hint: str) -> None:
                     f"the first machine did not open {host}:{port} within {JOIN_SECONDS // 60} minutes: {error}",
                     hint,
                 ) from error
+        on_wait()
         time.sleep(_RETRY_SECONDS)

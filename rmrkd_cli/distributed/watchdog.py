@@ -47,7 +47,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL):
             error = self._read_error()
-            lost = None if error else self._find_lost_peer()
+            lost = None if error else find_lost_peer(self._peers)
             if error or lost:
                 if self._stop.wait(_GRACE):
                     return
@@ -56,14 +56,16 @@ class Watchdog:
                 self._on_failure(failure)
                 return
 
-    def _find_lost_peer(self) -> RmrkdError | None:
-        for rank, pid in self._peers().items():
-            if not is_running(pid) and rank in self._peers():  # it may just have finished
-                return WorkerLostError(
-                    f"worker {rank} (process {pid}) was killed or crashed",
-                    "run the same command with --resume; if memory ran out, use fewer loader processes (--workers)",
-                )
-        return None
+
+def find_lost_peer(peers: Callable[[], Mapping[int, int]]) -> RmrkdError | None:
+    """Return the error of a worker of this machine that died, or None; see `Watchdog` for the argument."""
+    for rank, pid in peers().items():
+        if not is_running(pid) and rank in peers():  # it may just have finished
+            return WorkerLostError(
+                f"worker {rank} (process {pid}) was killed or crashed",
+                "run the same command with --resume; if memory ran out, use fewer loader processes (--workers)",
+            )
+    return None
 
 
 def is_running(pid: int) -> bool:

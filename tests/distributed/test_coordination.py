@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import pytest
 import torch
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 
+from rmrkd_cli.distributed import coordination, join_notice
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.coordination import Coordinator
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.generation import Welcome, ask_generation
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
 
@@ -116,6 +118,39 @@ def test_restarted_workers_do_not_see_those_before_whatever_their_machines_count
     assert (before.restarted, first.restarted, second.restarted) == (False, True, True)
     assert [member.rank for member in first.members] == [0, 1]
     assert first.read_error() is None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_missing_workers_are_named_soon_with_the_variables_that_expect_them(
+    rank: int, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(join_notice, "NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr(coordination, "JOIN_SECONDS", 0.4)
+    with pytest.raises(RunError, match="for 1 of 2 workers"):
+        _ = Coordinator(worker(rank, port)).members
+    text = capsys.readouterr().err
+    assert (
+        f"worker {rank} waits for 1 of 2 workers at 127.0.0.1:{port}: {1 - rank}. RANK={rank} and WORLD_SIZE=2" in text
+    )
+    assert "unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE" in text
+    assert text.count("waits for") == 1
+
+
+def test_the_connection_is_lost_to_the_process_that_has_the_store(port: int) -> None:
+    with_launcher = Coordinator(worker(0, port))
+    assert str(with_launcher.connection_lost()) == f"lost the connection to the launcher at 127.0.0.1:{port}"
+    assert "--resume" in with_launcher.connection_lost().hint
+    with_launcher.worker = replace(with_launcher.worker, launcher_has_store=False)
+    assert str(with_launcher.connection_lost()) == "lost the connection to worker 0"
+
+
+def test_workers_that_left_are_no_lost_peers(port: int) -> None:
+    first = Coordinator(worker(0, port, size=3))
+    others = [join(first, worker(rank, port, size=3, local=rank)) for rank in (1, 2)]
+    _ = first.members
+    assert set(first.local_peers(first.store)) == {1, 2}
+    others[1].leave()
+    assert set(first.local_peers(first.store)) == {1}
 
 
 @pytest.mark.slow
