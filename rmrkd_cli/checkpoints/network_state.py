@@ -26,6 +26,7 @@ _ROLES = ("student.", "teacher.")  # of a distiller, which keeps them
 _PARTS = ("backbone.", "decode_head.", "auxiliary_head.", "neck.")  # of a network
 _STUDENTS = ("student", "architecture", "model", "net", "module", "segmentor")
 _OTHERS = ("teacher", "ema", "momentum")  # in the name of a network beside the student
+STATE_DICT_LINE = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 _MAX_DEPTH = 4
 _LISTED = 4
 
@@ -83,14 +84,15 @@ def find_state(contents: Mapping[Any, Any], path: object) -> NetworkState:
         places = [one.place for one in found]
         raise _several(path, "state dicts", places, places[0], "")
     if not found:
-        raise RmrkdError(f"`{path}` contains no tensors, only the entries {_names(map(str, contents))}")
+        held = f"only the entries {_names(map(str, contents))}" if contents else "it is an empty mapping"
+        raise RmrkdError(f"`{path}` contains no tensors, {held}", f"write the weights of a network: {STATE_DICT_LINE}")
     state = found[0]
     return select_network(state, path)
 
 
 def select_network(state: NetworkState, path: object) -> NetworkState:
     """Return the state without the prefix of its network, and without the tensors of others."""
-    stripped, prefix = strip_common_prefix(state.tensors)
+    stripped, prefix = _strip_teacher(*strip_common_prefix(state.tensors))
     tensors = _without_wrappers(stripped)
     whole = replace(state, tensors=tensors, prefix=prefix, renamed=tensors.keys() != stripped.keys())
     if any(key.startswith("student.") for key in tensors):
@@ -126,6 +128,15 @@ def strip_common_prefix(tensors: Mapping[str, Tensor]) -> tuple[State, str]:
             break
         state, prefix = rest, prefix + head
     return state, prefix
+
+
+def _strip_teacher(tensors: State, prefix: str) -> tuple[State, str]:
+    """Remove `teacher.` as well where all names begin with it and a whole network follows: a teacher saved alone."""
+    role = "teacher."
+    if not all(key.startswith(role) for key in tensors):
+        return tensors, prefix
+    rest, inner = strip_common_prefix({key.removeprefix(role): value for key, value in tensors.items()})
+    return (rest, prefix + role + inner) if HEAD in _without_wrappers(rest) else (tensors, prefix)
 
 
 def prefix_of(own: Iterable[str], names: Iterable[str]) -> str:

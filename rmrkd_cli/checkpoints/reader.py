@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rmrkd_cli.checkpoints import digest
 from rmrkd_cli.checkpoints.file_formats import describe_format, torchscript
 from rmrkd_cli.checkpoints.mismatch import mismatch_error
-from rmrkd_cli.checkpoints.network_state import NetworkState, find_state, strip_common_prefix
+from rmrkd_cli.checkpoints.network_state import STATE_DICT_LINE, NetworkState, find_state, strip_common_prefix
 from rmrkd_cli.checkpoints.safety import torch_archive
 from rmrkd_cli.checkpoints.safety.placeholders import (
     NUMPY_DTYPES,
@@ -30,11 +30,11 @@ from rmrkd_cli.checkpoints.safety.placeholders import (
 from rmrkd_cli.checkpoints.safety.plain_data import find_unsafe_data
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.storage.atomic import save_atomic
+from rmrkd_cli.storage.folder_contents import files_to_name
 
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
 _MAX_LISTED = 6  # names in a message
-_STATE_DICT_LINE = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 _FORMATS = "give a file written by torch.save (.pth) or a .safetensors file"
 # What torch raises on files that are incomplete, or no checkpoints.
 _UNREADABLE = (
@@ -55,6 +55,7 @@ class Checkpoint:
         state: All tensors, by their names in the file; for a wrapped one the network's, by their own names.
         rest: The other top-level entries (optimizer, iteration, …).
         note: Where a wrapped network was found, in words; else empty.
+        place, prefix: Where the state dict is in the file, such as `["state_dict"]`, and what all its names began with.
     """
 
     path: Path
@@ -63,6 +64,8 @@ class Checkpoint:
     state: dict[str, Tensor]
     rest: dict[str, Any]
     note: str = ""
+    place: str = ""
+    prefix: str = ""
 
     def student(self) -> dict[str, Tensor]:
         """Return the student's tensors under mmsegmentation's names; for a file without a distiller, all tensors."""
@@ -85,6 +88,8 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
     """
     path = Path(path)
     _check_exists(path)
+    if path.stat().st_size == 0:
+        raise RmrkdError(f"`{path}` is not a readable checkpoint: it is empty (0 bytes)", "copy or download it again")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     _check_torch_file(path)
@@ -98,7 +103,8 @@ def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = Fa
         kind = type(raw["state_dict"]).__name__
         raise RmrkdError(f"`{path}` has a `state_dict` that is a {kind}, expected a mapping", _FORMATS)
     found = find_state(raw, path)
-    rest = {str(key): value for key, value in raw.items() if key not in ("state_dict", "meta")} if found.place else {}
+    others = {str(key): value for key, value in raw.items() if key not in ("state_dict", "meta")}
+    rest = others if found.place else {key: value for key, value in others.items() if not isinstance(value, Tensor)}
     return _checkpoint(path, found, found.holder.get("meta") if found.place else None, rest)
 
 
@@ -170,6 +176,8 @@ def key_mismatch(
 
 
 def _check_exists(path: Path) -> None:
+    if path.is_dir():
+        raise RmrkdError(f"checkpoint `{path}` is a folder, not a file", files_to_name(path) or _FORMATS)
     if path.exists() and not path.is_file():
         raise RmrkdError(f"checkpoint `{path}` is not a file")
     if not path.is_file():
@@ -187,12 +195,12 @@ def _check_torch_file(path: Path) -> None:
         raise RmrkdError(
             f"`{path}` contains more than tensors and plain data, and was not loaded: it is a whole pickled network "
             f"({error})",
-            f"write its weights where it was made: {_STATE_DICT_LINE}",
+            f"write its weights where it was made: {STATE_DICT_LINE}",
         ) from error
     except UnsafeFileError as error:
         raise RmrkdError(
             f"`{path}` contains more than tensors and plain data, and was not loaded: {error}",
-            f"if it is yours, write its weights into a file of their own: {_STATE_DICT_LINE}; else ask its author",
+            f"if it is yours, write its weights into a file of their own: {STATE_DICT_LINE}; else ask its author",
         ) from error
     except (MalformedFileError, OSError) as error:
         if known := describe_format(path):
@@ -222,7 +230,8 @@ def _checkpoint(path: Path, found: NetworkState, meta: object, rest: dict[str, A
         kind = "released"
     else:
         kind = "wrapped" if found.is_wrapped else "plain"
-    return Checkpoint(path, kind, metadata, found.tensors, rest, found.note if kind == "wrapped" else "")
+    note = found.note if kind == "wrapped" else ""
+    return Checkpoint(path, kind, metadata, found.tensors, rest, note, found.place, found.prefix)
 
 
 def _with_class_names(meta: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.output_paths import check_new_file
 
+_MAX_LISTED = 6
+
 
 def transfer(
     source: Path,
@@ -35,11 +37,13 @@ def transfer(
     """
     import torch
 
-    from rmrkd_cli.checkpoints.foreign_networks import SUPPORTED, describe_network
+    from rmrkd_cli.checkpoints.missing_student import missing_student
     from rmrkd_cli.checkpoints.network_state import HEAD
+    from rmrkd_cli.checkpoints.plain_metadata import has_objects, to_plain
     from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint, save_torch
     from rmrkd_cli.storage.atomic import write_text
     from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.text import shorten
 
     check_new_file(target, force=force, inputs=[source])
     check_new_file(config, force=force, inputs=[source, target])
@@ -47,19 +51,17 @@ def transfer(
         raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
     student = checkpoint.student()
-    if checkpoint.kind == "plain" and HEAD in student:
+    if checkpoint.kind == "plain" and HEAD in student and not (checkpoint.rest or has_objects(checkpoint.meta)):
         raise RmrkdError(f"`{source}` is already a plain checkpoint without a teacher", "use it as it is")
     if not student or (checkpoint.kind in ("plain", "wrapped") and HEAD not in student):
-        groups = ", ".join(sorted({key.split(".")[0] for key in checkpoint.state})[:8])
-        raise RmrkdError(
-            f"`{source}` contains no student: no key starts with `student.`, keys start with {groups}; "
-            f"{describe_network(checkpoint.state)}",
-            SUPPORTED,
-        )
+        raise missing_student(checkpoint)
     if checkpoint.note:
         log(f"{source}: {checkpoint.note}")
+    elif checkpoint.kind == "plain":
+        others = ", ".join(f"`{shorten(key, 40)}`" for key in list(checkpoint.rest)[:_MAX_LISTED])
+        log(f"{source}: a plain checkpoint; written without {others or 'the objects of other libraries in `meta`'}")
     tensors = {key: value.contiguous().clone() for key, value in student.items()}
-    meta = {**checkpoint.meta, "kind": STUDENT_KIND}
+    meta = {**to_plain(checkpoint.meta), "kind": STUDENT_KIND}
     if without_config:
         meta.pop("config", None)
     elif isinstance(meta.get("config"), str):

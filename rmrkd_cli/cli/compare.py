@@ -13,6 +13,7 @@ from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.storage.folder_contents import files_to_name
 from rmrkd_cli.storage.output_paths import check_free_folder, check_new_file
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ def _check_files(files: list[Path], options: EvaluationOptions) -> None:
     if len(files) < 2 and files[0].suffix != ".json":  # a result file can contain several results
         raise RmrkdError(f"a comparison needs two or more files, got {len(files)}", "rmrkd compare FILE FILE")
     for file in files:
+        if file.is_dir():
+            hint = files_to_name(file, results=True) or "name checkpoints, or result files of `rmrkd eval --json`"
+            raise RmrkdError(f"`{file}` is a folder, not a file", hint)
         if not file.is_file():
             raise RmrkdError(f"`{file}` does not exist", "name checkpoints, or result files of `rmrkd eval --json`")
     if all(file.suffix == ".json" for file in files) and not options.has_defaults:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.foreign_networks import SUPPORTED, describe_network
+from rmrkd_cli.checkpoints.missing_student import require_student
 from rmrkd_cli.checkpoints.network_state import HEAD
 from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
@@ -75,9 +76,7 @@ def load_checkpoint_network(
         RmrkdError: The file describes no network, its weights do not match, or its network cannot run.
     """
     checkpoint = read_checkpoint(path, lazy=True)
-    state = checkpoint.student()
-    if not state:
-        raise RmrkdError(f"`{path}` contains no student: no key starts with `student.`")
+    state = require_student(checkpoint)
     num_classes = _num_classes(state, path)
     network = None
     if preset is None:

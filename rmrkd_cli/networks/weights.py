@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.mismatch import mismatch_error
+from rmrkd_cli.checkpoints.missing_student import require_student
 from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg_zoo import zoo_url
@@ -45,7 +46,7 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> 
         RmrkdError: The checkpoint cannot be downloaded or read, or does not match the network.
     """
     path = fetch_weights(source, role)
-    state = read_checkpoint(path, lazy=True).student()
+    state = require_student(read_checkpoint(path, lazy=True))
     if _is_backbone(state, role):
         mismatch = _load_backbone(network, state, str(path), partial=source.allow_partial)
     else:
@@ -67,7 +68,7 @@ def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: 
     """
     path = fetch_weights(source, role)
     checkpoint = read_checkpoint(path, lazy=True)
-    state: Mapping[str, Tensor] = checkpoint.student()
+    state: Mapping[str, Tensor] = require_student(checkpoint)
     ignore: tuple[str, ...] = ()
     if _is_backbone(state, role):
         own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}

@@ -24,6 +24,7 @@ from rmrkd_cli.checkpoints.network_state import strip_common_prefix
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from tests.helpers.cli import rmrkd
+from tests.helpers.mmengine import HistoryBuffer, mmengine_modules
 
 NETWORK = {
     "backbone.conv1.weight": torch.arange(4.0).view(2, 2),
@@ -118,30 +119,10 @@ def test_parts_of_a_network_are_no_prefix() -> None:
     assert strip_common_prefix(layer) == (layer, "")
 
 
-class HistoryBuffer:
-    """Pickled as mmengine's class of this name: with its functions, which a pickle names as `getattr(class, name)`."""
-
-    def __init__(self, values: list[float]) -> None:
-        self._log_history, self._count_history = np.array(values), np.ones(len(values))
-        self.max_length = 1_000_000
-
-    def mean(self) -> float:
-        return float(self._log_history.mean())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "statistics_methods": {"mean": HistoryBuffer.mean}}
-
-
 @pytest.fixture
 def mmengine() -> Iterator[None]:
-    names = ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer")
-    HistoryBuffer.__module__ = names[-1]
-    for name in names:
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules[names[-1]].HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
-    yield
-    for name in names:
-        del sys.modules[name]
+    with mmengine_modules():
+        yield
 
 
 @pytest.mark.parametrize("new", [True, False])

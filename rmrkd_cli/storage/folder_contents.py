@@ -1,0 +1,32 @@
+"""Name the files in a folder that was given in place of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+_MAX_SHOWN = 6
+_RUN_FILES = ("student.pth", "best.pth", "last.pth")
+RESULT = "result.json"
+
+
+def files_to_name(folder: Path, *, results: bool = False) -> str:
+    """Return which files of a folder can be given instead, as a hint; "" if it has none.
+
+    Args:
+        folder: A run directory, a folder of run directories, or any folder with checkpoints.
+        results: Result files can be given as well.
+    """
+    names = ((RESULT,) if results else ()) + _RUN_FILES
+    found = _existing(folder, names) or [
+        path for run in sorted(folder.iterdir()) if run.is_dir() for path in _existing(run, names)[:1]
+    ]
+    if not found:
+        suffixes = (".pth", ".safetensors", *((".json",) if results else ()))
+        found = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+    more = f", … ({len(found)} files)" if len(found) > _MAX_SHOWN else ""
+    return f"name the file: {' or '.join(map(str, found[:_MAX_SHOWN]))}{more}" if found else ""
+
+
+def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
+    return [folder / name for name in names if (folder / name).is_file()]
