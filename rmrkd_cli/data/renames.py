@@ -94,9 +94,14 @@ def _target(file: str, names: list[str]) -> str:
 
 def _shared_start(bases: Collection[str]) -> str:
     """Return the text with which all names begin, without digits at its end: those may belong to a number."""
-    first, last = min(bases, default=""), max(bases, default="")  # in order, so all others lie between them
+    return common_prefix(bases).rstrip("0123456789")
+
+
+def common_prefix(texts: Collection[str]) -> str:
+    """Return the characters with which all texts begin; `os.path.commonprefix`, which Python has deprecated."""
+    first, last = min(texts, default=""), max(texts, default="")  # in order, so all others lie between them
     length = next((place for place, letter in enumerate(first) if last[place] != letter), len(first))
-    return first[:length].rstrip("0123456789")
+    return first[:length]
 
 
 def splits_number(text: str, place: int) -> bool:

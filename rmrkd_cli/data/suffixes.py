@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.renames import find_rename, splits_number
+from rmrkd_cli.data.renames import common_prefix, find_rename, splits_number
 
 _PLAIN = re.compile(r"[\w.][\w.+-]*")  # needs no quotes in YAML
 _FORBIDDEN = re.compile(r"[/\\*?\[\]]")  # as in `FileSuffix`
@@ -123,10 +123,7 @@ def _common_suffixes(images: Iterable[str], labels: Iterable[str]) -> tuple[int,
 
 
 def _common_end(files: Iterable[str]) -> str:
-    turned = [file[::-1] for file in files]
-    first, last = min(turned, default=""), max(turned, default="")  # in order, so all others lie between them
-    length = next((place for place, letter in enumerate(first) if last[place : place + 1] != letter), len(first))
-    return first[:length][::-1].lstrip("/")
+    return common_prefix([file[::-1] for file in files])[::-1].lstrip("/")
 
 
 def _set(suffixes: dict[str, tuple[str, str]]) -> str:

@@ -108,7 +108,7 @@ def _find(name: str) -> Path:
         near = did_you_mean(Path(name).name, _preset_files(Path(name).parent))
         if near.startswith("did you mean"):
             raise RmrkdError(f"preset file `{name}` does not exist, {near}", "rmrkd presets lists those of rmrkd")
-        return Path(name)  # reading it tells what is wrong
+        return Path(name)  # reading it reports what is wrong
     raise RmrkdError(
         f"unknown preset `{name}`, {did_you_mean(name, [*names, *_preset_files(Path())])}",
         "rmrkd presets; a file of your own: --preset mine.yaml",
