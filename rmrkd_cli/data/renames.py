@@ -98,7 +98,7 @@ def _shared_start(bases: Collection[str]) -> str:
 
 
 def common_prefix(texts: Collection[str]) -> str:
-    """Return the characters with which all texts begin; `os.path.commonprefix`, which Python has deprecated."""
+    """Return the characters with which all texts begin."""
     first, last = min(texts, default=""), max(texts, default="")  # in order, so all others lie between them
     length = next((place for place, letter in enumerate(first) if last[place] != letter), len(first))
     return first[:length]
