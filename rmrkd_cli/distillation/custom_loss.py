@@ -37,14 +37,16 @@ def check_named(preset: Preset, allowed: Sequence[str]) -> None:
 def hashes(preset: Preset, allowed: Sequence[str]) -> dict[str, str]:
     """Return file → SHA-256 of the files that a preset's custom losses come from."""
     check_named(preset, allowed)
-    files = {custom_loss_file(spec.type) for spec in preset.losses.values() if is_custom_loss(spec.type)}
-    return {file: hashlib.sha256(_read(file)).hexdigest() for file in sorted(files)}
+    return {file: hashlib.sha256(_read(file)).hexdigest() for file in _files(preset)}
 
 
 def hashes_of_run_code(preset: Preset) -> dict[str, str]:
     """Return what `hashes` returns, of the text that `load_class` ran; the files are not read again."""
-    files = {custom_loss_file(spec.type) for spec in preset.losses.values() if is_custom_loss(spec.type)}
-    return {file: _run_code[str(Path(file).resolve())] for file in sorted(files)}
+    return {file: _run_code[str(Path(file).resolve())] for file in _files(preset)}
+
+
+def _files(preset: Preset) -> list[str]:
+    return sorted({custom_loss_file(spec.type) for spec in preset.losses.values() if is_custom_loss(spec.type)})
 
 
 def check_same_code(meta: Mapping[str, Any], now: Mapping[str, str], run: Path) -> None:

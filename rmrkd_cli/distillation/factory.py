@@ -64,10 +64,10 @@ def build_distiller(
     spec = trained_network(preset, role)
     config = network_config(spec, num_classes)
     torch.manual_seed(preset.seed)
-    network = build_network(config, device=device, name="teacher" if role == "teacher" else "student")
+    what = "teacher" if role == "teacher" else "student"
+    network = build_network(config, device=device, name=what)
     sources: dict[str, Any] = {}
     if with_weights:
-        what = "teacher" if role == "teacher" else "student"
         sources[what] = _load_start(network, spec, config, what, log)
     if role != "distill":
         return Built(Distiller(network), config, sources)

@@ -9,23 +9,21 @@ import json
 import os
 import socket
 import time
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli import __version__
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.generation import Welcome, ask_generation, prefix
-from rmrkd_cli.distributed.join_notice import JoinNotice
+from rmrkd_cli.distributed.join_notice import JoinNotice, list_ranks
 from rmrkd_cli.distributed.members import Member, check_members
-from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, wait_for_port
+from rmrkd_cli.distributed.tcp_store import JOIN_SECONDS, connect_store, open_store
 from rmrkd_cli.distributed.worker_errors import error_from_json, error_to_json
-from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError, summarize_error
+from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.process_group import DistContext
 
-_REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
 _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 10.0  # rank 0, whose process may hold the store, waits this long for the others
 _END = "end"
@@ -68,12 +66,11 @@ class Coordinator:
 
     def _connect(self) -> Any:
         """Return a connection to the keys of all generations."""
-        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-        worker = self.worker
         hint = "start the other workers too, and open the port in rank 0's firewall"
-        wait_for_port(worker.host, worker.port, hint, lambda: self._notice.look([0]))
-        return PrefixStore("rmrkd", TCPStore(worker.host, worker.port, is_master=False, timeout=_REPLY_TIMEOUT))
+        store = connect_store(self.worker.host, self.worker.port, hint, lambda: self._notice.look([0]))
+        return PrefixStore("rmrkd", store)
 
     def _ask_generation(self, store: Any) -> int:
         deadline = time.monotonic() + JOIN_SECONDS
@@ -116,9 +113,8 @@ class Coordinator:
         )
 
     def _missing(self, ranks: list[int]) -> RunError:
-        named = ", ".join(map(str, ranks[:10])) + (", …" if len(ranks) > 10 else "")
         return RunError(
-            f"waited {JOIN_SECONDS // 60} minutes for {len(ranks)} of {self.worker.size} workers: {named}",
+            f"waited {JOIN_SECONDS // 60} minutes for {len(ranks)} of {self.worker.size} workers: {list_ranks(ranks)}",
             "WORLD_SIZE counts worker processes, one for each GPU; with several GPUs on a machine start "
             "`torchrun --nproc_per_node N -m rmrkd_cli …` there",
         )
@@ -163,7 +159,7 @@ class Coordinator:
         """Whether this worker prepares its machine for the others: the first there."""
         return self.local_members[0].rank == self.worker.rank
 
-    def local_peers(self, store: Any) -> dict[int, int]:
+    def local_peers(self, store: Any = None) -> dict[int, int]:
         """Return rank -> process id of the other workers of this machine that have not left.
 
         Args:
@@ -171,6 +167,7 @@ class Coordinator:
         """
         if "members" not in self.__dict__:
             return {}
+        store = store or self.store
         peers = {member.rank: member.pid for member in self.local_members if member.rank != self.worker.rank}
         if not store.check(["left"]):
             return peers
@@ -288,12 +285,5 @@ def current_coordinator() -> Coordinator | None:
 
 
 def _open_store(worker: ExternalWorker) -> Any:
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    try:
-        return TCPStore(worker.host, worker.port, is_master=True, wait_for_workers=False, timeout=_REPLY_TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        raise RmrkdError(
-            f"cannot listen on MASTER_PORT={worker.port}: {summarize_error(error)}",
-            "choose a free port: torchrun --master_port PORT, or MASTER_PORT=PORT for every worker",
-        ) from error
+    hint = "choose a free port: torchrun --master_port PORT, or MASTER_PORT=PORT for every worker"
+    return open_store(worker.host, worker.port, f"MASTER_PORT={worker.port}", hint)

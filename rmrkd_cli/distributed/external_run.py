@@ -8,17 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from rmrkd_cli.data import loader_server
 from rmrkd_cli.distributed.coordination import Coordinator, connect, current_coordinator
 from rmrkd_cli.distributed.external_worker import ExternalWorker
-from rmrkd_cli.distributed.job import Job, PrepareJob, TrainJob, job_from_json, job_to_json
+from rmrkd_cli.distributed.job import Job, PrepareJob, TrainJob, job_from_json, job_to_json, run_job
 from rmrkd_cli.distributed.lost_worker import is_lost_worker, report_failure
 from rmrkd_cli.distributed.watchdog import Watchdog, find_lost_peer
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
-from rmrkd_cli.signals import handled_signals, ignore_stop_signals, received_exit_signal
+from rmrkd_cli.signals import StopRequest, handled_signals, ignore_stop_signals, received_exit_signal
 from rmrkd_cli.terminal.console import print_error
 
 _ERROR_SECONDS = 5.0  # until the error of a lost worker must have arrived
@@ -70,8 +69,6 @@ def lead_job(job: Job) -> None:
     Raises:
         RmrkdError: The first error of all workers.
     """
-    from rmrkd_cli.distributed.launcher import run_job
-
     coordinator = current_coordinator()
     assert coordinator is not None
     _ = coordinator.members  # wait for all
@@ -93,7 +90,7 @@ def _reason(coordinator: Coordinator) -> RmrkdError:
     try:
         if error := coordinator.wait_for_error(_ERROR_SECONDS):
             return error
-        return find_lost_peer(lambda: coordinator.local_peers(coordinator.store)) or RunError(
+        return find_lost_peer(coordinator.local_peers) or RunError(
             "lost the connection to another worker",
             "see its output; run the same command with --resume to continue from the last checkpoint",
         )
@@ -104,21 +101,16 @@ def _reason(coordinator: Coordinator) -> RmrkdError:
 def _killed_before(error: BaseException, coordinator: Coordinator) -> RmrkdError | None:
     """Return the loss of a worker after which the launcher has sent a signal to this process, or None."""
     stopped = isinstance(error, SystemExit) and received_exit_signal()
-    return find_lost_peer(lambda: coordinator.local_peers(coordinator.store)) if stopped else None
+    return find_lost_peer(coordinator.local_peers) if stopped else None
 
 
 def follow(worker: ExternalWorker) -> int:
     """Run the jobs of rank 0 until it ends; return the exit code. Rank 0 prints the errors."""
-    received: list[int] = []
-
-    def record(signum: int, _: FrameType | None) -> None:
-        received.append(signum)
-
-    coordinator = connect(worker)
+    coordinator, stop = connect(worker), StopRequest()
     try:
         for signum in handled_signals():
-            signal.signal(signum, record)  # a training sets its own handlers meanwhile
-        _watch(coordinator, lambda error: os._exit(error.exit_code), received)
+            signal.signal(signum, stop)  # a training sets its own handlers meanwhile
+        _watch(coordinator, lambda error: os._exit(error.exit_code), stop)
         loader_server.start_loader_server()
         while (text := coordinator.wait_for_job()) is not None:
             _run(job_from_json(text), coordinator)
@@ -133,8 +125,6 @@ def follow(worker: ExternalWorker) -> int:
 
 
 def _run(job: Job, coordinator: Coordinator) -> None:
-    from rmrkd_cli.distributed.launcher import run_job
-
     if isinstance(job, PrepareJob):
         on_first_machine = coordinator.worker.machine == coordinator.members[0].machine
         if on_first_machine or not coordinator.leads_machine:
@@ -145,15 +135,15 @@ def _run(job: Job, coordinator: Coordinator) -> None:
 
 
 def _watch(
-    coordinator: Coordinator, end_process: Callable[[RmrkdError], object], received: list[int] | None = None
+    coordinator: Coordinator, end_process: Callable[[RmrkdError], object], stop: StopRequest | None = None
 ) -> Watchdog:
-    """Start a thread that ends this process after an error of another worker, or after a signal in `received`."""
+    """Start a thread that ends this process after an error of another worker, or after a signal in `stop`."""
     store = coordinator.connect()
 
     def read_error() -> RmrkdError | None:
-        if received:
-            name = signal.Signals(received[0]).name
-            stopped = Interrupted(received[0], f"stopped by {name}", "run the same command with --resume")
+        if stop is not None and stop.signum:
+            name = signal.Signals(stop.signum).name
+            stopped = Interrupted(stop.signum, f"stopped by {name}", "run the same command with --resume")
             return _report(coordinator, stopped, store)
         try:
             coordinator.welcome(store)

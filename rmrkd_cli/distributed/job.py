@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,6 +109,12 @@ Job = TrainJob | EvalJob | PrepareJob
 _KINDS: dict[str, type[TrainJob] | type[EvalJob] | type[PrepareJob]] = {
     "train": TrainJob, "eval": EvalJob, "prepare": PrepareJob,
 }  # fmt: skip
+
+
+def run_job(job: Job) -> None:
+    """Call the job's function in this process."""
+    module, _, function = job.entry_point.partition(":")
+    getattr(import_module(module), function)(job)
 
 
 def job_to_json(job: Job) -> str:

@@ -31,9 +31,13 @@ class JoinNotice:
             return
         self._due = float("inf")
         worker = self._worker
-        named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         log(
             f"worker {worker.rank} waits for {len(missing)} of {worker.size} workers at {worker.host}:{worker.port}: "
-            f"{named}. RANK={worker.rank} and WORLD_SIZE={worker.size} say that another launcher starts them. To run "
-            "without them: unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE"
+            f"{list_ranks(missing)}. RANK={worker.rank} and WORLD_SIZE={worker.size} say that another launcher starts "
+            "them. To run without them: unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE"
         )
+
+
+def list_ranks(ranks: list[int]) -> str:
+    """Return the first ranks for a message."""
+    return ", ".join(map(str, ranks[:10])) + (", …" if len(ranks) > 10 else "")

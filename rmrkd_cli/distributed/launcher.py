@@ -9,14 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.distributed.job import Job, TrainJob, write_job
+from rmrkd_cli.distributed.job import Job, TrainJob, run_job, write_job
 from rmrkd_cli.distributed.network_interface import local_address, local_interface
-from rmrkd_cli.distributed.rendezvous import JOIN_SECONDS, LocalRendezvous, open_rendezvous
+from rmrkd_cli.distributed.rendezvous import LocalRendezvous, open_rendezvous
+from rmrkd_cli.distributed.tcp_store import JOIN_SECONDS
 from rmrkd_cli.distributed.worker_errors import ERRORS, LAUNCHER, WorkerErrors
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, summarize_error
 from rmrkd_cli.signals import handled_signals, preserve_handlers
@@ -41,12 +41,6 @@ def execute(job: Job, cluster: Cluster) -> None:
         run_job(job)
     else:
         _run_in_workers(job, cluster)
-
-
-def run_job(job: Job) -> None:
-    """Call the job's function in this process."""
-    module, _, function = job.entry_point.partition(":")
-    getattr(import_module(module), function)(job)
 
 
 def _run_in_workers(job: Job, cluster: Cluster) -> None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from rmrkd_cli.distributed.cluster import Cluster
-from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
+from rmrkd_cli.distributed.tcp_store import connect_store, open_store
 from rmrkd_cli.terminal.console import log
-
-JOIN_SECONDS = 1800  # how long machines wait for each other
-_RETRY_SECONDS = 0.2
-_REPLY_TIMEOUT = timedelta(seconds=60)  # of a store that accepts connections
 
 
 class LocalRendezvous:
@@ -76,27 +69,14 @@ class TcpRendezvous(LocalRendezvous):
             if self._store is None:
                 self._open_store()
             return
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-        host, port = self.cluster.rdzv_address
         self._store = None
-        wait_for_port(host, port, "start the same command there with --node-rank 0, and open the port in its firewall")
-        self._store = TCPStore(host, port, is_master=False, timeout=_REPLY_TIMEOUT)
+        hint = "start the same command there with --node-rank 0, and open the port in its firewall"
+        self._store = connect_store(*self.cluster.rdzv_address, hint)
         self.token = self._store.get("token").decode()
 
     def _open_store(self) -> None:
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-        host, port = self.cluster.rdzv_address
-        try:
-            self._store = TCPStore(
-                host, port, is_master=True, multi_tenant=True, wait_for_workers=False, timeout=_REPLY_TIMEOUT
-            )
-        except (RuntimeError, ValueError) as error:
-            raise RmrkdError(
-                f"cannot listen on {self.endpoint}: {summarize_error(error)}",
-                "choose a free port of this machine with --rdzv-endpoint, the same on every machine",
-            ) from error
+        hint = "choose a free port of this machine with --rdzv-endpoint, the same on every machine"
+        self._store = open_store(*self.cluster.rdzv_address, self.endpoint, hint, multi_tenant=True)
         self._store.set("token", self.token)
 
 
@@ -114,27 +94,3 @@ def open_rendezvous(cluster: Cluster, job_name: str) -> LocalRendezvous:
         return LocalRendezvous()
     log(f"machine {cluster.node_rank} of 0..{cluster.nodes - 1} waits for the others at {cluster.rdzv_endpoint}")
     return TcpRendezvous(cluster, job_name)
-
-
-def wait_for_port(host: str, port: int, hint: str, on_wait: Callable[[], object] = lambda: None) -> None:
-    """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it.
-
-    Args:
-        on_wait: Called between two attempts.
-
-    Raises:
-        RunError: When it does not within half an hour.
-    """
-    deadline = time.monotonic() + JOIN_SECONDS
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=5):
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise RunError(
-                    f"the first machine did not open {host}:{port} within {JOIN_SECONDS // 60} minutes: {error}",
-                    hint,
-                ) from error
-        on_wait()
-        time.sleep(_RETRY_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rmrkd_cli.distributed.lost_worker import report_failure
 from rmrkd_cli.distributed.watchdog import Watchdog
 from rmrkd_cli.distributed.worker_errors import LAUNCHER, WorkerErrors
-from rmrkd_cli.errors import RmrkdError, WorkerLostError
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.signals import exit_on_stop_signals
 
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +25,7 @@ def main(job_file: str) -> int:
     errors.register(rank)
 
     def end_process(error: RmrkdError) -> None:
-        errors.write(error, fatal=not isinstance(error, WorkerLostError))
+        report_failure(errors, error)
         os._exit(1)
 
     watchdog = Watchdog(errors.read_fatal, errors.local_peers, end_process)
@@ -33,8 +33,7 @@ def main(job_file: str) -> int:
     from rmrkd_cli.data import loader_server
 
     loader_server.start_loader_server()  # before the imports below, beside which it imports
-    from rmrkd_cli.distributed.job import read_job
-    from rmrkd_cli.distributed.launcher import run_job
+    from rmrkd_cli.distributed.job import read_job, run_job
 
     try:
         run_job(read_job(Path(job_file)))

@@ -16,7 +16,7 @@ from rmrkd_cli.training.progress import Progress
 T = TypeVar("T")
 _AVERAGED_STEPS = 20
 _MIN_LOG_LINES = 10  # of a run
-_MICROSECOND = 1e-6  # workers exchange their clocks as integers
+MICROSECOND = 1e-6  # workers exchange times as integers
 
 
 class Budget(ABC):
@@ -206,10 +206,10 @@ class TimeBudget(Budget):
 
     def local_clock(self, is_rank0: bool) -> int:
         now = self.progress.seconds + perf_counter() - self._last_reading
-        return round(now / _MICROSECOND) if is_rank0 else 0
+        return round(now / MICROSECOND) if is_rank0 else 0
 
     def synchronize(self, clock: int) -> None:
-        now = clock * _MICROSECOND
+        now = clock * MICROSECOND
         self._shared_lengths.append(now - self._shared_clock)
         self._position_before = self.position
         self._shared_clock = now

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from rmrkd_cli.evaluation.precision import float32_precision
+
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """Return `F.interpolate(maps, size, mode="bilinear")` of (B, C, H, W), with a deterministic backward pass."""
@@ -92,7 +94,8 @@ class _Separable(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         full = gradient.double() if gradient.dtype == torch.float64 else gradient.float()
-        with torch.autocast(gradient.device.type, enabled=False), _full_precision():
+        # TF32 has 10 bits, which would change what is exact.
+        with torch.autocast(gradient.device.type, enabled=False), float32_precision(tf32=False):
             rows, columns = (_matrix(ctx.resize, old, new, full) for old, new in zip(ctx.before, ctx.size, strict=True))
             return (rows.mT @ (full @ columns)).to(gradient.dtype), None, None
 
@@ -101,14 +104,3 @@ def _matrix(resize: Callable[..., Tensor], old: int, new: int, like: Tensor) -> 
     """Return the matrix (new, old) of one dimension: the resized unit vectors."""
     units = torch.eye(old, dtype=like.dtype, device=like.device).view(1, old, old, 1)
     return resize(units, (new, 1)).view(old, new).mT
-
-
-class _full_precision:
-    """Turn TF32 off for matrix products in this block, where its 10 bits would change what is exact."""
-
-    def __enter__(self) -> None:
-        self.before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self.before

@@ -30,6 +30,11 @@ def is_extension(before: Schedule, now: Schedule) -> bool:
     return now.iters == before.iters and now.time_budget >= before.time_budget
 
 
+def describe_length(schedule: Schedule) -> str:
+    """Return the length of a schedule, as `300 iterations`."""
+    return f"{schedule.iters} iterations" if schedule.time_budget is None else format_duration(schedule.time_budget)
+
+
 def reaches(training: Mapping[str, Any], schedule: Schedule) -> bool:
     """Return whether a finished run is as long as a schedule.
 
@@ -52,7 +57,6 @@ def extend(progress: Progress, before: Schedule, now: Schedule) -> str:
         if now.time_budget == before.time_budget:
             return ""
         change: dict[str, Any] = {"time_budget": [before.time_budget, now.time_budget]}
-        lengths = [format_duration(before.time_budget), format_duration(now.time_budget)]
         ratio = before.time_budget / now.time_budget
         position = min(1.0, progress.seconds / now.time_budget) * now.iters
         progress.over, progress.evaluated_at = False, progress.evaluated_at * ratio
@@ -61,9 +65,9 @@ def extend(progress: Progress, before: Schedule, now: Schedule) -> str:
         if now.iters == before.iters:
             return ""
         change = {"iters": [before.iters, now.iters]}
-        lengths = [f"{before.iters} iterations", f"{now.iters} iterations"]
         position, old_position = float(progress.iteration), float(progress.iteration)
     progress.changes.append({"iteration": progress.iteration, **change})
+    lengths = [describe_length(before), describe_length(now)]
     rates = [poly_lr(before, min(old_position, before.iters)), poly_lr(now, position)]
     return (
         f"trained further at iteration {progress.iteration}: {lengths[1]} in all, before {lengths[0]}; the learning "

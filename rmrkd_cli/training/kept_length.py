@@ -8,8 +8,7 @@ from dataclasses import replace
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import PartialSchedule, Preset, Schedule
-from rmrkd_cli.terminal.durations import format_duration
-from rmrkd_cli.training.extension import saved_schedule
+from rmrkd_cli.training.extension import describe_length, saved_schedule
 from rmrkd_cli.training.plan import Run
 
 
@@ -73,16 +72,12 @@ def _note(before: Preset, now: Preset) -> str:
     if before.role == "teacher":
         key = "iters" if given.time_budget is None else "time_budget"
         whose, option = "teacher's", f"--set teacher.schedule.{key}={{}}"
-    text = f"--resume keeps the {whose} length of {_length(kept)}; the preset has {_length(given)}"
+    text = f"--resume keeps the {whose} length of {describe_length(kept)}; the preset has {describe_length(given)}"
     if kept.time_budget is None and given.time_budget is None and given.iters > kept.iters:
         return f"{text}: {option.format(given.iters)} trains further"
     if kept.time_budget is not None and given.time_budget is not None and given.time_budget > kept.time_budget:
         return f"{text}: {option.format(_seconds(given.time_budget))} trains further"
     return text
-
-
-def _length(schedule: Schedule) -> str:
-    return f"{schedule.iters} iterations" if schedule.time_budget is None else format_duration(schedule.time_budget)
 
 
 def _seconds(duration: float) -> str:

@@ -78,13 +78,12 @@ def _runs_of_seed(preset: Preset, root: Path) -> list[Run]:
             teacher = teacher.model_copy(update={"checkpoint": source})
         run_preset = preset.model_copy(update={"role": role, "teacher": teacher})
         run_dir = RunDir(run_path(root, role, preset.method))
-        in_plan = {"distill": "teacher", "teacher": "distill"}.get(role) in roles
         runs.append(
             Run(
                 run_preset,
                 run_dir,
-                teacher_in_plan=in_plan and role == "distill",
-                students_in_plan=in_plan and role == "teacher",
+                teacher_in_plan=role == "distill" and "teacher" in roles,
+                students_in_plan=role == "teacher" and "distill" in roles,
             )
         )
     return runs

@@ -59,7 +59,9 @@ def check_inputs(
         check_disk_space(runs, outlines, fresh=fresh)
     _check_images(preset, info, samples)
     download_weights(preset, roles)
-    check_all_weights(preset, roles, outlines)
+    for file in weight_files(preset, roles):
+        if file.source is not None:
+            _check_contents(file.source, file.what, outlines, info)
     if preset.data.cache == "off" or not roles:
         return None
     files = SampleFiles(info, samples["train"])
@@ -101,9 +103,7 @@ def find_problems(
     files = [file for file in weight_files(preset, roles) if not (in_plan and file.source == preset.teacher.checkpoint)]
     for file in files:
         if file.source is not None and file.is_present():
-            check_weights(outlines.networks[file.what].state_dict(), file.source, role=file.what)
-            if file.what == "teacher":
-                check_class_order(file.source, info)
+            _check_contents(file.source, file.what, outlines, info)
     urls = list(dict.fromkeys(url for file in files if (url := file.missing_url())))
     yield from (f"  training first downloads {url}" for url in urls)
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
@@ -141,7 +141,7 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
         file.missing_url()  # fails where a config names no weights
 
 
-def check_teacher(preset: Preset, info: DatasetInfo | None = None) -> None:
+def check_teacher(preset: Preset) -> None:
     """Check the teacher's checkpoint of one more seed, after `check_inputs` for the first.
 
     Raises:
@@ -150,8 +150,7 @@ def check_teacher(preset: Preset, info: DatasetInfo | None = None) -> None:
     source = preset.teacher.checkpoint
     check_file(source, "teacher")
     if source is not None:
-        num_classes = (info or dataset_info(preset)).num_classes
-        outline = build_outline(network_config(preset.teacher, num_classes), "teacher")
+        outline = build_outline(network_config(preset.teacher, dataset_info(preset).num_classes), "teacher")
         check_weights(outline.state_dict(), source, role="teacher")
 
 
@@ -198,12 +197,8 @@ def check_file(source: CheckpointSource | None, what: str) -> None:
     read_checkpoint(source.path, lazy=True)  # report a damaged file before anything slow
 
 
-def check_all_weights(preset: Preset, roles: Sequence[str], outlines: Outlines) -> None:
-    """Compare every given checkpoint with its network."""
-    used = {"student": {"baseline", "distill"}, "teacher": {"distill"}}
-    for what, in_roles in used.items():
-        source = getattr(preset, what).checkpoint
-        if source is not None and in_roles & set(roles):
-            check_weights(outlines.networks[what].state_dict(), source, role=what)
-            if what == "teacher":
-                check_class_order(source, dataset_info(preset))
+def _check_contents(source: CheckpointSource, what: str, outlines: Outlines, info: DatasetInfo) -> None:
+    """Compare a checkpoint with its network, and a teacher's classes with those of the data set."""
+    check_weights(outlines.networks[what].state_dict(), source, role=what)
+    if what == "teacher":
+        check_class_order(source, info)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.distillation.custom_loss import check_same_code
@@ -133,11 +134,10 @@ class Checkpointer:
 
     def _check_cwd(self, saved: Checkpoint) -> None:
         """Raise RmrkdError if the run began when `align: conv` of `cwd` had a convolution for equal channels too."""
-        own = self.model.state_dict()
         for name, loss in self.model.losses.items():
             weight = saved.state.get(f"losses.{name}.align.weight")
             square = weight is not None and weight.dim() == 4 and weight.shape[0] == weight.shape[1]
-            if isinstance(loss, CWDLoss) and square and not any(key.startswith(f"losses.{name}.align") for key in own):
+            if isinstance(loss, CWDLoss) and isinstance(loss.align, nn.Identity) and square:
                 raise RmrkdError(
                     f"cannot resume from `{saved.path}`: its loss `{name}` has a 1x1 convolution for equal channels, "
                     "which `align: conv` added when the run began, and which is `align: conv-always` now",

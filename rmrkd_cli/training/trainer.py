@@ -22,7 +22,7 @@ from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.signals import StopRequest, stop_requests
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 from rmrkd_cli.training.batches import loader_processes
-from rmrkd_cli.training.budget import make_budget
+from rmrkd_cli.training.budget import MICROSECOND, make_budget
 from rmrkd_cli.training.determinism import seed_step, warm_up_ddp_buckets
 from rmrkd_cli.training.gradient_update import GradientUpdate
 from rmrkd_cli.training.loader_watch import LoaderWatch
@@ -35,8 +35,6 @@ from rmrkd_cli.training.setup import set_up_training
 from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images
 from rmrkd_cli.training.tensorboard_images import ValidationImages
 from rmrkd_cli.training.validation import Validator
-
-_MICROSECOND = 1e-6  # workers exchange waiting times as integers
 
 
 def run_training(job: TrainJob) -> None:
@@ -208,8 +206,8 @@ class Trainer:
         means = (self.dist_ctx.all_reduce_sum(values) / self.dist_ctx.size).tolist()
         before, self.last_log = self.last_log, self._clock()
         steps, seconds, data_seconds = (now - then for now, then in zip(self.last_log, before, strict=True))
-        (slowest,) = self.dist_ctx.all_reduce_max(round(data_seconds / _MICROSECOND))
-        self.loader_watch.add(slowest * _MICROSECOND, seconds)
+        (slowest,) = self.dist_ctx.all_reduce_max(round(data_seconds / MICROSECOND))
+        self.loader_watch.add(slowest * MICROSECOND, seconds)
         if self.dist_ctx.is_rank0:
             self.logger.log_step(
                 lr=self.step.lr, losses=dict(zip(losses, means, strict=True)), weights=self.model.weights,

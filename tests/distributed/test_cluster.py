@@ -177,7 +177,7 @@ def test_a_worker_distinguishes_fatal_and_retryable_errors(
     monkeypatch.setenv(ERRORS, errors.environment)
     monkeypatch.setattr(worker, "_die_with_launcher", lambda: None)
     monkeypatch.setattr("rmrkd_cli.distributed.job.read_job", lambda _: None)
-    monkeypatch.setattr("rmrkd_cli.distributed.launcher.run_job", fail)
+    monkeypatch.setattr("rmrkd_cli.distributed.job.run_job", fail)
     with preserve_handlers():
         codes = [worker.main("job.json") for _ in range(2)]  # two workers with the same error
     assert codes == [1, 1]
