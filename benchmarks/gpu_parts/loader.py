@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from benchmarks.data import draw_city
@@ -10,6 +9,7 @@ from benchmarks.gpu_parts.common import Options, Record
 from rmrkd_cli.data.loader import training_batches
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import TrainSet
+from rmrkd_cli.storage.resources import usable_cores
 
 _BATCH = 2
 
@@ -19,7 +19,7 @@ def run(options: Options, record: Record) -> None:
     size, crop = ((256, 128), (64, 64)) if options.toy else ((2048, 1024), (512, 1024))
     files = draw_city(options.folder / "city", size)
     dataset = TrainSet(files, scale=size, crop=crop, ratio_range=(0.5, 2.0), seed=0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     for workers in (1,) if options.toy else sorted({2, 4, 8, cores}):
         steps = 4 if options.toy else 16 * workers
         record({"processes": workers, "cores": cores, "images/s": _rate(dataset, workers, steps, options.device)})

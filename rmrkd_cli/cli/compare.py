@@ -14,7 +14,7 @@ from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.folder_contents import files_to_name
-from rmrkd_cli.storage.output_paths import check_free_folder, check_new_file
+from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
     from rmrkd_cli.comparison.types import Comparison
@@ -55,8 +55,7 @@ def compare_command(
     _check_files(files, options)
     check_free_folder(report_dir, force=force)
     check_json_out(json_out, force=force)
-    if json_out is not None and json_out != "-":
-        check_new_file(Path(json_out), force=True, inputs=files)
+    check_json_out(json_out, force=True, inputs=files)
     preset = options.load_preset()
     device, cluster = options.choose_devices()
     arguments = options.arguments(preset, device)

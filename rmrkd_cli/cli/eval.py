@@ -11,7 +11,7 @@ from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.storage.output_paths import check_free_folder, check_new_file
+from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import shorten
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def eval_command(
     check_json_out(json_out, force=force)
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, dataset)
-    if json_out is not None and json_out != "-":
-        check_new_file(Path(json_out), force=True, inputs=files)
+    check_json_out(json_out, force=True, inputs=files)
     preset = options.load_preset()
     device, cluster = options.choose_devices()
     from rmrkd_cli.evaluation.run import evaluate_files

@@ -159,10 +159,10 @@ def check_recordable(path: Path | str | None, option: str) -> None:
     raise RmrkdError(f"`{option} {shorten_value(text)}` {problem}", "choose another folder")
 
 
-def check_json_out(target: str | None, *, force: bool | None = None) -> None:
-    """Raise RmrkdError if `--json` names a file that cannot be created; `-` is stdout."""
+def check_json_out(target: str | None, *, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:
+    """Raise RmrkdError if `--json` names a file that cannot be created, or one of `inputs`; `-` is stdout."""
     if target is not None and target != "-":
-        check_new_file(Path(target), force=force)
+        check_new_file(Path(target), force=force, inputs=inputs)
 
 
 def write_json(contents: Any, target: str) -> None:

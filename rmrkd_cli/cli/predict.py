@@ -24,9 +24,9 @@ from rmrkd_cli.cli.options import (
     dataset_name,
     parse_image_size,
 )
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import RunError
 from rmrkd_cli.installation.mmseg import require_mmseg
-from rmrkd_cli.storage.folder_contents import files_to_name
+from rmrkd_cli.storage.folder_contents import check_checkpoint_file
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import plural
 
@@ -119,10 +119,7 @@ def predict_command(
     window, steps = parse_window(mode, crop, stride)
     check_free_folder(out, force=force)
     check_inputs(inputs)
-    if not checkpoint.is_file():
-        problem = "is a folder, not a file" if checkpoint.is_dir() else "does not exist"
-        named = files_to_name(checkpoint) if checkpoint.is_dir() else ""
-        raise RmrkdError(f"checkpoint `{checkpoint}` {problem}", named or "name a .pth or .safetensors file")
+    check_checkpoint_file(checkpoint)
     network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()
     from rmrkd_cli.distributed.device import choose_device

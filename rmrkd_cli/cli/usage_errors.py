@@ -99,7 +99,7 @@ def _explain_unknown_option(typed: str, command: Any) -> str:
 
 
 def _find_command(arguments: Sequence[str], get_root: Callable[[], Any]) -> tuple[str, Any]:
-    """Return the command that the arguments name, and its words."""
+    """Return the words of the command that the arguments name, such as `rmrkd data check`, and the command."""
     command, words = get_root(), ["rmrkd"]
     for word in arguments:
         inner = getattr(command, "commands", {}).get(word)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from rmrkd_cli.terminal.text import join_and
+
 _MAX_PAIRS = 6  # in one sentence
 _OVERLOADED = 1.1  # threads in use per core, from which they slow each other down
 
@@ -25,7 +27,7 @@ def latency_notes(timed: Sequence[Timed]) -> list[str]:
         if one.latency.get("pooled", 1) > 1:
             sets.setdefault(_quartiles(one), []).append(one.label)
     return [
-        f"latency: {_join(labels)} have the same layers, so they take the same time; their runs are pooled"
+        f"latency: {join_and(labels)} have the same layers, so they take the same time; their runs are pooled"
         for labels in sets.values()
         if len(labels) > 1
     ]
@@ -69,10 +71,6 @@ def is_overloaded(latency: Mapping[str, Any]) -> bool:
 def _quartiles(one: Timed) -> tuple[float, float, float]:
     low, median, high = (one.latency[key] for key in ("low_ms", "median_ms", "high_ms"))
     return low, median, high
-
-
-def _join(labels: Sequence[str]) -> str:
-    return f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def _listed(pairs: Sequence[str]) -> str:

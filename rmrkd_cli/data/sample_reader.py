@@ -13,6 +13,7 @@ from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.samples import Sample, data_check_command
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.terminal.text import join_and
 
 IGNORE = 255
 _MAX_VOID = 5  # void rarely has more values; more are colours, or indices of another scheme
@@ -100,7 +101,7 @@ def fix_unknown_labels(info: DatasetInfo, values: Sequence[int]) -> str:
     """
     if info.name != "custom" or not 0 < len(values) <= _MAX_VOID:
         return ""
-    shown = " and ".join(filter(None, [", ".join(map(str, values[:-1])), str(values[-1])]))
+    shown = join_and([*map(str, values)])
     one, count = len(values) == 1, info.num_classes
     ignored = sorted({*values, *info.ignore_labels})
     added = "add its name" if one else "add their names"

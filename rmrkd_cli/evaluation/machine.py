@@ -7,6 +7,8 @@ import time
 
 import torch
 
+from rmrkd_cli.storage.resources import assigned_cores
+
 
 def peak_memory(device_type: str) -> int:
     """Return the peak memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
@@ -34,7 +36,7 @@ class CoresInUse:
     """Measures how many cores other processes use from its creation on."""
 
     def __init__(self) -> None:
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = assigned_cores()
         self._start = self._clocks()
 
     def measure(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.record import read_record, to_json
 from rmrkd_cli.storage.atomic import write_text
-from rmrkd_cli.storage.folder_contents import files_to_name
+from rmrkd_cli.storage.folder_contents import check_checkpoint_file
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.live_display import live_display
 
@@ -95,10 +95,7 @@ def evaluate_files(
         RunError: A worker failed.
     """
     for file in checkpoints:
-        if not file.is_file():
-            problem = "is a folder, not a file" if file.is_dir() else "does not exist"
-            named = files_to_name(file) if file.is_dir() else ""
-            raise RmrkdError(f"checkpoint `{file}` {problem}", named or "name a .pth or .safetensors file")
+        check_checkpoint_file(file)
     require_mmseg()
     if cluster.runs_here:
         loader_server.start_loader_server(workers)

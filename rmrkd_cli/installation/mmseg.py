@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.requirements import uninstall_command, version_of
+from rmrkd_cli.terminal.text import join_and
 
 EXTRA = "mmseg"
 SETUP_COMMAND = "rmrkd setup"
@@ -39,7 +40,7 @@ def require_mmseg() -> None:
     missing = _missing(MODULES) or _missing({name: name for name in SUPPORT_VERSIONS})
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise RmrkdError(f"this command needs {_listed(missing)}, which {verb} not installed", SETUP_COMMAND)
+        raise RmrkdError(f"this command needs {join_and(missing)}, which {verb} not installed", SETUP_COMMAND)
     for name, tested in VERSIONS.items():
         version = version_of(name)
         if version is not None and _series(version) != _series(tested):
@@ -94,7 +95,3 @@ def _missing(modules: dict[str, str]) -> list[str]:
 def _series(version: str) -> str:
     """Return `0.30` of `0.30.0`; releases of one series are compatible."""
     return ".".join(version.split(".")[:2])
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

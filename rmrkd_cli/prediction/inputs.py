@@ -57,13 +57,12 @@ class ImageItem:
     image: Picture
     views: list[View]
     index: int
+    pages: int = 1
+    values: ValueRange | None = None
 
     def pin_memory(self) -> ImageItem:
         """Return the item with its views in pinned memory; the loader calls this for GPUs."""
         return replace(self, views=pin_views(self.views))
-
-    pages: int = 1
-    values: ValueRange | None = None
 
 
 class ImageSet(Dataset[ImageItem]):

@@ -76,7 +76,7 @@ class PredictionResults:
         unread: One message per input that could not be read, or only in part.
         passed_over: Files in the given folders that are no image or video by their suffix.
         paged: (path, number of pages) of images of which only the first page was predicted.
-        shrunk: Inputs whose pixels were reduced before the network saw them, the largest reduction first.
+        shrunk: Inputs whose pixels were reduced before the network saw them.
         clipped: Inputs with values above the value of white, below 0, or NaN.
     """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rmrkd_cli.errors import RmrkdError
+
 _MAX_SHOWN = 6
 _RUN_FILES = ("student.pth", "best.pth", "last.pth")
 RESULT = "result.json"
@@ -26,6 +28,14 @@ def files_to_name(folder: Path, *, results: bool = False) -> str:
         found = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
     more = f", … ({len(found)} files)" if len(found) > _MAX_SHOWN else ""
     return f"name the file: {' or '.join(map(str, found[:_MAX_SHOWN]))}{more}" if found else ""
+
+
+def check_checkpoint_file(path: Path) -> None:
+    """Raise RmrkdError if a checkpoint that a command needs is missing or a folder; the hint names files to give."""
+    if path.is_file():
+        return
+    problem, named = ("is a folder, not a file", files_to_name(path)) if path.is_dir() else ("does not exist", "")
+    raise RmrkdError(f"checkpoint `{path}` {problem}", named or "name a .pth or .safetensors file")
 
 
 def _existing(folder: Path, names: Sequence[str]) -> list[Path]:

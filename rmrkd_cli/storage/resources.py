@@ -60,8 +60,13 @@ def cpu_limit() -> float | None:
 
 def usable_cores() -> int:
     """Return the cores that this process may use, by its affinity and the limit of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = assigned_cores()
     return max(1, min(count, int(cpu_limit() or count)))
+
+
+def assigned_cores() -> int:
+    """Return the cores that this process may run on, whatever share of their time its container has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cgroup_folders(controller: str, root: Path) -> list[Path]:

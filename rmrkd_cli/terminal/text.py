@@ -7,7 +7,7 @@ them escapes HTML: the report's templates do that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rmrkd_cli.terminal.sanitize import escape_control
 
@@ -70,6 +70,11 @@ def format_scaled(value: float | None, unit: str, size: float) -> str:
 def plural(count: int, word: str) -> str:
     """Return a count and its noun: `1 image`, `1,200 images`."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def join_and(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: `a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def file_names(labels: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from benchmarks import gpu
 from benchmarks.gpu_parts import PARTS
 from benchmarks.gpu_parts.common import FP32, Options
 from benchmarks.gpu_parts.page import PartResult, write_page
+from rmrkd_cli.distributed.watchdog import is_running
 
 GPU = Options("cuda", False, Path("folder"))
 
@@ -50,13 +51,6 @@ def test_a_part_is_stopped_at_its_limit_with_its_children(tmp_path: Path) -> Non
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(pid)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_part_that_fails_is_reported_with_its_error() -> None:

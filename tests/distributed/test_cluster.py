@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rmrkd_cli.distributed.slurm import SlurmStep, first_host, read_slurm_step
 from rmrkd_cli.distributed.worker_errors import ERRORS, WorkerErrors
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, WorkerLostError
 from rmrkd_cli.signals import preserve_handlers
+from tests.helpers.ports import free_port
 
 STEP = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2",
@@ -186,9 +186,7 @@ def test_a_worker_distinguishes_fatal_and_retryable_errors(
 
 
 def test_all_machines_count_the_same_attempts() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     first, second = (
         TcpRendezvous(Cluster(nodes=2, node_rank=rank, rdzv_endpoint=endpoint), "baseline") for rank in (0, 1)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from rmrkd_cli.distributed.generation import Welcome, ask_generation
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
+from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TWICE = RmrkdError("two workers have RANK=0", "hint")
@@ -35,9 +35,7 @@ TWICE = RmrkdError("two workers have RANK=0", "hint")
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of a store that lives as long as the test, as a launcher's does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
+    number = free_port()
     store = TCPStore("127.0.0.1", number, is_master=True, wait_for_workers=False)
     yield number
     del store
@@ -163,9 +161,7 @@ def test_two_torchruns_restart_after_the_loss_of_a_worker(tiny: Path, tmp_path: 
         Cluster(workers=2),
     )  # fmt: skip
     work = tmp_path / "work"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "1", "--max_restarts", "1"]
     command += ["-m", "rmrkd_cli", "train", "--preset", str(tiny), "--role", "baseline", "--work-dir", str(work)]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,12 @@ from tests.distributed import gradients
 from tests.helpers import trees
 from tests.helpers.cli import rmrkd
 from tests.helpers.forked import run_ranks
+from tests.helpers.ports import free_port
 
 
 def test_two_workers_with_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
     gradients.main(str(tiny), str(tmp_path / "one.pt"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run_ranks(gradients.rank_of_two, str(tiny), str(tmp_path / "two.pt"), port)
+    run_ranks(gradients.rank_of_two, str(tiny), str(tmp_path / "two.pt"), free_port())
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one.keys() == two.keys()
     for name in one:

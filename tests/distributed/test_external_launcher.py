@@ -24,6 +24,7 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import run_main
 from tests.helpers.forked import Ranks, start_ranks
+from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = {
@@ -46,12 +47,6 @@ class Stuck(nn.Module):
             raise ValueError("rank 1 cannot go on")
         _get_default_store().wait(["never"], datetime.timedelta(seconds=300))  # in C++, as NCCL: no signal ends it
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(tiny: Path, folder: Path, *options: str, **environment: str) -> Ranks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
+from tests.helpers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,9 +84,7 @@ class TwoMachines:
     """Two launchers on loopback, as two machines. The second is started first, and must wait."""
 
     def __init__(self, tiny: Path, work_dir: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.command = [sys.executable, "-m", "rmrkd_cli", "train", "--preset", str(tiny), "--role", "baseline"]
         self.command += ["--work-dir", str(work_dir), "--device", "cpu", *options, "--nodes", "2"]
         self.command += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--node-rank"]

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 
 from tests.endurance.commands import Command
-from tests.endurance.reference import PAIR, free_port, machine_options
+from tests.endurance.reference import PAIR, machine_options
 from tests.endurance.trial import Trial
 from tests.endurance.workers import RESTARTS
+from tests.helpers.ports import free_port
 
 _PAUSE = 5.0  # maximum seconds until the killed launcher is restarted
 

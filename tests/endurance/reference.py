@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -81,12 +80,6 @@ class References:
 def machine_options(rank: int, port: int) -> tuple[str, ...]:
     """Return the options of one of two launchers on this machine."""
     return "--node-rank", str(rank), "--rdzv-endpoint", f"127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _complete(call: Call, folder: Path) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.run import train
+from tests.training.test_survival import poison, set_asynchronous
 
 CPU = torch.device("cpu")
 RARE = tuple(f"schedule.{key}=6" for key in ("iters", "eval_interval", "checkpoint_interval", "log_interval"))
@@ -29,23 +30,6 @@ RARE = tuple(f"schedule.{key}=6" for key in ("iters", "eval_interval", "checkpoi
 def _rare_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short runs log as rarely as their `log_interval` says; reading a loss would reveal an incident early."""
     monkeypatch.setattr("rmrkd_cli.training.budget._MIN_LOG_LINES", 1)
-
-
-def set_asynchronous(patched: pytest.MonkeyPatch) -> None:
-    original = TrainStep.__init__
-    patched.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))
-
-
-def poison(patched: pytest.MonkeyPatch, *steps: int) -> None:
-    """Set one pixel of one image of these steps to NaN."""
-    backward = TrainStep.backward
-
-    def poisoned(self: TrainStep, batches: list[Batch], step: int) -> dict[str, Any]:
-        if step in steps:
-            batches[0].images[1, 0, 0, 0] = float("nan")
-        return backward(self, batches, step)
-
-    patched.setattr(TrainStep, "backward", poisoned)
 
 
 def run(tiny: Path, work_dir: Path, *overrides: str, **options: bool) -> Path:

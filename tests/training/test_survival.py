@@ -186,12 +186,17 @@ def poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     monkeypatch.setattr(TrainStep, "backward", poisoned)
 
 
+def set_asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let updates be skipped as on a GPU: by the device, and reported one step later."""
+    original = TrainStep.__init__
+    monkeypatch.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))
+
+
 @pytest.fixture(params=[False, True], ids=["host decides", "device decides"])
 def asynchronous(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether updates are skipped as on a GPU: by the device, and reported one step later."""
+    """Whether updates are skipped as on a GPU."""
     if request.param:
-        original = TrainStep.__init__
-        monkeypatch.setattr(TrainStep, "__init__", lambda self, *args: original(self, *args, asynchronous=True))
+        set_asynchronous(monkeypatch)
     return bool(request.param)
 
 
