@@ -18,15 +18,11 @@ def run(options: Options, record: Record) -> None:
     """Record the share of pixels that get another class than on the CPU in batches of one."""
     checkpoint = options.folder / "uninterrupted" / "distill" / "student.pth"  # of part `runs`
     reference = _evaluate(checkpoint, options, "cpu", 1)
-    for precision in (FP32, TF32) if options.device == "cuda" else (FP32,):
-        precision.apply()
-        for batch_size in (1, 4):
-            if (options.device, batch_size) == ("cpu", 1):
-                continue
-            record(
-                {"device": options.device, "precision": precision.name, "batch size": batch_size}
-                | _compare(reference, _evaluate(checkpoint, options, options.device, batch_size))
-            )
+    for batch_size in (1, 4) if options.device == "cuda" else (4,):
+        measured = _evaluate(checkpoint, options, options.device, batch_size)
+        precision = TF32 if measured["evaluation"]["tf32"] else FP32  # as `rmrkd eval` chooses it
+        row = {"device": options.device, "precision": precision.name, "batch size": batch_size}
+        record(row | _compare(reference, measured))
 
 
 def _evaluate(checkpoint: Path, options: Options, device: str, batch_size: int) -> dict[str, Any]:
