@@ -37,7 +37,8 @@ class DatasetInfo:
     """The description of a data set.
 
     Attributes:
-        load_classes: Returns the class names and their colours. mmsegmentation's are read from its source when needed.
+        load_classes: Returns the class names and their colours; without colours, each class gets a distinct one.
+            mmsegmentation's are read from its source when needed.
         scale: (width, height) that training images are fitted into, before the random ratio.
         eval_scale: The same for evaluation images.
         ignore_labels: Values in the label files that become 255, the ignored label.
@@ -67,7 +68,7 @@ class DatasetInfo:
 
     @cached_property
     def palette(self) -> Palette:
-        return self.load_classes()[1]
+        return self.load_classes()[1] or distinct_palette(self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -223,9 +224,7 @@ def _custom(preset: Preset) -> DatasetInfo:
         name="custom",
         root=Path(data.root),
         splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
-        load_classes=partial(
-            _classes, classes, tuple(data.palette) if data.palette else distinct_palette(len(classes))
-        ),
+        load_classes=partial(_classes, classes, tuple(data.palette or ())),
         scale=scale,
         eval_scale=data.eval_scale or scale,
         image_suffix=data.image_suffix,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.results.record import FORMAT, Record
+from rmrkd_cli.results.record import Record
+from rmrkd_cli.results.record_schema import FORMAT
 
 if TYPE_CHECKING:
     from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +96,21 @@ def fill_weights(preset: Preset) -> None:
 
     Where there is none it stays `auto`. The weight is not marked as set, so `weight_origin` knows what the preset says.
     """
+    load = cache(load_method)  # the losses of a preset are mostly of one recipe
     for name, spec in preset.losses.items():
-        if "weight" not in spec.model_fields_set and (published := _published_weight(preset, name)):
+        if "weight" not in spec.model_fields_set and (published := _published_weight(preset, name, load)):
             spec.weight = published[0]
             spec.model_fields_set.discard("weight")
 
 
-def _published_weight(preset: Preset, name: str) -> tuple[float, str] | None:
+def _published_weight(
+    preset: Preset, name: str, load: Callable[[str], MethodRecipe] = load_method
+) -> tuple[float, str] | None:
     """Return the published weight of a loss and where it comes from, or None."""
     spec = preset.losses[name]
     if is_custom_loss(spec.type):
         return None
-    for recipe in _recipes_with(preset.method, spec.type):
+    for recipe in map(load, _methods_with(preset.method, spec.type)):
         for key, loss in recipe.losses.items():
             known = recipe.weights.get(key)
             stages = known.stages if known is not None and known.stages is not None else [loss.stage]
@@ -121,14 +125,14 @@ def _published_weight(preset: Preset, name: str) -> tuple[float, str] | None:
     return None
 
 
-def _recipes_with(method: str, loss_type: str) -> Iterator[MethodRecipe]:
-    """Yield the recipes with a loss of a type: that of the method, the one named like the type, then the others."""
+def _methods_with(method: str, loss_type: str) -> Iterator[str]:
+    """Yield the methods with a loss of a type: the given one, the one named like the type, then the others."""
     names = method_names()
     first = [method, ALIASES.get(loss_type, loss_type.replace("_", "-"))]
     for name in dict.fromkeys([*(name for name in first if name in names), *names]):
         text = (preset_dir() / "methods" / f"{name}.yaml").read_text(encoding="utf-8")
         if f"type: {loss_type}" in text:  # reading all as YAML would take half a second
-            yield load_method(name)
+            yield name
 
 
 def weight_origin(preset: Preset, name: str, settings: Iterable[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""The result record, `result.json`: its schema, reading, consistency checks and writing.
+"""The result record, `result.json`: reading, checking and writing; `record_schema.py` has the schema.
 
 A record may come from anyone, so every type, length and size is bounded, and metrics must follow from the counts.
 """
@@ -8,224 +8,22 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.results.record_schema import FORMAT, ResultSchema
 from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
 from rmrkd_cli.terminal.text import shorten
 
 Record = dict[str, Any]
 
-FORMAT = 1
 MAX_BYTES = 64 << 20  # a confusion matrix of 1000 classes, the counts of 20,000 images
 _MAX_DEPTH = 20
 _HINT = "rmrkd eval CHECKPOINT --json result.json"
 _LISTED = 10  # problems
-_TOLERANCE = 1e-4  # between a written metric, which may be rounded, and the metric of the counts
-_COUNTS = ("correct", "true", "predicted")  # pixels of each class, in the order of `per_image`
 _STRING_OR_SCALARS = re.compile(r'"(?:[^"\\]|\\.)*"|\[[^\[\]{}"]*\]')
-
-Line = Annotated[str, Field(max_length=5000)]
-Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Amount = Annotated[float, Field(ge=0.0, le=1e15)]
-Weight = Annotated[float, Field(ge=0.0, le=1e36)]
-Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
-Size = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
-Totals = list[list[int]]  # for each entry of _COUNTS, the pixels of each class
-
-
-class _Part(BaseModel):
-    """Values keep their JSON types; keys of later versions are ignored."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-
-class _Protocol(_Part):
-    dataset: Line
-    split: Line
-    images: Whole
-    fingerprint: Line
-    classes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=1000)]
-    scale: Size  # (width, height)
-    scales: Annotated[list[Annotated[float, Field(gt=0.0, le=100.0)]], Field(min_length=1, max_length=100)]
-    flip: bool
-    mode: Line
-    window: Size | None = None  # (height, width) of a sliding window
-    stride: Size | None = None
-
-    @model_validator(mode="after")
-    def _check_window(self) -> _Protocol:
-        """Only sliding inference has window and stride; older results have neither key."""
-        given = self.window is not None and self.stride is not None
-        if given != (self.mode == "slide") or (self.window is None) != (self.stride is None):
-            raise ValueError(f"mode {self.mode[:60]!r} with window {self.window} and stride {self.stride}")
-        if self.window and self.stride and any(map(int.__gt__, self.stride, self.window)):
-            raise ValueError(f"stride {self.stride} is larger than window {self.window}")
-        return self
-
-
-class _Metrics(_Part):
-    iou: Ratios
-    accuracy: Ratios
-    dice: Ratios
-    miou: Ratio | None
-    macc: Ratio | None
-    aacc: Ratio | None
-    mdice: Ratio | None = None  # missing in older results
-
-
-class _PerImage(_Part):
-    """The counts of each image, in the order of the samples.
-
-    counts: A flat list for each image, with four numbers for each class in its labels or prediction: class, correct
-        pixels, pixels in the labels, predicted pixels.
-    """
-
-    names: Annotated[list[Line], Field(max_length=1_000_000)]
-    counts: Annotated[list[Annotated[list[Whole], Field(max_length=4000)]], Field(max_length=1_000_000)]
-
-
-class _Training(_Part):
-    iterations: Whole | None = None
-    seconds: Amount | None = None
-    seconds_per_step: Amount | None = None
-    workers: Whole | None = None
-    batch_size: Whole | None = None
-    accumulate: Whole | None = None
-    time_budget: Amount | None = None  # seconds
-    device: Line | None = None
-    amp: Line | None = None
-    tf32: bool | None = None  # of a GPU; also the next
-    cudnn_benchmark: bool | None = None
-    deterministic: bool | None = None
-    weights: Annotated[dict[Line, Weight], Field(max_length=100)] | None = None  # of the distillation losses
-
-
-class _Evaluation(_Part):
-    device: Line | None = None
-    tf32: bool | None = None  # of a GPU
-
-
-class _Latency(_Part):
-    median_ms: Amount
-    low_ms: Amount
-    high_ms: Amount
-    min_ms: Amount | None = None
-    runs: Whole | None = None
-    pooled: Whole | None = None  # networks with the same layers, whose runs are counted together
-    device: Line | None = None
-    threads: Whole | None = None
-    cores: Whole | None = None
-    cores_of_others: Amount | None = None
-
-
-class _Result(_Part):
-    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
-    protocol: _Protocol
-    metrics: _Metrics
-    matrix: Annotated[list[Annotated[list[Whole], Field(max_length=1000)]], Field(max_length=1000)] | None = None
-    per_image: _PerImage | None = None
-    evaluation: _Evaluation | None = None  # missing in older results
-    label: Line | None = None
-    name: Line | None = None
-    role: Line | None = None
-    method: Line | None = None
-    seed: Whole | None = None
-    iterations: Whole | None = None
-    checkpoint: Line | None = None
-    checkpoint_sha256: Hash | None = None
-    checkpoint_bytes: Whole | None = None
-    taught_by: Hash | None = None  # SHA-256 of the teacher's file
-    parameters: Whole | None = None
-    macs: Whole | None = None
-    training: _Training | None = None
-    latency: _Latency | None = None
-
-    @model_validator(mode="after")
-    def _check_counts(self) -> _Result:
-        """Matrix, counts of images and metrics must give the same numbers."""
-        classes = len(self.protocol.classes)
-        for key in ("iou", "accuracy", "dice"):
-            if len(getattr(self.metrics, key)) != classes:
-                raise ValueError(f"metrics.{key} has {len(getattr(self.metrics, key))} values for {classes} classes")
-        matrix = None if self.matrix is None else _totals_of_matrix(self.matrix, classes)
-        images = None if self.per_image is None else _totals_of_images(self.per_image, self.protocol.images, classes)
-        for kind, expected, totals in zip(_COUNTS, matrix or (), images or (), strict=False):
-            for k, (count, total) in enumerate(zip(expected, totals, strict=True)):
-                if count != total:
-                    raise ValueError(f"per_image has {total} {kind} pixels of class {k}, the matrix has {count}")
-        if matrix or images:
-            _check_metrics(self.metrics, *(matrix or images or ()))
-        return self
-
-
-def _totals_of_matrix(matrix: list[list[int]], classes: int) -> Totals:
-    if len(matrix) != classes or any(len(row) != classes for row in matrix):
-        raise ValueError(f"matrix is not {classes} rows of {classes} counts")
-    return [[row[k] for k, row in enumerate(matrix)], [*map(sum, matrix)], [*map(sum, zip(*matrix, strict=True))]]
-
-
-def _totals_of_images(per_image: _PerImage, images: int, classes: int) -> Totals:
-    names, counts = per_image.names, per_image.counts
-    if not len(names) == len(counts) == images:
-        raise ValueError(f"per_image has {len(names)} names and {len(counts)} lists of counts for {images} images")
-    totals = [[0] * classes for _ in _COUNTS]
-    for number, flat in enumerate(counts):
-        if problem := _image_problem(flat, classes):
-            raise ValueError(f"per_image.counts.{number} {problem}")
-        for kind, total in enumerate(totals, 1):
-            for k, count in zip(flat[::4], flat[kind::4], strict=True):
-                total[k] += count
-    return totals
-
-
-def _image_problem(flat: list[int], classes: int) -> str:
-    """Return what is wrong with the counts of one image, or an empty string."""
-    if len(flat) % 4:
-        return f"has {len(flat)} numbers, not a multiple of 4"
-    found, correct, true, predicted = (flat[first::4] for first in range(4))
-    if any(k >= classes for k in found):
-        return f"names class {max(found)}, allowed are 0 to {classes - 1}"
-    if any(map(int.__ge__, found, found[1:])):
-        return "does not name each class once in ascending order"
-    if any(map(int.__gt__, correct, true)) or any(map(int.__gt__, correct, predicted)):
-        return "has more correct pixels than true or predicted ones"
-    if sum(true) != sum(predicted):
-        return f"has {sum(true)} true and {sum(predicted)} predicted pixels"
-    return ""
-
-
-def _check_metrics(metrics: _Metrics, correct: list[int], true: list[int], predicted: list[int]) -> None:
-    """Compare every metric with its value from the counts; None means that the class never occurs."""
-    classes = list(zip(correct, true, predicted, strict=True))
-    ratios = {
-        "iou": [_ratio(c, t + p - c) for c, t, p in classes],
-        "accuracy": [_ratio(c, t) for c, t, _ in classes],
-        "dice": [_ratio(2 * c, t + p) for c, t, p in classes],
-    }
-    means = {"miou": "iou", "macc": "accuracy", "mdice": "dice"}
-    expected = {f"{key}.{k}": value for key, values in ratios.items() for k, value in enumerate(values)}
-    expected |= {key: _mean(ratios[of]) for key, of in means.items()} | {"aacc": _ratio(sum(correct), sum(true))}
-    for key, counted in expected.items():
-        name, _, k = key.partition(".")
-        written = getattr(metrics, name)[int(k)] if k else getattr(metrics, name)
-        if key == "mdice" and written is None:
-            continue
-        if (written is None) != (counted is None) or abs((written or 0.0) - (counted or 0.0)) > _TOLERANCE:
-            raise ValueError(f"metrics.{key} is {written}, its counts give {counted}")
-
-
-def _ratio(part: int, total: int) -> float | None:
-    return part / total if total else None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def read_record(path: Path) -> Record:
@@ -253,7 +51,7 @@ def _validated(record: Any, where: str) -> Record:
     if not isinstance(record, dict) or record.get("format") != FORMAT or not {"metrics", "protocol"} <= record.keys():
         raise RmrkdError(f"{where} is not a result file of `rmrkd`", _HINT)
     try:
-        _Result.model_validate(record)
+        ResultSchema.model_validate(record)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         lines = [f"  {_problem_text(problem)}" for problem in problems[:_LISTED]]

@@ -112,7 +112,8 @@ class Placeholders:
             UnsafeFileError: The function is in neither table of calls, or a checkpoint never has these arguments.
             MalformedFileError: The arguments are no shape or number.
         """
-        create = (CALLS | OMITTED_CALLS).get(function.path) if isinstance(function, GlobalName) else None
+        path = function.path if isinstance(function, GlobalName) else ""
+        create = CALLS.get(path) or OMITTED_CALLS.get(path)
         if create is None or type(arguments) is not tuple:
             raise UnsafeFileError(f"it calls {shorten(function)}")
         return create(self, arguments)

@@ -68,7 +68,7 @@ def _check_archive(stream: BinaryIO, size: int) -> None:
                 raise UnsafeFileError(
                     f"its pickle program has {pickled.file_size:,} bytes, more than {MAX_PICKLE_BYTES:,}"
                 )
-            scan = _scan(archive.read(pickled))
+            scan = _scan(io.BytesIO(archive.read(pickled)))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, RuntimeError) as error:
         raise MalformedFileError(f"its archive is damaged: {error}") from error
     for key, storage in scan.storages.items():
@@ -80,17 +80,17 @@ def _check_archive(stream: BinaryIO, size: int) -> None:
     _check_total(scan, size)
 
 
-def _scan(program: bytes) -> PickleScan:
-    """Follow a pickle program.
+def _scan(stream: io.BytesIO) -> PickleScan:
+    """Follow the next pickle program.
 
     Raises:
         PickledModuleError: It is unsafe because it holds a network with its layers.
         UnsafeFileError: It does what no checkpoint needs.
     """
     try:
-        return PickleScan(io.BytesIO(program))
+        return PickleScan(stream)
     except UnsafeFileError as error:
-        if _MODULES in program:
+        if _MODULES in stream.getvalue():
             raise PickledModuleError(str(error)) from error
         raise
 
@@ -189,12 +189,7 @@ def _check_legacy(stream: BinaryIO, size: int) -> None:
     PickleScan(start)
     PickleScan(start)
     begin = start.tell()
-    try:
-        scan = PickleScan(start)
-    except UnsafeFileError as error:
-        if _MODULES in start.getvalue():
-            raise PickledModuleError(str(error)) from error
-        raise
+    scan = _scan(start)
     if start.tell() - begin > MAX_HEADER_BYTES:
         raise UnsafeFileError(f"its pickle program has more than {MAX_HEADER_BYTES:,} bytes")
     keys: Any = PickleScan(start).value

@@ -195,8 +195,9 @@ def _absent_classes(info: DatasetInfo, split: str, scans: ScannedSplit) -> list[
 
 def all_ignored(info: DatasetInfo, scans: ScannedSplit) -> bool:
     """Return whether the label maps that can be read have pixels, and none of them has a class."""
+    _, allowed = label_tables(info)
     readable = [(sample, scan) for sample, scan in scans if scan.label_counts]
-    values_are_valid = all(label_tables(info)[1][value] for _, scan in readable for value in scan.label_counts)
+    values_are_valid = all(allowed[value] for _, scan in readable for value in scan.label_counts)
     return bool(readable) and values_are_valid and not any(count_class_pixels(info, readable)[0])
 
 

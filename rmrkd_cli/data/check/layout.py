@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 from rmrkd_cli.data.check.findings import ERROR, NOTE, Finding
@@ -121,7 +122,8 @@ def _pairs_of_list(
         return [], [Finding(ERROR, "bad-list", split, str(path), "is empty", _FIX_LIST)]
     fixer = ListFixer(info, image_root, label_root)
     findings, samples, seen, unknown = [], [], dict.fromkeys(earlier_names, "an earlier list"), []
-    suffix_fix = suggest_suffixes(info, image_root, label_root, [line.name for line in lines if not line.problem])
+    valid = [line.name for line in lines if not line.problem]
+    suffix_fix = cache(partial(suggest_suffixes, info, image_root, label_root, valid))  # it searches both folders
     for line in lines:
         problem = _name_problem(line, seen, fixer)
         seen.setdefault(line.name, f"line {line.number}")
@@ -133,19 +135,15 @@ def _pairs_of_list(
         if image.is_file() and label.is_file():
             samples.append(Sample(line.name, image, label))
         elif image.is_file():
-            findings.append(_missing_label(info, split, image, label_root, line.name, suffix_fix))
+            findings.append(_missing_label(info, split, image, label_root, line.name, suffix_fix()))
         elif label.is_file():
-            findings.append(_missing_image(info, split, label, image_root, line.name, suffix_fix))
+            findings.append(_missing_image(info, split, label, image_root, line.name, suffix_fix()))
         else:
             unknown.append(line)
-    last_fix = (
-        suffix_fix
-        or (fixer.example() if len(unknown) == len(lines) else "")
-        or "restore both files, or delete the line"
-    )
+    example = fixer.example() if len(unknown) == len(lines) else ""
     for line in unknown:
         text = f"line {line.number}: `{line.name}` has neither an image nor a label map"
-        fix = fixer.fix(line.name) or last_fix
+        fix = fixer.fix(line.name) or suffix_fix() or example or "restore both files, or delete the line"
         findings.append(Finding(ERROR, "missing-pair", split, str(path), text, fix))
     return samples, findings
 
