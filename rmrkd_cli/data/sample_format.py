@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rmrkd_cli.data.tiff_header import FLOAT, SIGNED, UNSIGNED, TiffHeader, is_tiff, read_tiff_header
 
 _PNG_BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> values per pixel; 3 is an index into a palette
+_PNG_BITS = (1, 2, 4, 8, 16)
+_JPEG_BITS = range(2, 17)
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without contents
 _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: start, then the sizes
@@ -77,6 +79,8 @@ def read_format(data: bytes) -> SampleFormat | None:
 
 def _read_png(data: bytes) -> SampleFormat | None:
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if bits not in _PNG_BITS:
+        return None
     return SampleFormat("PNG", bits, _PNG_BANDS.get(colour, 1), size=(height, width))
 
 
@@ -91,7 +95,7 @@ def _read_jpeg(data: bytes) -> SampleFormat | None:
             place += 2
         elif marker in _JPEG_FRAMES:
             bits, height, width, bands = struct.unpack_from(">BHHB", data, place + 4)
-            return SampleFormat("JPEG", bits, bands, size=(height, width))
+            return SampleFormat("JPEG", bits, bands, size=(height, width)) if bits in _JPEG_BITS else None
         else:
             place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     return None

@@ -16,6 +16,7 @@ from rmrkd_cli import __version__
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.generation import Welcome, ask_generation, prefix
 from rmrkd_cli.distributed.join_notice import JoinNotice, list_ranks
+from rmrkd_cli.distributed.lost_worker import connection_lost
 from rmrkd_cli.distributed.members import Member, check_members
 from rmrkd_cli.distributed.tcp_store import JOIN_SECONDS, connect_store, open_store
 from rmrkd_cli.distributed.worker_errors import error_from_json, error_to_json
@@ -62,14 +63,17 @@ class Coordinator:
         """Return a new connection to the store, for another thread: a connection waits for one answer at a time."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-        return PrefixStore(prefix(self.generation), self._connect())
+        try:
+            return PrefixStore(prefix(self.generation), self._connect(_LEAVE_SECONDS))
+        except RunError as error:  # its port was open before
+            raise connection_lost(self.worker) from error
 
-    def _connect(self) -> Any:
-        """Return a connection to the keys of all generations."""
+    def _connect(self, seconds: float = JOIN_SECONDS) -> Any:
+        """Return a connection to the keys of all generations, when the store opens in this time."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
         hint = "start the other workers too, and open the port in rank 0's firewall"
-        store = connect_store(self.worker.host, self.worker.port, hint, lambda: self._notice.look([0]))
+        store = connect_store(self.worker.host, self.worker.port, hint, lambda: self._notice.look([0]), seconds=seconds)
         return PrefixStore("rmrkd", store)
 
     def _ask_generation(self, store: Any) -> int:
@@ -83,28 +87,20 @@ class Coordinator:
 
         return ask_generation(store, wait)
 
-    def welcome(self, store: Any = None) -> None:
-        """On rank 0, tell workers that ask the generation; on other ranks do nothing.
+    def welcome(self, store: Any = None) -> bool:
+        """On rank 0, answer workers that ask for the generation, and return whether any did; elsewhere do nothing.
 
         Args:
             store: A connection of the calling thread.
         """
-        if self._welcome is not None:
-            self._welcome.answer((store or self.store).underlying_store, self._two_workers())
+        if self._welcome is None:
+            return False
+        return self._welcome.answer((store or self.store).underlying_store, self._two_workers())
 
     @property
     def restarted(self) -> bool:
         """Whether the launcher has restarted the workers, on this machine or with another one."""
         return self.worker.attempt > 0 or self.generation > 1
-
-    def connection_lost(self) -> RmrkdError:
-        """Return the error of a store that does not answer any more."""
-        if self.worker.launcher_has_store:
-            return WorkerLostError(
-                f"lost the connection to the launcher at {self.worker.host}:{self.worker.port}",
-                "see its output; start it again with --resume to continue from the last checkpoint",
-            )
-        return WorkerLostError("lost the connection to worker 0", "see its output")
 
     def _two_workers(self) -> RmrkdError:
         return RmrkdError(
@@ -199,10 +195,15 @@ class Coordinator:
         self.wait_until_left(_LEAVE_SECONDS)
 
     def wait_until_left(self, seconds: float) -> None:
-        """Wait until the other workers need the store no more, which may end with this process."""
+        """Wait until the other workers need the store no more, which may end with this process.
+
+        Args:
+            seconds: To wait for workers that have not connected; one that just did has ten seconds.
+        """
         deadline = time.monotonic() + seconds
         while self.store.add("left", 0) < self.worker.size - 1 and time.monotonic() < deadline:
-            self.welcome()  # one that starts late reads the error
+            if self.welcome():  # one that starts late reads the error
+                deadline = max(deadline, time.monotonic() + _LEAVE_SECONDS)
             time.sleep(_POLL_SECONDS)
 
     def leave(self, store: Any = None) -> None:
@@ -274,8 +275,15 @@ class Coordinator:
 
 
 def connect(worker: ExternalWorker) -> Coordinator:
-    """Connect this process to the other workers, once; see `Coordinator`."""
-    _current[:] = [Coordinator(worker)]
+    """Connect this process to the other workers, once; see `Coordinator`.
+
+    Raises:
+        WorkerLostError: When the store closes meanwhile.
+    """
+    try:
+        _current[:] = [Coordinator(worker)]
+    except (RuntimeError, ConnectionError) as error:
+        raise connection_lost(worker) from error
     return _current[0]
 
 

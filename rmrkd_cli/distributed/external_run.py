@@ -14,7 +14,7 @@ from rmrkd_cli.data import loader_server
 from rmrkd_cli.distributed.coordination import Coordinator, connect, current_coordinator
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.job import Job, PrepareJob, TrainJob, job_from_json, job_to_json, run_job
-from rmrkd_cli.distributed.lost_worker import is_lost_worker, report_failure
+from rmrkd_cli.distributed.lost_worker import connection_lost, is_lost_worker, report_failure
 from rmrkd_cli.distributed.watchdog import Watchdog, find_lost_peer
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError
 from rmrkd_cli.signals import StopRequest, handled_signals, ignore_stop_signals, received_exit_signal
@@ -95,7 +95,7 @@ def _reason(coordinator: Coordinator) -> RmrkdError:
             "see its output; run the same command with --resume to continue from the last checkpoint",
         )
     except (RuntimeError, ConnectionError):
-        return coordinator.connection_lost()
+        return connection_lost(coordinator.worker)
 
 
 def _killed_before(error: BaseException, coordinator: Coordinator) -> RmrkdError | None:
@@ -149,7 +149,7 @@ def _watch(
             coordinator.welcome(store)
             return coordinator.read_error(store)
         except (RuntimeError, ConnectionError):
-            return coordinator.connection_lost()
+            return connection_lost(coordinator.worker)
 
     def peers() -> dict[int, int]:
         with suppress(RuntimeError, ConnectionError):

@@ -34,8 +34,10 @@ class Welcome:
         self.generation = int(store.add("generations", 1))
         self._answered = 0
 
-    def answer(self, store: Any, twice: RmrkdError) -> None:
+    def answer(self, store: Any, twice: RmrkdError) -> bool:
         """Answer the workers that have asked since the last call, those of earlier generations too: nobody reads that.
+
+        Return whether there were any.
 
         Args:
             store: A connection of the calling thread.
@@ -44,11 +46,12 @@ class Welcome:
         newest = int(store.add("generations", 0))
         if newest > self.generation:
             store.compare_set(f"{prefix(newest)}/error", "", error_to_json(twice))
-            return
+            return False
         tickets = int(store.add("tickets", 0))
         for ticket in range(self._answered + 1, tickets + 1):
             store.set(f"welcome/{ticket}", str(self.generation))
-        self._answered = tickets
+        before, self._answered = self._answered, tickets
+        return tickets > before
 
 
 def ask_generation(store: Any, wait: Callable[[], object]) -> int:

@@ -6,6 +6,7 @@ import re
 import traceback
 from typing import Protocol
 
+from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
 
 _GLOO = re.compile(r"\[[^\]\s]*\bgloo/[^\]\s]*\.(?:cc|cpp|h):[0-9]+\]|Connection reset by peer")
@@ -38,3 +39,13 @@ def is_lost_worker(error: Exception) -> bool:
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and bool(_GLOO.search(str(error))))
+
+
+def connection_lost(worker: ExternalWorker) -> RmrkdError:
+    """Return the error of a store of another launcher's workers that does not answer any more."""
+    if worker.launcher_has_store:
+        return WorkerLostError(
+            f"lost the connection to the launcher at {worker.host}:{worker.port}",
+            "see its output; start it again with --resume to continue from the last checkpoint",
+        )
+    return WorkerLostError("lost the connection to worker 0", "see its output")

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
+from rmrkd_cli.terminal.durations import format_duration
 
 JOIN_SECONDS = 1800  # how long machines wait for each other
 _RETRY_SECONDS = 0.2
@@ -35,24 +36,26 @@ def open_store(host: str, port: int, name: str, hint: str, *, multi_tenant: bool
         raise RmrkdError(f"cannot listen on {name}: {summarize_error(error)}", hint) from error
 
 
-def connect_store(host: str, port: int, hint: str, on_wait: Callable[[], object] = lambda: None) -> Any:
+def connect_store(
+    host: str, port: int, hint: str, on_wait: Callable[[], object] = lambda: None, *, seconds: float = JOIN_SECONDS
+) -> Any:
     """Return a connection to a store, when its port is open.
 
     Args:
         on_wait: Called between two attempts.
 
     Raises:
-        RunError: When it does not open within half an hour.
+        RunError: When it does not open within these seconds.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    _wait_for_port(host, port, hint, on_wait)
+    _wait_for_port(host, port, hint, on_wait, seconds)
     return TCPStore(host, port, is_master=False, timeout=_REPLY_TIMEOUT)
 
 
-def _wait_for_port(host: str, port: int, hint: str, on_wait: Callable[[], object]) -> None:
+def _wait_for_port(host: str, port: int, hint: str, on_wait: Callable[[], object], seconds: float) -> None:
     """Wait until the port accepts connections. TCPStore waits too, but in C++, where no signal ends it."""
-    deadline = time.monotonic() + JOIN_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             with socket.create_connection((host, port), timeout=5):
@@ -60,7 +63,7 @@ def _wait_for_port(host: str, port: int, hint: str, on_wait: Callable[[], object
         except OSError as error:
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"the first machine did not open {host}:{port} within {JOIN_SECONDS // 60} minutes: {error}",
+                    f"the first machine did not open {host}:{port} within {format_duration(seconds)}: {error}",
                     hint,
                 ) from error
         on_wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import struct
 import tracemalloc
 import zlib
@@ -22,6 +23,7 @@ from PIL import Image
 from rmrkd_cli.data import image_file
 from rmrkd_cli.data.check import check_dataset, quick_check
 from rmrkd_cli.data.check.findings import NOTE, select_errors
+from rmrkd_cli.data.image_file import ImageFormatError
 from rmrkd_cli.data.image_io import MAX_PIXELS, header_size, inspect_image, read_image
 from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.label_io import read_labels
@@ -174,18 +176,30 @@ def test_a_changed_png_is_an_error_or_gives_its_pixels(place: Path, how: tuple[b
             assert np.array_equal(picture, truth)
 
 
+def test_each_changed_bit_of_a_png_header_is_damage(place: Path) -> None:
+    """Also where it claims another bit depth, as the checksum shows."""
+    for spot in range(12, 33):
+        for bit in range(8):
+            place.write_bytes(flipped(PNG, spot, 1 << bit))
+            with pytest.raises(CorruptFileError, match="cannot be read as an image"):
+                read_image(place)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(JPEGS), damaged_bytes)
 def test_a_truncated_jpeg_is_an_error_and_a_changed_one_at_most_gives_wrong_pixels(
     place: Path, data: bytes, how: tuple[bool, float, int]
 ) -> None:
-    """A JPEG has no checksums, so a changed byte may give wrong pixels in every decoder. The only error is
-    `CorruptFileError`, and truncation is always detected."""
+    """A JPEG has no checksums, so a changed byte may give wrong pixels in every decoder, or another number of bits or
+    bands. Truncation is always detected."""
     place.write_bytes(_damage_bytes(data, how))
     try:
         picture = read_image(place)
     except CorruptFileError as error:
         assert str(place) in error.message  # noqa: PT017
+    except ImageFormatError as error:
+        assert re.search("holds (9|1[0-6])-bit integers|has [0-9]+ bands", error.message)  # noqa: PT017
+        assert not how[0]
     else:
         assert not how[0]
         assert picture.ndim == 3

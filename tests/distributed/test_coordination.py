@@ -23,7 +23,8 @@ from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.coordination import Coordinator
 from rmrkd_cli.distributed.external_worker import ExternalWorker
 from rmrkd_cli.distributed.generation import Welcome, ask_generation
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.distributed.lost_worker import connection_lost
+from rmrkd_cli.errors import RmrkdError, RunError, WorkerLostError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.run import train
 from tests.helpers.ports import free_port
@@ -136,10 +137,44 @@ def test_missing_workers_are_named_soon_with_the_variables_that_expect_them(
 
 def test_the_connection_is_lost_to_the_process_that_has_the_store(port: int) -> None:
     with_launcher = Coordinator(worker(0, port))
-    assert str(with_launcher.connection_lost()) == f"lost the connection to the launcher at 127.0.0.1:{port}"
-    assert "--resume" in with_launcher.connection_lost().hint
+    assert str(connection_lost(with_launcher.worker)) == f"lost the connection to the launcher at 127.0.0.1:{port}"
+    assert "--resume" in connection_lost(with_launcher.worker).hint
     with_launcher.worker = replace(with_launcher.worker, launcher_has_store=False)
-    assert str(with_launcher.connection_lost()) == "lost the connection to worker 0"
+    assert str(connection_lost(with_launcher.worker)) == "lost the connection to worker 0"
+
+
+def test_a_worker_that_starts_late_has_time_to_read_the_error_of_rank_0(port: int) -> None:
+    """Rank 0 waits no more for workers that have not connected, but for one that has."""
+    first = Coordinator(worker(0, port))
+    first.write(RmrkdError("wrong", "hint"))
+
+    def follow() -> str:
+        second = Coordinator(worker(1, port))
+        time.sleep(0.5)  # busy
+        error = second.read_error()
+        second.leave()
+        return str(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(follow)
+        while not first._welcome._answered and not following.done():
+            first.wait_until_left(0.01)
+        assert first.store.add("left", 0) == 1
+        assert "wrong" in following.result()
+
+
+def test_a_store_that_closes_while_a_worker_connects_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = free_port()
+    store = [TCPStore("127.0.0.1", number, is_master=True, wait_for_workers=False)]
+
+    def close(*_: object) -> int:
+        store.clear()
+        return 1
+
+    monkeypatch.setattr(coordination, "ask_generation", close)
+    monkeypatch.setattr(coordination, "_LEAVE_SECONDS", 0.5)
+    with pytest.raises(WorkerLostError, match="lost the connection to worker 0"):
+        coordination.connect(replace(worker(1, number), launcher_has_store=False))
 
 
 def test_workers_that_left_are_no_lost_peers(port: int) -> None:
