@@ -31,12 +31,14 @@ class Batch(NamedTuple):
         labels: (B, 1, H, W) integers.
         indices: Of the samples.
         skipped: An error message for each unreadable sample that was replaced.
+        teacher_logits: (B, K, h, w) float16, from stored outputs; None without them.
     """
 
     images: Tensor
     labels: Tensor
     indices: list[int]
     skipped: tuple[str, ...] = ()
+    teacher_logits: Tensor | None = None
 
 
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
@@ -142,11 +144,13 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
     read = [item for item in items if isinstance(item, TrainItem)]
     if len(read) < len(items):
         return next(item for item in items if isinstance(item, RmrkdError))
+    logits = [item.teacher_logits for item in read if item.teacher_logits is not None]
     return Batch(
         torch.stack([item.image for item in read]),
         torch.stack([item.labels for item in read]),
         [item.index for item in read],
         tuple(message for item in read for message in item.skipped),
+        torch.stack(logits) if len(logits) == len(read) else None,
     )
 
 

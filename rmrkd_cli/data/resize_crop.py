@@ -55,6 +55,10 @@ class ResizedCrop:
 
     def __call__(self, pair: Pair) -> Pair:
         """Return the same window of image and labels."""
+        return self.cut(pair)[0]
+
+    def cut(self, pair: Pair) -> tuple[Pair, Window]:
+        """Return the same window of image and labels, and where it was."""
         scaled = self._draw_size(pair.labels.shape)
         window = self._draw_window(scaled)
         labels = _nearest(pair.labels, window)
@@ -63,7 +67,7 @@ class ResizedCrop:
                 break
             window = self._draw_window(scaled)
             labels = _nearest(pair.labels, window)
-        return Pair(_bilinear(pair.image, window), labels)
+        return Pair(_bilinear(pair.image, window), labels), window
 
     def _draw_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         from mmcv.image import rescale_size

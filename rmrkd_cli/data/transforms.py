@@ -18,6 +18,7 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.sample_reader import IGNORE, Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.stored_outputs import StoredOutputs
 from rmrkd_cli.errors import CorruptFileError
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
@@ -37,12 +38,14 @@ class TrainItem:
         labels: (1, H, W) uint8.
         index: Of the sample.
         skipped: An error message for each unreadable sample that this one replaces.
+        teacher_logits: (K, h, w) float16, from stored outputs; None without them.
     """
 
     image: Tensor
     labels: Tensor
     index: int
     skipped: tuple[str, ...] = ()
+    teacher_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class TrainSet(Dataset[TrainItem]):
         crop: (height, width).
         ratio_range: Smallest and largest random factor on `scale`.
         skip_corrupt: Replace an unreadable sample by the next readable one.
+        outputs: Stored teacher outputs, cropped, scaled and mirrored with the image; None: the items have none.
     """
 
     def __init__(
@@ -90,8 +94,10 @@ class TrainSet(Dataset[TrainItem]):
         ratio_range: tuple[float, float],
         seed: int,
         skip_corrupt: bool = False,
+        outputs: StoredOutputs | None = None,
     ) -> None:
         self.source = source
+        self.outputs = outputs
         self.seed = seed
         self.skip_corrupt = skip_corrupt
         self.crop = ResizedCrop(scale=scale, ratio_range=ratio_range, crop=crop)
@@ -112,11 +118,14 @@ class TrainSet(Dataset[TrainItem]):
         position, index = key
         pair, index, skipped = self._read_or_skip(index)
         seed_transforms(self.seed, position)
-        image, labels = self.crop(pair)
+        (image, labels), window = self.crop.cut(pair)
         item = {"img": image, "gt_semantic_seg": labels, "seg_fields": ["gt_semantic_seg"]}
         item = self.transform(item)
         target = torch.from_numpy(item["gt_semantic_seg"])
-        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, skipped)
+        logits = None
+        if self.outputs is not None:
+            logits = self.outputs.crop(index, pair.image, window, flipped=item["flip"])
+        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, skipped, logits)
 
     def _read_or_skip(self, index: int) -> tuple[Pair, int, tuple[str, ...]]:
         """Return the sample, or the next readable one; the choice depends on the index alone.
