@@ -25,11 +25,31 @@ class Split:
 
     Attributes:
         images: The image folder.
-        parts: Lists of names, each with its label folder; None in place of a list takes all files of the folder.
+        parts: Lists of names, each with its label folder; None in place of a list takes all files of the folder, None
+            in place of a label folder says that these images have no label maps.
     """
 
     images: str
-    parts: tuple[tuple[str | None, str], ...]
+    parts: tuple[tuple[str | None, str | None], ...]
+
+    def without_labels(self) -> Split:
+        """Return the same images, without label maps."""
+        return replace(self, parts=tuple((names, None) for names, _ in self.parts))
+
+
+@dataclass(frozen=True)
+class UnlabelledImages:
+    """Images that have no label maps.
+
+    Attributes:
+        folder: Searched with its subfolders.
+        names: Text file with one file a line, relative to the folder; None: every image.
+        suffix: End of the file names; None: of any image format.
+    """
+
+    folder: Path
+    names: Path | None = None
+    suffix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class DatasetInfo:
         generate: Writes a generated data set into its root; None for others.
         max_value: The value of white in images beyond 8 bits; None: they are refused.
         label_ids: The value of each class on the data set's test server; None if it is the class index.
+        unlabelled: Further images to distil on; None: there are none.
     """
 
     name: str
@@ -61,6 +82,7 @@ class DatasetInfo:
     generate: Callable[[Path], None] | None = None
     max_value: float | None = None
     label_ids: tuple[int, ...] | None = None
+    unlabelled: UnlabelledImages | None = None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -103,7 +125,21 @@ def dataset_info(preset: Preset) -> DatasetInfo:
         changes["scale"] = data.train_scale
     if data.eval_scale is not None:
         changes["eval_scale"] = data.eval_scale
-    return replace(info, **changes)  # type: ignore[arg-type]
+    if data.train_labels != "files":
+        changes["splits"] = {**info.splits, "train": info.splits["train"].without_labels()}
+    info = replace(info, **changes)  # type: ignore[arg-type]
+    return replace(info, unlabelled=_unlabelled_images(data, info.root)) if data.unlabelled is not None else info
+
+
+def _unlabelled_images(data: Data, root: Path) -> UnlabelledImages | None:
+    """Return where the unlabelled images are; relative paths are below the data root."""
+    if data.unlabelled is None:
+        return None
+    folder = root / Path(data.unlabelled.images).expanduser()
+    names = data.unlabelled.names
+    return UnlabelledImages(
+        folder, root / Path(names).expanduser() if names is not None else None, data.unlabelled.suffix
+    )
 
 
 def _classes(classes: tuple[str, ...], palette: Palette) -> ClassesAndPalette:
@@ -223,7 +259,7 @@ def _custom(preset: Preset) -> DatasetInfo:
     return DatasetInfo(
         name="custom",
         root=Path(data.root),
-        splits={part: _split(f.images, f.labels, f.names) for part, f in folders.items() if f is not None},
+        splits={part: _split(str(f.images), f.labels, f.names) for part, f in folders.items() if f is not None},
         load_classes=partial(_classes, classes, tuple(data.palette or ())),
         scale=scale,
         eval_scale=data.eval_scale or scale,

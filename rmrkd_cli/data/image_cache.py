@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rmrkd_cli.data.image_io import header_size
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
+from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.atomic import atomic_path
 from rmrkd_cli.storage.cache import cache_dir
@@ -50,6 +51,10 @@ class ImageCache:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def has_labels(self, index: int) -> bool:
+        """Return whether an image has a label map."""
+        return self.files.has_labels(index)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what each process opens for itself."""
@@ -186,7 +191,7 @@ def _identity(table: NDArray[Any], files: SampleFiles) -> str:
 
     Machines with a common home folder do not share a cache: one may see the writes of the other late, or never.
     """
-    names = "\n".join(f"{sample.image.resolve()} {sample.label.resolve()}" for sample in files.samples)
+    names = "\n".join(" ".join(str(path.resolve()) for path in _source_files(sample)) for sample in files.samples)
     parts = [platform.node().encode(), names.encode(), table.tobytes(), files.classes_of.tobytes()]
     if files.info.max_value is not None:
         parts.append(repr(files.info.max_value).encode())
@@ -206,16 +211,19 @@ def _write_table(handle: int, table: NDArray[Any], size: int) -> None:
 
 
 def _stamp(files: SampleFiles, index: int) -> bytes:
-    """Return a hash of the size, times and inode of both files of a sample."""
-    sample = files.samples[index]
+    """Return a hash of the size, times and inode of the files of a sample."""
     facts = []
-    for path in (sample.image, sample.label):
+    for path in _source_files(files.samples[index]):
         try:
             status = os.stat(path)
         except OSError as error:
             raise RunError(f"`{path}` was deleted or moved during the run: {error.strerror}") from error
         facts.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).digest()
+
+
+def _source_files(sample: Sample) -> list[Path]:
+    return [sample.image] if sample.label is None else [sample.image, sample.label]
 
 
 def _write(handle: int, pair: Pair, offset: int) -> None:

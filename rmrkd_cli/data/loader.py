@@ -24,14 +24,16 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """A training batch.
+    """A training batch; images with label maps come first.
 
     Attributes:
         images: (B, 3, H, W) float32.
-        labels: (B, 1, H, W) integers.
+        labels: (B, 1, H, W) integers; 255 everywhere for an image without a label map.
         indices: Of the samples.
         skipped: An error message for each unreadable sample that was replaced.
         teacher_logits: (B, K, h, w) float16, from stored outputs; None without them.
+        unlabelled: (U, 2) int64, for each of the last U images, which have no label maps, the height and width that it
+            covers of the crop from the top left; None if all images have label maps.
     """
 
     images: Tensor
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     indices: list[int]
     skipped: tuple[str, ...] = ()
     teacher_logits: Tensor | None = None
+    unlabelled: Tensor | None = None
 
 
 def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, pin: bool) -> Iterator[list[Batch]]:
@@ -144,6 +147,8 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
     read = [item for item in items if isinstance(item, TrainItem)]
     if len(read) < len(items):
         return next(item for item in items if isinstance(item, RmrkdError))
+    read.sort(key=lambda item: item.unlabelled is not None)  # keeps the order of the others
+    covered = [item.unlabelled for item in read if item.unlabelled is not None]
     logits = [item.teacher_logits for item in read if item.teacher_logits is not None]
     return Batch(
         torch.stack([item.image for item in read]),
@@ -151,6 +156,7 @@ def collate(items: list[TrainItem | RmrkdError]) -> Batch | RmrkdError:
         [item.index for item in read],
         tuple(message for item in read for message in item.skipped),
         torch.stack(logits) if len(logits) == len(read) else None,
+        torch.tensor(covered) if covered else None,
     )
 
 

@@ -57,12 +57,16 @@ class ResizedCrop:
         """Return the same window of image and labels."""
         return self.cut(pair)[0]
 
-    def cut(self, pair: Pair) -> tuple[Pair, Window]:
-        """Return the same window of image and labels, and where it was."""
+    def cut(self, pair: Pair, *, labelled: bool = True) -> tuple[Pair, Window]:
+        """Return the same window of image and labels, and where it was.
+
+        Args:
+            labelled: Whether the labels are known; otherwise the first window is taken.
+        """
         scaled = self._draw_size(pair.labels.shape)
         window = self._draw_window(scaled)
         labels = _nearest(pair.labels, window)
-        for _ in range(_TRIES):
+        for _ in range(_TRIES if labelled else 0):
             if self._is_mixed(labels):
                 break
             window = self._draw_window(scaled)

@@ -49,22 +49,28 @@ class SampleFiles:
         return len(self.samples)
 
     def pair(self, index: int) -> Pair:
-        """Return an image and its labels.
+        """Return an image and its labels, all of them `IGNORE` for an image without a label map.
 
         Raises:
             CorruptFileError: When a file is missing or damaged.
             ImageFormatError: As `image`.
             RunError: When their sizes differ, or a label value is not a class.
         """
-        pair = Pair(self.image(index), self.labels(index))
+        image, sample = self.image(index), self.samples[index]
+        if sample.label is None:
+            return Pair(image, np.full(image.shape[:2], IGNORE, np.uint8))
+        pair = Pair(image, self.labels(index))
         if pair.labels.shape != pair.image.shape[:2]:
-            sample = self.samples[index]
             raise RunError(
                 f"`{sample.image}` is {pair.image.shape[:2]} (height, width), its label map `{sample.label}` is "
                 f"{pair.labels.shape}; they must be equal",
                 data_check_command(self.info),
             )
         return pair
+
+    def has_labels(self, index: int) -> bool:
+        """Return whether an image has a label map."""
+        return self.samples[index].label is not None
 
     def image(self, index: int) -> Picture:
         """Return an image (H, W, 3), BGR.
@@ -76,10 +82,11 @@ class SampleFiles:
         return read_image(self.samples[index].image, self.info.max_value)
 
     def labels(self, index: int) -> Picture:
-        """Return the labels (H, W): class indices and `IGNORE`."""
+        """Return the labels (H, W) of an image with a label map: class indices and `IGNORE`."""
         import cv2
 
         path = self.samples[index].label
+        assert path is not None
         raw = read_labels(path)
         classes: Picture = cv2.LUT(raw, self.classes_of)
         if (classes == _INVALID).any() and not self.allowed[raw].all():

@@ -21,11 +21,15 @@ _GENERATED_PARTS = ("aug.txt", "SegmentationClassAug")  # `data prepare voc12aug
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, its label file, and its name within the data set."""
+    """One image, its label file, and its name within the data set.
+
+    Attributes:
+        label: None for an image without a label map: all of its labels are the ignored one.
+    """
 
     name: str
     image: Path
-    label: Path
+    label: Path | None
 
 
 class ListedName(NamedTuple):
@@ -59,7 +63,7 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
             "give the folder of the data set with --data-root DIR",
         )
     layout = info.splits[split]
-    optional = () if labels else {part for _, part in layout.parts} - {layout.images}
+    optional = set() if labels else {part for _, part in layout.parts} - {layout.images}
     missing = [part for part in find_missing_parts(info, split) if part not in optional]
     if missing:
         raise RmrkdError(
@@ -77,7 +81,7 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
 
 def have_labels(samples: Iterable[Sample]) -> bool:
     """Return whether any sample has a label file."""
-    return any(sample.label.is_file() for sample in samples)
+    return any(sample.label is not None and sample.label.is_file() for sample in samples)
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
@@ -92,7 +96,8 @@ def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
         layout = info.splits[split]
         lines.append(f"    {layout.images}/NAME{info.image_suffix}")
         for names, labels in layout.parts:
-            lines.append(f"    {labels}/NAME{info.label_suffix}")
+            if labels is not None:
+                lines.append(f"    {labels}/NAME{info.label_suffix}")
             if names is not None:
                 lines.append(f"    {names}    (one NAME a line)")
     return "\n".join(lines)
@@ -190,6 +195,8 @@ def _fix_for_files(info: DatasetInfo, split: str) -> str:
     layout = info.splits[split]
     images = info.root / layout.images
     for part, folder in layout.parts:
+        if folder is None:
+            continue
         labels, names = info.root / folder, read_valid_names(info.root / part) if part else None
         unknown = [
             name
@@ -219,13 +226,15 @@ def _required_parts(layout: Split) -> list[str]:
     return list(dict.fromkeys([layout.images, *parts]))
 
 
-def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: str) -> list[Sample]:
+def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: str | None) -> list[Sample]:
     folder = info.root / images
     if list_file is not None:
         names = read_valid_names(info.root / list_file)
     else:
         paths = sorted(folder.rglob(f"*{info.image_suffix}"))
         names = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in paths]
+    if labels is None:
+        return [Sample(name, folder / (name + info.image_suffix), None) for name in names]
     return [
         Sample(name, folder / (name + info.image_suffix), info.root / labels / (name + info.label_suffix))
         for name in names
@@ -234,7 +243,8 @@ def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: s
 
 def _check_exist(samples: list[Sample], info: DatasetInfo, split: str, kinds: Iterable[str]) -> None:
     for kind in kinds:
-        missing = [getattr(sample, kind) for sample in samples if not getattr(sample, kind).is_file()]
+        paths = (getattr(sample, kind) for sample in samples)
+        missing = [path for path in paths if path is not None and not path.is_file()]
         if not missing:
             continue
         fix = _fix_for_files(info, split) or (fix_for_missing(info) if kind == "label" else "")

@@ -39,6 +39,8 @@ class TrainItem:
         index: Of the sample.
         skipped: An error message for each unreadable sample that this one replaces.
         teacher_logits: (K, h, w) float16, from stored outputs; None without them.
+        unlabelled: For an image without a label map, the height and width that it covers of the crop from the top left;
+            the rest is padding. None for an image with a label map.
     """
 
     image: Tensor
@@ -46,6 +48,7 @@ class TrainItem:
     index: int
     skipped: tuple[str, ...] = ()
     teacher_logits: Tensor | None = None
+    unlabelled: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,16 @@ class TrainSet(Dataset[TrainItem]):
         position, index = key
         pair, index, skipped = self._read_or_skip(index)
         seed_transforms(self.seed, position)
-        (image, labels), window = self.crop.cut(pair)
+        labelled = self.source.has_labels(index)
+        (image, labels), window = self.crop.cut(pair, labelled=labelled)
         item = {"img": image, "gt_semantic_seg": labels, "seg_fields": ["gt_semantic_seg"]}
         item = self.transform(item)
         target = torch.from_numpy(item["gt_semantic_seg"])
         logits = None
         if self.outputs is not None:
             logits = self.outputs.crop(index, pair.image, window, flipped=item["flip"])
-        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, skipped, logits)
+        covered = None if labelled else image.shape[:2]
+        return TrainItem(_to_tensor(item["img"]), target.unsqueeze(0), index, skipped, logits, covered)
 
     def _read_or_skip(self, index: int) -> tuple[Pair, int, tuple[str, ...]]:
         """Return the sample, or the next readable one; the choice depends on the index alone.

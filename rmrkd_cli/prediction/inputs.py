@@ -11,14 +11,12 @@ from pathlib import Path, PurePosixPath
 from torch.utils.data import Dataset
 
 from rmrkd_cli.data.deep_image import ValueRange
+from rmrkd_cli.data.file_types import IMAGE_SUFFIXES
 from rmrkd_cli.data.image_file import ImageFormatError, open_image
 from rmrkd_cli.data.image_io import Picture, read_measured_image
 from rmrkd_cli.data.transforms import EvalViews, View, pin_views
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
 
-IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2",
-)  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv")
 _PAGED_SUFFIXES = (".tif", ".tiff", ".gif", ".webp", ".png")
 _UNREAD_SUFFIXES = (

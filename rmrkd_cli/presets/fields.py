@@ -205,6 +205,7 @@ NUMBER = BeforeValidator(_check_not_bool)
 NonNegative = Annotated[float, Field(ge=0.0, le=1e36), NUMBER]
 Positive = Annotated[float, Field(ge=1e-9, le=1e36), NUMBER]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
+Share = Annotated[float, Field(gt=0.0, lt=1.0), NUMBER]
 Percent = Annotated[float, Field(ge=0.0, le=100.0), NUMBER]
 Ratio = Annotated[float, Field(ge=0.01, le=100.0), NUMBER]
 PositiveCount = Annotated[int, Field(ge=1, le=65_536), NUMBER]

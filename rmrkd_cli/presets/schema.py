@@ -24,6 +24,7 @@ from rmrkd_cli.presets.fields import (
     Duration,
     FeatureMap,
     FileSuffix,
+    Fraction,
     HttpsUrl,
     Iterations,
     LoaderProcesses,
@@ -39,12 +40,14 @@ from rmrkd_cli.presets.fields import (
     RelativePath,
     RootPath,
     Sha256,
+    Share,
     Text,
     class_name_problems,
     ignored_class_problems,
     is_number,
     numbers,
 )
+from rmrkd_cli.presets.label_rules import WITHOUT_LABELS, label_problems
 from rmrkd_cli.presets.loss_schema import Losses
 from rmrkd_cli.presets.validation import StrictModel
 
@@ -149,6 +152,26 @@ class Folder(StrictModel):
     names: RelativePath | None = None  # text file with one name a line, without suffix; None: every image
 
 
+class TrainFolder(Folder):
+    """The training split. Other data sets than `custom` read only `labels: none` and `labels: teacher`."""
+
+    example = "`{images: FOLDER, labels: FOLDER}`, or `{labels: none}`"
+
+    images: RelativePath | None = None  # type: ignore[assignment]  # folder of images, required for `custom`
+    labels: RelativePath  # folder of label maps; `none`: train from the teacher alone; `teacher`: it predicts them
+
+
+class UnlabelledFolder(StrictModel):
+    """Images without label maps, which a distillation uses beside those of `data.train`."""
+
+    example = "`{images: FOLDER}`"
+
+    images: RootPath  # folder, searched with its subfolders; relative to the data root, or absolute
+    names: RootPath | None = None  # text file with one file a line, relative to `images`; None: every image
+    suffix: FileSuffix | None = None  # end of image file names; None: of any image format
+    labels: Literal["none", "teacher"] = "none"  # `teacher`: the teacher's prediction is their label map
+
+
 CUSTOM_ONLY = ("image_suffix", "label_suffix", "ignore_labels")  # keys of `data` that other data sets do not read
 
 
@@ -164,9 +187,14 @@ class Data(StrictModel):
     cache: CacheMode = "off"  # keep decoded training images: off, ram or disk
     # The value of white in images that are not of 8 bits, which becomes 255; None: such images are refused.
     max_value: Positive | None = None
+    unlabelled: UnlabelledFolder | None = None  # more images to distil on, without label maps
+    # Share of labelled images in a batch that also has unlabelled ones; None: as many as among all images.
+    labelled_share: Share | None = None
+    # The teacher's prediction is no label where its largest probability is smaller; None: every pixel has a label.
+    label_threshold: Fraction | None = None
     classes: Annotated[list[ClassName], Field(min_length=1, max_length=255)] | None = None  # names, label 0 first
     palette: Annotated[list[tuple[Byte, Byte, Byte]], Field(max_length=255)] | None = None  # red, green, blue a class
-    train: Folder | None = None  # images to train on
+    train: TrainFolder | None = None  # images to train on
     val: Folder | None = None  # images to validate on
     test: Folder | None = None  # images for `rmrkd eval --split test`
     image_suffix: FileSuffix = ".jpg"  # end of image file names
@@ -187,6 +215,18 @@ class Data(StrictModel):
         scale, ratios = numbers(raw.get("train_scale"), 2), numbers(raw.get("ratio_range"), 2)
         if scale and scale[0] * scale[1] * (ratios[1] if ratios else 2.0) ** 2 > MAX_PIXELS:
             yield f"`train_scale` times the larger of `ratio_range` gives more than {MAX_PIXELS} pixels"
+        yield from label_problems(raw)
+
+    @property
+    def train_labels(self) -> str:
+        """What the images of the training split have: label maps (`files`), `none`, or predictions (`teacher`)."""
+        labels = self.train.labels if self.train is not None else ""
+        return labels if labels in WITHOUT_LABELS else "files"
+
+    @property
+    def teacher_labels(self) -> bool:
+        """Whether the teacher's prediction is the label map of images without one."""
+        return "teacher" in (self.train_labels, self.unlabelled.labels if self.unlabelled is not None else "none")
 
 
 class Paper(StrictModel):
@@ -222,9 +262,17 @@ class Preset(StrictModel):
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         data = raw.get("data")
         data = data.model_dump() if isinstance(data, Data) else data if isinstance(data, Mapping) else {}
+        train = data["train"] if isinstance(data.get("train"), Mapping) else {}
         if raw.get("dataset") != "custom":
+            if train.get("labels") in WITHOUT_LABELS and (train.get("images") or train.get("names")):
+                yield (
+                    f"`data.train.images` and `data.train.names` are for the data set `custom`: `{raw.get('dataset')}` "
+                    "has its own; for other images, give `data.unlabelled`"
+                )
             return
         missing = [key for key in ("classes", "train", "val") if data.get(key) is None]
+        if data.get("train") is not None and train.get("images") is None:
+            missing.append("train.images")
         if missing:
             yield "dataset `custom` needs " + ", ".join(f"`data.{key}`" for key in missing)
         classes, palette = data.get("classes"), data.get("palette")

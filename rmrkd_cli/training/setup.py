@@ -14,6 +14,7 @@ from rmrkd_cli import __version__
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.unlabelled import find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import Built, build_distiller
 from rmrkd_cli.distributed.job import TrainJob
@@ -81,7 +82,7 @@ class TrainingSetup:
 def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], None]) -> TrainingSetup:
     """Find the images of a job, and build its networks on this worker's device."""
     preset, info = job.preset, dataset_info(job.preset)
-    train_samples, val_samples = (find_samples(info, split) for split in ("train", "val"))
+    train_samples, val_samples = find_training_samples(info, job.role), find_samples(info, "val")
     built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code)
     if preset.deterministic:
         make_deterministic(job.device)

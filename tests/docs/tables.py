@@ -22,6 +22,7 @@ CUSTOM: dict[str, Any] = {
         "train_scale": [64, 64],
         "train": {"images": "a", "labels": "b"},
         "val": {"images": "c", "labels": "d"},
+        "unlabelled": {"images": "e"},
     },
     "teacher": {"config": "a.py"},
     "student": {"config": "b.py"},

@@ -373,7 +373,7 @@ def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> 
         ("teacher.checkpoint=[a]", "must be `{path: FILE}` or `{url: https://…, sha256: …}`, got ['a']"),
         ("teacher.checkpoint={url: https://a/b.pth, sha256: XYZ}", "must be the first 8 to 64 hexadecimal digits"),
         ("teacher=resnet", "teacher: must be a mapping such as `{config: pspnet/"),
-        ("data.train=images", "data.train: must be `{images: FOLDER, labels: FOLDER}`, got 'images'"),
+        ("data.train=images", "data.train: must be `{images: FOLDER, labels: FOLDER}`, or `{labels: none}`, got"),
         ("schedule=fast", "schedule: must be a mapping with keys such as `iters`, "),
         ("losses=mgd", "losses: must be a mapping, such as {KEY: VALUE}, got 'mgd'"),
         ("data.classes=a", "data.classes: must be a list, such as [1, 2], got 'a'"),

@@ -68,8 +68,9 @@ def check_labels(
     findings = []
     for sample, scan in scans:
         findings += check_image(split, sample, scan)
-        findings += _check_label_file(info, split, sample, scan)
-        findings += _check_values(values, split, str(sample.label), scan.label_counts)
+        if sample.label is not None:
+            findings += _check_label_file(info, split, sample, scan)
+            findings += _check_values(values, split, str(sample.label), scan.label_counts)
     findings += check_value_ranges(info, split, scans)
     return [*_merge_binary_masks(info, split, scans, findings), *_absent_classes(info, split, scans)]
 
@@ -209,7 +210,7 @@ def nothing_counted(info: DatasetInfo, split: str) -> Finding:
 
 
 def _label_folder(info: DatasetInfo, split: str) -> str:
-    return str(info.root / info.splits[split].parts[0][1])
+    return str(info.root / str(info.splits[split].parts[0][1]))
 
 
 def _format_size(size: tuple[int, ...]) -> str:

@@ -14,12 +14,14 @@ from rmrkd_cli.data.samples import (
     Sample,
     describe_missing_images,
     find_missing_parts,
+    find_samples,
     fix_for_missing,
     fix_for_parts,
     fix_missing_images,
     read_name_list,
 )
 from rmrkd_cli.data.suffixes import relative_files, suggest_suffixes
+from rmrkd_cli.data.unlabelled import UNLABELLED, find_unlabelled
 from rmrkd_cli.errors import RmrkdError
 
 _REQUIRED_SPLITS = ("train", "val")
@@ -45,6 +47,8 @@ def find_pairs(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Findin
     for names, labels in layout.parts:
         if layout.images in missing or labels in missing or names in missing:
             continue
+        if labels is None:
+            return _images_without_labels(info, split, findings)
         if names is None:
             pairs, found = _pairs_of_folders(info, split, labels)
         else:
@@ -86,7 +90,33 @@ def _has_labels(info: DatasetInfo, split: str) -> bool:
     return any(
         next((info.root / labels).rglob(f"*{info.label_suffix}"), None) is not None
         for _, labels in info.splits[split].parts
+        if labels is not None
     )
+
+
+def _images_without_labels(
+    info: DatasetInfo, split: str, findings: list[Finding]
+) -> tuple[list[Sample], list[Finding]]:
+    """Return the images of a split that has no label maps; the first problem is the only one."""
+    try:
+        return find_samples(info, split), findings
+    except RmrkdError as error:
+        folder = str(info.root / info.splits[split].images)
+        return [], [
+            *findings,
+            Finding(ERROR, "missing-image", split, folder, f"is incomplete: {error.message}", error.hint),
+        ]
+
+
+def find_unlabelled_images(info: DatasetInfo) -> tuple[list[Sample], list[Finding]]:
+    """Return the unlabelled images of a data set, and a finding if they cannot be found."""
+    if info.unlabelled is None:
+        return [], []
+    try:
+        return find_unlabelled(info.unlabelled), []
+    except RmrkdError as error:
+        folder = str(info.unlabelled.folder)
+        return [], [Finding(ERROR, "no-images", UNLABELLED, folder, f"cannot be used: {error.message}", error.hint)]
 
 
 def _pairs_of_folders(info: DatasetInfo, split: str, labels: str) -> tuple[list[Sample], list[Finding]]:
@@ -198,7 +228,8 @@ def _file_of_other_suffix(folder: Path, name: str) -> str:
 
 def _is_folder_of_one_split(info: DatasetInfo, split: str, labels: str) -> bool:
     folder = info.root / labels
-    others = [info.root / part for name, layout in info.splits.items() if name != split for _, part in layout.parts]
+    parts = [part for name, layout in info.splits.items() if name != split for _, part in layout.parts]
+    others = [info.root / part for part in parts if part is not None]
     return not any(folder == other or folder in other.parents or other in folder.parents for other in others)
 
 

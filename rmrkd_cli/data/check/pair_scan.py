@@ -77,7 +77,7 @@ def scan_in_parallel(
         RunError: When a process is killed or crashes.
     """
     scans: list[PairScan] = []
-    pairs = [(str(sample.image), str(sample.label)) for sample in samples]
+    pairs = [(str(sample.image), None if sample.label is None else str(sample.label)) for sample in samples]
     with worker_pool(workers, start_scanner) as parallel_map:
         for scan in parallel_map(partial(_scan_paths, max_value), pairs):
             scans.append(scan)
@@ -97,8 +97,8 @@ def start_scanner() -> None:
     _stderr = handle
 
 
-def scan_pair(image: Path, label: Path, max_value: float | None = None, *, decode: bool = True) -> PairScan:
-    """Scan one pair.
+def scan_pair(image: Path, label: Path | None, max_value: float | None = None, *, decode: bool = True) -> PairScan:
+    """Scan one pair, or an image alone.
 
     Args:
         max_value: As in `read_image`.
@@ -106,6 +106,8 @@ def scan_pair(image: Path, label: Path, max_value: float | None = None, *, decod
     """
     scan = PairScan()
     _scan_image(scan, image, max_value, decode)
+    if label is None:
+        return scan
     try:
         labels = read_labels(label)
         counts = count_values(labels)
@@ -122,8 +124,9 @@ def scan_pair(image: Path, label: Path, max_value: float | None = None, *, decod
     return scan
 
 
-def _scan_paths(max_value: float | None, pair: tuple[str, str]) -> PairScan:
-    return scan_pair(Path(pair[0]), Path(pair[1]), max_value)
+def _scan_paths(max_value: float | None, pair: tuple[str, str | None]) -> PairScan:
+    image, label = pair
+    return scan_pair(Path(image), None if label is None else Path(label), max_value)
 
 
 def _scan_image(scan: PairScan, image: Path, max_value: float | None, decode: bool) -> None:

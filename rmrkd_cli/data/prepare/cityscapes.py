@@ -132,7 +132,7 @@ def from_polygons(path: Path) -> Picture:
 def _conversions(info: DatasetInfo, split: str) -> Iterator[Conversion]:
     layout = info.splits[split]
     (_, labels), *_ = layout.parts
-    folder = info.root / labels
+    folder = info.root / str(labels)
     ids, polygons = _files_by_name(folder, _IDS), _files_by_name(folder, _POLYGONS)
     for name in sorted({*ids, *polygons}):
         convert, source = (from_label_ids, ids[name]) if name in ids else (from_polygons, polygons[name])
