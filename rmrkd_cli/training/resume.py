@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
-from rmrkd_cli.distillation.custom_loss import check_same_code
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.presets.user_code import check_same_code
 from rmrkd_cli.training.extension import extend, saved_schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress

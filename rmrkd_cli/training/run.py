@@ -113,7 +113,8 @@ def _unfinished_runs(
         RmrkdError: When one of them cannot be trained in its directory.
     """
     from rmrkd_cli.checkpoints.reader import read_checkpoint
-    from rmrkd_cli.distillation.custom_loss import check_same_code, hashes
+    from rmrkd_cli.distillation.custom_loss import hashes
+    from rmrkd_cli.presets.user_code import check_same_code
     from rmrkd_cli.training.plan import check_comparable
 
     if cluster.is_first_node:
