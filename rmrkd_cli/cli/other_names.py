@@ -17,9 +17,9 @@ _TRAIN = """
 `--set schedule.eval_interval=1000`: eval-interval val-interval val-check-interval eval-every eval-steps
 `--set schedule.checkpoint_interval=1000`: save-interval checkpoint-interval save-steps save-every save-period
 `--set schedule.log_interval=50`: log-interval logging-steps print-freq log-every-n-steps log-every
-SGD with a polynomial learning rate, which is fixed (`--set schedule.lr=0.01`): optimizer optim scheduler lr-scheduler
-SGD with a polynomial learning rate, which is fixed (`--set schedule.lr=0.01`): lr-policy cos-lr adam adamw
-SGD with a polynomial learning rate, which is fixed (`--set schedule.lr=0.01`): warmup warmup-iters warmup-epochs
+`--set schedule.optimizer.type=AdamW` with `--set schedule.lr=6.0e-5`: optimizer optim adam adamw
+`--set schedule.warmup.iters=1500`: warmup warmup-iters warmup-epochs warmup-steps warmup-ratio
+`--set schedule.power=1.0`; the learning rate is polynomial: scheduler lr-scheduler lr-policy cos-lr
 `--batch-size N`, images per GPU: batch bs b batchsize train-batch-size per-device-train-batch-size samples-per-gpu
 `--preset NAME|FILE`: config cfg cfg-file config-file yaml conf arch model-config
 `--set KEY.PATH=VALUE`: cfg-options opts options override overrides

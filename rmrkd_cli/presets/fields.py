@@ -206,6 +206,7 @@ NonNegative = Annotated[float, Field(ge=0.0, le=1e36), NUMBER]
 Positive = Annotated[float, Field(ge=1e-9, le=1e36), NUMBER]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0), NUMBER]
 Share = Annotated[float, Field(gt=0.0, lt=1.0), NUMBER]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0), NUMBER]  # weight of the past in a running mean
 Percent = Annotated[float, Field(ge=0.0, le=100.0), NUMBER]
 Ratio = Annotated[float, Field(ge=0.01, le=100.0), NUMBER]
 PositiveCount = Annotated[int, Field(ge=1, le=65_536), NUMBER]
@@ -248,6 +249,9 @@ FeatureMapOrMaps = Annotated[int | str | list[int | str], PlainValidator(_check_
 LossWeight = Annotated[float | Literal["auto"], PlainValidator(_check_loss_weight)]
 LoaderProcesses = Annotated[int | Literal["auto"], PlainValidator(_check_loader_processes)]
 CustomLossType = Annotated[str, Field(max_length=1000), AfterValidator(_check_text), AfterValidator(_check_custom_type)]
+
+# Of optimizers: a part of a parameter's name.
+ParameterKey = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_text)]
 
 # Of mmsegmentation configs: dotted path below `model` -> value.
 Overrides = Annotated[dict[str, JsonValue], AfterValidator(_check_overrides)]

@@ -20,6 +20,10 @@ _OTHER_NAMES = {
     "workers": "num_workers nw workers_per_gpu",
     "crop": "crop_size img_size imgsz image_size input_size img_scale patch_size",
     "weight_decay": "wd decay",
+    "optimizer": "optim optimizer_config",
+    "custom_keys": "paramwise_cfg param_groups",
+    "lr_mult": "lr learning_rate lr_scale lr_factor",
+    "decay_mult": "wd decay weight_decay wd_mult weight_decay_mult",
     "clip_grad": "max_grad_norm gradient_clip_val grad_clip grad_norm",
     "eval_interval": "val_interval eval_every val_every validate_every eval_steps",
     "checkpoint_interval": "save_interval save_every save_steps ckpt_interval",
@@ -46,9 +50,12 @@ _OTHER_NAMES = {
 }
 # Why there is no key -> names that other tools have for it.
 _NO_KEY = {
-    "the optimizer is SGD with a polynomial learning rate: `lr`, `momentum`, `weight_decay`, `power` and `min_lr`": (
-        "optimizer optim optimizer_config betas scheduler lr_scheduler lr_config lr_policy "
-        "warmup warmup_iters warmup_epochs warmup_steps warmup_ratio"
+    "the learning rate is polynomial, after a linear `warmup`: `lr`, `power` and `min_lr`": (
+        "scheduler lr_scheduler lr_config lr_policy"
+    ),
+    "`schedule.optimizer` has the keys `type`, `betas` and `custom_keys`": "betas paramwise_cfg",
+    "the warm-up is `schedule.warmup: {iters: 1500, ratio: 1.0e-6}`": (
+        "warmup_iters warmup_epochs warmup_steps warmup_ratio"
     ),
     "the augmentation is fixed, except for `data.ratio_range` and `schedule.crop`": (
         "augmentation augmentations augment transforms pipeline train_pipeline"

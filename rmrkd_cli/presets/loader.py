@@ -82,6 +82,9 @@ def to_yaml(preset: Preset, first_line: str = "") -> str:
     contents = preset.model_dump(mode="json", exclude_none=True)
     if preset.dataset != "custom":
         contents["data"] = {key: value for key, value in contents["data"].items() if key not in CUSTOM_ONLY}
+    for schedule in (contents["schedule"], contents["teacher"].get("schedule", {})):
+        if schedule.get("optimizer", {}).get("type") == "SGD":
+            del schedule["optimizer"]["betas"]
     text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if CONTROL.search(text.replace("\n", "")):
         text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False)  # escapes everything beyond ASCII

@@ -9,38 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, create_model, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, field_validator
 
 from rmrkd_cli.presets.data_schema import CUSTOM_ONLY as CUSTOM_ONLY
 from rmrkd_cli.presets.data_schema import Data as Data
 from rmrkd_cli.presets.data_schema import Folder as Folder
 from rmrkd_cli.presets.fields import (
-    AUTO,
-    MAX_PIXELS,
     NUMBER,
-    AmpMode,
     ConfigPath,
-    Duration,
     FeatureMap,
     HttpsUrl,
-    Iterations,
-    LoaderProcesses,
     Name,
     NonNegative,
     Overrides,
     PathText,
     Percent,
-    Pixels,
     Positive,
-    PositiveCount,
     Sha256,
     Text,
-    is_number,
-    numbers,
 )
 from rmrkd_cli.presets.label_rules import WITHOUT_LABELS
 from rmrkd_cli.presets.loss_schema import Losses
+from rmrkd_cli.presets.schedule_schema import PartialSchedule as PartialSchedule
+from rmrkd_cli.presets.schedule_schema import Schedule as Schedule
 from rmrkd_cli.presets.validation import StrictModel
 
 DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
@@ -66,53 +57,6 @@ class CheckpointSource(StrictModel):
             yield "give either `url` or `path`"
         if raw.get("url") is not None and raw.get("sha256") is None:
             yield "`url` needs `sha256`, at least the first 8 hex digits"
-
-
-class Schedule(StrictModel):
-    """Training with SGD and a polynomial learning rate; the defaults are mmsegmentation's 40k schedule."""
-
-    iters: Iterations = 40000  # optimizer steps
-    # Seconds of training, also as `2h30m`; None: `iters` ends it. With it, intervals are fractions of `iters`.
-    time_budget: Duration | None = None
-    batch_size: PositiveCount = 2  # images a process and forward pass
-    accumulate: PositiveCount = 1  # forward passes an optimizer step
-    crop: tuple[Pixels, Pixels] = (512, 512)  # height and width in pixels
-    lr: Positive = 0.01  # learning rate at the start
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0), NUMBER] = 0.9  # of SGD
-    weight_decay: NonNegative = 5e-4  # of SGD
-    power: Positive = 0.9  # learning rate: (lr - min_lr) * (1 - iteration / iters) ** power + min_lr
-    min_lr: NonNegative = 1e-4  # learning rate at the end
-    clip_grad: Positive | None = None  # largest norm of the gradient; None: no clipping
-    eval_interval: Iterations = 4000  # iterations between validations
-    checkpoint_interval: Iterations = 4000  # iterations between checkpoints
-    log_interval: Iterations = 50  # iterations between log lines; at most a tenth of the run
-    # Data loader processes a training process; `auto`: from the machine's cores (data/loader_processes.py).
-    workers: LoaderProcesses = AUTO
-    amp: AmpMode = "off"  # mixed precision: off, bf16 or fp16
-    tf32: bool = True  # GPUs: multiply float32 numbers of convolutions and matrix products with 10 bits, as TF32
-    keep: PositiveCount = 2  # newest `iter_N.pth` files to keep
-    skip_nonfinite: bool = False  # skip steps whose loss or gradient is infinite or NaN, instead of stopping
-    skip_corrupt: bool = False  # replace an unreadable training image by the next one, instead of stopping
-
-    @classmethod
-    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        crop, batch = numbers(raw.get("crop", cls.model_fields["crop"].default), 2), raw.get("batch_size", 1)
-        if crop and is_number(batch) and crop[0] * crop[1] * batch > MAX_PIXELS:
-            yield f"a batch of {batch} crops of {crop[0]}x{crop[1]} has more than {MAX_PIXELS} pixels"
-
-
-def _optional(field: FieldInfo) -> Any:
-    """Return the type of a key, with its bounds, or None."""
-    bounded: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    return bounded | None
-
-
-PartialSchedule = create_model(  # type: ignore[call-overload]
-    "PartialSchedule",
-    __base__=StrictModel,
-    __doc__="Any keys of `Schedule`; the others keep the preset's values.",
-    **{name: (_optional(field), None) for name, field in Schedule.model_fields.items()},
-)
 
 
 class Network(StrictModel):
@@ -191,7 +135,7 @@ class Preset(StrictModel):
         """Return the schedule of a role: the teacher's own keys replace the common ones, except the time budget."""
         if role != "teacher":
             return self.schedule
-        own = self.teacher.schedule.model_dump(exclude_none=True) if self.teacher.schedule is not None else {}
+        own = {key: value for key, value in self.teacher.schedule or () if value is not None}
         return self.schedule.model_copy(update={"time_budget": None, **own})
 
 

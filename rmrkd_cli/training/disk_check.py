@@ -26,12 +26,14 @@ def check_disk_space(runs: Iterable[Run], outlines: Outlines, *, fresh: bool) ->
     for run in runs:
         folder = _existing(run.run_dir.path)
         disk = disks.setdefault(folder.stat().st_dev, _Disk(folder))
-        size, keep = outlines.trained_bytes(run.role), run.preset.schedule_for(run.role).keep
+        size, schedule = outlines.trained_bytes(run.role), run.preset.schedule_for(run.role)
         existing = [] if fresh else list(run.run_dir.path.glob("*.pth"))
         used = sum({file.stat().st_ino: file.stat().st_size for file in existing}.values())
-        # A checkpoint holds the weights and as much momentum; `best.pth` and the next one come on top of `keep`.
-        disk.least += max(0, 3 * size - used)
-        disk.most += max(0, 2 * size * (keep + 2) + size - used)
+        # A checkpoint holds the weights and as much momentum, or twice as much state of AdamW; `best.pth` and the next
+        # one come on top of `keep`.
+        checkpoint = (3 if schedule.optimizer.type == "AdamW" else 2) * size
+        disk.least += max(0, checkpoint + size - used)
+        disk.most += max(0, checkpoint * (schedule.keep + 2) + size - used)
     for disk in disks.values():
         disk.check()
 

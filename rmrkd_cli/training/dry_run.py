@@ -99,6 +99,7 @@ def _report_role(
             progress("distill: computing the loss weights")
         yield from _report_losses(model, preset, info, device, batches, code, settings)
     step = TrainStep(model, model, schedule, torch.device(device))
+    yield f"  optimizer         {step.describe_optimizer()}"
     images_shape = f"{schedule.batch_size} x {schedule.crop[0]}x{schedule.crop[1]}"
     for number, batch in enumerate(batches):
         progress(f"{role}: step {number + 1} of {STEPS}, {images_shape}")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.terminal.durations import format_duration
-from rmrkd_cli.training.optimizer_step import poly_lr
+from rmrkd_cli.training.learning_rate import learning_rate
 from rmrkd_cli.training.progress import Progress
 
 LENGTH_KEYS = ("schedule.iters", "schedule.time_budget", "teacher.schedule.iters", "teacher.schedule.time_budget")
@@ -68,7 +68,7 @@ def extend(progress: Progress, before: Schedule, now: Schedule) -> str:
         position, old_position = float(progress.iteration), float(progress.iteration)
     progress.changes.append({"iteration": progress.iteration, **change})
     lengths = [describe_length(before), describe_length(now)]
-    rates = [poly_lr(before, min(old_position, before.iters)), poly_lr(now, position)]
+    rates = [learning_rate(before, min(old_position, before.iters)), learning_rate(now, position)]
     return (
         f"trained further at iteration {progress.iteration}: {lengths[1]} in all, before {lengths[0]}; the learning "
         f"rate follows the schedule of {lengths[1]} from here on ({rates[1]:.3g} instead of {rates[0]:.3g}); the "

@@ -16,18 +16,15 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.loss_optimizers import LossOptimizers
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.kernels import search_kernels
+from rmrkd_cli.training.optimizer import ScheduledOptimizer, describe_optimizer
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def poly_lr(schedule: Schedule, step: float) -> float:
-    """Return the learning rate of a step (0 .. `iters`): mmcv's poly policy with a minimum."""
-    remaining: float = (1.0 - step / schedule.iters) ** schedule.power
-    return (schedule.lr - schedule.min_lr) * remaining + schedule.min_lr
-
-
 class TrainStep:
-    """SGD on a distiller. Losses that train another network, such as a discriminator, bring its optimizer.
+    """A step of SGD or AdamW on a distiller.
+
+    Losses that train another network, such as a discriminator, bring its optimizer.
 
     Args:
         model: The distiller.
@@ -36,7 +33,7 @@ class TrainStep:
             wait for the step. None: on a GPU, if all optimizers can.
 
     Attributes:
-        parameters: The parameters that SGD updates.
+        parameters: The parameters that the schedule's optimizer updates.
         asynchronous: Whether to call `update_unless`, not `update_weights` and `rollback`.
         loss_optimizers: The optimizers of the losses.
         discriminator_grad_norm: Gradient norm of the losses' own networks in the last step; None without such
@@ -64,10 +61,9 @@ class TrainStep:
         if asynchronous is None:
             asynchronous = device.type == "cuda" and self.loss_optimizers.can_skip_on_device
         self.asynchronous = asynchronous
-        self.optimizer = torch.optim.SGD(
-            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay,
-            fused=asynchronous or None,
-        )  # fmt: skip
+        names = {name.removeprefix("student."): parameter for name, parameter in named.items()}
+        self.scheduled = ScheduledOptimizer(schedule, names, fused=asynchronous)
+        self.optimizer = self.scheduled.torch_optimizer
         self.scaler = torch.amp.GradScaler(device.type, enabled=schedule.amp == "fp16")
         self._buffer_copies: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
         self._norms: tuple[Tensor, ...] = ()  # of each parameter that has a gradient
@@ -75,7 +71,12 @@ class TrainStep:
 
     @property
     def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the last step, of parameters without factors."""
+        return self.scheduled.lr
+
+    def describe_optimizer(self) -> str:
+        """Return the optimizer, its learning rate and its factors in one line."""
+        return describe_optimizer(self.schedule, self.scheduled.matches)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
         """Take one step over the batches; return each loss, unweighted, averaged over them."""
@@ -93,8 +94,7 @@ class TrainStep:
         """
         if self.schedule.skip_nonfinite:
             self._buffer_copies = [(buffer, buffer.clone()) for buffer in _step_buffers(self.model, self.device)]
-        for group in self.optimizer.param_groups:
-            group["lr"] = poly_lr(self.schedule, step)
+        self.scheduled.set_learning_rates(step)
         self.zero_grad()
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
@@ -150,7 +150,7 @@ class TrainStep:
     def update_weights(self) -> bool:
         """Update the weights; return False if gradients overflowed under fp16 and the scaler skipped the update."""
         if self.asynchronous:
-            self._add_missing_momentum()
+            self.scheduled.add_missing_momentum()
         before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
         self.scaler.step(self.optimizer)
         self.loss_optimizers.step(self.scaler)
@@ -169,7 +169,7 @@ class TrainStep:
         Returns:
             Under fp16 the loss scale before and after the update, which is smaller after an overflow; else nothing.
         """
-        self._add_missing_momentum()
+        self.scheduled.add_missing_momentum()
         scales: list[Tensor] = []
         if self.scaler.is_enabled():
             scale = cast("Tensor", self.scaler._get_scale_async())
@@ -186,13 +186,6 @@ class TrainStep:
         for buffer, before in self._buffer_copies:
             buffer.copy_(torch.where(nonfinite > 0, before, buffer))
         return scales
-
-    def _add_missing_momentum(self) -> None:
-        """Set missing momentum to 0: torch's fused SGD leaves it undefined when it skips its first step."""
-        for parameter in self.parameters if self.schedule.momentum else ():
-            state = self.optimizer.state[parameter]
-            if parameter.grad is not None and state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def rollback(self) -> None:
         """Discard the gradients of this step, and restore batch-norm statistics to their values before it."""
@@ -226,17 +219,7 @@ class TrainStep:
         Raises:
             ValueError: When the state belongs to other parameters.
         """
-        groups = self.optimizer.state_dict()["param_groups"]
-        if [group["params"] for group in saved["optimizer"]["param_groups"]] != [group["params"] for group in groups]:
-            raise ValueError("the optimizer's parameters differ")
-        self.optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": groups})
-        for parameter, state in self.optimizer.state.items():
-            shapes = {key: tuple(value.shape) for key, value in state.items() if value is not None}
-            if any(shape != tuple(parameter.shape) for shape in shapes.values()):
-                raise ValueError(f"momentum of shape {shapes} for a parameter of shape {tuple(parameter.shape)}")
-            for key, value in state.items():  # fused kernels need the strides of the parameter
-                if isinstance(value, Tensor) and value.stride() != parameter.stride():
-                    state[key] = torch.empty_like(parameter).copy_(value)
+        self.scheduled.restore(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.loss_optimizers.restore(saved)
 

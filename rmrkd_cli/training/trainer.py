@@ -19,6 +19,7 @@ from rmrkd_cli.errors import Interrupted, RunError, summarize_error
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.precision import float32_precision
+from rmrkd_cli.presets.schedule_schema import Optimizer
 from rmrkd_cli.signals import StopRequest, stop_requests
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 from rmrkd_cli.training.batches import loader_processes
@@ -231,6 +232,8 @@ class Trainer:
             f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
             f"{len(setup.train_samples)} training and {len(setup.val_samples)} validation images"
         )
+        if schedule.optimizer != Optimizer() or schedule.warmup is not None:
+            self.terminal.log(self.step.describe_optimizer())
         if self.progress.iteration:
             self.terminal.log(f"resumed after {self.budget.describe_position()}")
 

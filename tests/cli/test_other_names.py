@@ -45,7 +45,7 @@ def test_what_is_named_exists(command: str) -> None:
         ("--iters=3", "`--max-iters N`"),
         ("--lr=0.1", "`--set schedule.lr=0.01`"),
         ("--learning_rate=0.1", "`--set schedule.lr=0.01`"),
-        ("--optimizer=adamw", "SGD"),
+        ("--optimizer=adamw", "`--set schedule.optimizer.type=AdamW` with `--set schedule.lr=6.0e-5`"),
         ("--batch=3", "`--batch-size N`"),
         ("--device-ids=0,1", "`--gpus N`"),
         ("--output=x", "`--work-dir DIR`"),

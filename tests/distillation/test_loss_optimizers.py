@@ -21,8 +21,9 @@ from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.losses import AdversarialLoss
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
+from rmrkd_cli.training.learning_rate import learning_rate
 from rmrkd_cli.training.nonfinite import find_nonfinite
-from rmrkd_cli.training.optimizer_step import TrainStep, poly_lr
+from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
 from tests.training.test_training import log_of, stop_in_step, weights
@@ -80,7 +81,7 @@ def test_steps_without_discriminators_are_what_they_were(tiny: Path) -> None:
         torch.manual_seed(number)
         step([batch], number)
         torch.manual_seed(number)
-        sgd.param_groups[0]["lr"] = poly_lr(schedule, number)
+        sgd.param_groups[0]["lr"] = learning_rate(schedule, number)
         sgd.zero_grad()
         plain.total(plain(batch.images, batch.labels)).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -107,7 +108,7 @@ def test_each_network_is_moved_by_its_own_optimizer(adversarial: Distiller) -> N
         torch.manual_seed(number)
         losses = step([batch], number)
         torch.manual_seed(number)
-        sgd.param_groups[0]["lr"] = poly_lr(step.schedule, number)
+        sgd.param_groups[0]["lr"] = learning_rate(step.schedule, number)
         theirs = plain(batch.images, batch.labels)
         assert losses == theirs
         assert list(losses) == ["ce", "aux_ce", "adversarial", "adversarial_discriminator"]

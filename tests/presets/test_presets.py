@@ -393,8 +393,21 @@ def test_joiners_of_a_script_are_kept_and_printed_as_escapes(tmp_path: Path) -> 
         ("data.ignore_index=255", "data.ignore_index: unknown key, did you mean `ignore_labels`?"),
         ("student.num_classes=3", "student.num_classes: unknown key, did you mean `data.classes`?"),
         ("losses.dkd.temperature=1", "losses.dkd.temperature: unknown key, did you mean `tau`?"),
-        ("schedule.optimizer=adamw", "schedule.optimizer: unknown key, the optimizer is SGD"),
-        ("schedule.zzz=1", "schedule.zzz: unknown key, known: accumulate, "),
+        ("schedule.optimizer=adamw", "schedule.optimizer: must be `{type: AdamW}`, got 'adamw'"),
+        ("schedule.optimizer.type=adam", "schedule.optimizer.type: `adam` is not allowed, did you mean `AdamW`? ("),
+        (
+            "schedule={optimizer: {type: AdamW}}",
+            "schedule: AdamW needs `lr`, such as 6.0e-5: the default of 0.01 is for SGD",
+        ),
+        ("teacher.schedule.optimizer.type=AdamW", "teacher.schedule: AdamW needs `lr`, such as 6.0e-5"),
+        ("schedule.optimizer.betas=[0.9, 1]", "schedule.optimizer.betas.1: must be less than 1, got 1"),
+        ("schedule.optimizer.paramwise_cfg=1", "paramwise_cfg: unknown key, did you mean `custom_keys`?"),
+        ("schedule.optimizer.custom_keys.norm.wd=0", "norm.wd: unknown key, did you mean `decay_mult`?"),
+        ("schedule.warmup.ratio=0.1", "schedule.warmup.iters: required, but missing"),
+        ("schedule.warmup_iters=9", "unknown key, the warm-up is `schedule.warmup: {iters: 1500, ratio: 1.0e-6}`"),
+        ("schedule.lr_scheduler=cos", "unknown key, the learning rate is polynomial, after a linear `warmup`"),
+        ("schedule.zzz=1", "schedule.zzz: unknown key, the nearest of "),
+        ("paper.zzz=1", "paper.zzz: unknown key, known: baseline, distilled"),
     ],
 )
 def test_problems_are_told_in_plain_words(override: str, told: str) -> None:

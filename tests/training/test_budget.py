@@ -9,7 +9,7 @@ import pytest
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training import budget as budget_module
 from rmrkd_cli.training.budget import Budget, make_budget
-from rmrkd_cli.training.optimizer_step import poly_lr
+from rmrkd_cli.training.learning_rate import learning_rate
 from rmrkd_cli.training.progress import Progress
 
 
@@ -34,7 +34,7 @@ def run_steps(
     """Run steps of `length` seconds; return the learning rates, and the times of validations and checkpoints."""
     record: dict[str, list] = {"rate": [], "validated": [], "saved": []}
     for _ in budget.steps(iter(range(most))):
-        record["rate"].append(poly_lr(budget.schedule, budget.position))
+        record["rate"].append(learning_rate(budget.schedule, budget.position))
         clock.now += length
         budget.synchronize(budget.local_clock(True))
         budget.progress.iteration += 1
@@ -68,7 +68,7 @@ def test_the_whole_schedule_is_covered_by_any_number_of_steps(clock: Clock) -> N
         budget = make_budget(schedule, progress)
         record = run_steps(budget, clock, length, validation=5.0)
         assert record["rate"][0] == schedule.lr
-        assert record["rate"][-1] < poly_lr(schedule, 295)
+        assert record["rate"][-1] < learning_rate(schedule, 295)
         assert record["rate"] == sorted(record["rate"], reverse=True)
         assert [round(seconds) for seconds in record["validated"]] == [20, 40, 60]
         assert [round(seconds) for seconds in record["saved"]] == [6 * part for part in range(1, 11)]
@@ -182,7 +182,7 @@ def test_an_iteration_budget_counts_iterations(clock: Clock) -> None:
     budget = make_budget(schedule, progress)
     record = run_steps(budget, clock, 1.0)
     assert progress.iteration == 7
-    assert record["rate"] == [poly_lr(schedule, step) for step in range(7)]
+    assert record["rate"] == [learning_rate(schedule, step) for step in range(7)]
     assert record["validated"] == [3, 6, 7]
     assert record["saved"] == [2, 4, 6, 7]
     assert (budget.last_step, budget.progress_text, budget.fraction_done, budget.validations_left) == (7, "7/7", 1.0, 0)

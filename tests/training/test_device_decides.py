@@ -116,8 +116,11 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tiny: Path, tmp_path: Path, monke
     assert [line["iter"] for line in log_of(whole)] == [line["iter"] for line in log_of(half)]
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("amp", ["off", "fp16"])
-def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminator(tiny: Path, amp: str) -> None:
+def test_a_step_that_the_device_skips_changes_no_weight_state_or_discriminator(
+    tiny: Path, amp: str, optimizer: str
+) -> None:
     torch.manual_seed(0)
     student, teacher = (build_network(network_config(load_preset(str(tiny)).student, 11), device="cpu") for _ in "st")
     loss = AdversarialLoss(11)
@@ -125,7 +128,8 @@ def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminato
     loss.make_optimizer = lambda: _fused(make())  # type: ignore[method-assign]
     model = Distiller(student, teacher, {"adversarial": loss}, {"adversarial": "logits"}, {"adversarial": 0.1})
     model.to_device("cpu").train()
-    step = TrainStep(model, model, Schedule(skip_nonfinite=True, amp=amp), CPU, asynchronous=True)
+    schedule = Schedule(skip_nonfinite=True, amp=amp, lr=0.01, optimizer={"type": optimizer})  # type: ignore[arg-type]
+    step = TrainStep(model, model, schedule, CPU, asynchronous=True)
     batch = Batch(torch.randn(2, 3, 48, 48), torch.randint(0, 11, (2, 1, 48, 48)), [])
     for poisoned in (True, False, True):
         images = batch.images.clone()
@@ -137,6 +141,7 @@ def test_a_step_that_the_device_skips_changes_no_weight_momentum_or_discriminato
         assert losses["ce"].isfinite() != poisoned
         changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
         assert bool(changed) != poisoned, changed
+    assert {float(state.get("step", 1)) for state in step.optimizer.state.values()} == {1.0}
     states = [*step.optimizer.state.values(), *(s for each in step.loss_optimizers for s in each.state.values())]
     assert all(value.isfinite().all() for state in states for value in state.values())
 

@@ -19,7 +19,7 @@ from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.budget import TimeBudget
 from rmrkd_cli.training.extension import extend, is_extension
 from rmrkd_cli.training.kept_length import keep_lengths
-from rmrkd_cli.training.optimizer_step import poly_lr
+from rmrkd_cli.training.learning_rate import learning_rate
 from rmrkd_cli.training.plan import plan_runs
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run import train
@@ -57,7 +57,11 @@ def test_the_learning_rate_follows_the_longer_schedule_from_there(extended: Path
     schedule = load_preset(str(tiny)).schedule
     short, long = (schedule.model_copy(update={"iters": iters}) for iters in (2, 6))
     rates = [line["lr"] for line in lines(extended / "work") if "lr" in line]
-    assert rates == [poly_lr(short, 0), poly_lr(short, 1), *(poly_lr(long, step) for step in (2, 3, 4, 5))]
+    assert rates == [
+        learning_rate(short, 0),
+        learning_rate(short, 1),
+        *(learning_rate(long, step) for step in (2, 3, 4, 5)),
+    ]
     record = json.loads((extended / "work" / "baseline" / "result.json").read_text())["training"]
     assert record["iterations"] == 6
     assert record["changes"] == [{"iteration": 2, "iters": [2, 6]}]
@@ -71,7 +75,7 @@ def test_the_log_says_what_it_means(
     run(tiny, tmp_path / "work", 4, resume=True)
     err = capfd.readouterr().err
     assert "trained further at iteration 2: 4 iterations in all, before 2 iterations; the learning rate follows" in err
-    assert f"({poly_lr(load_preset(str(tiny)).schedule, 2):.3g} instead of 0.0001)" in err
+    assert f"({learning_rate(load_preset(str(tiny)).schedule, 2):.3g} instead of 0.0001)" in err
     run(tiny, tmp_path / "work", 4, resume=True)
     assert "baseline is already finished" in capfd.readouterr().err
 

@@ -10,14 +10,15 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
-from rmrkd_cli.training.optimizer_step import TrainStep, poly_lr
+from rmrkd_cli.training.learning_rate import learning_rate
+from rmrkd_cli.training.optimizer_step import TrainStep
 
 
 def test_poly_rate_falls_from_the_first_to_the_floor() -> None:
     schedule = Schedule(iters=100, lr=0.01, min_lr=1e-4, power=0.9)
-    assert poly_lr(schedule, 0) == pytest.approx(0.01)
-    assert poly_lr(schedule, 50) == pytest.approx((0.01 - 1e-4) * 0.5**0.9 + 1e-4)
-    assert poly_lr(schedule, 99) == pytest.approx((0.01 - 1e-4) * 0.01**0.9 + 1e-4)
+    assert learning_rate(schedule, 0) == pytest.approx(0.01)
+    assert learning_rate(schedule, 50) == pytest.approx((0.01 - 1e-4) * 0.5**0.9 + 1e-4)
+    assert learning_rate(schedule, 99) == pytest.approx((0.01 - 1e-4) * 0.01**0.9 + 1e-4)
 
 
 def test_accumulating_two_halves_steps_as_the_whole_batch(tiny: object) -> None:
