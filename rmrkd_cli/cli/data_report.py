@@ -9,6 +9,7 @@ from rmrkd_cli.data.check import DatasetReport, SplitReport
 from rmrkd_cli.data.check.findings import TITLES, Group, group_findings
 from rmrkd_cli.terminal import console
 from rmrkd_cli.terminal.sanitize import escape_control
+from rmrkd_cli.terminal.text import plural
 
 _SHOWN = 5  # findings of one kind; JSON has all of them
 _NAMED_CLASSES = 10  # in a line
@@ -40,11 +41,14 @@ def report_document(report: DatasetReport) -> dict[str, Any]:
 
 
 def _split_document(report: DatasetReport, split: SplitReport) -> dict[str, Any]:
+    sizes = [{"width": w, "height": h, "images": count} for (h, w), count in sorted(split.sizes.items())]
+    if not split.labelled:
+        return {"images": split.pairs, "sizes": sizes}
     total = sum(split.pixels) + split.ignored
     pixels = dict(zip(report.info.classes, split.pixels, strict=True))
     return {
         "pairs": split.pairs,
-        "sizes": [{"width": w, "height": h, "images": count} for (h, w), count in sorted(split.sizes.items())],
+        "sizes": sizes,
         "pixels": pixels,
         "ignored": split.ignored,
         "share": {name: count / total if total else 0.0 for name, count in pixels.items()},
@@ -77,15 +81,16 @@ def _absent_class_lines(group: Group) -> list[str]:
 
 
 def _pixel_table(report: DatasetReport) -> tuple[list[str], list[list[str]]]:
-    """Return the pixels in percent, with classes as rows and splits as columns."""
-    splits = report.splits.values()
+    """Return the pixels in percent, with classes as rows and splits with label maps as columns."""
+    labelled = {name: split for name, split in report.splits.items() if split.labelled}
+    splits = labelled.values()
     rows = [
         [name, *(_percent(split, split.pixels[index]) for split in splits)]
         for index, name in enumerate(report.info.classes)
     ]
     rows.append(["(ignored)", *(_percent(split, split.ignored) for split in splits)])
     rows.append(["pairs", *(str(split.pairs) for split in splits)])
-    return ["class", *report.splits], rows
+    return ["class", *labelled], rows
 
 
 def _percent(split: SplitReport, pixels: int) -> str:
@@ -104,5 +109,8 @@ def _size_lines(report: DatasetReport) -> list[str]:
         heights, widths = zip(*split.sizes, strict=True)
         smallest, largest = f"{min(widths)}x{min(heights)}", f"{max(widths)}x{max(heights)}"
         sizes = smallest if smallest == largest else f"{smallest} to {largest} (width x height)"
-        lines.append(f"{name}: {split.pairs} pairs, images of {sizes}")
+        count = (
+            f"{split.pairs} pairs, images" if split.labelled else f"{plural(split.pairs, 'image')} without label maps,"
+        )
+        lines.append(f"{name}: {count} of {sizes}")
     return lines

@@ -47,6 +47,9 @@ def methods_command(
 
 def _fields(name: str, recipe: MethodRecipe) -> Iterator[tuple[str, str]]:
     """Yield the label and the text of each field of a method."""
+    from rmrkd_cli.presets.loss_schema import needs_labels
+    from rmrkd_cli.terminal.text import join_and
+
     about = recipe.about
     yield "use", f"rmrkd train --preset PRESET --method {name}"
     if about is not None:
@@ -56,6 +59,9 @@ def _fields(name: str, recipe: MethodRecipe) -> Iterator[tuple[str, str]]:
         yield f"loss {label}", _describe_loss(loss)
     for label in recipe.losses:
         yield f"weight of {label}", _describe_weight(recipe, label)
+    needing = [label for label, loss in recipe.losses.items() if needs_labels(loss.type)]
+    if recipe.losses:
+        yield "labels", f"needed by {join_and(needing)}" if needing else "not needed: trains on unlabelled images too"
     if about is not None:
         yield "learnable", about.learnable
         if about.cost is not None:

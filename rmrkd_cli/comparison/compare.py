@@ -9,7 +9,7 @@ from typing import Any
 from rmrkd_cli.comparison.gap import gap_text
 from rmrkd_cli.comparison.groups import group_records
 from rmrkd_cli.comparison.latency_notes import Timed, latency_notes, latency_warnings
-from rmrkd_cli.comparison.training_equality import describe_training
+from rmrkd_cli.comparison.training_equality import describe_training, describe_training_images
 from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
 from rmrkd_cli.results.record import Record
 from rmrkd_cli.terminal.text import plural
@@ -30,13 +30,14 @@ def compare(records: Sequence[Record]) -> Comparison:
     differences = tuple(_difference(base, other) for other in others)
     students = [group for group in groups if group.role != "teacher"]
     timed = _timed(groups)
-    equal, unequal = describe_training([(group.label, _training_of(group)) for group in students])
+    trainings = [(group.label, _training_of(group)) for group in students]
+    equal, unequal = describe_training(trainings)
     return Comparison(
         protocol=records[0]["protocol"],
         groups=groups,
         differences=differences,
         gap=gap_text(groups, _difference),
-        equality=tuple(equal),
+        equality=(*equal, *describe_training_images(trainings)),
         warnings=(*unequal, *_warnings(groups, differences)),
         latency_notes=tuple(latency_notes(timed)),
         latency_warnings=tuple(latency_warnings(timed)),

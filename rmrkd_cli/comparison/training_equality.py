@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rmrkd_cli.results.training_images import describe_images
 from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.terminal.text import shorten
 
@@ -47,6 +48,19 @@ def describe_training(groups: Sequence[tuple[str, Sequence[Training]]]) -> tuple
         shortest = format_duration(min(run["seconds"] for run in runs))
         return [f"equal training time{budgeted}: {shortest}; unequal iterations: {counts}"], further
     return [], [f"neither iterations ({counts}) nor training time ({times}) were equal", *further]
+
+
+def describe_training_images(groups: Sequence[tuple[str, Sequence[Training]]]) -> list[str]:
+    """Return a sentence that says on which images each group was trained, if some of them had no labels.
+
+    Args:
+        groups: As for `describe_training`.
+    """
+    texts = {label: list(dict.fromkeys(filter(None, map(describe_images, runs)))) for label, runs in groups}
+    if not any(run.get("unlabelled_images") for _, runs in groups for run in runs):
+        return []
+    known = [f"{label} on {' or '.join(each)}" for label, each in texts.items() if each]
+    return [f"trained: {'; '.join(known)}"]
 
 
 def _trained_further(groups: Sequence[tuple[str, Sequence[Training]]]) -> list[str]:

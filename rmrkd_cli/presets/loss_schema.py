@@ -76,6 +76,12 @@ def loss_model(loss_type: str) -> type[LossSpec]:
     return create_model(loss_type, __base__=LossSpec, **keys)
 
 
+def needs_labels(loss_type: str) -> bool:
+    """Return whether a loss of rmrkd reads labels, as its class says in `needs_labels`."""
+    attributes = {**_class_attributes(_read_class("_base")), **_class_attributes(_read_class(loss_type))}
+    return bool(attributes["needs_labels"])
+
+
 def _read_class(file: str) -> ast.ClassDef:
     """Return the one loss class of a file, parsed."""
     tree = ast.parse((_LOSSES / f"{file}.py").read_text(encoding="utf-8"))

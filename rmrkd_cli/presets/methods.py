@@ -9,7 +9,7 @@ from typing import Any
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.fields import AUTO
-from rmrkd_cli.presets.loss_schema import is_custom_loss
+from rmrkd_cli.presets.loss_schema import LossSpec, is_custom_loss, needs_labels
 from rmrkd_cli.presets.schema import DATASET_ALIASES, OWN_METHOD, MethodRecipe, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
 
@@ -35,6 +35,27 @@ def load_method(name: str) -> MethodRecipe:
     if name not in method_names():
         raise RmrkdError(f"unknown method `{name}`, {did_you_mean(name, method_names())}", "rmrkd methods")
     return validate(MethodRecipe, read_mapping(path), path)
+
+
+def methods_without_labels(*, on_logits: bool) -> list[str]:
+    """Return the methods of `presets/methods` whose losses read no labels.
+
+    Args:
+        on_logits: Only those of which a loss acts on the logits, so that it trains all layers of the student.
+    """
+    recipes = {name: load_method(name).losses.values() for name in method_names()}
+    return [
+        name
+        for name, losses in recipes.items()
+        if losses
+        and not any(needs_labels(loss.type) for loss in losses)
+        and (not on_logits or any(acts_on_logits(loss) for loss in losses))
+    ]
+
+
+def acts_on_logits(loss: LossSpec) -> bool:
+    """Return whether a loss acts on the logits of the decode head, alone or among other maps."""
+    return "logits" in (loss.stage if isinstance(loss.stage, list) else [loss.stage])
 
 
 def apply_method(raw: dict[str, Any], method: str | None, path: Path) -> None:

@@ -86,6 +86,10 @@ class _Training(_Part):
     cudnn_benchmark: bool | None = None
     deterministic: bool | None = None
     weights: Annotated[dict[Line, Weight], Field(max_length=100)] | None = None  # of the distillation losses
+    labelled_images: Whole | None = None
+    unlabelled_images: Whole | None = None
+    unlabelled_labels: Line | None = None  # what their labels were: none, teacher
+    label_threshold: Ratio | None = None  # of the teacher's probability
 
 
 class _Evaluation(_Part):

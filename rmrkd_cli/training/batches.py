@@ -13,6 +13,7 @@ from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.transforms import TrainSet
+from rmrkd_cli.data.unlabelled import count_labelled
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.presets.schema import Preset, Schedule
 
@@ -42,9 +43,11 @@ def training_batches(
         files if image_cache is None else ImageCache(image_cache, files), scale=info.scale, crop=schedule.crop,
         ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt,
     )  # fmt: skip
+    labelled, _ = count_labelled(samples)
     sampler = StepSampler(
         len(dataset), batch_size=schedule.batch_size, seed=preset.seed, world_size=dist_ctx.size, rank=dist_ctx.rank,
         accumulate=schedule.accumulate, first_step=first_step, last_step=last_step,
+        labelled=labelled, share=preset.data.labelled_share if 0 < labelled < len(samples) else None,
     )  # fmt: skip
     processes = loader_processes(schedule, dist_ctx)
     return loader.training_batches(dataset, sampler, processes, pin=dist_ctx.device.type == "cuda")

@@ -11,7 +11,7 @@ from torch import nn
 
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.unlabelled import find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller, trained_network
 from rmrkd_cli.distributed.process_group import DistContext
@@ -151,7 +151,7 @@ def _auto_weights_of_training(
     """Return the weights that training will compute, from the real networks and images."""
     built = build_distiller(preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code)
     model, dist_ctx = built.distiller.to_device(device, inference_network), DistContext(0, 1, torch.device(device))
-    batches = first_batches(preset, preset.schedule, info, find_samples(info, "train"), dist_ctx, None)
+    batches = first_batches(preset, preset.schedule, info, find_training_samples(info, "distill"), dist_ctx, None)
     return _auto_weights(model, batches, names, preset, device)
 
 
@@ -170,7 +170,7 @@ def _missing_for_auto_weights(preset: Preset) -> str:
     if missing:
         return f"the file of the {missing[-1]}'s weights"
     try:
-        find_samples(dataset_info(preset), "train")
+        find_training_samples(dataset_info(preset), "distill")
     except RmrkdError as error:
         return f"the training set ({summarize_error(error)})"
     return ""

@@ -12,6 +12,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.image_cache import CacheFile, create_cache_file
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.unlabelled import UNLABELLED, find_unlabelled
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.mmseg import build_outline, network_config
@@ -19,6 +20,7 @@ from rmrkd_cli.networks.weights import check_weights, fetch_weights
 from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
 from rmrkd_cli.terminal.console import log
 from rmrkd_cli.training.disk_check import check_disk_space
+from rmrkd_cli.training.label_check import check_labels
 from rmrkd_cli.training.network_check import Outlines, check_networks
 from rmrkd_cli.training.plan import Run
 from rmrkd_cli.training.weight_files import WeightFile, download_weights, weight_files
@@ -51,30 +53,36 @@ def check_inputs(
         RmrkdError: For the first input that is missing or cannot be used.
     """
     roles = list(dict.fromkeys(run.role for run in runs))
+    check_labels(preset, roles)
     check_files(preset, roles, device=device, workers=workers)
     info = dataset_info(preset)
-    samples = _find_all(info)
+    samples = _find_all(info, roles)
     outlines = check_networks(preset, roles, info.num_classes, code)
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
-    _check_images(preset, info, samples)
+    _check_images(preset, info, roles, samples)
     download_weights(preset, roles)
     for file in weight_files(preset, roles):
         if file.source is not None:
             _check_contents(file.source, file.what, outlines, info)
     if preset.data.cache == "off" or not roles:
         return None
-    files = SampleFiles(info, samples["train"])
+    files = SampleFiles(info, [*samples["train"], *samples.get(UNLABELLED, ())])
     return create_cache_file(preset.data.cache, files, skip_corrupt=preset.schedule.skip_corrupt)
 
 
-def _find_all(info: DatasetInfo) -> dict[str, list[Sample]]:
-    return {split: find_samples(info, split) for split in ("train", "val")}
+def _find_all(info: DatasetInfo, roles: Sequence[str]) -> dict[str, list[Sample]]:
+    samples = {split: find_samples(info, split) for split in ("train", "val")}
+    if info.unlabelled is not None and "distill" in roles:
+        samples[UNLABELLED] = find_unlabelled(info.unlabelled)
+    return samples
 
 
-def _check_images(preset: Preset, info: DatasetInfo, samples: dict[str, list[Sample]] | None = None) -> None:
-    allow_corrupt = ("train",) if preset.schedule.skip_corrupt else ()
-    quick_check(info, samples if samples is not None else _find_all(info), allow_corrupt=allow_corrupt, log=log)
+def _check_images(
+    preset: Preset, info: DatasetInfo, roles: Sequence[str], samples: dict[str, list[Sample]] | None = None
+) -> None:
+    allow_corrupt = ("train", UNLABELLED) if preset.schedule.skip_corrupt else ()
+    quick_check(info, samples if samples is not None else _find_all(info, roles), allow_corrupt=allow_corrupt, log=log)
 
 
 def find_problems(
@@ -96,6 +104,7 @@ def find_problems(
         RmrkdError: When a network, loss or checkpoint cannot be used, which no file or folder on this machine changes.
     """
     preset, roles = plan[-1].preset, [run.role for run in plan]
+    check_labels(preset, roles)
     for role in roles:
         check_batch_size(preset.schedule_for(role), device=device, workers=1)
     outlines = check_networks(preset, roles, info.num_classes, code)
@@ -107,7 +116,7 @@ def find_problems(
     urls = list(dict.fromkeys(url for file in files if (url := file.missing_url())))
     yield from (f"  training first downloads {url}" for url in urls)
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
-    checks.append(partial(_check_images, preset, info))
+    checks.append(partial(_check_images, preset, info, roles))
     checks += [partial(run.run_dir.check_usable, run.preset, resume=resume, fresh=fresh, force=force) for run in plan]
     for check in checks:
         try:

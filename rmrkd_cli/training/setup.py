@@ -14,13 +14,14 @@ from rmrkd_cli import __version__
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.samples import Sample, find_samples
-from rmrkd_cli.data.unlabelled import find_training_samples
+from rmrkd_cli.data.unlabelled import count_labelled, find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import Built, build_distiller
 from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.results.training_images import training_images
 from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import make_deterministic
 from rmrkd_cli.training.run_directory import RunDir
@@ -57,6 +58,13 @@ class TrainingSetup:
             first_step=first_step, last_step=last_step, image_cache=self.image_cache,
         )  # fmt: skip
 
+    @property
+    def training_images(self) -> dict[str, Any]:
+        """How many images are trained on, and where their labels come from; see `results.training_images`."""
+        data = self.preset.data
+        labelled, unlabelled = count_labelled(self.train_samples)
+        return training_images(labelled, unlabelled, from_teacher=data.teacher_labels, threshold=data.label_threshold)
+
     def checkpoint_meta(self, kind: str, iteration: int) -> dict[str, Any]:
         """Return the `meta` entry of a checkpoint of this run.
 
@@ -74,6 +82,7 @@ class TrainingSetup:
             "method": self.preset.method,
             "seed": self.preset.seed,
             "iterations": iteration,
+            "training_images": self.training_images,
             "sources": self.built.sources,
             "versions": {"rmrkd": __version__, "torch": str(torch.__version__)},
         }

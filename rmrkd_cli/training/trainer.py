@@ -20,6 +20,7 @@ from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.presets.schedule_schema import Optimizer
+from rmrkd_cli.results.training_images import describe_images
 from rmrkd_cli.signals import StopRequest, stop_requests
 from rmrkd_cli.terminal.live_display import LiveDisplay, live_display
 from rmrkd_cli.training.batches import loader_processes
@@ -230,7 +231,7 @@ class Trainer:
         self.terminal.log(
             f"{setup.preset.name} {setup.role}: {self.budget.target_text} of {images} images on {dist_ctx.size} "
             f"{dist_ctx.device.type} worker(s), {trained / 1e6:.2f} M trained parameters, {norm}, "
-            f"{len(setup.train_samples)} training and {len(setup.val_samples)} validation images"
+            f"training on {describe_images(setup.training_images)}, {len(setup.val_samples)} validation images"
         )
         if schedule.optimizer != Optimizer() or schedule.warmup is not None:
             self.terminal.log(self.step.describe_optimizer())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from rmrkd_cli.data.sampler import StepSampler
 from rmrkd_cli.data.transforms import TrainItem
 
 
-def batches(**options: int) -> list[list[tuple[int, int]]]:
+def batches(**options: Any) -> list[list[tuple[int, int]]]:
     return list(StepSampler(options.pop("size", 10), seed=options.pop("seed", 0), **options))
 
 
@@ -68,3 +69,45 @@ def test_an_endless_run_sees_the_same_samples(first_step: int, workers: int) -> 
         stream = training_batches(_Blank(), sampler, workers, pin=False)  # type: ignore[arg-type]
         seen.append([[batch.indices for batch in passes] for passes in islice(stream, 5)])
     assert seen[0] == seen[1]
+
+
+@given(
+    share=st.floats(0.01, 0.99), labelled=st.integers(1, 6), others=st.integers(1, 6), batch=st.integers(1, 5),
+    world=st.integers(1, 3),
+)  # fmt: skip
+def test_a_share_of_labelled_samples_is_kept_in_every_prefix(
+    share: float, labelled: int, others: int, batch: int, world: int
+) -> None:
+    options = {"size": labelled + others, "labelled": labelled, "share": share}
+    steps = 12
+    ranks = [
+        batches(**options, batch_size=batch, world_size=world, rank=rank, last_step=steps) for rank in range(world)
+    ]
+    stream = [key for round_ in zip(*ranks, strict=True) for part in round_ for key in part]
+    assert [position for position, _ in stream] == list(range(len(stream)))
+    chosen = [index < labelled for _, index in stream]
+    for count in range(1, len(stream) + 1):
+        assert abs(sum(chosen[:count]) - share * count) < 1 + 1e-5 * count
+    first = [index for _, index in stream if index < labelled]
+    rest = [index for _, index in stream if index >= labelled]
+    for group, size in ((first, labelled), (rest, others)):
+        for start in range(0, len(group), size):
+            epoch = group[start : start + size]
+            assert len(set(epoch)) == len(epoch)
+
+
+def test_every_batch_has_the_share_of_labelled_samples_and_resuming_changes_nothing() -> None:
+    options = {"size": 100, "labelled": 10, "share": 0.25, "batch_size": 8, "seed": 4}
+    whole = batches(**options, last_step=20)
+    assert {sum(index < 10 for _, index in batch) for batch in whole} == {2}
+    assert batches(**options, first_step=7, last_step=20) == whole[7:]
+    first = [index for batch in whole for _, index in batch if index < 10]
+    assert sorted(first[:10]) == sorted(first[10:20]) == list(range(10))
+    assert first[:10] != first[10:20]
+    others = [index for batch in whole for _, index in batch if index >= 10]
+    assert sorted(others[:90]) == list(range(10, 100))
+
+
+def test_without_a_share_the_stream_is_that_of_all_samples() -> None:
+    plain = batches(size=9, batch_size=4, last_step=9, seed=2)
+    assert batches(size=9, batch_size=4, last_step=9, seed=2, labelled=3) == plain

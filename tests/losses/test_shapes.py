@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES, AdversarialLoss, CWDLoss, DistillationLoss, MGDLoss, RMRKDLoss
+from rmrkd_cli.presets.loss_schema import needs_labels
 
 CHANNELS = 4
 SIZE = (2, CHANNELS, 5, 6)
@@ -117,3 +118,18 @@ def test_an_ignored_minus_one_makes_no_class_at_a_border() -> None:
     minus = RMRKDLoss(4, 4, 3, ignore_index=-1)(student, teacher, labels)
     plus = RMRKDLoss(4, 4, 3)(student, teacher, labels.masked_fill(labels == -1, 255))
     assert torch.equal(minus, plus)
+
+
+@each_type
+def test_a_loss_that_declares_no_need_for_labels_ignores_them(loss_type: str) -> None:
+    """The value on images without label maps, whose labels are 255 everywhere, must be the value on others."""
+    torch.manual_seed(1)
+    student, teacher = torch.randn(SIZE), torch.randn(SIZE)
+    labels = torch.arange(2 * 10 * 12).view(2, 1, 10, 12) % CHANNELS
+    values = []
+    for given in (labels, torch.full_like(labels, 255)):
+        torch.manual_seed(2)  # layers, masks and discriminators
+        result = call(make(loss_type).train(), student, teacher, given)
+        values.append(torch.stack(list(result.values())) if isinstance(result, dict) else result)
+    assert torch.equal(*values) != make(loss_type).needs_labels
+    assert needs_labels(loss_type) == make(loss_type).needs_labels  # read from the source, without torch

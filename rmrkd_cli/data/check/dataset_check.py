@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rmrkd_cli.data.check.duplicates import find_duplicates
 from rmrkd_cli.data.check.findings import ERROR, Finding, select_errors
 from rmrkd_cli.data.check.image_checks import describe_images
 from rmrkd_cli.data.check.label_checks import (
@@ -17,11 +18,12 @@ from rmrkd_cli.data.check.label_checks import (
     ignored_classes,
     nothing_counted,
 )
-from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs
+from rmrkd_cli.data.check.layout import available_splits, find_leaks, find_pairs, find_unlabelled_images
 from rmrkd_cli.data.check.pair_scan import ScannedSplit, scan_in_parallel, scan_pair
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.sample_reader import IGNORE, SampleFiles
 from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
+from rmrkd_cli.data.unlabelled import UNLABELLED
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
 
 _QUICK_PAIRS = 64  # per split
@@ -35,7 +37,7 @@ class SplitReport:
     """The statistics of one split.
 
     Attributes:
-        pairs: Images that have a label map.
+        pairs: Images that have a label map; of a split without label maps, all images.
         sizes: (height, width) of the readable images -> how many.
         pixels: Of each class.
         ignored: Pixels of no class.
@@ -45,6 +47,7 @@ class SplitReport:
     sizes: dict[tuple[int, ...], int]
     pixels: list[int]
     ignored: int
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def check_dataset(
     """Read every file of the splits and report all errors.
 
     Args:
-        splits: Empty for all that are available.
+        splits: Empty for all that are available. `unlabelled` names the images of `info.unlabelled`.
         workers: Number of processes.
         on_progress: Called with the number of pairs read and their total.
 
@@ -79,12 +82,8 @@ def check_dataset(
         RmrkdError: When a split is unknown.
         RunError: When a worker process is killed or crashes.
     """
-    for split in splits:
-        if split not in info.splits:
-            raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, info.splits)}")
-    if info.generate is not None:
-        info.generate(info.root)
-    chosen = list(dict.fromkeys(splits)) or available_splits(info)
+    wanted = _wanted_splits(info, splits)
+    chosen = [split for split in wanted if split != UNLABELLED]
     if not info.root.is_dir():
         text = f"does not exist; the layout of `{info.name}` is\n{expected_tree(info, chosen)}"
         fix = "give the folder of the data set with --data-root DIR"
@@ -95,19 +94,33 @@ def check_dataset(
         samples[split], found = find_pairs(info, split)
         findings += found
     findings += find_leaks(info, samples)
+    if UNLABELLED in wanted:
+        samples[UNLABELLED], found = find_unlabelled_images(info)
+        findings += found
     unique = list(dict.fromkeys(sample for pairs in samples.values() for sample in pairs))
     show = (lambda done: on_progress(done, len(unique))) if on_progress else None
-    scans = scan_in_parallel(unique, workers, show, info.max_value)
+    scans = scan_in_parallel(unique, workers, show, info.max_value, digests=UNLABELLED in wanted)
     scan_of = dict(zip(unique, scans, strict=True))
-    reports = {}
+    reports, scanned_splits = {}, {}
     for split, pairs in samples.items():
-        scanned = [(sample, scan_of[sample]) for sample in pairs]
+        scanned_splits[split] = scanned = [(sample, scan_of[sample]) for sample in pairs]
         findings += check_labels(info, split, scanned, scans)
         reports[split] = _summarize(info, scanned)
         if all_ignored(info, scanned):
             findings.append(nothing_counted(info, split))
-    findings += ignored_classes(info)
+    findings += [*ignored_classes(info), *find_duplicates(scanned_splits)]
     return DatasetReport(info, reports, findings, len(unique))
+
+
+def _wanted_splits(info: DatasetInfo, splits: Sequence[str]) -> list[str]:
+    """Return the splits to check, after a generated data set is generated."""
+    unlabelled = [UNLABELLED] if info.unlabelled is not None else []
+    for split in splits:
+        if split not in (known := [*info.splits, *unlabelled]):
+            raise RmrkdError(f"`{info.name}` has no split `{split}`, {did_you_mean(split, known)}")
+    if info.generate is not None:
+        info.generate(info.root)
+    return list(dict.fromkeys(splits)) or [*available_splits(info), *unlabelled]
 
 
 def quick_check(
@@ -160,7 +173,7 @@ def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError
         lines.append(f"  and {len(findings) - _QUICK_SHOWN} more")
     count = "1 problem" if len(findings) == 1 else f"{len(findings)} problems"
     fix = findings[0].fix
-    if all(finding.kind in _UNREADABLE and finding.split == "train" for finding in findings):
+    if all(finding.kind in _UNREADABLE and finding.split in ("train", UNLABELLED) for finding in findings):
         fix += ", or skip unreadable images with --skip-corrupt"
     return RmrkdError(
         f"{count} in the images and label maps of `{info.root}`:\n" + "\n".join(lines),
@@ -189,4 +202,5 @@ def _spread(samples: list[Sample]) -> list[Sample]:
 
 def _summarize(info: DatasetInfo, scanned: ScannedSplit) -> SplitReport:
     sizes = Counter(tuple(scan.image_size) for _, scan in scanned if scan.image_size is not None)
-    return SplitReport(len(scanned), dict(sizes), *count_class_pixels(info, scanned))
+    labelled = not scanned or any(sample.label is not None for sample, _ in scanned)
+    return SplitReport(len(scanned), dict(sizes), *count_class_pixels(info, scanned), labelled)

@@ -27,6 +27,7 @@ TITLES = {  # kind -> title of its findings, in the order in which they are prin
     "nothing-counted": "splits whose pixels are all ignored",
     "binary-mask": "label maps that contain only 0 and 255",
     "image-range": "images that do not fit `data.max_value`",
+    "duplicate-image": "unlabelled images that occur twice",
     "unused-band": "images with a band that is not used",
     "damaged-image": "images with a decoder warning",
     "all-ignored": "label maps that contain only ignored pixels",

@@ -52,7 +52,8 @@ def check_value_ranges(info: DatasetInfo, split: str, scans: ScannedSplit) -> li
     ]
     largest = max(0.0, *(values.largest for _, values in deep))
     if largest < _DARK_SHARE * info.max_value and not any(values.above for _, values in deep):
-        folder = str(info.root / info.splits[split].images)
+        layout = info.splits.get(split)
+        folder = str(info.root / layout.images if layout is not None else info.root)
         text = f"has no value above {largest:g}, {100 * largest / info.max_value:.2g} % of `data.max_value`: it is dark"
         notes.append(Finding(NOTE, "image-range", split, folder, text, fix))
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -42,6 +43,7 @@ class PairScan:
         unused_band: Which band of the image is not used; may be empty.
         decoder_warning: What the decoder printed about the image.
         exif_rotated: The label map fits the image only without the image's EXIF rotation.
+        digest: Hash of the image file, where it was asked for; empty for an unreadable file.
     """
 
     image_size: tuple[int, ...] | None = None
@@ -55,6 +57,7 @@ class PairScan:
     unused_band: str = ""
     decoder_warning: str = ""
     exif_rotated: bool = False
+    digest: bytes = b""
 
 
 ScannedSplit = Sequence[tuple[Sample, PairScan]]
@@ -65,6 +68,8 @@ def scan_in_parallel(
     workers: int,
     on_progress: Callable[[int], None] | None = None,
     max_value: float | None = None,
+    *,
+    digests: bool = False,
 ) -> list[PairScan]:
     """Scan every pair, in order.
 
@@ -72,6 +77,7 @@ def scan_in_parallel(
         workers: Number of processes.
         on_progress: Called with the number of pairs scanned so far.
         max_value: As in `read_image`.
+        digests: Hash each image file, to find equal ones.
 
     Raises:
         RunError: When a process is killed or crashes.
@@ -79,7 +85,7 @@ def scan_in_parallel(
     scans: list[PairScan] = []
     pairs = [(str(sample.image), None if sample.label is None else str(sample.label)) for sample in samples]
     with worker_pool(workers, start_scanner) as parallel_map:
-        for scan in parallel_map(partial(_scan_paths, max_value), pairs):
+        for scan in parallel_map(partial(_scan_paths, max_value, digests), pairs):
             scans.append(scan)
             if on_progress:
                 on_progress(len(scans))
@@ -124,9 +130,13 @@ def scan_pair(image: Path, label: Path | None, max_value: float | None = None, *
     return scan
 
 
-def _scan_paths(max_value: float | None, pair: tuple[str, str | None]) -> PairScan:
+def _scan_paths(max_value: float | None, digests: bool, pair: tuple[str, str | None]) -> PairScan:
     image, label = pair
-    return scan_pair(Path(image), None if label is None else Path(label), max_value)
+    scan = scan_pair(Path(image), None if label is None else Path(label), max_value)
+    if digests:
+        with suppress(OSError):
+            scan.digest = hashlib.blake2b(Path(image).read_bytes(), digest_size=16).digest()
+    return scan
 
 
 def _scan_image(scan: PairScan, image: Path, max_value: float | None, decode: bool) -> None:

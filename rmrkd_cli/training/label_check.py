@@ -1,0 +1,70 @@
+"""Check that a preset can train on images without label maps: its roles, and its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.loss_schema import is_custom_loss, needs_labels
+from rmrkd_cli.presets.methods import acts_on_logits, methods_without_labels
+from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.terminal.text import join_and
+
+_ROLES = ("baseline", "teacher")  # which learn from label maps alone
+
+
+def check_labels(preset: Preset, roles: Sequence[str]) -> None:
+    """Check the roles and rmrkd's own losses of a preset; without unlabelled images there is nothing to check.
+
+    Raises:
+        RmrkdError: When a role would have nothing to learn from, a loss needs labels where there are none, or no loss
+            trains the student's classifier.
+    """
+    data = preset.data
+    if data.train_labels != "files" and (role := next((role for role in _ROLES if role in roles), None)):
+        raise RmrkdError(
+            f"`data.train.labels` is `{data.train_labels}`: the role `{role}` has no label maps to learn from",
+            "--role distill --teacher-checkpoint FILE distils from a trained teacher; or give the folder of the label "
+            "maps in `data.train.labels`",
+        )
+    if "distill" not in roles or not has_images_without_labels(preset):
+        return
+    losses = preset.losses.items()
+    needing = [name for name, loss in losses if not is_custom_loss(loss.type) and needs_labels(loss.type)]
+    if needing:
+        raise loss_needs_labels(preset, needing)
+    if data.train_labels == "none" and not any(acts_on_logits(loss) for _, loss in losses):
+        places = join_and([f"`{name}` ({_place(loss.stage)})" for name, loss in losses])
+        raise RmrkdError(
+            f"without labels, only the losses train the student, and none acts on its logits: {places}; its classifier "
+            "would stay random",
+            f"add one: --set losses.kd.type=kd, or a method that has one: --method {_methods(preset)}; or "
+            f"--set data.train.labels=teacher",
+        )
+
+
+def loss_needs_labels(preset: Preset, losses: Sequence[str]) -> RmrkdError:
+    """Return the error for losses that need labels, which some images of the preset do not have."""
+    names = join_and([f"`{name}`" for name in losses])
+    key = "data.train.labels" if preset.data.train_labels == "none" else "data.unlabelled.labels"
+    verb = "needs" if len(losses) == 1 else "need"
+    return RmrkdError(
+        f"{names} of method `{preset.method}` {verb} labels, and `{key}` is `none`",
+        f"a method that needs none: --method {_methods(preset)}; or take the teacher's prediction as the label: "
+        f"--set {key}=teacher",
+    )
+
+
+def has_images_without_labels(preset: Preset) -> bool:
+    """Return whether a distillation sees images that have no labels at all, not even the teacher's."""
+    data = preset.data
+    return not data.teacher_labels and (data.train_labels == "none" or data.unlabelled is not None)
+
+
+def _methods(preset: Preset) -> str:
+    return ", ".join(methods_without_labels(on_logits=preset.data.train_labels == "none"))
+
+
+def _place(stage: int | str | list[int | str]) -> str:
+    places = stage if isinstance(stage, list) else [stage]
+    return ", ".join(f"stage {place}" if isinstance(place, int) else place for place in places)
