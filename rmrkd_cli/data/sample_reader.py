@@ -40,7 +40,7 @@ class SampleFiles:
         allowed: For each label value, whether it may occur.
     """
 
-    def __init__(self, info: DatasetInfo, samples: list[Sample]) -> None:
+    def __init__(self, info: DatasetInfo, samples: Sequence[Sample]) -> None:
         self.info = info
         self.samples = samples
         self.classes_of, self.allowed = label_tables(info)

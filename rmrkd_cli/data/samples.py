@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rmrkd_cli.data.datasets import DatasetInfo, Split
+from rmrkd_cli.data.folder_listing import list_names
 from rmrkd_cli.data.list_names import ListFixer
+from rmrkd_cli.data.sample_table import Part, SampleTable, names_digest
+from rmrkd_cli.data.sample_table import Sample as Sample
 from rmrkd_cli.data.suffixes import common_endings, relative_files, suggest_suffixes
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 MAX_LIST_BYTES = 1 << 26  # three million names
 _SHOWN = 3  # suffixes
+_Kind = Literal["image", "label"]
+_KINDS: tuple[_Kind, ...] = ("image", "label")
 _GENERATED_PARTS = ("aug.txt", "SegmentationClassAug")  # `data prepare voc12aug` makes these
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image, its label file, and its name within the data set.
-
-    Attributes:
-        label: None for an image without a label map: all of its labels are the ignored one.
-    """
-
-    name: str
-    image: Path
-    label: Path | None
 
 
 class ListedName(NamedTuple):
@@ -44,7 +34,7 @@ class ListedName(NamedTuple):
     problem: str
 
 
-def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[Sample]:
+def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> SampleTable:
     """Return all samples of a split, ordered by name; a missing generated data set is generated first.
 
     Args:
@@ -71,22 +61,26 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> list[
             f"{expected_tree(info, [split])}",
             fix_for_parts(info, missing),
         )
-    samples = [sample for names, labels in layout.parts for sample in _pair_files(info, layout.images, names, labels)]
-    if not samples:
+    parts = [_list_part(info, layout.images, names, labels) for names, labels in layout.parts]
+    if not any(part.names for part in parts):
         folder = info.root / layout.images
         raise RmrkdError(f"`{folder}` {describe_missing_images(info, folder)}", fix_missing_images(info, split))
-    _check_exist(samples, info, split, ("image", "label") if labels or have_labels(samples) else ("image",))
-    return sorted(samples, key=lambda sample: sample.name)
+    _check_exist(parts, info, split, labels=labels)
+    return SampleTable([(part.part, part.names) for part in parts])
 
 
-def have_labels(samples: Iterable[Sample]) -> bool:
+def have_labels(samples: SampleTable) -> bool:
     """Return whether any sample has a label file."""
-    return any(sample.label is not None and sample.label.is_file() for sample in samples)
+    return any(
+        part.labels is not None and len(part.missing("label", names)) < len(names)
+        for part, names in samples.names_by_part()
+    )
 
 
-def fingerprint(samples: Iterable[Sample]) -> str:
+def fingerprint(samples: Sequence[Sample]) -> str:
     """Return 12 hex digits that identify a set of samples; results are comparable only if they are equal."""
-    return hashlib.sha256("\n".join(sample.name for sample in samples).encode()).hexdigest()[:12]
+    digest = samples.digest() if isinstance(samples, SampleTable) else names_digest(sample.name for sample in samples)
+    return digest[:12]
 
 
 def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
@@ -226,30 +220,39 @@ def _required_parts(layout: Split) -> list[str]:
     return list(dict.fromkeys([layout.images, *parts]))
 
 
-def _pair_files(info: DatasetInfo, images: str, list_file: str | None, labels: str | None) -> list[Sample]:
-    folder = info.root / images
+class _ListedPart(NamedTuple):
+    """A part and its names; `not_files` are those of folders and broken links, None if that was not looked up."""
+
+    part: Part
+    names: list[str]
+    not_files: list[str] | None = None
+
+    def missing(self, kind: _Kind) -> list[str]:
+        if kind == "image" and self.not_files is not None:
+            return self.not_files
+        return self.part.missing(kind, self.names)
+
+
+def _list_part(info: DatasetInfo, images: str, list_file: str | None, labels: str | None) -> _ListedPart:
+    label_folder = None if labels is None else info.root / labels
+    part = Part(info.root / images, label_folder, info.image_suffix, info.label_suffix)
     if list_file is not None:
-        names = read_valid_names(info.root / list_file)
-    else:
-        paths = sorted(folder.rglob(f"*{info.image_suffix}"))
-        names = [path.relative_to(folder).as_posix()[: -len(info.image_suffix)] for path in paths]
-    if labels is None:
-        return [Sample(name, folder / (name + info.image_suffix), None) for name in names]
-    return [
-        Sample(name, folder / (name + info.image_suffix), info.root / labels / (name + info.label_suffix))
-        for name in names
-    ]
+        return _ListedPart(part, read_valid_names(info.root / list_file))
+    names, others = list_names(part.images, part.image_suffix)
+    return _ListedPart(part, sorted(names + others) if others else names, others)
 
 
-def _check_exist(samples: list[Sample], info: DatasetInfo, split: str, kinds: Iterable[str]) -> None:
-    for kind in kinds:
-        paths = (getattr(sample, kind) for sample in samples)
-        missing = [path for path in paths if path is not None and not path.is_file()]
-        if not missing:
+def _check_exist(parts: Sequence[_ListedPart], info: DatasetInfo, split: str, *, labels: bool) -> None:
+    """Raise RmrkdError if an image is missing, or a label file where labels are needed or some exist."""
+    count = sum(len(listed.names) for listed in parts)
+    for kind in _KINDS:
+        missing = [(listed.part, name) for listed in parts for name in listed.missing(kind)]
+        if not missing or (kind == "label" and not labels and len(missing) == count):
             continue
+        part, name = missing[0]
         fix = _fix_for_files(info, split) or (fix_for_missing(info) if kind == "label" else "")
         listing = f"list all problems with `{data_check_command(info)}`"
         raise RmrkdError(
-            f"{len(missing)} of {len(samples)} {kind} files are missing, the first is `{missing[0]}`",
+            f"{len(missing)} of {count} {kind} files are missing, the first is `{getattr(part.sample(name), kind)}`",
             f"{fix}; {listing}" if fix else listing,
         )

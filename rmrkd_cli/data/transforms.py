@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -223,7 +224,7 @@ class EvalSet(Dataset[EvalItem]):
     def __init__(
         self,
         info: DatasetInfo,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         *,
         scales: tuple[float, ...] = (1.0,),
         flip: bool = False,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from rmrkd_cli.data.datasets import DatasetInfo, UnlabelledImages
 from rmrkd_cli.data.file_types import IMAGE_SUFFIXES
-from rmrkd_cli.data.samples import Sample, find_samples, read_valid_names
+from rmrkd_cli.data.folder_listing import missing_names, scan_folder
+from rmrkd_cli.data.sample_table import Part, SampleTable
+from rmrkd_cli.data.samples import find_samples, read_valid_names
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 
 UNLABELLED = "unlabelled"  # what they are called where splits are listed
 _FIX_FOLDER = "correct `data.unlabelled.images` in the preset, or --set data.unlabelled.images=DIR"
 
 
-def find_training_samples(info: DatasetInfo, role: str) -> list[Sample]:
+def find_training_samples(info: DatasetInfo, role: str) -> SampleTable:
     """Return the samples of the training split, and after them, for the role `distill`, the unlabelled images.
 
     Raises:
@@ -25,7 +25,7 @@ def find_training_samples(info: DatasetInfo, role: str) -> list[Sample]:
     return samples + find_unlabelled(info.unlabelled) if role == "distill" and info.unlabelled is not None else samples
 
 
-def find_unlabelled(images: UnlabelledImages) -> list[Sample]:
+def find_unlabelled(images: UnlabelledImages) -> SampleTable:
     """Return the unlabelled images, ordered by name. A name is the path below the folder, with the suffix.
 
     Hidden files and symlinked folders are skipped.
@@ -37,23 +37,23 @@ def find_unlabelled(images: UnlabelledImages) -> list[Sample]:
         raise RmrkdError(f"the folder of unlabelled images `{images.folder}` does not exist", _FIX_FOLDER)
     if images.names is not None:
         return _listed(images, images.names)
-    names = sorted(_walk(images.folder, (images.suffix,) if images.suffix is not None else IMAGE_SUFFIXES))
+    names = _find_names(images.folder, (images.suffix,) if images.suffix is not None else IMAGE_SUFFIXES)
     if not names:
         kind = f"image that ends in `{images.suffix}`" if images.suffix is not None else "image"
         raise RmrkdError(f"`{images.folder}` contains no {kind}", f"{_FIX_FOLDER}; {_suffix_hint(images)}")
-    return [Sample(name, images.folder / name, None) for name in names]
+    return SampleTable([(Part(images.folder, None), names)])
 
 
-def count_labelled(samples: list[Sample]) -> tuple[int, int]:
+def count_labelled(samples: SampleTable) -> tuple[int, int]:
     """Return how many samples have label maps, and how many have none."""
-    labelled = sum(sample.label is not None for sample in samples)
+    labelled = samples.count_labelled()
     return labelled, len(samples) - labelled
 
 
-def _listed(images: UnlabelledImages, path: Path) -> list[Sample]:
+def _listed(images: UnlabelledImages, path: Path) -> SampleTable:
     suffix = images.suffix or ""
     names = sorted({name if name.endswith(suffix) else name + suffix for name in read_valid_names(path)})
-    missing = [name for name in names if not (images.folder / name).is_file()]
+    missing = missing_names(images.folder, "", names)
     if missing:
         add_suffix = (
             "" if Path(missing[0]).suffix else "write names with their suffix, or set `data.unlabelled.suffix`; "
@@ -65,16 +65,18 @@ def _listed(images: UnlabelledImages, path: Path) -> list[Sample]:
         )
     if not names:
         raise RmrkdError(f"the list `{path}` is empty", "write one file a line, relative to `data.unlabelled.images`")
-    return [Sample(name, images.folder / name, None) for name in names]
+    return SampleTable([(Part(images.folder, None), names)])
 
 
-def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Yield the names of files with one of the suffixes, relative to the root; any suffix is matched in any case."""
+def _find_names(root: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the names of files with one of the suffixes, relative to the root; any suffix is matched in any case."""
     lower = tuple(suffix.lower() for suffix in suffixes)
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = "" if folder == str(root) else f"{os.path.relpath(folder, root)}/".replace(os.sep, "/")
-        yield from (prefix + name for name in files if name.lower().endswith(lower) and not name.startswith("."))
+    return [
+        prefix + entry.name
+        for prefix, entries in scan_folder(root, hidden=False)
+        for entry in entries
+        if entry.name.lower().endswith(lower) and not entry.name.startswith(".") and not entry.is_dir()
+    ]
 
 
 def _suffix_hint(images: UnlabelledImages) -> str:

@@ -16,7 +16,8 @@ from rmrkd_cli.checkpoints.network_state import HEAD
 from rmrkd_cli.checkpoints.reader import Checkpoint, load_state_dict_checked, read_checkpoint
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
-from rmrkd_cli.data.samples import Sample, find_samples, fix_for_missing, have_labels
+from rmrkd_cli.data.sample_table import SampleTable
+from rmrkd_cli.data.samples import find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.feature_maps import measure_shapes
@@ -121,7 +122,7 @@ def resolve_dataset(job: EvalJob, model: CheckpointNetwork) -> DatasetInfo:
     return dataset_info(preset)
 
 
-def select_samples(info: DatasetInfo, job: EvalJob) -> list[Sample]:
+def select_samples(info: DatasetInfo, job: EvalJob) -> SampleTable:
     """Return the samples of a job; labels are optional if predictions are saved.
 
     Raises:

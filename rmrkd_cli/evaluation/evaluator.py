@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ OnPrediction = Callable[[int, Tensor], None]
 
 def make_protocol(
     info: DatasetInfo,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     split: str,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,

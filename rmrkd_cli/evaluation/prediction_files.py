@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class PredictionFiles:
         RmrkdError: `label_ids` is set for a data set without label ids.
     """
 
-    def __init__(self, folder: Path, info: DatasetInfo, samples: list[Sample], *, label_ids: bool = False) -> None:
+    def __init__(self, folder: Path, info: DatasetInfo, samples: Sequence[Sample], *, label_ids: bool = False) -> None:
         if label_ids and info.label_ids is None:
             raise RmrkdError(
                 f"--label-ids: `{info.name}` has no label ids",

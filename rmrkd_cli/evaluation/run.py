@@ -168,7 +168,7 @@ def run_evaluation(job: EvalJob) -> None:
         dist_ctx.barrier()
 
 
-def _prediction_files(job: EvalJob, info: DatasetInfo, samples: list[Sample]) -> PredictionFiles | None:
+def _prediction_files(job: EvalJob, info: DatasetInfo, samples: Sequence[Sample]) -> PredictionFiles | None:
     if job.save_predictions is None:
         return None
     label_ids = job.label_ids

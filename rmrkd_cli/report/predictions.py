@@ -57,7 +57,7 @@ class _ChosenSamples:
     """
 
     info: DatasetInfo
-    samples: list[Sample]
+    samples: Sequence[Sample]
     choices: list[Choice]
     pairs: list[Pair]
     problems: list[str]
@@ -111,7 +111,7 @@ def predict_images(
 
 def _find_samples(
     job: EvalJob, loaded: CheckpointNetwork, protocol: Mapping[str, Any]
-) -> tuple[DatasetInfo, list[Sample]]:
+) -> tuple[DatasetInfo, Sequence[Sample]]:
     """Return the data set and its samples.
 
     Raises:
@@ -131,7 +131,7 @@ def _find_samples(
     return info, samples
 
 
-def _read_chosen(info: DatasetInfo, samples: list[Sample], choices: Sequence[Choice]) -> _ChosenSamples:
+def _read_chosen(info: DatasetInfo, samples: Sequence[Sample], choices: Sequence[Choice]) -> _ChosenSamples:
     files = SampleFiles(info, samples)
     chosen = _ChosenSamples(info, samples, [], [], [])
     for choice in choices:

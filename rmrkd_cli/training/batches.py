@@ -10,8 +10,8 @@ from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.image_cache import ImageCache
 from rmrkd_cli.data.loader_processes import count_loader_processes
 from rmrkd_cli.data.sample_reader import SampleFiles
+from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.sampler import StepSampler
-from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.transforms import TrainSet
 from rmrkd_cli.data.unlabelled import count_labelled
 from rmrkd_cli.distributed.process_group import DistContext
@@ -24,7 +24,7 @@ def training_batches(
     preset: Preset,
     schedule: Schedule,
     info: DatasetInfo,
-    samples: list[Sample],
+    samples: SampleTable,
     dist_ctx: DistContext,
     *,
     first_step: int,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
@@ -105,7 +105,7 @@ def first_batches(
     preset: Preset,
     schedule: Schedule,
     info: DatasetInfo,
-    samples: list[Sample],
+    samples: SampleTable,
     dist_ctx: DistContext,
     image_cache: Path | None,
 ) -> Iterator[Batch]:

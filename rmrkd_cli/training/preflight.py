@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from rmrkd_cli.data.check import quick_check
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.image_cache import CacheFile, create_cache_file
 from rmrkd_cli.data.sample_reader import SampleFiles
-from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.sample_table import Sample, SampleTable
+from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.unlabelled import UNLABELLED, find_unlabelled
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
@@ -67,11 +68,12 @@ def check_inputs(
             _check_contents(file.source, file.what, outlines, info)
     if preset.data.cache == "off" or not roles:
         return None
-    files = SampleFiles(info, [*samples["train"], *samples.get(UNLABELLED, ())])
+    train = samples["train"] + samples[UNLABELLED] if UNLABELLED in samples else samples["train"]
+    files = SampleFiles(info, train)
     return create_cache_file(preset.data.cache, files, skip_corrupt=preset.schedule.skip_corrupt)
 
 
-def _find_all(info: DatasetInfo, roles: Sequence[str]) -> dict[str, list[Sample]]:
+def _find_all(info: DatasetInfo, roles: Sequence[str]) -> dict[str, SampleTable]:
     samples = {split: find_samples(info, split) for split in ("train", "val")}
     if info.unlabelled is not None and "distill" in roles:
         samples[UNLABELLED] = find_unlabelled(info.unlabelled)
@@ -79,7 +81,7 @@ def _find_all(info: DatasetInfo, roles: Sequence[str]) -> dict[str, list[Sample]
 
 
 def _check_images(
-    preset: Preset, info: DatasetInfo, roles: Sequence[str], samples: dict[str, list[Sample]] | None = None
+    preset: Preset, info: DatasetInfo, roles: Sequence[str], samples: Mapping[str, Sequence[Sample]] | None = None
 ) -> None:
     allow_corrupt = ("train", UNLABELLED) if preset.schedule.skip_corrupt else ()
     quick_check(info, samples if samples is not None else _find_all(info, roles), allow_corrupt=allow_corrupt, log=log)

@@ -13,7 +13,8 @@ from torch import nn
 from rmrkd_cli import __version__
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.samples import Sample, find_samples
+from rmrkd_cli.data.sample_table import SampleTable
+from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.unlabelled import count_labelled, find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import Built, build_distiller
@@ -44,8 +45,8 @@ class TrainingSetup:
     schedule: Schedule
     run_dir: RunDir
     info: DatasetInfo
-    train_samples: list[Sample]
-    val_samples: list[Sample]
+    train_samples: SampleTable
+    val_samples: SampleTable
     built: Built
     model: Distiller
     wrapped: nn.Module

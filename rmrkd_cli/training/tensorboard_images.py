@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ class ValidationImages:
         sheets: Sample name → (H, 3 W, 3) of the last validation.
     """
 
-    def __init__(self, info: DatasetInfo, samples: list[Sample], world_size: int) -> None:
+    def __init__(self, info: DatasetInfo, samples: Sequence[Sample], world_size: int) -> None:
         own = range(0, len(samples), world_size)
         count = min(_COUNT, len(own))
         self._chosen = {own[number * len(own) // count] for number in range(count)}

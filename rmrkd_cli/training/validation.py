@@ -54,7 +54,7 @@ class Validator:
             prepared: The network is already the result of `inference_network`.
             images: Receives the predictions for TensorBoard.
         """
-        dataset = EvalSet(self.info, list(samples))
+        dataset = EvalSet(self.info, samples)
         progress_bar = self.display.progress_bar(title, math.ceil(len(dataset) / self.dist_ctx.size))
         signum = 0
 

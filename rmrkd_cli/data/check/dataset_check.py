@@ -88,7 +88,7 @@ def check_dataset(
         text = f"does not exist; the layout of `{info.name}` is\n{expected_tree(info, chosen)}"
         fix = "give the folder of the data set with --data-root DIR"
         return DatasetReport(info, {}, [Finding(ERROR, "missing-part", "", str(info.root), text, fix)])
-    samples: dict[str, list[Sample]] = {}
+    samples: dict[str, Sequence[Sample]] = {}
     findings: list[Finding] = []
     for split in chosen:
         samples[split], found = find_pairs(info, split)
@@ -125,7 +125,7 @@ def _wanted_splits(info: DatasetInfo, splits: Sequence[str]) -> list[str]:
 
 def quick_check(
     info: DatasetInfo,
-    samples: Mapping[str, list[Sample]],
+    samples: Mapping[str, Sequence[Sample]],
     *,
     allow_corrupt: Sequence[str] = (),
     log: Callable[[str], object] = lambda _: None,
@@ -183,7 +183,7 @@ def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError
 
 def _find_counted(info: DatasetInfo, samples: Sequence[Sample]) -> bool:
     """Return whether any label map has a pixel of a class; read all of them until one has."""
-    files = SampleFiles(info, list(samples))
+    files = SampleFiles(info, samples)
     for index in range(len(files)):
         try:
             if (files.labels(index) != IGNORE).any():
@@ -193,7 +193,7 @@ def _find_counted(info: DatasetInfo, samples: Sequence[Sample]) -> bool:
     return False
 
 
-def _spread(samples: list[Sample]) -> list[Sample]:
+def _spread(samples: Sequence[Sample]) -> Sequence[Sample]:
     """Return up to 64 samples, ordered so that each prefix is spread over the split."""
     step = max(1, len(samples) / _QUICK_PAIRS)
     picked = [samples[int(number * step)] for number in range(min(len(samples), _QUICK_PAIRS))]

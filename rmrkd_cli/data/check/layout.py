@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def available_splits(info: DatasetInfo) -> list[str]:
     ]
 
 
-def find_pairs(info: DatasetInfo, split: str) -> tuple[list[Sample], list[Finding]]:
+def find_pairs(info: DatasetInfo, split: str) -> tuple[Sequence[Sample], list[Finding]]:
     """Return the complete pairs of a split, and a finding for everything that is missing."""
     layout = info.splits[split]
     missing = find_missing_parts(info, split)
@@ -96,7 +96,7 @@ def _has_labels(info: DatasetInfo, split: str) -> bool:
 
 def _images_without_labels(
     info: DatasetInfo, split: str, findings: list[Finding]
-) -> tuple[list[Sample], list[Finding]]:
+) -> tuple[Sequence[Sample], list[Finding]]:
     """Return the images of a split that has no label maps; the first problem is the only one."""
     try:
         return find_samples(info, split), findings
@@ -108,7 +108,7 @@ def _images_without_labels(
         ]
 
 
-def find_unlabelled_images(info: DatasetInfo) -> tuple[list[Sample], list[Finding]]:
+def find_unlabelled_images(info: DatasetInfo) -> tuple[Sequence[Sample], list[Finding]]:
     """Return the unlabelled images of a data set, and a finding if they cannot be found."""
     if info.unlabelled is None:
         return [], []
