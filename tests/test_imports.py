@@ -27,6 +27,7 @@ ROOT_MODULES = {"__init__.py", "__main__.py", "errors.py", "signals.py"}
 ONLY_IN = {
     "mmcv": ("networks/mmseg.py", "networks/mmseg_zoo.py", "installation/mmcv_ops.py", "data/"),
     "mmseg": ("networks/mmseg.py", "installation/mmcv_ops.py", "data/"),
+    "torchvision": ("networks/torchvision.py",),
     "typer": ("cli/",),
     "rich": ("terminal/", "cli/"),
     "rmrkd_cli.cli": ("__main__.py", "cli/"),

@@ -76,6 +76,8 @@ def find_state(contents: Mapping[Any, Any], path: object) -> NetworkState:
     Raises:
         RmrkdError: There are no tensors, or several networks and no name says which is the student.
     """
+    if (described := _described(contents)) is not None:
+        return described
     found = _locate(contents, contents, "", 0)
     if len(found) > 1:
         with_head = [one for one in found if any(key.endswith(HEAD) for key in one.tensors)]
@@ -88,6 +90,15 @@ def find_state(contents: Mapping[Any, Any], path: object) -> NetworkState:
         raise RmrkdError(f"`{path}` contains no tensors, {held}", f"write the weights of a network: {STATE_DICT_LINE}")
     state = found[0]
     return select_network(state, path)
+
+
+def _described(contents: Mapping[Any, Any]) -> NetworkState | None:
+    """Return the state dict of a file of rmrkd that describes its network: its names are those of the network."""
+    meta, state = contents.get("meta"), contents.get("state_dict")
+    if not isinstance(meta, Mapping) or not isinstance(meta.get("network"), Mapping) or not isinstance(state, Mapping):
+        return None
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    return NetworkState(tensors, contents, '["state_dict"]') if tensors else None
 
 
 def select_network(state: NetworkState, path: object) -> NetworkState:

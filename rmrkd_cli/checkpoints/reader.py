@@ -67,12 +67,18 @@ class Checkpoint:
     place: str = ""
     prefix: str = ""
 
+    @property
+    def network(self) -> Mapping[str, Any] | None:
+        """The description of a network of another library than mmsegmentation; see `networks.libraries`."""
+        network = self.meta.get("network")
+        return network if isinstance(network, Mapping) else None
+
     def student(self) -> dict[str, Tensor]:
-        """Return the student's tensors under mmsegmentation's names; for a file without a distiller, all tensors."""
+        """Return the student's tensors under its library's names; for a file without a distiller, all tensors."""
         if self.kind in ("plain", "wrapped"):
             return self.state
         own = {key[len("student.") :]: value for key, value in self.state.items() if key.startswith("student.")}
-        return strip_common_prefix(own)[0]
+        return own if self.network is not None else strip_common_prefix(own)[0]
 
 
 def read_checkpoint(path: str | Path, *, lazy: bool = False, verified: bool = False) -> Checkpoint:

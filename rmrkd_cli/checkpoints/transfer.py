@@ -1,4 +1,4 @@
-"""Extract the student from a distiller's checkpoint, and write it as a plain mmsegmentation file."""
+"""Extract the student from a distiller's checkpoint, and write it as a plain file with its library's names."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def transfer(
         raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
     student = checkpoint.student()
-    if checkpoint.kind == "plain" and HEAD in student and not (checkpoint.rest or has_objects(checkpoint.meta)):
+    is_known = HEAD in student or checkpoint.network is not None
+    if checkpoint.kind == "plain" and is_known and not (checkpoint.rest or has_objects(checkpoint.meta)):
         raise RmrkdError(f"`{source}` is already a plain checkpoint without a teacher", "use it as it is")
-    if not student or (checkpoint.kind in ("plain", "wrapped") and HEAD not in student):
+    if not student or (checkpoint.kind in ("plain", "wrapped") and not is_known):
         raise missing_student(checkpoint)
     if checkpoint.note:
         log(f"{source}: {checkpoint.note}")

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.image_cache import ImageCache
 from rmrkd_cli.data.image_io import Picture
+from rmrkd_cli.data.normalization import IMAGENET
 from rmrkd_cli.data.resize_crop import ResizedCrop
 from rmrkd_cli.data.sample_reader import IGNORE, Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample
@@ -23,7 +24,7 @@ from rmrkd_cli.data.stored_outputs import StoredOutputs
 from rmrkd_cli.errors import CorruptFileError
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 
-NORMALIZE = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
+NORMALIZE = {"mean": IMAGENET.mean, "std": IMAGENET.std, "to_rgb": IMAGENET.rgb}
 
 View = tuple[Tensor, dict[str, Any]]  # (1, 3, H, W) float32, normalized, and its metadata in mmseg's form
 

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.adapter import MapName, adapter_of, find_adapter
 from rmrkd_cli.networks.autocast import cast_for_autocast
-from rmrkd_cli.networks.feature_maps import MapName, auxiliary_heads, decode
 from rmrkd_cli.networks.memory_format import fastest_format
-from rmrkd_cli.networks.mmseg_loss import head_loss
 from rmrkd_cli.networks.sync_batch_norm import replace_sync_batch_norm
 
 MapNames = MapName | tuple[MapName, ...]  # one map, or several for one loss
@@ -29,7 +28,7 @@ class Distiller(nn.Module):
     In a training loop of your own, give `parameters()` to the optimizer: those of the student and of the losses.
 
     Args:
-        student: An mmsegmentation segmentor: `extract_feat` and `decode_head`.
+        student: A network that `load_network` returned, or an mmsegmentation segmentor.
         teacher: Another one, or None for plain training.
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
             maps takes tuples of them. It returns a scalar. A loss that also trains another network returns a
@@ -125,15 +124,10 @@ class Distiller(nn.Module):
 
     def forward_with_features(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[MapName, Tensor]]:
         """Return what `forward` returns, and the student's maps by name."""
-        features = self.student.extract_feat(images.contiguous(memory_format=self._formats[0]))  # type: ignore[operator]
-        student_maps = decode(self.student, features)
-        losses = {"ce": head_loss(self.student.decode_head, student_maps["logits"], labels)}
-        heads = auxiliary_heads(self.student)
-        if heads:
-            logits = [head(features) for head in heads]
-            student_maps["aux"] = logits[-1]
-            head_losses = [head_loss(head, each, labels) for head, each in zip(heads, logits, strict=True)]
-            losses["aux_ce"] = torch.stack(head_losses).sum()
+        adapter = adapter_of(self.student)
+        images_of_student = images.contiguous(memory_format=self._formats[0])
+        student_maps = adapter.maps(self.student, images_of_student, auxiliary=True)
+        losses = adapter.losses(self.student, student_maps, labels)
         if self._teacher:
             teacher_maps = self._teacher_maps(images)
             for name, loss in self.losses.items():
@@ -148,11 +142,8 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def _teacher_maps(self, images: Tensor) -> dict[MapName, Tensor]:
         teacher = self._teacher[0]
-        features = teacher.extract_feat(images.contiguous(memory_format=self._formats[1]))  # type: ignore[operator]
-        maps = decode(teacher, features)
-        if self._needs_auxiliary:
-            maps["aux"] = auxiliary_heads(teacher)[-1](features)
-        return maps
+        images = images.contiguous(memory_format=self._formats[1])
+        return adapter_of(teacher).maps(teacher, images, auxiliary=self._needs_auxiliary)
 
     @staticmethod
     def _match_pair(
@@ -194,10 +185,10 @@ def _as_tuple(maps: MapNames) -> tuple[MapName, ...]:
 
 def _check_segmentor(what: str, network: nn.Module) -> None:
     missing = [name for name in ("extract_feat", "decode_head") if not hasattr(network, name)]
-    if missing:
+    if missing and find_adapter(network) is None:
         raise RmrkdError(
             f"the {what} is a `{type(network).__name__}` without `{'` and `'.join(missing)}`; Distiller takes "
-            "mmsegmentation segmentors",
+            "mmsegmentation segmentors, and networks that `load_network` returned",
             "for any other network, call the losses on its feature maps and logits in your own training loop: "
             "loss(student_map, teacher_map, labels)",
         )

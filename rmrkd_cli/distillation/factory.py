@@ -17,11 +17,13 @@ from rmrkd_cli.distillation.map_checks import check_maps
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, network_config, on_meta
+from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
+from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
-from rmrkd_cli.presets.schema import Network, Preset
+from rmrkd_cli.presets.network_schema import Network
+from rmrkd_cli.presets.schema import Preset
 
 Log = Callable[[str], None]
 
@@ -179,12 +181,13 @@ def _report_partial(source: dict[str, str], what: str, log: Log) -> None:
 
 def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Log) -> Any:
     """Load the starting weights of the network that is trained, and return where they come from."""
-    if spec.checkpoint is not None and what == "student":  # role `teacher` trains the teacher anew
-        source = load_weights(network, spec.checkpoint, role=what)
+    given = start_source(spec, what)
+    if given is not None:
+        source = load_weights(network, given, role=what, may_be_backbone=True)
         log(f"{what} starts from {source['source']}")
         _report_partial(source, what, log)
         return source
-    if spec.init == "scratch":
+    if spec.init == "scratch" or spec.library != MMSEG:
         log(f"{what} starts from random weights")
         return "scratch"
     address = load_imagenet_backbone(network, config, what)

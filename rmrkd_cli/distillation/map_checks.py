@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.feature_maps import FeatureShapes, MapName
+from rmrkd_cli.networks.adapter import MapName
+from rmrkd_cli.networks.feature_maps import FeatureShapes
 from rmrkd_cli.presets.loss_schema import LossSpec
 
 

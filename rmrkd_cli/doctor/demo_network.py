@@ -14,7 +14,7 @@ def build_demo_student() -> int:
     """
     from rmrkd_cli.data.datasets import dataset_info
     from rmrkd_cli.errors import summarize_error
-    from rmrkd_cli.networks.mmseg import build_network, network_config
+    from rmrkd_cli.networks.libraries import build_network, network_config
     from rmrkd_cli.presets.loader import load_preset
 
     preset = load_preset("demo")

@@ -20,8 +20,9 @@ from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, summarize_error
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
@@ -78,14 +79,10 @@ def load_checkpoint_network(
     """
     checkpoint = read_checkpoint(path, lazy=True)
     state = require_student(checkpoint)
-    num_classes = _num_classes(state, path)
-    network = None
     if preset is None:
-        network = _network_of_config(checkpoint, state, device)
-        if network is None:
-            raise RmrkdError(f"`{path}` does not describe its network", _PRESET_HINT)
+        network = _network_of_file(checkpoint, state, device)
     else:
-        network = _network_of_preset(preset, state, num_classes, device)
+        network = _network_of_preset(preset, state, _num_classes(checkpoint, state, preset), device)
     key_mismatch = load_state_dict_checked(
         network, state, path, hint="name the preset of its network with --preset NAME",
         partial_hint="" if allow_partial is None else "load the matching tensors with --allow-partial",
@@ -144,9 +141,9 @@ def select_samples(info: DatasetInfo, job: EvalJob) -> SampleTable:
 
 def check_num_classes(network: nn.Module, info: DatasetInfo, path: str) -> None:
     """Raise RmrkdError if the network and the data set differ in their number of classes."""
-    if network.num_classes != info.num_classes:
+    if (count := adapter_of(network).num_classes) != info.num_classes:
         raise RmrkdError(
-            f"`{path}` predicts {network.num_classes} classes, `{info.name}` has {info.num_classes}",
+            f"`{path}` predicts {count} classes, `{info.name}` has {info.num_classes}",
             "choose the data set it was trained on with --dataset NAME",
         )
 
@@ -180,26 +177,40 @@ def _run_uses_root(checkpoint: Path, root: str) -> bool:
     return isinstance(data, dict) and data.get("root") == root
 
 
-def _num_classes(state: Mapping[str, Tensor], path: str) -> int:
+def _num_classes(checkpoint: Checkpoint, state: Mapping[str, Tensor], preset: Preset) -> int:
+    """Return how many classes the network of a checkpoint has, which a preset names."""
     weight = state.get(HEAD)
-    if weight is None or weight.ndim == 0:
-        raise RmrkdError(
-            f"`{path}` contains no segmentation network of mmsegmentation: `{HEAD}` is missing, and "
-            f"{describe_network(state)}",
-            SUPPORTED,
-        )
-    return int(weight.shape[0])
+    if weight is not None and weight.ndim:
+        return int(weight.shape[0])
+    described = (checkpoint.network or {}).get("num_classes")
+    if isinstance(described, int):
+        return described
+    if MMSEG in (preset.student.library, preset.teacher.library):
+        raise _no_mmseg_network(state, checkpoint.path)
+    return dataset_info(preset).num_classes
 
 
-def _network_of_config(checkpoint: Checkpoint, state: Mapping[str, Tensor], device: str) -> nn.Module | None:
-    """Build the network of the config in a checkpoint; None if there is no such config.
+def _no_mmseg_network(state: Mapping[str, Tensor], path: Path) -> RmrkdError:
+    return RmrkdError(
+        f"`{path}` contains no segmentation network of mmsegmentation: `{HEAD}` is missing, and "
+        f"{describe_network(state)}",
+        SUPPORTED,
+    )
 
-    The config is untrusted: the network may have at most twice the parameters of the weights.
+
+def _network_of_file(checkpoint: Checkpoint, state: Mapping[str, Tensor], device: str) -> nn.Module:
+    """Build the network that a checkpoint describes.
+
+    The description is untrusted: the network may have at most twice the parameters of the weights.
     """
-    text = checkpoint.meta.get("config")
-    config = parse_config_text(text).get("model") if isinstance(text, str) else None
-    if not isinstance(config, dict) or config.get("type") != "EncoderDecoder":
-        return None
+    config = checkpoint.network
+    if config is None:
+        if HEAD not in state or state[HEAD].ndim == 0:
+            raise _no_mmseg_network(state, checkpoint.path)
+        text = checkpoint.meta.get("config")
+        config = parse_config_text(text).get("model") if isinstance(text, str) else None
+        if not isinstance(config, dict) or config.get("type") != "EncoderDecoder":
+            raise RmrkdError(f"`{checkpoint.path}` does not describe its network", _PRESET_HINT)
     size = sum(tensor.numel() for tensor in state.values())
     torch.manual_seed(0)  # the parameters that `--allow-partial` leaves random are the same in every run
     return build_network(config, device=device, max_parameters=2 * size, hint=_PRESET_HINT)

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rmrkd_cli.networks.feature_maps import segment
+
 
 def count_parameters_and_macs(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Return `parameters`, and `macs` for one image of (width, height).
@@ -17,7 +19,7 @@ def count_parameters_and_macs(network: nn.Module, size: tuple[int, int]) -> dict
     meta_network = copy.deepcopy(network).to("meta").eval()
     image = torch.empty(1, 3, size[1], size[0], device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta_network.encode_decode(image, None)  # type: ignore[operator]
+        segment(meta_network, image)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.data.transforms import View
+from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.feature_maps import segment
 
 
 class Window(NamedTuple):
@@ -68,7 +70,7 @@ def _classes(network: nn.Module, scores: Tensor, views: int) -> Tensor:
         return scores.argmax(1)
     # a binary head with a single channel
     probability = scores[:, 0].sigmoid() if views == 1 else scores[:, 0]
-    return (probability > views * network.decode_head.threshold).long()  # type: ignore[operator, union-attr]
+    return (probability > views * (adapter_of(network).threshold or 0.0)).long()
 
 
 def _logits(network: nn.Module, images: Tensor, meta: Mapping[str, Any], window: Window | None) -> Tensor:
@@ -77,7 +79,7 @@ def _logits(network: nn.Module, images: Tensor, meta: Mapping[str, Any], window:
     size = tuple(meta["ori_shape"][:2])
     if tuple(logits.shape[2:]) == size:
         return logits
-    align = bool(network.align_corners)
+    align = adapter_of(network).align_corners
     return nn.functional.interpolate(logits, size, mode="bilinear", align_corners=align)
 
 
@@ -90,7 +92,7 @@ def slide_inference(network: nn.Module, images: Tensor, window: Window) -> Tenso
     """
     height, width = images.shape[2:]
     if height <= window.crop[0] and width <= window.crop[1]:
-        logits: Tensor = network.encode_decode(images, None)  # type: ignore[operator]
+        logits: Tensor = segment(network, images)
         return logits
     total: Tensor | None = None
     top = 0
@@ -110,14 +112,14 @@ def slide_bands(network: nn.Module, images: Tensor, window: Window) -> Iterator[
     """
     height, width = images.shape[2:]
     if height <= window.crop[0] and width <= window.crop[1]:
-        yield network.encode_decode(images, None)  # type: ignore[operator]
+        yield segment(network, images)
         return
     rows = window_spans(height, window.crop[0], window.stride[0])
     total: Tensor | None = None  # of the rows from `top` on that are not complete
     counts = images.new_zeros(1, 1, 0, width)
     for (top, bottom), (next_top, _) in itertools.pairwise([*rows, (height, height)]):
         for left, right in window_spans(width, window.crop[1], window.stride[1]):
-            logits = network.encode_decode(images[:, :, top:bottom, left:right], None)  # type: ignore[operator]
+            logits = segment(network, images[:, :, top:bottom, left:right])
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], 0, width)
             if total.shape[2] < bottom - top:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rmrkd_cli.evaluation.machine import CoresInUse, device_name
+from rmrkd_cli.networks.feature_maps import segment
 from rmrkd_cli.networks.memory_format import fastest_format
 
 _WARMUP_RUNS = 2
@@ -77,7 +78,7 @@ def _one_run(network: nn.Module, image: torch.Tensor) -> Callable[[], None]:
     network.to(memory_format=fastest_format(network, image.device.type))
 
     def run() -> None:
-        network.encode_decode(image, None)  # type: ignore[operator]
+        segment(network, image)
         if image.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -23,8 +23,8 @@ def load_network(
         allow_partial: Load the tensors that match, and leave the others random.
 
     Returns:
-        An mmsegmentation `EncoderDecoder`. `encode_decode(images, None)` maps images (B, 3, H, W), normalized as in the
-        config of the checkpoint, to logits (B, K, H, W).
+        An mmsegmentation `EncoderDecoder`: `encode_decode(images, None)` maps images (B, 3, H, W), normalized as in
+        the config of the checkpoint, to logits (B, K, H, W). Or the module of another library, called as it says.
 
     Raises:
         RmrkdError: The file describes no network, or its weights do not match.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info
+from rmrkd_cli.data.normalization import IMAGENET, Normalization
 from rmrkd_cli.data.palette import distinct_palette
-from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.schema import Preset
 
@@ -19,29 +20,10 @@ _MAX_NAME = 200  # characters of a class name; checkpoints are untrusted
 _MAX_SIDE = 16_384
 _MAX_NORMALIZATION_VALUE = 1e9
 _PREPROCESSOR = "SegDataPreProcessor"  # of mmsegmentation 1; it swaps channels only with `bgr_to_rgb=True`
-_NORMALIZATION_TOLERANCE = 0.5  # of 255
 
 Scale = tuple[int, int]
 
 
-class Normalization(NamedTuple):
-    """Mean and standard deviation of three channels, and whether the first channel is red."""
-
-    mean: list[float]
-    std: list[float]
-    rgb: bool
-
-    def __str__(self) -> str:
-        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"mean {mean} and std {std} in {'RGB' if self.rgb else 'BGR'} order"
-
-    def matches(self, other: Normalization) -> bool:
-        """Return whether both are equal up to rounding."""
-        pairs = zip(self.mean + self.std, other.mean + other.std, strict=True)
-        return self.rgb == other.rgb and all(abs(one - two) <= _NORMALIZATION_TOLERANCE for one, two in pairs)
-
-
-_OURS = Normalization(NORMALIZE["mean"], NORMALIZE["std"], True)  # type: ignore[arg-type]
 _NORMALIZATION_PLACES = (
     ("data", "test"), ("data", "val"), ("test_pipeline",), ("img_norm_cfg",), ("data_preprocessor",),
     ("model", "data_preprocessor"), ("data", "train"),
@@ -79,7 +61,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
     Raises:
         RmrkdError: The data set and the network differ in their number of classes, or `dataset` is `custom`.
     """
-    meta, count = model.checkpoint.meta, int(model.network.num_classes)  # type: ignore[arg-type]
+    meta, count = model.checkpoint.meta, adapter_of(model.network).num_classes
     notes = [*filter(None, [model.checkpoint.note]), *find_config_differences(meta.get("config"))]
     max_value = model.preset.data.max_value if model.preset is not None else None
     if dataset is not None:
@@ -110,8 +92,10 @@ def find_config_differences(text: object) -> list[str]:
     config, messages = _parse_config(text), []
     candidates = (_find_normalization(_get(config, *keys)) for keys in _NORMALIZATION_PLACES)
     normalization = next((candidate for candidate in candidates if candidate is not None), None)
-    if normalization is not None and not normalization.matches(_OURS):
-        messages.append(f"its config normalizes images by {normalization}, rmrkd by {_OURS}: predictions may be wrong")
+    if normalization is not None and not normalization.matches(IMAGENET):
+        messages.append(
+            f"its config normalizes images by {normalization}, rmrkd by {IMAGENET}: predictions may be wrong"
+        )
     if _get(config, "model", "test_cfg", "mode") == "slide":
         messages.append("its config uses a sliding window: `predict --mode slide` does the same, exported files do not")
     return messages

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.inference import folded_copy
 
 MIN_SIDE = 32  # pixels
@@ -35,18 +36,18 @@ class ExportGraph(nn.Module):
     def __init__(self, network: nn.Module, *, raw: bool, classes: bool) -> None:
         super().__init__()
         self.network, self.raw, self.classes = network, raw, classes
-        self.align_corners = bool(network.align_corners)
-        self.fits_uint8 = int(network.num_classes) <= _MAX_UINT8_CLASSES  # type: ignore[arg-type]
-        self.threshold = decision_threshold(network)
+        self.adapter = adapter_of(network)
+        self.fits_uint8 = self.adapter.num_classes <= _MAX_UINT8_CLASSES
+        self.threshold = self.adapter.threshold
         self.register_buffer("mean", _channels(NORMALIZE["mean"]))
         self.register_buffer("scale", 1 / _channels(NORMALIZE["std"]))
 
     def forward(self, image: Tensor) -> Tensor:
         normalized = (image.float() - self.mean) * self.scale if self.raw else image
-        logits = self.network.decode_head(self.network.extract_feat(normalized))  # type: ignore[operator]
         resized: Tensor = functional.interpolate(
-            logits, size=image.shape[2:], mode="bilinear", align_corners=self.align_corners
-        )
+            self.adapter.logits(self.network, normalized),
+            size=image.shape[2:], mode="bilinear", align_corners=self.adapter.align_corners,
+        )  # fmt: skip
         if not self.classes:
             return resized
         labels = predict_classes(resized, self.threshold)
@@ -56,20 +57,13 @@ class ExportGraph(nn.Module):
 def build_graph(network: nn.Module, *, raw: bool, classes: bool) -> ExportGraph:
     """Return a copy of a network on the CPU, ready for export: no auxiliary head, batch norm folded."""
     plain = copy.deepcopy(network).cpu().eval()
-    if getattr(plain, "auxiliary_head", None) is not None:
-        plain.auxiliary_head = None  # type: ignore[assignment]
+    adapter_of(plain).without_training_heads(plain)
     inference = folded_copy(plain)
     for parent in list(inference.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.AdaptiveAvgPool2d):
                 setattr(parent, name, AdaptivePooling(_height_width(layer.output_size)))
     return ExportGraph(inference, raw=raw, classes=classes).eval().requires_grad_(False)
-
-
-def decision_threshold(network: nn.Module) -> float | None:
-    """Return the probability above which a pixel has class 1, for a binary head with one channel; else None."""
-    head: Any = network.decode_head
-    return float(head.threshold) if head.out_channels == 1 else None
 
 
 def predict_classes(logits: Tensor, threshold: float | None) -> Tensor:

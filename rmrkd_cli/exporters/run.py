@@ -18,7 +18,7 @@ from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_chec
 from rmrkd_cli.evaluation.latency import summarize_times, time_in_turns
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
 from rmrkd_cli.exporters import onnx, torchscript
-from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, build_graph, decision_threshold
+from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, build_graph
 from rmrkd_cli.exporters.verify import (
     Batches,
     Difference,
@@ -30,6 +30,8 @@ from rmrkd_cli.exporters.verify import (
     synthetic_batches,
     synthetic_images,
 )
+from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.feature_maps import segment
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.atomic import save_atomic
@@ -152,7 +154,7 @@ def run_export(job: ExportJob) -> ExportResult:
 
 def file_properties(job: ExportJob, model: CheckpointNetwork, card: ModelCard) -> dict[str, Any]:
     """Return the metadata of the file: preprocessing, output, classes, and the checkpoint it comes from."""
-    metadata, threshold = model.metadata, decision_threshold(model.network)
+    metadata, threshold = model.metadata, adapter_of(model.network).threshold
     return {
         "preprocessing": {
             "input": "uint8, 0 to 255" if job.raw else "float32, (image - mean) / std of values 0 to 255",
@@ -229,7 +231,7 @@ def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size:
 
     @torch.inference_mode()
     def run_torch(batch: NDArray[Any]) -> NDArray[Any]:
-        logits: NDArray[Any] = network.encode_decode(torch.from_numpy(batch), None).numpy()  # type: ignore[operator]
+        logits: NDArray[Any] = segment(network, torch.from_numpy(batch)).numpy()
         return logits
 
     run_file, file_input = _load_runner(job.format, path), image if job.raw else normalize(image)

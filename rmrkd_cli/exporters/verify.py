@@ -17,8 +17,10 @@ from rmrkd_cli.data.image_io import Picture, read_image
 from rmrkd_cli.data.transforms import NORMALIZE, EvalViews
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.model_card import Scale
-from rmrkd_cli.exporters.graph import MIN_SIDE, decision_threshold, predict_classes
+from rmrkd_cli.exporters.graph import MIN_SIDE, predict_classes
 from rmrkd_cli.exporters.onnx import Runner
+from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.feature_maps import segment
 from rmrkd_cli.prediction.inputs import find_inputs
 
 MAX_IMAGES = 32  # of `--check-images`
@@ -57,11 +59,11 @@ def compare_outputs(network: nn.Module, run: Runner, batches: Batches, raw: bool
     Args:
         raw: The file takes uint8 images, else normalized ones.
     """
-    differences, threshold = [], decision_threshold(network)
+    differences, threshold = [], adapter_of(network).threshold
     for what, batch in batches:
         normalized = normalize(batch)
         with torch.inference_mode():
-            expected = network.encode_decode(torch.from_numpy(normalized), None)  # type: ignore[operator]
+            expected = segment(network, torch.from_numpy(normalized))
         output = torch.from_numpy(run(batch if raw else normalized))
         has_logits = output.ndim == 4
         error = float((output - expected).abs().max()) if has_logits else None

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
 from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size, sanitize_config
-from rmrkd_cli.presets.schema import Network
+from rmrkd_cli.presets.network_schema import Network
 
 _OVERRIDES_HINT = "check the `overrides` in the preset"
 
@@ -32,6 +29,7 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     make_mmseg_importable()
     from mmcv import Config
 
+    assert spec.config is not None
     root = _config_root()
     path = (root / spec.config).resolve()
     if root not in path.parents or not path.is_file():
@@ -92,32 +90,8 @@ def build_network(
 
 
 def build_outline(config: Mapping[str, Any], name: str = "network") -> nn.Module:
-    """Build a network on the device `meta`: it has names and shapes, and no memory for values. Run it in `on_meta`.
-
-    Raises:
-        RmrkdError: As `build_network`.
-    """
-    with on_meta():
-        return _build_segmentor(config, name, MAX_PARAMETERS, _OVERRIDES_HINT).eval()
-
-
-@contextmanager
-def on_meta() -> Iterator[None]:
-    """Create tensors in this block on the device `meta`."""
-    with torch.device("meta"), _ReadableLinspace():
-        yield
-
-
-class _ReadableLinspace(TorchFunctionMode):
-    """Keep `torch.linspace` on the CPU: transformers read their drop rates from it."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.linspace:
-            kwargs.setdefault("device", "cpu")
-        return func(*args, **kwargs)
+    """Build a network without initializing it; `libraries.build_outline` calls it on the device `meta`."""
+    return _build_segmentor(config, name, MAX_PARAMETERS, _OVERRIDES_HINT)
 
 
 def _build_segmentor(config: Mapping[str, Any], name: str, max_parameters: int, hint: str) -> nn.Module:

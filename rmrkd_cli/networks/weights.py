@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints.mismatch import mismatch_error
 from rmrkd_cli.checkpoints.missing_student import require_student
-from rmrkd_cli.checkpoints.reader import key_mismatch, load_state_dict_checked, read_checkpoint
+from rmrkd_cli.checkpoints.reader import key_mismatch, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.adapter import FittedWeights, adapter_of
+from rmrkd_cli.networks.mmseg_adapter import fit_backbone
 from rmrkd_cli.networks.mmseg_zoo import zoo_url
-from rmrkd_cli.presets.schema import CheckpointSource
+from rmrkd_cli.presets.network_schema import CheckpointSource
 from rmrkd_cli.storage.cache import fetch, sha256_of
 from rmrkd_cli.storage.download import Progress
 
-# Keys of ImageNet files outside the backbone; conv2 is the last layer of mmcls's MobileNetV2, which mmseg's has not.
-_EXTRA_PREFIXES = ("fc.", "head.", "classifier.", "conv2.")
 _PARTIAL_HINT = "load the matching tensors with --allow-partial"
 
 
@@ -36,8 +36,14 @@ def fetch_weights(source: CheckpointSource, role: str, on_progress: Progress | N
     return fetch(str(source.url), str(source.sha256), on_progress, f"give a file with --{role}-checkpoint FILE")
 
 
-def load_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> dict[str, str]:
-    """Load a checkpoint, which must match the network; a student's checkpoint may have only its backbone.
+def load_weights(
+    network: nn.Module, source: CheckpointSource, *, role: str, may_be_backbone: bool | None = None
+) -> dict[str, str]:
+    """Load a checkpoint, which must match the network.
+
+    Args:
+        role: "teacher" or "student", for messages.
+        may_be_backbone: Weights of the backbone alone are enough; None: for a student.
 
     Returns:
         `source` and `sha256` of the file; `partial` has the mismatch that `source.allow_partial` allowed.
@@ -47,41 +53,49 @@ def load_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> 
     """
     path = fetch_weights(source, role)
     state = require_student(read_checkpoint(path, lazy=True))
-    if _is_backbone(state, role):
-        mismatch = _load_backbone(network, state, str(path), partial=source.allow_partial)
-    else:
-        mismatch = load_state_dict_checked(
-            network, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT, partial=source.allow_partial
-        )
+    is_start = role == "student" if may_be_backbone is None else may_be_backbone
+    fitted = adapter_of(network).fit_weights(network.state_dict(), state, is_student=is_start)
+    mismatch = _load(network, fitted, str(path), role, partial=source.allow_partial)
     record = {"source": source.url or str(path), "sha256": sha256_of(path)}
     return {**record, "partial": mismatch} if mismatch else record
 
 
-def check_weights(own: Mapping[str, Tensor], source: CheckpointSource, *, role: str) -> None:
+def check_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> None:
     """Check that `load_weights` will succeed; compare names and shapes only.
 
     Args:
-        own: State dict of the network, whose values do not matter.
+        network: Its values do not matter.
 
     Raises:
         RmrkdError: As `load_weights`.
     """
     path = fetch_weights(source, role)
     checkpoint = read_checkpoint(path, lazy=True)
-    state: Mapping[str, Tensor] = require_student(checkpoint)
-    ignore: tuple[str, ...] = ()
-    if _is_backbone(state, role):
-        own = {key.removeprefix("backbone."): own[key] for key in own if key.startswith("backbone.")}
-        state, ignore = _backbone_state(state), _EXTRA_PREFIXES
-    mismatch = key_mismatch(own, state, str(path), ignore)
+    whole = network.state_dict()
+    fitted = adapter_of(network).fit_weights(whole, require_student(checkpoint), is_student=role == "student")
+    own, state = _covered(whole, fitted), fitted.state
+    mismatch = key_mismatch(own, state, str(path), fitted.ignore)
     any_match = any(key in state and state[key].shape == own[key].shape for key in own)
     if mismatch and not (source.allow_partial and any_match):
         mismatch += f"\n  {checkpoint.note}" if checkpoint.note else ""
         raise mismatch_error(mismatch, own, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT)
 
 
-def _is_backbone(state: Mapping[str, Tensor], role: str) -> bool:
-    return role == "student" and not any(key.startswith(("decode_head.", "auxiliary_head.")) for key in state)
+def _load(network: nn.Module, fitted: FittedWeights, path: str, role: str, *, partial: bool = False) -> str:
+    """Load weights, and return the mismatch that `partial` allowed, or ""."""
+    whole = network.state_dict()
+    own, state = _covered(whole, fitted), fitted.state
+    mismatch = key_mismatch(own, state, path, fitted.ignore)
+    matching = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
+    if mismatch and not (partial and matching):
+        raise mismatch_error(mismatch, own, state, path, hint=_file_hint(role), partial_hint=_PARTIAL_HINT)
+    network.load_state_dict({**whole, **matching})
+    return mismatch
+
+
+def _covered(own: Mapping[str, Tensor], fitted: FittedWeights) -> dict[str, Tensor]:
+    """Return the part of a state dict that the weights must cover."""
+    return {key: value for key, value in own.items() if key.startswith(fitted.prefix)}
 
 
 def _file_hint(role: str) -> str:
@@ -115,14 +129,5 @@ def fetch_imagenet(config: Mapping[str, Any], role: str, on_progress: Progress |
 def load_imagenet_backbone(network: nn.Module, config: Mapping[str, Any], role: str) -> str:
     """Load the ImageNet weights that a config names into the backbone, and return their URL."""
     url, path = fetch_imagenet(config, role)
-    _load_backbone(network, read_checkpoint(path, lazy=True).state, str(path))
+    _load(network, fit_backbone(read_checkpoint(path, lazy=True).state), str(path), role)
     return url
-
-
-def _load_backbone(network: nn.Module, state: Mapping[str, Tensor], source: str, *, partial: bool = False) -> str:
-    backbone: nn.Module = network.backbone  # type: ignore[assignment]
-    return load_state_dict_checked(backbone, _backbone_state(state), source, ignore=_EXTRA_PREFIXES, partial=partial)
-
-
-def _backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("backbone."): value for key, value in state.items()}

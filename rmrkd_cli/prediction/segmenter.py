@@ -11,6 +11,7 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.transforms import EvalViews, View
 from rmrkd_cli.evaluation.inference_modes import Window, segment_image
 from rmrkd_cli.evaluation.label_png import LabelMap
+from rmrkd_cli.networks.adapter import adapter_of
 
 _MAX_LOGITS = 1 << 31  # float32 values
 
@@ -34,7 +35,7 @@ class Segmenter:
 
         A window that slides over a single view at full size needs the logits of its own rows only.
         """
-        num_classes = int(self.network.num_classes)  # type: ignore[arg-type]
+        num_classes = adapter_of(self.network).num_classes
         height, width = image.shape[:2]
         in_bands = self.window is not None and len(views) == 1 and views[0][0].shape[2:] == image.shape[:2]
         rows = min(height, 2 * self.window.crop[0]) if in_bands and self.window is not None else height

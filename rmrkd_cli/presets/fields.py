@@ -15,6 +15,9 @@ AUTO: Literal["auto"] = "auto"  # measured at the start of a run: a loss weight,
 STAGES = (1, 2, 3, 4)  # of the backbone
 LOGITS = ("logits", "aux")  # of the decode head, and of the auxiliary head
 MAPS = (*STAGES, "head", *LOGITS)  # `head`: the input of the decode head's classifier
+MAP_KEYS = (*(f"stage{number}" for number in STAGES), "head")  # how presets name the maps of other libraries
+IGNORE_CHANNEL = "ignore"  # in a class map: a channel of a teacher's file that is not used
+_MAX_CHANNELS = 4096  # of a teacher's file
 MAX_PIXELS = 1 << 30  # of a batch of crops, or of a scaled image
 _WEIGHT_KEYS = ("pretrained", "checkpoint", "checkpoint_path")  # mmcv would open the files they name
 
@@ -200,6 +203,37 @@ def _check_override(path: str, value: object) -> None:
         raise ValueError(f"`{path}` must be a list of numbers, a file is not loaded")
 
 
+def _check_map_modules(value: dict[str, str]) -> dict[str, str]:
+    for name, module in value.items():
+        if name not in MAP_KEYS:
+            raise ValueError(f"has the map `{name[:50]}`, which must be one of {', '.join(MAP_KEYS)}")
+        if not re.fullmatch(r"[\w.]{1,300}(:input)?", module):
+            example = "such as `backbone.layer4` or `classifier.4:input`"
+            raise ValueError(f"`{name}` must be the name of a module, {example}")
+    return value
+
+
+def _check_options(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if bad := [key for key in value if not key.isidentifier()]:
+        raise ValueError(f"has the key `{bad[0][:100]}`, which is not the name of a keyword argument")
+    return _check_overrides(value)
+
+
+def _check_class_map(value: object) -> Any:
+    """Each target is the index or the name of a class of the data set, or `ignore`."""
+    targets = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else None
+    if targets is None or not 1 <= len(targets) <= _MAX_CHANNELS:
+        raise ValueError(f"must be a list with a class for each of 1 to {_MAX_CHANNELS} channels, or a mapping by name")
+    for target in [*targets, *(value if isinstance(value, dict) else ())]:
+        if isinstance(target, bool) or not isinstance(target, (int, str)):
+            raise ValueError(f"must hold class indices, class names or `{IGNORE_CHANNEL}`, got {str(target)[:30]}")
+        if isinstance(target, int) and not 0 <= target <= 254:
+            raise ValueError(f"must hold class indices from 0 to 254, got {str(target)[:30]}")
+        if isinstance(target, str) and (not 0 < len(target) <= 100 or first_control(target)):
+            raise ValueError("must hold names of 1 to 100 characters, none of them a control character")
+    return value
+
+
 # Numbers. The bounds are far beyond useful values, and below what overflows float32 or never ends.
 NUMBER = BeforeValidator(_check_not_bool)
 NonNegative = Annotated[float, Field(ge=0.0, le=1e36), NUMBER]
@@ -255,3 +289,8 @@ ParameterKey = Annotated[str, Field(min_length=1, max_length=200), AfterValidato
 
 # Of mmsegmentation configs: dotted path below `model` -> value.
 Overrides = Annotated[dict[str, JsonValue], AfterValidator(_check_overrides)]
+
+# Of networks of other libraries, and of teachers that are files.
+NetworkOptions = Annotated[dict[str, JsonValue], AfterValidator(_check_options)]
+MapModules = Annotated[dict[str, str], AfterValidator(_check_map_modules)]
+ClassMap = Annotated[list[int | str] | dict[str, int | str], PlainValidator(_check_class_map)]

@@ -16,20 +16,18 @@ from rmrkd_cli.presets.data_schema import Data as Data
 from rmrkd_cli.presets.data_schema import Folder as Folder
 from rmrkd_cli.presets.fields import (
     NUMBER,
-    ConfigPath,
+    ClassMap,
     FeatureMap,
-    HttpsUrl,
     Name,
     NonNegative,
-    Overrides,
     PathText,
     Percent,
     Positive,
-    Sha256,
     Text,
 )
 from rmrkd_cli.presets.label_rules import WITHOUT_LABELS
 from rmrkd_cli.presets.loss_schema import Losses
+from rmrkd_cli.presets.network_schema import FileInput, Network
 from rmrkd_cli.presets.schedule_schema import PartialSchedule as PartialSchedule
 from rmrkd_cli.presets.schedule_schema import Schedule as Schedule
 from rmrkd_cli.presets.validation import StrictModel
@@ -41,38 +39,14 @@ DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
 OWN_METHOD = "rmrkd"  # the method name for the losses that a preset lists
 
 
-class CheckpointSource(StrictModel):
-    """A weights file: either `url` with `sha256`, or `path`."""
-
-    example = "`{path: FILE}` or `{url: https://…, sha256: …}`"
-
-    url: HttpsUrl | None = None  # https address of the file
-    sha256: Sha256 | None = None  # the first 8 to 64 hex digits
-    path: PathText | None = None  # local file
-    allow_partial: bool = False  # load the matching tensors where the file does not cover the network
-
-    @classmethod
-    def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        if (raw.get("url") is None) == (raw.get("path") is None):
-            yield "give either `url` or `path`"
-        if raw.get("url") is not None and raw.get("sha256") is None:
-            yield "`url` needs `sha256`, at least the first 8 hex digits"
-
-
-class Network(StrictModel):
-    """A network from a config file of mmsegmentation."""
-
-    example = "a mapping such as `{config: pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py}`"
-
-    config: ConfigPath  # path below mmsegmentation's `configs` folder
-    overrides: Overrides = {}  # dotted path below the config's `model` -> value
-    checkpoint: CheckpointSource | None = None  # weights of the whole network; None: see `init`
-    init: Literal["imagenet", "scratch"] = "imagenet"  # backbone weights where `checkpoint` is None
-
-
 class Teacher(Network):
     """The large network. Without `checkpoint`, the role `teacher` trains one."""
 
+    file: PathText | None = None  # onnx, torchscript: the file
+    input: FileInput | None = None  # onnx, torchscript: the images that the file expects; None: as for ImageNet
+    output: Literal["logits", "probabilities"] = "logits"  # onnx, torchscript: what the file gives
+    # onnx, torchscript: channel -> class of the data set by index or name, or `ignore`; None: the same classes.
+    classes: ClassMap | None = None
     schedule: PartialSchedule | None = None  # keys that differ from the preset's `schedule` when it is trained
     reported_miou: Percent | None = None  # percent, as the checkpoint's source reports
     min_miou: Percent | None = None  # percent; stop if validation is below. None: half of `reported_miou`

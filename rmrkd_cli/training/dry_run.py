@@ -20,6 +20,7 @@ from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.networks.inference import inference_network
+from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
@@ -190,6 +191,9 @@ def _describe_start(preset: Preset, role: str) -> str:
     network = trained_network(preset, role)
     if network.checkpoint is not None and role != "teacher":
         return str(network.checkpoint.path or network.checkpoint.url)
+    if network.library != MMSEG:
+        named = network.weights or NO_WEIGHTS
+        return "random weights" if named == NO_WEIGHTS else f"weights {named}"
     return "random weights" if network.init == "scratch" else "ImageNet weights (backbone) and random weights (heads)"
 
 

@@ -15,7 +15,7 @@ from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.networks.feature_maps import MapName
+from rmrkd_cli.networks.adapter import MapName
 from rmrkd_cli.presets.fields import AUTO, STAGES
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.batches import training_batches

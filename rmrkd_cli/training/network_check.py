@@ -13,7 +13,8 @@ from rmrkd_cli.distillation.distiller import named_scalars
 from rmrkd_cli.distillation.factory import build_losses, check_has_losses, map_names_of
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, build_outline, network_config, on_meta
+from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
+from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import CustomLossSpec
 from rmrkd_cli.presets.schema import Preset

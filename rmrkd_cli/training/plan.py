@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets.schema import CheckpointSource, Preset
+from rmrkd_cli.presets.network_schema import CheckpointSource
+from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.record import read_record
 from rmrkd_cli.terminal.console import log
 from rmrkd_cli.terminal.durations import format_duration
@@ -62,6 +63,10 @@ def plan_runs(preset: Preset, work_dir: Path | None, seeds: Sequence[int] | None
         seeds: Each seed gets its own directory `seed-N` in the work directory. None: only the preset's seed, in the
             work directory itself.
     """
+    if preset.teacher.weights is not None:
+        from rmrkd_cli.networks.libraries import resolve_weights
+
+        preset = resolve_weights(preset)
     root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
     if seeds is None:
         return [_runs_of_seed(preset, root)]

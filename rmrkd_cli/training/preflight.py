@@ -16,9 +16,10 @@ from rmrkd_cli.data.samples import find_samples
 from rmrkd_cli.data.unlabelled import UNLABELLED, find_unlabelled
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.mmseg import build_outline, network_config
+from rmrkd_cli.networks.libraries import build_outline, network_config
 from rmrkd_cli.networks.weights import check_weights, fetch_weights
-from rmrkd_cli.presets.schema import CheckpointSource, Preset, Schedule
+from rmrkd_cli.presets.network_schema import CheckpointSource
+from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.terminal.console import log
 from rmrkd_cli.training.disk_check import check_disk_space
 from rmrkd_cli.training.label_check import check_labels
@@ -162,7 +163,7 @@ def check_teacher(preset: Preset) -> None:
     check_file(source, "teacher")
     if source is not None:
         outline = build_outline(network_config(preset.teacher, dataset_info(preset).num_classes), "teacher")
-        check_weights(outline.state_dict(), source, role="teacher")
+        check_weights(outline, source, role="teacher")
 
 
 def check_class_order(source: CheckpointSource, info: DatasetInfo) -> None:
@@ -210,6 +211,6 @@ def check_file(source: CheckpointSource | None, what: str) -> None:
 
 def _check_contents(source: CheckpointSource, what: str, outlines: Outlines, info: DatasetInfo) -> None:
     """Compare a checkpoint with its network, and a teacher's classes with those of the data set."""
-    check_weights(outlines.networks[what].state_dict(), source, role=what)
+    check_weights(outlines.networks[what], source, role=what)
     if what == "teacher":
         check_class_order(source, info)

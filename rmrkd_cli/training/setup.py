@@ -26,7 +26,7 @@ from rmrkd_cli.results.training_images import training_images
 from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import make_deterministic
 from rmrkd_cli.training.run_directory import RunDir
-from rmrkd_cli.training.student_file import mmseg_config_text
+from rmrkd_cli.training.student_file import describe_network
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class TrainingSetup:
             "kind": kind,
             "CLASSES": tuple(self.info.classes),
             "PALETTE": [list(colour) for colour in self.info.palette],
-            "config": mmseg_config_text(self.built.config, self.info),
+            **describe_network(self.built.config, self.info),
             "preset": self.preset.model_dump(mode="json", exclude_none=True),
             "dataset": self.info.name,
             "role": self.role,

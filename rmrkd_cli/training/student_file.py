@@ -1,4 +1,4 @@
-"""The student file: a plain mmsegmentation checkpoint that contains its config and its sources."""
+"""The student file: a plain checkpoint with its library's names, a description of its network, and its sources."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from torch import nn
 from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.transforms import NORMALIZE
+from rmrkd_cli.networks.libraries import MMSEG, library_of
 
 _MMSEG_TYPES = {"cityscapes": "CityscapesDataset", "voc12aug": "PascalVOCDataset", "ade20k": "ADE20KDataset"}
 
 
 def write_student(network: nn.Module, meta: Mapping[str, Any], path: Path) -> None:
-    """Write a network as a plain mmsegmentation checkpoint, and read it back into the network as a check."""
+    """Write a network as a plain checkpoint, and read it back into the network as a check."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     save_torch({"meta": dict(meta), "state_dict": state}, path)
     load_state_dict_checked(network, read_checkpoint(path, verified=True).student(), str(path))
+
+
+def describe_network(config: Mapping[str, Any], info: DatasetInfo) -> dict[str, Any]:
+    """Return the entry of a student's metadata from which its network is built: `config`, or `network`."""
+    if library_of(config) == MMSEG:
+        return {"config": mmseg_config_text(config, info)}
+    return {"network": dict(config)}
 
 
 def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:

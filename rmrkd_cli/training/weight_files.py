@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import DownloadError, RmrkdError
-from rmrkd_cli.networks.mmseg import network_config
+from rmrkd_cli.networks.libraries import MMSEG, network_config, start_source
 from rmrkd_cli.networks.weights import fetch_imagenet, fetch_weights, imagenet_url
-from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset
+from rmrkd_cli.presets.network_schema import CheckpointSource, Network
+from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.cache import cached_file
 from rmrkd_cli.storage.download import Progress
 from rmrkd_cli.terminal.live_display import ProgressBar, live_display
@@ -57,9 +58,9 @@ def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
     found = []
     for role in roles:
         network, what = trained_network(preset, role), "teacher" if role == "teacher" else "student"
-        if network.checkpoint is not None and what == "student":
-            found.append(WeightFile(what, network, network.checkpoint))
-        elif network.init == "imagenet":
+        if (source := start_source(network, what)) is not None:
+            found.append(WeightFile(what, network, source))
+        elif network.library == MMSEG and network.init == "imagenet":
             found.append(WeightFile(what, network, None))
     if "distill" in roles and preset.teacher.checkpoint is not None:
         found.append(WeightFile("teacher", preset.teacher, preset.teacher.checkpoint))

@@ -16,7 +16,7 @@ from torch import nn
 
 from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.mmseg import build_network
+from rmrkd_cli.networks.libraries import build_network
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import preset_dir
 from rmrkd_cli.training.run_directory import RunDir

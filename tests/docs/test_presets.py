@@ -25,7 +25,7 @@ def test_a_yaml_block_is_accepted_by_the_schema(block: Block) -> None:
     raw = yaml.safe_load(block.text)
     preset = Preset.model_validate({**MINIMAL, **raw})
     for network in (preset.teacher, preset.student):
-        assert network.config in shipped_configs()
+        assert network.library != "mmseg" or network.config in shipped_configs()
     if preset.dataset == "custom" or "title" in raw:
         assert preset.losses
 

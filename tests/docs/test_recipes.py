@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rmrkd_cli.data import datasets
-from rmrkd_cli.presets import schema
+from rmrkd_cli.networks import torchvision
+from rmrkd_cli.presets import network_schema, schema
 from tests.docs.pages import ROOT, blocks, prose
 
 FILES = {block.title: block.text for block in blocks("CONTRIBUTING.md") if block.title}
@@ -74,5 +75,7 @@ def test_the_recipe_of_a_data_set_names_what_exists() -> None:
 
 
 def test_the_recipe_of_a_library_names_what_exists() -> None:
-    assert "Network" in dir(schema)
+    assert {"Network", "Library"} <= set(dir(network_schema))
+    wanted = {"network_config", "build_network", "build_outline", "weights_source", "is_whole"}
+    assert wanted <= set(dir(torchvision))
     assert "ONLY_IN" in (ROOT / "tests/test_imports.py").read_text(encoding="utf-8")

@@ -106,15 +106,20 @@ def test_bands_are_no_higher_than_a_window_and_their_classes_are_those_of_the_wh
 
 
 def test_a_head_of_one_channel_has_two_classes(networks: tuple[nn.Module, nn.Module]) -> None:
+    class Head(nn.Module):
+        threshold, out_channels, num_classes = 0.3, 1, 2
+
+        def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+            return features[0][:, :1] * 4
+
     class Binary(nn.Module):
         align_corners = False
-        decode_head = nn.Module()
+        decode_head = Head()
 
-        def encode_decode(self, images: torch.Tensor, _: object) -> torch.Tensor:
-            return images[:, :1] * 4
+        def extract_feat(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return [images]
 
     network = Binary()
-    network.decode_head.threshold = 0.3  # type: ignore[assignment]
     image, meta = view((8, 8), (8, 8))
     shown = segment_image(network, [(image, meta)], CPU)
     assert torch.equal(shown, (image[0, 0].mul(4).sigmoid() > 0.3).long())

@@ -20,8 +20,11 @@ class Segmentor(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, channels, 1)
 
-    def encode_decode(self, image: Tensor, _: None) -> Tensor:
-        return self.conv(image)
+    def extract_feat(self, image: Tensor) -> list[Tensor]:
+        return [image]
+
+    def decode_head(self, features: list[Tensor]) -> Tensor:
+        return self.conv(features[0])
 
 
 def test_each_function_runs_once_a_round_in_alternating_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.prediction_files import PredictionFiles
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import dataset_preset, load_preset
 from tests.conftest import TINY
 from tests.helpers import trees

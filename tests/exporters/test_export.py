@@ -22,7 +22,7 @@ from rmrkd_cli.exporters.graph import AdaptivePooling
 from rmrkd_cli.exporters.torchscript import EXTRA_FILE
 from rmrkd_cli.exporters.verify import normalize, synthetic_images
 from rmrkd_cli.installation.requirements import install_command
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.storage.cache import sha256_of
 from rmrkd_cli.training.student_file import mmseg_config_text, write_student

@@ -9,7 +9,7 @@ from torch import nn
 
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.exporters.verify import normalize, synthetic_images
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training.student_file import mmseg_config_text, write_student
 

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 build_network(network_config(load_preset("demo").student, 8), device="cpu")
 print([name for name in ("torchvision", "torch._dynamo", "mmseg.apis") if name in sys.modules])

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.feature_maps import auxiliary_heads, decode, measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.feature_maps import measure_shapes
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.presets.schema import Network
+from rmrkd_cli.presets.network_schema import Network
 
 CLASSES = 11
 IMAGES, LABELS = torch.randn(2, 3, 64, 64), torch.zeros(2, 1, 64, 64, dtype=torch.long)
@@ -48,7 +49,7 @@ def network(config: str) -> nn.Module:
 def test_the_head_map_is_the_input_of_the_classifier(config: str) -> None:
     made = network(config).eval()
     with torch.no_grad():
-        maps = decode(made, list(made.extract_feat(IMAGES)))
+        maps = adapter_of(made).maps(made, IMAGES)
         assert torch.equal(made.decode_head.conv_seg(maps["head"]), maps["logits"])
     assert list(maps) == [1, 2, 3, 4, "logits", "head"]
     shapes = measure_shapes(made)
@@ -61,7 +62,7 @@ def test_the_head_map_is_the_input_of_the_classifier(config: str) -> None:
 def test_in_training_the_head_map_has_passed_dropout() -> None:
     made = network(next(iter(HEADS))).train()
     made.decode_head.dropout.p = 1.0
-    assert not decode(made, list(made.extract_feat(IMAGES)))["head"].any()
+    assert not adapter_of(made).maps(made, IMAGES)["head"].any()
 
 
 def seen_at(where: Any) -> tuple[Seen, Distiller]:
@@ -79,9 +80,7 @@ def seen_at(where: Any) -> tuple[Seen, Distiller]:
 def test_a_loss_gets_the_maps_it_names(where: Any) -> None:
     loss, model = seen_at(where)
     with torch.no_grad():
-        features = list(model.teacher.extract_feat(IMAGES))
-        theirs = decode(model.teacher, features)
-        theirs["aux"] = auxiliary_heads(model.teacher)[-1](features)
+        theirs = adapter_of(model.teacher).maps(model.teacher, IMAGES, auxiliary=True)
     assert loss.student.shape[2:] == loss.teacher.shape[2:]
     assert loss.student.requires_grad
     assert not loss.teacher.requires_grad

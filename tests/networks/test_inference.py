@@ -12,7 +12,7 @@ from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.evaluation.evaluator import evaluate
 from rmrkd_cli.networks import winograd
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.networks.winograd import FrozenConv
 from rmrkd_cli.presets.loader import load_preset
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.networks.limits import MAX_LAYERS, limit_network_size, sanitize_config
-from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset, preset_names
 
 

@@ -10,11 +10,12 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller, build_losses
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.feature_maps import measure_shapes
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.networks.memory_format import fastest_format
-from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.networks.weights import load_weights
 from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.presets.schema import CheckpointSource, Network, Preset
+from rmrkd_cli.presets.network_schema import CheckpointSource, Network
+from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.cache import cache_dir
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.networks.mmseg_loss import head_loss
 from rmrkd_cli.presets.loader import load_preset
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.networks.sync_batch_norm import SyncBatchNorm, replace_sync_batch_norm
 from rmrkd_cli.presets.loader import load_preset
 from tests.helpers.forked import run_ranks

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rmrkd_cli.losses import PSDLoss
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import deterministic_resize
 from rmrkd_cli.training.deterministic_resize import pool_average, resize_bilinear

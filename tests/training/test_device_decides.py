@@ -15,7 +15,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.losses import AdversarialLoss, CIRKDMemoryLoss
-from rmrkd_cli.networks.mmseg import build_network, network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.optimizer_step import TrainStep

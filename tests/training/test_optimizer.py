@@ -19,7 +19,8 @@ from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.losses import FitNetLoss
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset, to_yaml
-from rmrkd_cli.presets.schema import Network, Schedule
+from rmrkd_cli.presets.network_schema import Network
+from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.training.extension import extend
 from rmrkd_cli.training.learning_rate import learning_rate
 from rmrkd_cli.training.optimizer import ScheduledOptimizer

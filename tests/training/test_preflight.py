@@ -15,10 +15,11 @@ from rmrkd_cli.distillation.factory import build_losses
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.feature_maps import measure_shapes
-from rmrkd_cli.networks.mmseg import build_network, build_outline, network_config, on_meta
+from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
+from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import method_names
-from rmrkd_cli.presets.schema import CheckpointSource, Network
+from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.training.network_check import check_networks
 from rmrkd_cli.training.run import train
 from rmrkd_cli.training.weight_files import download_weights
