@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmrkd_cli.distillation.label_source import LABELLED, LabelSource, fill_labels, labelled_losses
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import MapName, adapter_of, find_adapter
 from rmrkd_cli.networks.autocast import cast_for_autocast
@@ -36,6 +38,7 @@ class Distiller(nn.Module):
             `extra_weights` (those names → factor) and `make_optimizer()` for that network.
         stages: name → map that the loss acts on, or a tuple of maps.
         weights: name → factor of the loss in the total.
+        label_source: What images without label maps get as labels.
 
     Raises:
         RmrkdError: When a network is no segmentor, or the losses do not fit together.
@@ -48,6 +51,8 @@ class Distiller(nn.Module):
         losses: Mapping[str, nn.Module] | None = None,
         stages: Mapping[str, MapNames] | None = None,
         weights: Mapping[str, float] | None = None,
+        *,
+        label_source: LabelSource = LABELLED,
     ) -> None:
         super().__init__()
         self.student = student
@@ -65,6 +70,7 @@ class Distiller(nn.Module):
             self.weights |= parts
         used = [map_name for maps in self.stages.values() for map_name in _as_tuple(maps)]
         self._needs_auxiliary = "aux" in used
+        self.label_source = label_source
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
             teacher.requires_grad_(False)
@@ -109,27 +115,45 @@ class Distiller(nn.Module):
             for teacher in self._teacher:
                 cast_for_autocast(teacher, dtype)
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, *, unlabelled: Tensor | None = None) -> dict[str, Tensor]:
         """Return every loss, unweighted.
 
         Args:
             images: (B, 3, H, W) normalised.
             labels: (B, 1, H, W) int64, 255 ignored.
+            unlabelled: (U, 2) int64 height and width that each of the last U images covers of its crop; they have no
+                label maps. None: all images have.
 
         Returns:
-            name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors), then the
-            distillation losses.
+            name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors) on the images that
+            have labels, missing where no image of the training has, then the distillation losses.
         """
-        return self.forward_with_features(images, labels)[0]
+        return self.forward_with_features(images, labels, unlabelled=unlabelled)[0]
 
-    def forward_with_features(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[MapName, Tensor]]:
-        """Return what `forward` returns, and the student's maps by name."""
-        adapter = adapter_of(self.student)
+    def forward_with_features(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        unlabelled: Tensor | None = None,
+        label_source: LabelSource | None = None,
+    ) -> tuple[dict[str, Tensor], dict[MapName, Tensor]]:
+        """Return what `forward` returns, and the student's maps by name.
+
+        Args:
+            label_source: Used in place of that of the constructor.
+        """
+        source, adapter = label_source or self.label_source, adapter_of(self.student)
         images_of_student = images.contiguous(memory_format=self._formats[0])
-        student_maps = adapter.maps(self.student, images_of_student, auxiliary=True)
-        losses = adapter.losses(self.student, student_maps, labels)
+        auxiliary = source.exist or self._needs_auxiliary
+        student_maps = adapter.maps(self.student, images_of_student, auxiliary=auxiliary)
+        teacher_maps = self._teacher_maps(images) if self._teacher else {}
+        missing = 0 if unlabelled is None else len(unlabelled)
+        if unlabelled is not None and source.teacher:
+            labels, missing = self._fill_labels(labels, unlabelled, teacher_maps["logits"], source.threshold), 0
+        compute = partial(adapter.losses, self.student)
+        losses = labelled_losses(compute, student_maps, labels, missing) if source.exist else {}
         if self._teacher:
-            teacher_maps = self._teacher_maps(images)
             for name, loss in self.losses.items():
                 pair = self._match_pair(student_maps, teacher_maps, self.stages[name])
                 losses |= named_scalars(name, loss, loss(*pair, labels))
@@ -138,6 +162,10 @@ class Distiller(nn.Module):
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum that training minimises."""
         return torch.stack([self.weights[name] * value.float() for name, value in losses.items()]).sum()
+
+    def _fill_labels(self, labels: Tensor, unlabelled: Tensor, logits: Tensor, threshold: float) -> Tensor:
+        align_corners = bool(self._teacher) and adapter_of(self._teacher[0]).align_corners
+        return fill_labels(labels, unlabelled, logits, threshold=threshold, align_corners=align_corners)
 
     @torch.no_grad()
     def _teacher_maps(self, images: Tensor) -> dict[MapName, Tensor]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.distiller import Distiller, MapNames
+from rmrkd_cli.distillation.label_source import LabelSource
 from rmrkd_cli.distillation.map_checks import check_maps
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
@@ -89,12 +90,19 @@ def build_distiller(
         sources["code"] = hashes
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
-    return Built(Distiller(network, teacher, losses, maps, weights), config, sources)
+    distiller = Distiller(network, teacher, losses, maps, weights, label_source=label_source(preset))
+    return Built(distiller, config, sources)
+
+
+def label_source(preset: Preset) -> LabelSource:
+    """Return where the labels of a distillation come from."""
+    data = preset.data
+    return LabelSource(data.train_labels == "files", data.teacher_labels, data.label_threshold or 0.0)
 
 
 def check_has_losses(preset: Preset) -> None:
-    """Raise RmrkdError for a preset without losses."""
-    if not preset.losses:
+    """Raise RmrkdError for a preset without losses, unless the teacher's prediction is the label of some images."""
+    if not preset.losses and not preset.data.teacher_labels:
         raise RmrkdError(
             f"preset `{preset.name}` has no distillation losses", "--role baseline trains the student alone"
         )

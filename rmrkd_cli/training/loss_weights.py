@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def compute_auto_weights(
 
     The gradients are those of the student's last feature map (B, C, H, W), or of the deepest map that the loss
     depends on. Norms are averaged over batches and workers. Each weight is computed on its own, as if the loss were
-    the only one. The model does not change.
+    the only one. Images without label maps have the teacher's prediction as labels here. The model does not change.
 
     Args:
         batches: Of this worker.
@@ -49,14 +50,16 @@ def compute_auto_weights(
     if not names:
         return {}
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
+    source = replace(model.label_source, teacher=True)
     use_bf16 = schedule.amp == "bf16"  # fp16 would need scaled gradients
     with _preserve_state(model):
         model.train()
         for number, batch in enumerate(batches):
             seed_step(seed, number, dist_ctx.rank, dist_ctx.device.type)
             images, labels = (part.to(dist_ctx.device) for part in (batch.images, batch.labels.long()))
+            unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(dist_ctx.device)
             with torch.autocast(dist_ctx.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-                losses, maps = model.forward_with_features(images, labels)
+                losses, maps = model.forward_with_features(images, labels, unlabelled=unlabelled, label_source=source)
             cross_entropy = model.total({name: value for name, value in losses.items() if name in ("ce", "aux_ce")})
             sums += torch.stack([_gradient_norms(losses[name], cross_entropy, maps) for name in names])
     means = (dist_ctx.all_reduce_sum(sums) / dist_ctx.size).tolist()

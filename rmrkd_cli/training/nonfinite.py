@@ -67,9 +67,11 @@ def save_for_replay(
     Returns:
         Text to append to the error message: where the file is, or why it could not be written.
     """
+    unlabelled = [batch.unlabelled.cpu() for batch in batches if batch.unlabelled is not None]
     contents = {
         "images": [batch.images.cpu() for batch in batches],
         "labels": [batch.labels.cpu() for batch in batches],
+        **({"unlabelled": unlabelled} if unlabelled else {}),
         "files": list(images),
         "not_finite": dict(nonfinite),
         "state_dict": dict(state),

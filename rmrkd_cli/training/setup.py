@@ -97,7 +97,8 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
     if preset.deterministic:
         make_deterministic(job.device)
     model = built.distiller.to_device(dist_ctx.device, inference_network)
-    has_custom_loss = "code" in built.sources  # which may not use all its layers in every step
+    # A custom loss may not use all its layers in every step. Without cross-entropy, auxiliary heads get no gradient.
+    may_skip_layers = "code" in built.sources or not model.label_source.exist
     return TrainingSetup(
         preset=preset,
         role=job.role,
@@ -108,6 +109,6 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
         val_samples=val_samples,
         built=built,
         model=model,
-        wrapped=dist_ctx.wrap_ddp(model, find_unused_parameters=has_custom_loss),
+        wrapped=dist_ctx.wrap_ddp(model, find_unused_parameters=may_skip_layers),
         image_cache=Path(job.image_cache) if job.image_cache is not None else None,
     )
