@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import Command, CommandGroup, option
-from rmrkd_cli.cli.options import DATA, DataRoot, JsonOut, check_json_out, dataset_name, write_json
+from rmrkd_cli.cli.options import (
+    DATA,
+    DataRoot,
+    JsonOut,
+    Unlabelled,
+    absolute_path,
+    check_json_out,
+    dataset_name,
+    write_json,
+)
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import plural
@@ -46,6 +55,7 @@ def check_command(
         typer.Argument(metavar="DATASET", help="Check this data set.", show_default="the preset's"),
     ] = None,
     data_root: DataRoot = None,
+    unlabelled: Unlabelled = None,
     preset: Annotated[
         str | None,
         option(
@@ -69,6 +79,7 @@ def check_command(
     Examples:
         rmrkd data check camvid --data-root data/camvid
         rmrkd data check --preset mine.yaml --json check.json
+        rmrkd data check camvid --data-root data/camvid --unlabelled photos
     """
     from rmrkd_cli.cli.data_report import print_report, report_document
     from rmrkd_cli.data.check import check_dataset
@@ -77,7 +88,7 @@ def check_command(
     from rmrkd_cli.terminal.live_display import live_display
 
     check_json_out(json_out)
-    info = _dataset_info(dataset, data_root, preset)
+    info = _dataset_info(dataset, data_root, preset, absolute_path(unlabelled))
     with live_display() as display:
         progress = _progress_bars(display, info.name)
         report = check_dataset(
@@ -141,9 +152,12 @@ def _progress_bars(display: LiveDisplay, dataset: str) -> Progress:
     return update
 
 
-def _dataset_info(dataset: str | None, data_root: str | None, preset_name: str | None) -> DatasetInfo:
-    """Return the data set of a name, or of a preset."""
+def _dataset_info(
+    dataset: str | None, data_root: str | None, preset_name: str | None, unlabelled: str | None = None
+) -> DatasetInfo:
+    """Return the data set of a name, or of a preset, with other folders where they are given."""
     from rmrkd_cli.data.datasets import dataset_info
+    from rmrkd_cli.presets.data_schema import UnlabelledFolder
     from rmrkd_cli.presets.loader import dataset_preset, load_preset
 
     name = dataset_name(dataset)
@@ -163,6 +177,8 @@ def _dataset_info(dataset: str | None, data_root: str | None, preset_name: str |
     else:
         preset = dataset_preset(name)
     data = preset.data if data_root is None else preset.data.model_copy(update={"root": data_root})
+    if unlabelled is not None:
+        data = data.model_copy(update={"unlabelled": UnlabelledFolder(images=unlabelled)})
     return dataset_info(preset.model_copy(update={"data": data}))
 
 

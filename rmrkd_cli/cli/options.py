@@ -31,14 +31,19 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-def _check_data_root(root: str | None) -> str | None:
-    """Return the data root if a data set can have it."""
-    check_recordable(root, "--data-root")
-    if root == "":
-        raise RmrkdError("`--data-root` is empty", "--data-root DIR")
-    if root is not None and root.startswith("~") and not root.startswith("~/") and root != "~":
-        raise RmrkdError(f"`--data-root {shorten_value(root)}`: `~` must be followed by `/`", "write the full path")
-    return root
+def _check_folder(folder: str | None, name: str) -> str | None:
+    """Return a folder if a preset can have it."""
+    check_recordable(folder, name)
+    if folder == "":
+        raise RmrkdError(f"`{name}` is empty", f"{name} DIR")
+    if folder is not None and folder.startswith("~") and not folder.startswith("~/") and folder != "~":
+        raise RmrkdError(f"`{name} {shorten_value(folder)}`: `~` must be followed by `/`", "write the full path")
+    return folder
+
+
+def absolute_path(folder: str | None) -> str | None:
+    """Return the absolute path of a folder that the command line names; None for None."""
+    return os.path.abspath(os.path.expanduser(folder)) if folder is not None else None
 
 
 DataRoot = Annotated[
@@ -49,7 +54,18 @@ DataRoot = Annotated[
         "Read the images from this folder.",
         default="the data set's own, such as data/cityscapes",
         metavar="DIR",
-        callback=_check_data_root,
+        callback=lambda folder: _check_folder(folder, "--data-root"),
+    ),
+]
+Unlabelled = Annotated[
+    str | None,
+    option(
+        "--unlabelled",
+        DATA,
+        "Also use the images below this folder, which have no label maps.",
+        default="the preset's, usually none",
+        metavar="DIR",
+        callback=lambda folder: _check_folder(folder, "--unlabelled"),
     ),
 ]
 DatasetOption = Annotated[

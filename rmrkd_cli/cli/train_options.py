@@ -18,6 +18,7 @@ from rmrkd_cli.cli.options import (
     Device,
     DeviceOption,
     Gpus,
+    Unlabelled,
 )
 
 _WHAT, _NETWORKS, _SCHEDULE, _RUN_DIRECTORY = "What to train", "Networks", "Schedule", "Run directory"
@@ -100,6 +101,7 @@ class TrainOptions:
     ] = None
 
     data_root: DataRoot = None
+    unlabelled: Unlabelled = None
     workers: Annotated[
         int | None,
         option("--workers", DATA, LOADER_PROCESSES, default=f"{_PRESETS}, usually from the machine's cores", min=0),

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmrkd_cli.cli.options import check_recordable
+from rmrkd_cli.cli.options import absolute_path, check_recordable
 from rmrkd_cli.cli.settings import combine_settings, set_keys
 from rmrkd_cli.cli.train_options import TrainOptions
 from rmrkd_cli.cli.usage_errors import shorten_value
@@ -118,6 +118,7 @@ def _changes(options: TrainOptions) -> Iterator[tuple[str, str, object]]:
     table = (
         ("role", "role", options.role),
         ("data.root", "data-root", options.data_root),
+        ("data.unlabelled.images", "unlabelled", absolute_path(options.unlabelled)),
         ("data.cache", "cache", options.cache),
         ("schedule.batch_size", "batch-size", options.batch_size),
         ("schedule.workers", "workers", options.workers),

@@ -164,8 +164,11 @@ class Distiller(nn.Module):
         return torch.stack([self.weights[name] * value.float() for name, value in losses.items()]).sum()
 
     def _fill_labels(self, labels: Tensor, unlabelled: Tensor, logits: Tensor, threshold: float) -> Tensor:
-        align_corners = bool(self._teacher) and adapter_of(self._teacher[0]).align_corners
-        return fill_labels(labels, unlabelled, logits, threshold=threshold, align_corners=align_corners)
+        options: dict[str, Any] = {}
+        for teacher in self._teacher:
+            adapter = adapter_of(teacher)
+            options = {"align_corners": adapter.align_corners, "binary": adapter.threshold}
+        return fill_labels(labels, unlabelled, logits, threshold=threshold, **options)
 
     @torch.no_grad()
     def _teacher_maps(self, images: Tensor) -> dict[MapName, Tensor]:

@@ -39,7 +39,13 @@ LABELLED = LabelSource()
 
 @torch.no_grad()
 def fill_labels(
-    labels: Tensor, unlabelled: Tensor, logits: Tensor, *, threshold: float = 0.0, align_corners: bool = False
+    labels: Tensor,
+    unlabelled: Tensor,
+    logits: Tensor,
+    *,
+    threshold: float = 0.0,
+    align_corners: bool = False,
+    binary: float | None = None,
 ) -> Tensor:
     """Return labels in which the last U images have the teacher's prediction, and 255 on padding.
 
@@ -48,15 +54,18 @@ def fill_labels(
         unlabelled: (U, 2) height and width that each of these images covers from the top left.
         logits: (B, K, h, w) of the teacher, resized to the labels.
         threshold: A pixel is 255 where the largest probability is smaller.
+        align_corners: How the logits are resized.
+        binary: For one channel, the probability above which a pixel has class 1.
     """
     count = len(unlabelled)
     resized = F.interpolate(logits[-count:].float(), labels.shape[2:], mode="bilinear", align_corners=align_corners)
-    predicted = resized.argmax(1, keepdim=True)
+    predicted = resized.argmax(1, keepdim=True) if binary is None else (resized.sigmoid() > binary).long()
     rows, columns = (torch.arange(side, device=labels.device) for side in labels.shape[2:])
     height, width = unlabelled.view(count, 2, 1, 1, 1).unbind(1)
     kept = (rows.view(1, 1, -1, 1) < height) & (columns.view(1, 1, 1, -1) < width)
     if threshold:
-        kept &= resized.softmax(1).amax(1, keepdim=True) >= threshold
+        both = resized if binary is None else torch.cat([torch.zeros_like(resized), resized], 1)
+        kept &= both.softmax(1).amax(1, keepdim=True) >= threshold
     return torch.cat([labels[:-count], torch.where(kept, predicted, _IGNORED)])
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
-from rmrkd_cli.data.unlabelled import find_training_samples
+from rmrkd_cli.data.unlabelled import count_labelled, find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller, trained_network
 from rmrkd_cli.distributed.process_group import DistContext
@@ -23,6 +24,7 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.results.training_images import describe_images, training_images
 from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
@@ -93,8 +95,10 @@ def _report_role(
     yield f"  starts from       {_describe_start(preset, role)}"
     if model.teacher is not None:
         yield f"  teacher           {_describe_size(model.teacher, scale)}"
+    if images := _describe_training_images(preset, role, info):
+        yield f"  training images   {images}"
     model.to_device(device, inference_network).train()
-    batches = list(_random_batches(preset, schedule, classes))
+    batches = list(_random_batches(preset, role, schedule, classes))
     if role == "distill":
         if auto_weighted_losses(preset):
             progress("distill: computing the loss weights")
@@ -177,13 +181,34 @@ def _missing_for_auto_weights(preset: Preset) -> str:
     return ""
 
 
-def _random_batches(preset: Preset, schedule: Schedule, classes: int) -> Iterator[Batch]:
+def _describe_training_images(preset: Preset, role: str, info: DatasetInfo) -> str:
+    """Return on how many images a role trains, if some of them have no label maps and all are on this machine."""
+    data = preset.data
+    if data.train_labels == "files" and (data.unlabelled is None or role != "distill"):
+        return ""
+    with suppress(RmrkdError):
+        counts = count_labelled(find_training_samples(info, role))
+        return describe_images(
+            training_images(*counts, from_teacher=data.teacher_labels, threshold=data.label_threshold)
+        )
+    return ""
+
+
+def _random_batches(preset: Preset, role: str, schedule: Schedule, classes: int) -> Iterator[Batch]:
+    """Yield random images and labels. Of a distillation with unlabelled images, half of them have no labels, or all."""
+    size, crop, unlabelled = schedule.batch_size, schedule.crop, 0
+    if role == "distill" and preset.data.train_labels != "files":
+        unlabelled = size
+    elif role == "distill" and preset.data.unlabelled is not None:
+        unlabelled = size // 2
     generator = torch.Generator().manual_seed(preset.seed)
     shape = (schedule.batch_size, 3, *schedule.crop)
     for _ in range(STEPS):
         images = torch.randn(shape, generator=generator)
         labels = torch.randint(0, classes, (shape[0], 1, *schedule.crop), generator=generator)
-        yield Batch(images, labels, [])
+        labels[size - unlabelled :] = 255
+        covered = torch.tensor([crop] * unlabelled) if unlabelled else None
+        yield Batch(images, labels, [], unlabelled=covered)
 
 
 def _describe_start(preset: Preset, role: str) -> str:

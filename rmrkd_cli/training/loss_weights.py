@@ -50,7 +50,7 @@ def compute_auto_weights(
     if not names:
         return {}
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
-    source = replace(model.label_source, teacher=True)
+    source = replace(model.label_source, teacher=True, threshold=0.0)
     use_bf16 = schedule.amp == "bf16"  # fp16 would need scaled gradients
     with _preserve_state(model):
         model.train()

@@ -18,6 +18,7 @@ from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import CustomLossSpec
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.training.label_check import has_images_without_labels, loss_needs_labels
 
 _IGNORED = 255
 _USES = {"teacher": ("teacher",), "baseline": ("student",), "distill": ("student", "teacher")}  # role -> networks
@@ -89,7 +90,8 @@ def _try_loss(
 
     Raises:
         RunError: When its code fails.
-        RmrkdError: When it returns no scalar, or has no gradient from which its weight could be computed.
+        RmrkdError: When it returns no scalar, has no gradient from which its weight could be computed, or needs labels
+            where some images have none.
     """
     batch, crop, stages = min(2, preset.schedule.batch_size), preset.schedule.crop, map_names_of(spec)
     keys = stages if isinstance(stages, tuple) else (stages,)
@@ -107,6 +109,22 @@ def _try_loss(
             "depend on the student's map",
             f"set the weight: --set losses.{name}.weight=1",
         )
+    if has_images_without_labels(preset) and _reads_labels(loss, inputs, labels):
+        raise loss_needs_labels(preset, [name])
+
+
+def _reads_labels(loss: nn.Module, inputs: Sequence[Any], labels: torch.Tensor) -> bool:
+    """Return what a custom loss declares in `needs_labels`, or else whether labels of 255 change its value."""
+    declared = getattr(loss, "needs_labels", None)
+    if isinstance(declared, bool):
+        return declared
+    values = []
+    for given in (labels, torch.full_like(labels, _IGNORED)):
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            value = loss(*inputs, given)
+        values.append(torch.stack([*(value.values() if isinstance(value, Mapping) else [value])]))
+    return not torch.equal(*values)
 
 
 def _crops(preset: Preset, roles: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -17,6 +17,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.presets.user_code import check_same_code
+from rmrkd_cli.results.training_images import describe_images
 from rmrkd_cli.training.extension import extend, saved_schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
@@ -30,6 +31,7 @@ class Checkpointer:
 
     Args:
         sources: Files of the teacher's weights and of custom losses, as in a checkpoint's `meta.sources`.
+        images: How many images are trained on, as in `meta.training_images`.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Checkpointer:
         schedule: Schedule,
         dist_ctx: DistContext,
         sources: Mapping[str, Any],
+        images: Mapping[str, Any],
     ) -> None:
         self.run_dir, self.model, self.step, self.schedule = run_dir, model, step, schedule
-        self.dist_ctx, self.sources = dist_ctx, sources
+        self.dist_ctx, self.sources, self.images = dist_ctx, sources, images
 
     def save(self, progress: Progress, meta: dict[str, Any], *, is_best: bool) -> None:
         """Write a checkpoint, and return on every worker when it is written.
@@ -94,6 +97,7 @@ class Checkpointer:
             )
         saved = read_checkpoint(path, verified=True)
         self._check_teacher(saved)
+        self._check_images(saved)
         check_same_code(saved.meta, self.sources.get("code", {}), self.run_dir.path)
         changed = self._changed_batch_settings(saved, force=force)
         before = saved_schedule(saved.meta.get("preset"), str(saved.meta.get("role"))) or self.schedule
@@ -130,6 +134,20 @@ class Checkpointer:
                 f"`{self.run_dir.path}` was distilled from a teacher with SHA-256 {str(before)[:12]}…, "
                 f"not from {str(now)[:12]}…",
                 "give the same file with --teacher-checkpoint, or start over with --fresh",
+            )
+
+    def _check_images(self, saved: Checkpoint) -> None:
+        """Raise RmrkdError if unlabelled images were added or removed: each step would see other images."""
+        before = saved.meta.get("training_images")
+        before = before if isinstance(before, Mapping) else {}
+        counts = [
+            [images.get(key) for key in ("labelled_images", "unlabelled_images")] for images in (before, self.images)
+        ]
+        if counts[0] != counts[1] and (counts[0][1] or counts[1][1]):
+            raise RmrkdError(
+                f"`{self.run_dir.path}` was trained on {describe_images(before) or 'other images'}, not on "
+                f"{describe_images(self.images)}: each step would see other images",
+                "restore the images, or start over with --fresh",
             )
 
     def _check_cwd(self, saved: Checkpoint) -> None:

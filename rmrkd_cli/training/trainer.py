@@ -83,7 +83,7 @@ class Trainer:
         self.model = setup.model
         self.step = TrainStep(setup.model, setup.wrapped, setup.schedule, dist_ctx.device)
         self.checkpointer = Checkpointer(
-            setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources
+            setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources, setup.training_images
         )
         self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)

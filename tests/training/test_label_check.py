@@ -11,6 +11,7 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import method_names, methods_without_labels
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.training.label_check import check_labels
+from rmrkd_cli.training.network_check import check_networks
 
 NONE, TEACHER = "data.train.labels=none", "data.train.labels=teacher"
 UNLABELLED = "data.unlabelled={images: val}"
@@ -86,3 +87,36 @@ def test_a_baseline_beside_unlabelled_images_uses_the_labelled_ones(tiny: Path) 
 def test_with_label_maps_nothing_is_refused(tiny: Path) -> None:
     for method in method_names():
         check_labels(preset_of(tiny, method=method), ["teacher", "baseline", "distill"])
+
+
+LOSSES = """
+import torch
+from torch import nn
+
+class Plain(nn.Module):
+    def forward(self, student, teacher, labels):
+        return (student - teacher).square().mean() + 0 * torch.rand(()) * student.mean()
+
+class Masked(nn.Module):
+    def forward(self, student, teacher, labels):
+        return (student.mean() - teacher.mean()).square() * (labels != 255).float().mean()
+
+class Declared(Masked):
+    needs_labels = False
+"""
+
+
+@pytest.mark.parametrize("name", ["Plain", "Masked", "Declared"])
+def test_a_custom_loss_is_tried_with_labels_and_without(name: str, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(LOSSES)
+    overrides = (NONE, f"losses.{name}.stage=logits", f"losses.{name}.weight=1")
+    preset = preset_of(tiny, *overrides, method=f"{file}:{name}")
+    check_labels(preset, ["distill"])
+    if name != "Masked":
+        check_networks(preset, ["distill"], 11, [str(file)])
+        return
+    with pytest.raises(RmrkdError, match=r"`Masked` of method `Masked` needs labels, and `data\.train\.labels`"):
+        check_networks(preset, ["distill"], 11, [str(file)])
+    taught = preset_of(tiny, TEACHER, *overrides[1:], method=f"{file}:{name}")
+    check_networks(taught, ["distill"], 11, [str(file)])
