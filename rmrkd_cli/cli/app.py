@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rmrkd_cli import __version__
+from rmrkd_cli.cli.cache_teacher import cache_teacher_command
 from rmrkd_cli.cli.command import Command, CommandGroup
 from rmrkd_cli.cli.compare import compare_command
 from rmrkd_cli.cli.data import data_app
@@ -35,7 +36,7 @@ from rmrkd_cli.cli.usage_errors import (
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 
-_WITH_WORKERS = ("train", "eval", "compare")  # commands
+_WITH_WORKERS = ("train", "eval", "compare", "cache-teacher")  # commands
 # Errors of the operating system that only a wrong path on the command line causes.
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 
@@ -62,6 +63,7 @@ _TRAIN, _USE, _LOOK_UP, _SET_UP = "Train and measure", "Use a student", "Presets
 app.command("train", cls=Command, rich_help_panel=_TRAIN)(train_command)
 app.command("eval", cls=Command, rich_help_panel=_TRAIN)(eval_command)
 app.command("compare", cls=Command, rich_help_panel=_TRAIN)(compare_command)
+app.command("cache-teacher", cls=Command, rich_help_panel=_TRAIN)(cache_teacher_command)
 app.command("plot", cls=Command, rich_help_panel=_TRAIN)(plot_command)
 app.command("transfer", cls=Command, rich_help_panel=_USE)(transfer_command)
 app.command("predict", cls=Command, rich_help_panel=_USE)(predict_command)
@@ -127,7 +129,7 @@ def _run_app(arguments: Sequence[str]) -> object:
 def _workers_of_another_launcher(arguments: Sequence[str]) -> Iterator[None]:
     """Let rank 0 run the block if another launcher, such as torchrun, has started several of this command.
 
-    The other ranks do their part of `train`, `eval` and `compare`, and nothing for other commands. They exit here.
+    The other ranks do their part of the commands with workers, and nothing for other commands. They exit here.
 
     Raises:
         RmrkdError: When the launcher's variables are incomplete or invalid, and the command has workers.

@@ -134,19 +134,7 @@ class EvaluationOptions:
 
     def choose_devices(self) -> tuple[str, Cluster]:
         """Return the device kind, and the workers: another launcher's, else those of the options."""
-        from rmrkd_cli.data import loader_server
-
-        if self.gpus in (None, 1):  # before this process imports torch, which takes as long
-            loader_server.start_loader_server(self.workers)
-        from rmrkd_cli.distributed.cluster import Cluster, external_cluster
-        from rmrkd_cli.distributed.coordination import current_coordinator
-        from rmrkd_cli.distributed.device import choose_device, choose_external_device
-
-        if (coordinator := current_coordinator()) is not None:
-            cluster = external_cluster(coordinator, gpus=self.gpus)
-            return choose_external_device(self.device.value, coordinator.local_size), cluster
-        device, workers = choose_device(self.device.value, self.gpus)
-        return device, Cluster(workers=workers)
+        return choose_devices(self.device, self.gpus, self.workers)
 
     def arguments(self, preset: Preset | None, device: str) -> dict[str, Any]:
         """Return the arguments of `evaluate_files` that the options set."""
@@ -156,6 +144,23 @@ class EvaluationOptions:
             "batch_size": self.batch_size, "workers": self.workers, "device": device, "max_images": self.max_images,
             "allow_partial": self.allow_partial,
         }  # fmt: skip
+
+
+def choose_devices(device: Device, gpus: int | None, loader_processes: int | None) -> tuple[str, Cluster]:
+    """Return the device kind, and the workers: another launcher's, else those of the options."""
+    from rmrkd_cli.data import loader_server
+
+    if gpus in (None, 1):  # before this process imports torch, which takes as long
+        loader_server.start_loader_server(loader_processes)
+    from rmrkd_cli.distributed.cluster import Cluster, external_cluster
+    from rmrkd_cli.distributed.coordination import current_coordinator
+    from rmrkd_cli.distributed.device import choose_device, choose_external_device
+
+    if (coordinator := current_coordinator()) is not None:
+        cluster = external_cluster(coordinator, gpus=gpus)
+        return choose_external_device(device.value, coordinator.local_size), cluster
+    kind, workers = choose_device(device.value, gpus)
+    return kind, Cluster(workers=workers)
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

@@ -126,6 +126,16 @@ class TrainOptions:
             metavar="FILE|none",
         ),
     ] = None
+    teacher_outputs: Annotated[
+        str | None,
+        option(
+            "--teacher-outputs",
+            _NETWORKS,
+            "Train from the outputs that rmrkd cache-teacher stored in this folder, without running the teacher.",
+            default=_PRESETS,
+            metavar="DIR",
+        ),
+    ] = None
     student_checkpoint: Annotated[
         str | None,
         option(

@@ -130,6 +130,7 @@ def _changes(options: TrainOptions) -> Iterator[tuple[str, str, object]]:
         ("schedule.time_budget", "time-budget", options.time_budget),
         ("schedule.iters", "max-iters", options.max_iters),
         ("teacher.schedule.iters", "max-iters", options.max_iters),
+        ("teacher.outputs", "teacher-outputs", options.teacher_outputs),
         ("teacher.min_miou", "min-teacher-miou", options.min_teacher_miou),
         ("seed", "seed" if seeds is None else "seeds", options.seed if seeds is None else seeds[0]),
         ("deterministic", "deterministic", options.deterministic or None),
@@ -168,8 +169,8 @@ def _check_budget(preset: Preset, options: TrainOptions) -> None:
 
 
 _UNUSED = {  # role -> options that it does not use
-    "teacher": ("student_checkpoint", "method", "min_teacher_miou"),
-    "baseline": ("teacher_checkpoint", "method", "min_teacher_miou"),
+    "teacher": ("student_checkpoint", "method", "min_teacher_miou", "teacher_outputs"),
+    "baseline": ("teacher_checkpoint", "method", "min_teacher_miou", "teacher_outputs"),
 }
 
 

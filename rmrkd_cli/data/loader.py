@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from rmrkd_cli.data.loader_server import loader_context
 from rmrkd_cli.data.sampler import StepSampler
-from rmrkd_cli.data.transforms import EvalItem, EvalSet, TrainItem, TrainSet
+from rmrkd_cli.data.transforms import TrainItem, TrainSet
 from rmrkd_cli.data.worker_pool import exit_with_parent
 from rmrkd_cli.errors import RmrkdError, WorkerLostError
 from rmrkd_cli.signals import ignore_stop_signals
@@ -63,7 +63,7 @@ def training_batches(dataset: TrainSet, sampler: StepSampler, workers: int, *, p
         del stream  # a traceback would keep it alive, and torch cannot end its processes when it is collected late
 
 
-def evaluation_images(dataset: EvalSet, indices: Sequence[int], workers: int, *, pin: bool) -> Iterator[EvalItem]:
+def evaluation_images(dataset: Dataset[T], indices: Sequence[int], workers: int, *, pin: bool) -> Iterator[T]:
     """Yield one item at a time, in the order of `indices`."""
     loader: DataLoader[Any] = DataLoader(
         Subset(_ErrorsAsItems(dataset), indices),

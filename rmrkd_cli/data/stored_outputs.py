@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rmrkd_cli.data.image_io import Picture
 from rmrkd_cli.data.map_file import SUFFIX, MapFileError, StoredMap, all_classes, image_signature, read_map, same_image
 from rmrkd_cli.data.map_geometry import Axis, Coordinates, resized, sample
 from rmrkd_cli.data.resize_crop import Window
+from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.errors import RmrkdError
 
 MAPS = "maps"  # the folder of the files, below that of the index
@@ -72,14 +74,16 @@ class StoredOutputs:
 
     Args:
         form: What all files have in common.
-        names: Of the samples, by index.
+        samples: Of the run, by index.
         crop: (height, width) of crops, padded at the right and bottom where the image is smaller.
         size: (height, width) of the student's logits for a crop. The logits of a crop have this size, or in a direction
             in which the teacher's own are smaller, the size of those.
     """
 
-    def __init__(self, form: OutputFormat, names: list[str], *, crop: tuple[int, int], size: tuple[int, int]) -> None:
-        self.form, self.names = form, names
+    def __init__(
+        self, form: OutputFormat, samples: Sequence[Sample], *, crop: tuple[int, int], size: tuple[int, int]
+    ) -> None:
+        self.form, self.samples = form, samples
         own = form.crop_size(crop)
         self._pixels = tuple(
             _crop_pixels(min(ours, theirs), pixels, Axis(theirs, pixels, form.align_corners))
@@ -112,7 +116,7 @@ class StoredOutputs:
         return sample(all_classes(stored, self.form.num_classes), *places).half()
 
     def _read(self, index: int, image: Picture) -> StoredMap:
-        name = self.names[index]
+        name = self.samples[index].name
         try:
             stored = self.form.read(name)
             if stored.image != image.shape[:2] or not same_image(stored.signature, image_signature(image)):

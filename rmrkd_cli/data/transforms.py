@@ -194,7 +194,7 @@ class EvalViews:
     def can_resize(self, image: Picture) -> bool:
         """Return whether every view keeps at least one pixel in each direction."""
         longer, shorter = max(image.shape[:2]), min(image.shape[:2])
-        sizes = [self._size(image, factor) for factor, _ in self.kinds]
+        sizes = [self._size(image.shape, factor) for factor, _ in self.kinds]
         return all(shorter * min(max(size) / longer, min(size) / shorter) >= 0.5 for size in sizes)
 
     def resize(self, image: Picture) -> Picture:
@@ -204,12 +204,19 @@ class EvalViews:
 
     def _resize(self, image: Picture, factor: float, mirrored: bool) -> dict[str, Any]:
         view = {"img": image, "ori_shape": image.shape, "pad_shape": image.shape, "seg_fields": []}
-        view |= {"scale": self._size(image, factor), "flip": mirrored, "flip_direction": "horizontal"}
+        view |= {"scale": self._size(image.shape, factor), "flip": mirrored, "flip_direction": "horizontal"}
         resized: dict[str, Any] = self.steps(view)
         return resized
 
-    def _size(self, image: Picture, factor: float) -> tuple[int, int]:
-        width, height = self.size or (image.shape[1], image.shape[0])
+    def fitted_size(self, shape: tuple[int, ...], number: int = 0) -> tuple[int, int]:
+        """Return (height, width) of the view at a scale, given by its number, for images of (height, width)."""
+        from mmcv.image import rescale_size
+
+        width, height = rescale_size((shape[1], shape[0]), self._size(shape, self.scales[number]))
+        return int(height), int(width)
+
+    def _size(self, shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+        width, height = self.size or (shape[1], shape[0])
         return int(width * factor), int(height * factor)
 
 

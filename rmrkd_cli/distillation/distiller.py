@@ -31,7 +31,7 @@ class Distiller(nn.Module):
 
     Args:
         student: A network that `load_network` returned, or an mmsegmentation segmentor.
-        teacher: Another one, or None for plain training.
+        teacher: Another one, or None for plain training, and for losses that get stored logits of a teacher.
         losses: name → distillation loss module, `loss(student map, teacher map, labels)`; one that acts on several
             maps takes tuples of them. It returns a scalar. A loss that also trains another network returns a
             mapping: under "" the loss of the student, under other names losses of that network. It then has
@@ -39,6 +39,7 @@ class Distiller(nn.Module):
         stages: name → map that the loss acts on, or a tuple of maps.
         weights: name → factor of the loss in the total.
         label_source: What images without label maps get as labels.
+        stored_classes: Classes of the stored teacher logits that `forward` gets; None: the teacher is run.
 
     Raises:
         RmrkdError: When a network is no segmentor, or the losses do not fit together.
@@ -53,11 +54,13 @@ class Distiller(nn.Module):
         weights: Mapping[str, float] | None = None,
         *,
         label_source: LabelSource = LABELLED,
+        stored_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.losses = nn.ModuleDict(dict(losses or {}))
         self.stages = dict(stages or {})
+        self.stored_classes = stored_classes
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
             extra: Mapping[str, float] = getattr(loss, "extra_weights", {})
@@ -77,7 +80,7 @@ class Distiller(nn.Module):
             self._teacher = (teacher.eval(),)
         self._teacher_dtype: torch.dtype | None = None
         self._formats = [torch.contiguous_format] * (1 + len(self._teacher))
-        if self.losses and teacher is None:
+        if self.losses and teacher is None and stored_classes is None:
             raise RmrkdError(f"the losses {', '.join(self.losses)} need a teacher")
         for what, network in (("student", student), ("teacher", teacher)):
             if network is not None:
@@ -115,7 +118,14 @@ class Distiller(nn.Module):
             for teacher in self._teacher:
                 cast_for_autocast(teacher, dtype)
 
-    def forward(self, images: Tensor, labels: Tensor, *, unlabelled: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        unlabelled: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Return every loss, unweighted.
 
         Args:
@@ -123,12 +133,13 @@ class Distiller(nn.Module):
             labels: (B, 1, H, W) int64, 255 ignored.
             unlabelled: (U, 2) int64 height and width that each of the last U images covers of its crop; they have no
                 label maps. None: all images have.
+            teacher_logits: (B, K, h, w), used in place of the teacher; None: the teacher is run.
 
         Returns:
             name → scalar: `ce` and `aux_ce` of the student's heads (with the heads' own factors) on the images that
             have labels, missing where no image of the training has, then the distillation losses.
         """
-        return self.forward_with_features(images, labels, unlabelled=unlabelled)[0]
+        return self.forward_with_features(images, labels, unlabelled=unlabelled, teacher_logits=teacher_logits)[0]
 
     def forward_with_features(
         self,
@@ -136,6 +147,7 @@ class Distiller(nn.Module):
         labels: Tensor,
         *,
         unlabelled: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
         label_source: LabelSource | None = None,
     ) -> tuple[dict[str, Tensor], dict[MapName, Tensor]]:
         """Return what `forward` returns, and the student's maps by name.
@@ -147,13 +159,14 @@ class Distiller(nn.Module):
         images_of_student = images.contiguous(memory_format=self._formats[0])
         auxiliary = source.exist or self._needs_auxiliary
         student_maps = adapter.maps(self.student, images_of_student, auxiliary=auxiliary)
-        teacher_maps = self._teacher_maps(images) if self._teacher else {}
+        has_teacher = bool(self.losses or self._teacher)
+        teacher_maps = self._teacher_maps(images, teacher_logits) if has_teacher else {}
         missing = 0 if unlabelled is None else len(unlabelled)
         if unlabelled is not None and source.teacher:
             labels, missing = self._fill_labels(labels, unlabelled, teacher_maps["logits"], source.threshold), 0
         compute = partial(adapter.losses, self.student)
         losses = labelled_losses(compute, student_maps, labels, missing) if source.exist else {}
-        if self._teacher:
+        if has_teacher:
             for name, loss in self.losses.items():
                 pair = self._match_pair(student_maps, teacher_maps, self.stages[name])
                 losses |= named_scalars(name, loss, loss(*pair, labels))
@@ -171,7 +184,11 @@ class Distiller(nn.Module):
         return fill_labels(labels, unlabelled, logits, threshold=threshold, **options)
 
     @torch.no_grad()
-    def _teacher_maps(self, images: Tensor) -> dict[MapName, Tensor]:
+    def _teacher_maps(self, images: Tensor, logits: Tensor | None) -> dict[MapName, Tensor]:
+        if logits is not None:
+            return {"logits": logits.float()}
+        if not self._teacher:
+            raise RmrkdError("the losses need a teacher, or its logits for these images")
         teacher = self._teacher[0]
         images = images.contiguous(memory_format=self._formats[1])
         return adapter_of(teacher).maps(teacher, images, auxiliary=self._needs_auxiliary)

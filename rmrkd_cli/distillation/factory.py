@@ -6,15 +6,19 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
 from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.distiller import Distiller, MapNames
 from rmrkd_cli.distillation.label_source import LabelSource
 from rmrkd_cli.distillation.map_checks import check_maps
+from rmrkd_cli.distillation.teacher_outputs import OutputsIndex, read_index
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
@@ -23,7 +27,7 @@ from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
-from rmrkd_cli.presets.network_schema import Network
+from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.presets.schema import Preset
 
 Log = Callable[[str], None]
@@ -31,11 +35,26 @@ Log = Callable[[str], None]
 
 @dataclass
 class Built:
-    """A distiller, the config of the network it trains, and the sources of the weights."""
+    """A distiller, the config of the network it trains, and the sources of the weights.
+
+    Attributes:
+        index, outputs: Of stored outputs in place of the teacher; None: the teacher is run.
+        logits_stride: Of the trained network.
+    """
 
     distiller: Distiller
     config: dict[str, Any]
     sources: dict[str, Any] = field(default_factory=dict)
+    index: OutputsIndex | None = None
+    outputs: OutputFormat | None = None
+    logits_stride: int = 8
+
+    def stored_outputs(self, samples: Sequence[Sample], crop: tuple[int, int]) -> StoredOutputs | None:
+        """Return the stored outputs of the teacher for crops of samples; None if the teacher is run."""
+        if self.outputs is None:
+            return None
+        height, width = (-(-side // self.logits_stride) for side in crop)
+        return StoredOutputs(self.outputs, samples, crop=crop, size=(height, width))
 
 
 def trained_network(preset: Preset, role: str) -> Network:
@@ -75,23 +94,67 @@ def build_distiller(
     if role != "distill":
         return Built(Distiller(network), config, sources)
     check_has_losses(preset)
-    teacher = build_network(network_config(preset.teacher, num_classes), device=device, name="teacher")
-    if with_weights:
-        if preset.teacher.checkpoint is None:
-            raise RmrkdError(
-                f"preset `{preset.name}` needs a trained teacher, and no checkpoint is given",
-                f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
-            )
-        sources["teacher"] = load_weights(teacher, preset.teacher.checkpoint, role="teacher")
-        _report_partial(sources["teacher"], "teacher", log)
+    shapes, index, teacher = measure_shapes(network), None, None
+    if preset.teacher.outputs is not None:
+        index = read_index(Path(preset.teacher.outputs))
+        sources["teacher"] = index.source(Path(preset.teacher.outputs))
+        teacher_shapes = index.shapes()
+    else:
+        built = build_teacher(preset, num_classes, device=device, log=log, with_weights=with_weights)
+        teacher, teacher_shapes = built.network, measure_shapes(built.network)
+        if with_weights:
+            sources["teacher"] = built.source
     torch.manual_seed(preset.seed + 1)
-    losses = build_losses(preset, measure_shapes(network), measure_shapes(teacher), num_classes, code)
+    losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
     if hashes := custom_loss.hashes_of_run_code(preset):
         sources["code"] = hashes
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
-    distiller = Distiller(network, teacher, losses, maps, weights, label_source=label_source(preset))
-    return Built(distiller, config, sources)
+    source = label_source(preset)
+    if index is None:
+        return Built(Distiller(network, teacher, losses, maps, weights, label_source=source), config, sources)
+    distiller = Distiller(network, None, losses, maps, weights, label_source=source, stored_classes=num_classes)
+    form = index.output_format(Path(str(preset.teacher.outputs)))
+    return Built(distiller, config, sources, index, form, shapes.strides["logits"])
+
+
+def teacher_source(preset: Preset) -> CheckpointSource:
+    """Return the checkpoint that a preset names for its teacher.
+
+    Raises:
+        RmrkdError: It names none.
+    """
+    if preset.teacher.checkpoint is None:
+        raise RmrkdError(
+            f"preset `{preset.name}` needs a trained teacher, and no checkpoint is given",
+            f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
+        )
+    return preset.teacher.checkpoint
+
+
+class BuiltTeacher(NamedTuple):
+    """A teacher, the description of its network, and the source of its weights."""
+
+    network: nn.Module
+    config: dict[str, Any]
+    source: dict[str, str]
+
+
+def build_teacher(
+    preset: Preset, num_classes: int, *, device: str, log: Log, with_weights: bool = True
+) -> BuiltTeacher:
+    """Build a preset's teacher with the weights that the preset names for it.
+
+    Raises:
+        RmrkdError: It names none, or they do not match.
+    """
+    config = network_config(preset.teacher, num_classes)
+    teacher = build_network(config, device=device, name="teacher")
+    if not with_weights:
+        return BuiltTeacher(teacher, config, {})
+    source = load_weights(teacher, teacher_source(preset), role="teacher")
+    _report_partial(source, "teacher", log)
+    return BuiltTeacher(teacher, config, source)
 
 
 def label_source(preset: Preset) -> LabelSource:

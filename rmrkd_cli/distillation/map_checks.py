@@ -8,6 +8,8 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import MapName
 from rmrkd_cli.networks.feature_maps import FeatureShapes
 from rmrkd_cli.presets.loss_schema import LossSpec
+from rmrkd_cli.presets.methods import methods_on_logits
+from rmrkd_cli.terminal.text import join_and
 
 
 def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: FeatureShapes) -> None:
@@ -16,6 +18,8 @@ def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: 
     Raises:
         RmrkdError: With every loss that does not fit, and the maps that fit.
     """
+    if set(teacher.strides) == {"logits"}:
+        _check_on_logits(losses)
     missing, unequal = {}, {}
     for name, spec in losses.items():
         for map_name in spec.stage if isinstance(spec.stage, list) else [spec.stage]:
@@ -31,6 +35,24 @@ def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: 
         fixes = [_other_map(name, fitting) for name in dict.fromkeys(missing.values())]
         fixes += [_logits_or_stage(list(dict.fromkeys(unequal.values())), fitting)] if unequal else []
         raise RmrkdError(message, "; ".join(fixes))
+
+
+def _check_on_logits(losses: Mapping[str, LossSpec]) -> None:
+    """Raise RmrkdError if a loss compares feature maps."""
+    others = {name: loss.stage for name, loss in losses.items() if loss.stage != "logits"}
+    if others:
+        places = join_and([f"`{name}` ({_place(stage)})" for name, stage in others.items()])
+        left_out = " ".join(f"--set losses.{name}=null" for name in others)
+        raise RmrkdError(
+            f"the teacher gives only logits, no feature maps, which {places} compare{'s' * (len(others) == 1)}",
+            f"choose a method on logits: --method {', '.join(methods_on_logits())}"
+            + (f"; or leave the losses on feature maps out: {left_out}" if len(others) < len(losses) else ""),
+        )
+
+
+def _place(stage: MapName | list[MapName]) -> str:
+    places = stage if isinstance(stage, list) else [stage]
+    return ", ".join(f"stage {place}" if isinstance(place, int) else place for place in places)
 
 
 def _missing(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> str:

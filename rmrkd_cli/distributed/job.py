@@ -105,9 +105,35 @@ class PrepareJob:
     code: tuple[str, ...] = ()
 
 
-Job = TrainJob | EvalJob | PrepareJob
-_KINDS: dict[str, type[TrainJob] | type[EvalJob] | type[PrepareJob]] = {
-    "train": TrainJob, "eval": EvalJob, "prepare": PrepareJob,
+@dataclass(frozen=True, kw_only=True)
+class CacheJob:
+    """Run teachers over the training images, and store their outputs.
+
+    Attributes:
+        presets: Of the teachers; the first one's images are used.
+        out: Folder of the outputs.
+        scales, flip: Averaged over.
+        top_k: Classes to store of each position; None: all.
+        batch_size, workers: As for `EvalJob`.
+        code: Python files that networks may be built from.
+    """
+
+    entry_point: ClassVar[str] = "rmrkd_cli.training.caching.worker:run_caching"
+
+    presets: tuple[Preset, ...]
+    out: str
+    device: str
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    top_k: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    code: tuple[str, ...] = ()
+
+
+Job = TrainJob | EvalJob | PrepareJob | CacheJob
+_KINDS: dict[str, type[TrainJob] | type[EvalJob] | type[PrepareJob] | type[CacheJob]] = {
+    "train": TrainJob, "eval": EvalJob, "prepare": PrepareJob, "cache": CacheJob,
 }  # fmt: skip
 
 
@@ -121,7 +147,9 @@ def job_to_json(job: Job) -> str:
     """Return a job as JSON for other processes. With one worker the job is used as it is."""
     kind = next(name for name, cls in _KINDS.items() if isinstance(job, cls))
     data = asdict(job)
-    if not isinstance(job, EvalJob):
+    if isinstance(job, CacheJob):
+        data["presets"] = [preset.model_dump(mode="json") for preset in job.presets]
+    elif not isinstance(job, EvalJob):
         data["preset"] = job.preset.model_dump(mode="json")
     if isinstance(job, PrepareJob):
         data["runs"] = [(preset.model_dump(mode="json"), in_plan) for preset, in_plan in job.runs]
@@ -137,6 +165,9 @@ def job_from_json(text: str) -> Job:
     cls = _KINDS[data.pop("kind")]
     if cls is EvalJob:
         data |= {key: tuple(data[key]) for key in ("scales", "crop", "stride") if data[key] is not None}
+    elif cls is CacheJob:
+        data |= {key: tuple(data[key]) for key in ("scales", "code")}
+        data["presets"] = tuple(map(Preset.model_validate, data["presets"]))
     else:
         data |= {"preset": Preset.model_validate(data["preset"]), "code": tuple(data["code"])}
     if cls is PrepareJob:

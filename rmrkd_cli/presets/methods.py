@@ -53,6 +53,12 @@ def methods_without_labels(*, on_logits: bool) -> list[str]:
     ]
 
 
+def methods_on_logits() -> list[str]:
+    """Return the methods of `presets/methods` whose losses compare nothing but the logits of the decode head."""
+    recipes = {name: load_method(name).losses.values() for name in method_names()}
+    return [name for name, losses in recipes.items() if losses and all(loss.stage == "logits" for loss in losses)]
+
+
 def acts_on_logits(loss: LossSpec) -> bool:
     """Return whether a loss acts on the logits of the decode head, alone or among other maps."""
     return "logits" in (loss.stage if isinstance(loss.stage, list) else [loss.stage])

@@ -47,6 +47,7 @@ class Teacher(Network):
     output: Literal["logits", "probabilities"] = "logits"  # onnx, torchscript: what the file gives
     # onnx, torchscript: channel -> class of the data set by index or name, or `ignore`; None: the same classes.
     classes: ClassMap | None = None
+    outputs: PathText | None = None  # folder of `rmrkd cache-teacher`, used in place of the network
     schedule: PartialSchedule | None = None  # keys that differ from the preset's `schedule` when it is trained
     reported_miou: Percent | None = None  # percent, as the checkpoint's source reports
     min_miou: Percent | None = None  # percent; stop if validation is below. None: half of `reported_miou`

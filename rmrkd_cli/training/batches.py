@@ -12,6 +12,7 @@ from rmrkd_cli.data.loader_processes import count_loader_processes
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.sampler import StepSampler
+from rmrkd_cli.data.stored_outputs import StoredOutputs
 from rmrkd_cli.data.transforms import TrainSet
 from rmrkd_cli.data.unlabelled import count_labelled
 from rmrkd_cli.distributed.process_group import DistContext
@@ -30,6 +31,7 @@ def training_batches(
     first_step: int,
     last_step: int | None,
     image_cache: Path | None,
+    outputs: StoredOutputs | None = None,
 ) -> Iterator[list[loader.Batch]]:
     """Yield this worker's batches of each step, one for each forward pass.
 
@@ -37,11 +39,12 @@ def training_batches(
         first_step: From 0.
         last_step: Exclusive; None for an endless stream.
         image_cache: File of decoded training images, or None.
+        outputs: Of the teacher, for these samples; None: the batches have none.
     """
     files = SampleFiles(info, samples)
     dataset = TrainSet(
         files if image_cache is None else ImageCache(image_cache, files), scale=info.scale, crop=schedule.crop,
-        ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt,
+        ratio_range=preset.data.ratio_range, seed=preset.seed, skip_corrupt=schedule.skip_corrupt, outputs=outputs,
     )  # fmt: skip
     labelled, _ = count_labelled(samples)
     sampler = StepSampler(

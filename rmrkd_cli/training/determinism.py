@@ -49,6 +49,9 @@ def warm_up_ddp_buckets(model: Distiller, wrapped: nn.Module, crop: tuple[int, i
     model.eval()
     images = torch.zeros(1, 3, *crop, device=device)
     labels = torch.zeros(1, 1, *crop, dtype=torch.long, device=device)
-    model.total(wrapped(images, labels)).backward()  # type: ignore[no-untyped-call]
+    stored = {}
+    if model.stored_classes is not None:
+        stored["teacher_logits"] = torch.zeros(1, model.stored_classes, 1, 1, device=device)
+    model.total(wrapped(images, labels, **stored)).backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
     model.train()

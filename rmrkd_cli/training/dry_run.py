@@ -93,12 +93,14 @@ def _report_role(
     model = built.distiller
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     yield f"  starts from       {_describe_start(preset, role)}"
+    if preset.teacher.outputs is not None and role == "distill":
+        yield f"  teacher           stored outputs in {preset.teacher.outputs}"
     if model.teacher is not None:
         yield f"  teacher           {_describe_size(model.teacher, scale)}"
     if images := _describe_training_images(preset, role, info):
         yield f"  training images   {images}"
     model.to_device(device, inference_network).train()
-    batches = list(_random_batches(preset, role, schedule, classes))
+    batches = list(_random_batches(preset, role, schedule, classes, model.stored_classes))
     if role == "distill":
         if auto_weighted_losses(preset):
             progress("distill: computing the loss weights")
@@ -156,7 +158,9 @@ def _auto_weights_of_training(
     """Return the weights that training will compute, from the real networks and images."""
     built = build_distiller(preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code)
     model, dist_ctx = built.distiller.to_device(device, inference_network), DistContext(0, 1, torch.device(device))
-    batches = first_batches(preset, preset.schedule, info, find_training_samples(info, "distill"), dist_ctx, None)
+    samples = find_training_samples(info, "distill")
+    outputs = built.stored_outputs(samples, preset.schedule.crop)
+    batches = first_batches(preset, preset.schedule, info, samples, dist_ctx, None, outputs)
     return _auto_weights(model, batches, names, preset, device)
 
 
@@ -169,7 +173,7 @@ def _auto_weights(
 
 def _missing_for_auto_weights(preset: Preset) -> str:
     """Return what is not on this machine of the teacher, the student's weights and the images; "" if nothing."""
-    if preset.teacher.checkpoint is None:
+    if preset.teacher.checkpoint is None and preset.teacher.outputs is None:
         return "a trained teacher"
     missing = [file.what for file in weight_files(preset, ["distill"]) if not file.is_present()]
     if missing:
@@ -194,7 +198,9 @@ def _describe_training_images(preset: Preset, role: str, info: DatasetInfo) -> s
     return ""
 
 
-def _random_batches(preset: Preset, role: str, schedule: Schedule, classes: int) -> Iterator[Batch]:
+def _random_batches(
+    preset: Preset, role: str, schedule: Schedule, classes: int, stored_classes: int | None = None
+) -> Iterator[Batch]:
     """Yield random images and labels. Of a distillation with unlabelled images, half of them have no labels, or all."""
     size, crop, unlabelled = schedule.batch_size, schedule.crop, 0
     if role == "distill" and preset.data.train_labels != "files":
@@ -208,7 +214,10 @@ def _random_batches(preset: Preset, role: str, schedule: Schedule, classes: int)
         labels = torch.randint(0, classes, (shape[0], 1, *schedule.crop), generator=generator)
         labels[size - unlabelled :] = 255
         covered = torch.tensor([crop] * unlabelled) if unlabelled else None
-        yield Batch(images, labels, [], unlabelled=covered)
+        logits = None
+        if stored_classes is not None:
+            logits = torch.randn(size, stored_classes, crop[0] // 8 + 1, crop[1] // 8 + 1, generator=generator).half()
+        yield Batch(images, labels, [], unlabelled=covered, teacher_logits=logits)
 
 
 def _describe_start(preset: Preset, role: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.sample_table import SampleTable
+from rmrkd_cli.data.stored_outputs import StoredOutputs
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
@@ -58,8 +59,11 @@ def compute_auto_weights(
             seed_step(seed, number, dist_ctx.rank, dist_ctx.device.type)
             images, labels = (part.to(dist_ctx.device) for part in (batch.images, batch.labels.long()))
             unlabelled = None if batch.unlabelled is None else batch.unlabelled.to(dist_ctx.device)
+            logits = None if batch.teacher_logits is None else batch.teacher_logits.to(dist_ctx.device)
             with torch.autocast(dist_ctx.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-                losses, maps = model.forward_with_features(images, labels, unlabelled=unlabelled, label_source=source)
+                losses, maps = model.forward_with_features(
+                    images, labels, unlabelled=unlabelled, teacher_logits=logits, label_source=source
+                )
             cross_entropy = model.total({name: value for name, value in losses.items() if name in ("ce", "aux_ce")})
             sums += torch.stack([_gradient_norms(losses[name], cross_entropy, maps) for name in names])
     means = (dist_ctx.all_reduce_sum(sums) / dist_ctx.size).tolist()
@@ -111,10 +115,19 @@ def first_batches(
     samples: SampleTable,
     dist_ctx: DistContext,
     image_cache: Path | None,
+    outputs: StoredOutputs | None = None,
 ) -> Iterator[Batch]:
     """Return this worker's first batch of each of the first `BATCHES` steps, as training sees them."""
     without_processes = schedule.model_copy(update={"workers": 0})
     steps = training_batches(
-        preset, without_processes, info, samples, dist_ctx, first_step=0, last_step=BATCHES, image_cache=image_cache
+        preset,
+        without_processes,
+        info,
+        samples,
+        dist_ctx,
+        first_step=0,
+        last_step=BATCHES,
+        image_cache=image_cache,
+        outputs=outputs,
     )
     return (batches[0] for batches in steps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from rmrkd_cli.distillation.distiller import named_scalars
 from rmrkd_cli.distillation.factory import build_losses, check_has_losses, map_names_of
+from rmrkd_cli.distillation.teacher_outputs import read_index
 from rmrkd_cli.errors import RmrkdError, summarize_error
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
@@ -60,17 +62,19 @@ def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code:
     """
     if "distill" in roles:
         check_has_losses(preset)
-    needed = list(dict.fromkeys(what for role in roles for what in _USES[role]))
+    needed = list(dict.fromkeys(what for role in roles for what in _networks(preset, role)))
     configs = {what: network_config(getattr(preset, what), num_classes) for what in needed}
     networks = {what: build_outline(config, what) for what, config in configs.items()}
     shapes: dict[tuple[str, tuple[int, int]], FeatureShapes] = {}
-    for what, crop in _crops(preset, roles):
+    for what, crop in ((what, preset.schedule_for(role).crop) for role in roles for what in _networks(preset, role)):
         if (what, crop) not in shapes:
             shapes[what, crop] = _run_on_crop(networks[what], configs[what], what, crop)
     if "distill" not in roles:
         return Outlines(networks)
     crop = preset.schedule.crop
-    pair = shapes["student", crop], shapes["teacher", crop]
+    outputs = preset.teacher.outputs
+    teacher = shapes["teacher", crop] if outputs is None else read_index(Path(outputs)).shapes()
+    pair = shapes["student", crop], teacher
     losses = build_losses(preset, *pair, num_classes, code, outline=True)
     for name, spec in preset.losses.items():
         if isinstance(spec, CustomLossSpec):
@@ -127,11 +131,9 @@ def _reads_labels(loss: nn.Module, inputs: Sequence[Any], labels: torch.Tensor) 
     return not torch.equal(*values)
 
 
-def _crops(preset: Preset, roles: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield each network with the crops that it sees."""
-    for role in roles:
-        for what in _USES[role]:
-            yield what, preset.schedule_for(role).crop
+def _networks(preset: Preset, role: str) -> tuple[str, ...]:
+    """Return which networks a role runs; one whose outputs are stored is not run."""
+    return tuple(what for what in _USES[role] if role == what or what == "student" or preset.teacher.outputs is None)
 
 
 def _run_on_crop(network: nn.Module, config: Mapping[str, Any], what: str, crop: tuple[int, int]) -> FeatureShapes:

@@ -226,14 +226,16 @@ class TrainStep:
     def _forward(self, batch: Batch) -> dict[str, Tensor]:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True).long()  # uint8 until here, to copy less
-        missing = {}
+        more = {}
         if batch.unlabelled is not None:
-            missing["unlabelled"] = batch.unlabelled.to(self.device, non_blocking=True)
+            more["unlabelled"] = batch.unlabelled.to(self.device, non_blocking=True)
+        if batch.teacher_logits is not None:
+            more["teacher_logits"] = batch.teacher_logits.to(self.device, non_blocking=True)
         dtype = _DTYPES.get(self.schedule.amp)
         if dtype is not None:
             self.model.cast_teacher(dtype)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            losses: dict[str, Tensor] = self.wrapped(images, labels, **missing)
+            losses: dict[str, Tensor] = self.wrapped(images, labels, **more)
         return losses
 
     def _sync_gradients(self, is_last: bool) -> Any:

@@ -16,6 +16,8 @@ from rmrkd_cli.terminal.console import log
 from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.training.run_directory import RunDir, run_path
 
+WORK_DIRS = Path("work_dirs")  # has a folder for each preset
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -67,7 +69,7 @@ def plan_runs(preset: Preset, work_dir: Path | None, seeds: Sequence[int] | None
         from rmrkd_cli.networks.libraries import resolve_weights
 
         preset = resolve_weights(preset)
-    root = work_dir if work_dir is not None else Path("work_dirs") / preset.name
+    root = work_dir if work_dir is not None else WORK_DIRS / preset.name
     if seeds is None:
         return [_runs_of_seed(preset, root)]
     return [_runs_of_seed(preset.model_copy(update={"seed": seed}), root / f"seed-{seed}") for seed in seeds]
@@ -78,7 +80,7 @@ def _runs_of_seed(preset: Preset, root: Path) -> list[Run]:
     runs = []
     for role in roles:
         teacher = preset.teacher
-        if role == "distill" and teacher.checkpoint is None:  # trained by the role `teacher`
+        if role == "distill" and teacher.checkpoint is None and teacher.outputs is None:  # role `teacher` trains it
             source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
             teacher = teacher.model_copy(update={"checkpoint": source})
         run_preset = preset.model_copy(update={"role": role, "teacher": teacher})
@@ -98,7 +100,8 @@ def roles_to_train(preset: Preset) -> list[str]:
     """Return the preset's role; for `all`, every role that has no checkpoint yet, in order."""
     if preset.role != "all":
         return [preset.role]
-    return [*(["teacher"] if preset.teacher.checkpoint is None else []), "baseline", "distill"]
+    needs_training = preset.teacher.checkpoint is None and preset.teacher.outputs is None
+    return [*(["teacher"] if needs_training else []), "baseline", "distill"]
 
 
 def check_comparable(plan: Sequence[Run], unfinished: Sequence[Run], cluster: Cluster, *, force: bool) -> None:

@@ -25,6 +25,7 @@ from rmrkd_cli.training.disk_check import check_disk_space
 from rmrkd_cli.training.label_check import check_labels
 from rmrkd_cli.training.network_check import Outlines, check_networks
 from rmrkd_cli.training.plan import Run
+from rmrkd_cli.training.stored_check import check_stored_outputs
 from rmrkd_cli.training.weight_files import WeightFile, download_weights, weight_files
 
 
@@ -63,7 +64,8 @@ def check_inputs(
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
     _check_images(preset, info, roles, samples)
-    download_weights(preset, roles)
+    check_stored_outputs([run.preset for run in runs], info)
+    download_weights(weight_files(preset, roles))
     for file in weight_files(preset, roles):
         if file.source is not None:
             _check_contents(file.source, file.what, outlines, info)
@@ -120,6 +122,7 @@ def find_problems(
     yield from (f"  training first downloads {url}" for url in urls)
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
     checks.append(partial(_check_images, preset, info, roles))
+    checks.append(partial(check_stored_outputs, [run.preset for run in plan], info))
     checks += [partial(run.run_dir.check_usable, run.preset, resume=resume, fresh=fresh, force=force) for run in plan]
     for check in checks:
         try:
@@ -143,11 +146,11 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
         check_batch_size(preset.schedule_for(role), device=device, workers=workers)
         if role != "teacher":
             check_file(trained_network(preset, role).checkpoint, "student")
-    if "distill" in roles:
+    if "distill" in roles and preset.teacher.outputs is None:
         check_file(preset.teacher.checkpoint, "teacher")
     for role in roles:
         network_config(trained_network(preset, role), num_classes=1)
-    if "distill" in roles:
+    if "distill" in roles and preset.teacher.outputs is None:
         network_config(preset.teacher, num_classes=1)
     for file in weight_files(preset, roles):
         file.missing_url()  # fails where a config names no weights

@@ -128,12 +128,13 @@ class Checkpointer:
 
     def _check_teacher(self, saved: Checkpoint) -> None:
         """Raise RmrkdError if the run was distilled from another teacher file."""
-        before, now = _teacher_sha256(saved.meta.get("sources")), _teacher_sha256(self.sources)
+        before, now = _teacher_of(saved.meta.get("sources")), _teacher_of(self.sources)
         if before != now:
             raise RmrkdError(
-                f"`{self.run_dir.path}` was distilled from a teacher with SHA-256 {str(before)[:12]}…, "
-                f"not from {str(now)[:12]}…",
-                "give the same file with --teacher-checkpoint, or start over with --fresh",
+                f"`{self.run_dir.path}` was distilled from a teacher with SHA-256 {_shorten_teacher(before)}, not from "
+                f"{_shorten_teacher(now)}",
+                "give the same file with --teacher-checkpoint, or the same folder with --teacher-outputs, or start "
+                "over with --fresh",
             )
 
     def _check_images(self, saved: Checkpoint) -> None:
@@ -180,9 +181,15 @@ class Checkpointer:
         return changed
 
 
-def _teacher_sha256(sources: Any) -> Any:
+def _teacher_of(sources: Any) -> tuple[Any, Any]:
+    """Return the SHA-256 of the teacher's file, and the identity of its stored outputs if these were used."""
     teacher = sources.get("teacher") if isinstance(sources, Mapping) else None
-    return teacher.get("sha256") if isinstance(teacher, Mapping) else None
+    return (teacher.get("sha256"), teacher.get("outputs")) if isinstance(teacher, Mapping) else (None, None)
+
+
+def _shorten_teacher(teacher: tuple[Any, Any]) -> str:
+    sha256, outputs = teacher
+    return f"{str(sha256)[:12]}…" + (f" (stored outputs {str(outputs)[:12]}…)" if outputs is not None else "")
 
 
 def _read_progress(saved: Checkpoint, schedule: Schedule) -> Progress:

@@ -15,6 +15,7 @@ from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.data.loader import Batch
 from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import find_samples
+from rmrkd_cli.data.stored_outputs import StoredOutputs
 from rmrkd_cli.data.unlabelled import count_labelled, find_training_samples
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import Built, build_distiller
@@ -38,6 +39,7 @@ class TrainingSetup:
         model: The distiller on this worker's device.
         wrapped: The same inside DistributedDataParallel; `model` itself with one worker.
         image_cache: File of decoded training images, or None.
+        outputs: Stored outputs of the teacher, or None.
     """
 
     preset: Preset
@@ -51,12 +53,13 @@ class TrainingSetup:
     model: Distiller
     wrapped: nn.Module
     image_cache: Path | None
+    outputs: StoredOutputs | None = None
 
     def batches(self, dist_ctx: DistContext, first_step: int, last_step: int | None) -> Iterator[list[Batch]]:
         """Yield this worker's batches of each step from `first_step` to `last_step` (exclusive; None: endless)."""
         return training_batches(
             self.preset, self.schedule, self.info, self.train_samples, dist_ctx,
-            first_step=first_step, last_step=last_step, image_cache=self.image_cache,
+            first_step=first_step, last_step=last_step, image_cache=self.image_cache, outputs=self.outputs,
         )  # fmt: skip
 
     @property
@@ -111,4 +114,5 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
         model=model,
         wrapped=dist_ctx.wrap_ddp(model, find_unused_parameters=may_skip_layers),
         image_cache=Path(job.image_cache) if job.image_cache is not None else None,
+        outputs=built.stored_outputs(train_samples, preset.schedule_for(job.role).crop),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.distillation.teacher_outputs import OutputsIndex
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.confusion_matrix import ConfusionMatrix
 from rmrkd_cli.presets.schema import Preset
@@ -50,15 +51,33 @@ def check_teacher_score(counts: ConfusionMatrix, images: int, total: int, preset
             reported mIoU.
     """
     miou = 100 * counts.result().miou
+    _check_minimum(score := f"mIoU {miou:.2f} on {images} of {total} validation images", miou, preset)
+    reported = reported_miou(preset)
+    return f"teacher: {score}" + (f", {reported:.2f} reported by its source" if reported is not None else "")
+
+
+def describe_stored_score(preset: Preset, index: OutputsIndex) -> str:
+    """Return the line that reports the mIoU of the teacher whose outputs are stored.
+
+    Raises:
+        RmrkdError: As `check_teacher_score`.
+    """
+    line = f"teacher: stored outputs ({index.describe()}) in `{preset.teacher.outputs}`"
+    if index.miou is None:
+        return line
+    score = f"mIoU {100 * index.miou:.2f} on {index.measured[0]} of {index.measured[1]} validation images"
+    _check_minimum(score, 100 * index.miou, preset)
+    return f"{line}, {score} when they were stored"
+
+
+def _check_minimum(score: str, miou: float, preset: Preset) -> None:
     reported, minimum = reported_miou(preset), preset.teacher.min_miou
     reason = "--min-teacher-miou"
     if minimum is None and reported is not None:
         minimum, reason = reported / 2, f"half of the reported {reported:.2f}"
-    score = f"mIoU {miou:.2f} on {images} of {total} validation images"
     if minimum and not miou >= minimum:  # also when it is NaN, because no pixel has a class
         raise RmrkdError(
             f"the teacher has {score}, below the minimum of {minimum:.2f} ({reason})",
             "check that its classes are those of the data set, in the same order; `rmrkd eval` measures it on all "
             "images. --teacher-checkpoint FILE selects another teacher, --min-teacher-miou 0 accepts this one",
         )
-    return f"teacher: {score}" + (f", {reported:.2f} reported by its source" if reported is not None else "")

@@ -34,7 +34,7 @@ from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.result import write_result
 from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.setup import set_up_training
-from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images
+from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images, describe_stored_score
 from rmrkd_cli.training.tensorboard_images import ValidationImages
 from rmrkd_cli.training.validation import Validator
 
@@ -99,6 +99,8 @@ class Trainer:
             RmrkdError: When the mIoU is below its minimum.
             Interrupted: After a signal.
         """
+        if self.setup.built.index is not None and not self.progress.iteration:
+            self.terminal.log(describe_stored_score(self.setup.preset, self.setup.built.index))
         teacher, samples = self.model.teacher, self.setup.val_samples
         if teacher is None or self.progress.iteration:
             return
@@ -244,7 +246,13 @@ class Trainer:
         names = auto_weighted_losses(setup.preset) if setup.role == "distill" else []
         if not progress.weights.keys() >= set(names):
             batches = first_batches(
-                setup.preset, setup.schedule, setup.info, setup.train_samples, self.dist_ctx, setup.image_cache
+                setup.preset,
+                setup.schedule,
+                setup.info,
+                setup.train_samples,
+                self.dist_ctx,
+                setup.image_cache,
+                setup.outputs,
             )
             progress.weights = compute_auto_weights(
                 self.model, batches, names, setup.schedule, setup.preset.seed, self.dist_ctx

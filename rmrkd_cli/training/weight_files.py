@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,14 @@ def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
             found.append(WeightFile(what, network, source))
         elif network.library == MMSEG and network.init == "imagenet":
             found.append(WeightFile(what, network, None))
-    if "distill" in roles and preset.teacher.checkpoint is not None:
+    if "distill" in roles and preset.teacher.checkpoint is not None and preset.teacher.outputs is None:
         found.append(WeightFile("teacher", preset.teacher, preset.teacher.checkpoint))
     for number, file in enumerate(found):
         if file not in found[:number]:
             yield file
 
 
-def download_weights(preset: Preset, roles: Sequence[str]) -> None:
+def download_weights(files: Iterable[WeightFile]) -> None:
     """Download before training, because a collective operation times out while one worker downloads.
 
     Raises:
@@ -85,7 +85,7 @@ def download_weights(preset: Preset, roles: Sequence[str]) -> None:
             if progress_bar is not None:
                 progress_bar.update(done >> 20)
 
-        for file in weight_files(preset, roles):
+        for file in files:
             try:
                 file.fetch(on_progress)
             except DownloadError as error:

@@ -24,12 +24,14 @@ from rmrkd_cli.data.map_file import (
 from rmrkd_cli.data.map_geometry import Axis, sample
 from rmrkd_cli.data.resize_crop import Window
 from rmrkd_cli.data.sample_reader import Pair
+from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
 from rmrkd_cli.data.transforms import TrainSet
 from rmrkd_cli.errors import RmrkdError
 
 Size = tuple[int, int]
 STRIDE = 8
+SAMPLE = Sample("a/b", Path(), None)
 
 
 class OnePair:
@@ -43,6 +45,9 @@ class OnePair:
 
     def pair(self, index: int) -> Pair:
         return self._pair
+
+    def has_labels(self, index: int) -> bool:
+        return True
 
 
 def gradient(size: Size) -> Pair:
@@ -97,7 +102,7 @@ def test_crops_of_the_stored_map_match_the_image_to_half_a_pixel(
     values, covered = positions_map(fitted, size, align_corners)
     written = store(tmp_path, pair, values, fitted, covered, align_corners=align_corners)
     grid = (crop[0] // STRIDE, crop[1] // STRIDE)
-    outputs = StoredOutputs(written, ["a/b"], crop=crop, size=grid)
+    outputs = StoredOutputs(written, [SAMPLE], crop=crop, size=grid)
     dataset = TrainSet(OnePair(pair), scale=scale, crop=crop, ratio_range=ratios, seed=1, outputs=outputs)  # type: ignore[arg-type]
     steps = dataset.transform.transforms
     dataset.transform.transforms = [step for step in steps if type(step).__name__ not in ("PhotoMetricDistortion",)]
@@ -136,7 +141,7 @@ def test_a_convolution_of_a_crop_equals_the_crop_of_its_stored_map(tmp_path: Pat
     with torch.no_grad():
         whole = teacher(padded)[0]
         written = store(tmp_path, pair, whole.half(), size, (128, 224))
-        outputs = StoredOutputs(written, ["a/b"], crop=crop, size=(8, 12))
+        outputs = StoredOutputs(written, [SAMPLE], crop=crop, size=(8, 12))
         for top, left in ((0, 0), (16, 40), (56, 96)):
             live = teacher(image[..., top : top + crop[0], left : left + crop[1]])[0]
             stored = outputs.crop(0, pair.image, Window(size, top, left, *crop), flipped=False).float()
@@ -168,7 +173,7 @@ def test_the_student_gets_no_more_positions_than_the_teacher_has(tmp_path: Path)
     written = store(tmp_path, pair, torch.rand(2, 8, 8).half(), (64, 64), (64, 64))
     window = Window((64, 64), 0, 0, 64, 64)
     for student, expected in (((4, 4), (4, 4)), ((64, 64), (8, 8)), ((4, 16), (4, 8))):
-        outputs = StoredOutputs(written, ["a/b"], crop=(64, 64), size=student)
+        outputs = StoredOutputs(written, [SAMPLE], crop=(64, 64), size=student)
         assert outputs.crop(0, pair.image, window, flipped=False).shape[1:] == expected
 
 
@@ -216,7 +221,9 @@ def test_missing_foreign_and_damaged_files_are_named_and_not_used(tmp_path: Path
 
     def refusal(form: OutputFormat = written, image: Any = pair.image, name: str = "a/b") -> str:
         with pytest.raises(RmrkdError) as caught:
-            StoredOutputs(form, [name], crop=(64, 64), size=(8, 8)).crop(0, image, window, flipped=False)
+            StoredOutputs(form, [Sample(name, Path(), None)], crop=(64, 64), size=(8, 8)).crop(
+                0, image, window, flipped=False
+            )
         assert str(form.path(name)) in caught.value.message
         assert "rmrkd cache-teacher" in caught.value.hint
         return caught.value.message.split("` ", 1)[1]
@@ -241,7 +248,7 @@ def test_decoders_that_round_differently_give_the_same_image() -> None:
 def test_a_batch_has_the_logits_of_its_items(tmp_path: Path) -> None:
     pair = gradient((64, 64))
     written = store(tmp_path, pair, torch.rand(2, 8, 8).half(), (64, 64), (64, 64))
-    outputs = StoredOutputs(written, ["a/b"], crop=(32, 32), size=(4, 4))
+    outputs = StoredOutputs(written, [SAMPLE], crop=(32, 32), size=(4, 4))
     options: Any = {"scale": (64, 64), "crop": (32, 32), "ratio_range": (1.0, 1.0), "seed": 0}
     with_outputs, without = (TrainSet(OnePair(pair), **options, outputs=each) for each in (outputs, None))  # type: ignore[arg-type]
     batch = collate([with_outputs[0, 0], with_outputs[1, 0]])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rmrkd_cli.distributed.job import EvalJob, Job, PrepareJob, TrainJob, read_job, write_job
+from rmrkd_cli.distributed.job import CacheJob, EvalJob, Job, PrepareJob, TrainJob, read_job, write_job
 from rmrkd_cli.presets.loader import load_preset, preset_names
 
 EVALUATION = EvalJob(
@@ -29,6 +29,12 @@ def test_a_training_job_keeps_its_preset(name: str, tmp_path: Path) -> None:
 def test_the_preparation_of_a_machine_keeps_its_presets(tmp_path: Path) -> None:
     runs = ((load_preset("demo"), True), (load_preset("psp101-dl18-city"), False))
     job = PrepareJob(preset=load_preset("demo"), runs=runs, device="cuda", workers=8, code=("loss.py",))
+    assert round_trip(job, tmp_path) == job
+
+
+def test_the_storing_of_teacher_outputs_keeps_its_presets_and_tuples(tmp_path: Path) -> None:
+    presets = (load_preset("demo"), load_preset("psp101-dl18-city"))
+    job = CacheJob(presets=presets, out="out", device="cuda", scales=(0.5, 1.0), flip=True, top_k=3, code=("net.py",))
     assert round_trip(job, tmp_path) == job
 
 

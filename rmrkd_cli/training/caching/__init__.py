@@ -1,0 +1,1 @@
+"""`rmrkd cache-teacher`: run teachers once over the training images, and store what they give."""

@@ -1,0 +1,60 @@
+"""Check before training that stored teacher outputs belong to the run, and that every image has some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rmrkd_cli.data.datasets import DatasetInfo
+from rmrkd_cli.data.folder_listing import missing_names
+from rmrkd_cli.data.map_file import SUFFIX
+from rmrkd_cli.data.samples import fingerprint
+from rmrkd_cli.data.stored_outputs import MAPS, REFILL
+from rmrkd_cli.data.unlabelled import find_training_samples
+from rmrkd_cli.distillation.teacher_outputs import check_matches, read_index
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.schema import Preset, Teacher
+from rmrkd_cli.storage.cache import sha256_of
+
+
+def check_stored_outputs(presets: Sequence[Preset], info: DatasetInfo) -> None:
+    """Check the stored outputs that the distillations among these runs train from.
+
+    The teacher's own file may be missing. If it is on this machine, or the preset has its SHA-256, they are compared.
+    The files of the outputs are read in training only.
+
+    Raises:
+        RmrkdError: They are of another teacher, other classes, another preprocessing, or files are missing.
+    """
+    teachers = [preset.teacher for preset in presets if preset.role == "distill" and preset.teacher.outputs is not None]
+    for number, teacher in enumerate(teachers):
+        if teacher not in teachers[:number]:
+            _check(teacher, info)
+
+
+def _check(teacher: Teacher, info: DatasetInfo) -> None:
+    folder = Path(str(teacher.outputs))
+    index = read_index(folder)
+    check_matches(
+        folder, index, classes=info.classes, scale=info.scale, max_value=info.max_value,
+        teacher_sha256=named_sha256(teacher),
+    )  # fmt: skip
+    form, samples = index.output_format(folder), find_training_samples(info, "distill")
+    missing = missing_names(folder / MAPS, SUFFIX, list(samples.names()))
+    if missing:
+        others = fingerprint(samples) != index.fingerprint
+        reason = f"; the folder was filled for {index.images} images, others than these" if others else ""
+        raise RmrkdError(
+            f"{len(missing)} of {len(samples)} stored teacher outputs are missing, the first is "
+            f"`{form.path(missing[0])}`{reason}",
+            REFILL,
+        )
+
+
+def named_sha256(teacher: Teacher) -> str | None:
+    """Return the SHA-256 of the file that a preset names for its teacher, or its first digits; None if it has none."""
+    source = teacher.checkpoint
+    path = source.path if source is not None else None
+    if source is not None and source.sha256:
+        return source.sha256
+    return sha256_of(Path(path)) if path is not None and Path(path).is_file() else None

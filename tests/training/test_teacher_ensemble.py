@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmrkd_cli.data.map_geometry import Axis
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.adapter import Adapter, set_adapter
+from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, pad_mirrored, upsample
+
+CPU = torch.device("cpu")
+
+
+class FromLogits(Adapter):
+    """Of a network that maps images to logits."""
+
+    def __init__(self, num_classes: int, align_corners: bool = False) -> None:
+        self.num_classes, self.align_corners = num_classes, align_corners
+
+    def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict:
+        return {"logits": network(images)}
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        logits: Tensor = network(images)
+        return logits
+
+
+class Position(nn.Module):
+    """Logits (column, row) in pixels of the input, whatever the image shows: stride 8."""
+
+    def __init__(self, corners: bool) -> None:
+        super().__init__()
+        self.first = 0.0 if corners else 3.5
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = (torch.arange(-(-side // 8)) * 8 + self.first for side in images.shape[2:])
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+        return grid.expand(len(images), *grid.shape).float()
+
+
+def convolution(classes: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, classes, 3, 2, 1)]
+    return set_adapter(nn.Sequential(*layers).eval(), FromLogits(classes))
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [(64, 96), (61, 90), (65, 97), (20, 40)])
+def test_every_pixel_gets_the_output_at_its_position(size: tuple[int, int], corners: bool) -> None:
+    ensemble = TeacherEnsemble([set_adapter(Position(corners), FromLogits(2, corners))], 2, CPU)
+    outputs = ensemble([torch.zeros(1, 3, *size)])
+    assert ensemble.stride == 8
+    assert outputs.fitted == size
+    assert outputs.values.shape[2:] == ensemble.map_size(size)
+    columns, rows = upsample(outputs, size, corners)[0]
+    inside = slice(None) if corners else slice(4, -4)  # half a position from the border
+    assert torch.allclose(columns[:, inside], torch.arange(size[1])[inside].float().expand(size[0], -1), atol=1e-3)
+    assert torch.allclose(rows[inside], torch.arange(size[0])[inside].float()[:, None].expand(-1, size[1]), atol=1e-3)
+
+
+def test_a_single_view_gives_the_networks_own_logits() -> None:
+    network = convolution(4, 0)
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    outputs = TeacherEnsemble([network], 4, CPU)([images])
+    assert torch.equal(outputs.values, network(images))
+    assert outputs.covered == (64, 96)
+
+
+def test_networks_and_mirrored_images_are_averaged_as_probabilities() -> None:
+    networks = [convolution(4, seed) for seed in (0, 1)]
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    outputs = TeacherEnsemble(networks, 4, CPU, flip=True)([images])
+    views = [network(images.flip(3) if mirrored else images).softmax(1) for network in networks for mirrored in (0, 1)]
+    expected = sum(view.flip(3) if number % 2 else view for number, view in enumerate(views)) / 4
+    assert torch.allclose(outputs.values.exp(), expected, atol=1e-6)
+    assert torch.allclose(outputs.values.exp().sum(1), torch.ones(1, 8, 12), atol=1e-6)
+
+
+def test_scales_are_averaged_at_equal_positions() -> None:
+    """A network whose probabilities are linear in the position gives the same at every scale, inside the image."""
+
+    class Half(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            share = (Position(False)(images)[:, :1] + 0.5) / images.shape[3]  # 0 to 1 from left to right
+            return torch.cat([share, 1 - share], 1).clamp(min=1e-3).log()
+
+    network = set_adapter(Half(), FromLogits(2))
+    sizes = {0.5: (64, 96), 1.0: (128, 192), 1.5: (192, 288)}
+    ensemble = TeacherEnsemble([network], 2, CPU, scales=tuple(sizes), flip=False)
+    assert ensemble.reference == 1
+    outputs = ensemble([torch.zeros(1, 3, *size) for size in sizes.values()])
+    assert outputs.fitted == (128, 192)
+    expected = (Axis(24, 192, False).to_pixels(np.arange(24.0)) + 0.5) / 192
+    assert np.allclose(outputs.values.exp()[0, 0, 4, 1:-1], expected[1:-1], atol=1e-4)
+
+
+def test_teachers_of_another_number_of_classes_are_refused() -> None:
+    with pytest.raises(RmrkdError, match="the teacher of `b` gives logits of 5 classes, the data set has 4"):
+        TeacherEnsemble([convolution(4, 0), convolution(5, 0)], 4, CPU, names=("a", "b"))
+
+
+def test_padding_continues_the_image_by_its_mirror_image() -> None:
+    images = torch.arange(5.0 * 33).view(1, 1, 5, 33)
+    padded = pad_mirrored(images, corners=False)
+    assert padded.shape == (1, 1, 32, 64)
+    assert torch.equal(padded[..., :5, :33], images)
+    assert torch.equal(padded[..., 5:10, :33], images.flip(2))
+    assert torch.equal(padded[0, 0, 0, 33:], images[0, 0, 0].flip(0)[:31])
+    assert pad_mirrored(images, corners=True).shape == (1, 1, 33, 33)
