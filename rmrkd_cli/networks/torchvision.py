@@ -16,6 +16,7 @@ from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, cross_entropy, set_adapter
 from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size
 from rmrkd_cli.networks.recorded_maps import check_modules, map_key, record_maps
+from rmrkd_cli.networks.weight_names import is_file_name
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 _RESNET: dict[MapName, str] = {1: "backbone.layer1", 2: "backbone.layer2", 3: "backbone.layer3", 4: "backbone.layer4"}
@@ -131,11 +132,6 @@ def is_whole(spec: Network) -> bool:
 
     text = str(spec.weights)
     return is_file_name(text) or text in {each.name for each in get_model_weights(str(spec.name))}
-
-
-def is_file_name(weights: str) -> bool:
-    """Return whether `weights` is a path, not a name that a library knows."""
-    return "/" in weights or "\\" in weights or weights.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt"))
 
 
 def _build(config: Mapping[str, Any], name: str, max_parameters: int, hint: str) -> nn.Module:
