@@ -15,6 +15,7 @@ MODULES = (
     "other_losses",
     "rmrkd",
     "data",
+    "stored_teacher",
     "step_parts",
     "step",
 )

@@ -24,7 +24,7 @@ MAX_CLASSES = 256
 _MAX_BYTES = 1 << 32
 _MAX_HEADER = 1 << 16
 _BLOCKS = 4  # of an image's signature, in each direction
-_SAMPLES = 64  # pixels of a side that the signature reads
+_SAMPLES = 32  # pixels of a side that the signature reads
 _TOLERANCE = 8  # grey levels of a block's mean: decoders of JPEG differ by one or two in a pixel
 _SMALLEST = 1e-7  # probability; the logarithm of a smaller one would be of no use
 

@@ -52,22 +52,35 @@ def sample(maps: Tensor, rows: Coordinates, columns: Coordinates) -> Tensor:
 
     Beyond the border, the value is that of the border.
     """
-    device = maps.device
-    low, high, down = (part.to(device) for part in _neighbours(rows, maps.shape[-2]))
-    left, right, across = (part.to(device) for part in _neighbours(columns, maps.shape[-1]))
-    if device.type == "cpu" and maps.dtype == torch.float16:  # convert only what is used
-        top, start = int(low.min()), int(left.min())
-        maps = maps[..., top : int(high.max()) + 1, start : int(right.max()) + 1]
-        low, high, left, right = low - top, high - top, left - start, right - start
-    maps = maps.float()
+    used_rows, down = _neighbours(rows, maps.shape[-2])
+    used_columns, across = _neighbours(columns, maps.shape[-1])
+    maps = maps[..., used_rows.range, used_columns.range].float()  # convert only what is used
+    low, high, left, right, down, across = (
+        part.to(maps.device)
+        for part in (used_rows.before, used_rows.after, used_columns.before, used_columns.after, down, across)
+    )
     lines = torch.lerp(maps.index_select(-2, low), maps.index_select(-2, high), down[:, None])
     return torch.lerp(lines.index_select(-1, left), lines.index_select(-1, right), across)
 
 
-def _neighbours(coordinates: Coordinates, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the positions before and after each coordinate, and how far it is from the first, 0 to 1."""
-    inside = coordinates.clip(0, count - 1)
-    before = np.floor(inside)
+class _Used(NamedTuple):
+    """The positions between which coordinates lie.
+
+    Attributes:
+        range: From the first to the last of them.
+        before, after: Of each coordinate, counted from the start of the range.
+    """
+
+    range: slice
+    before: Tensor
+    after: Tensor
+
+
+def _neighbours(coordinates: Coordinates, count: int) -> tuple[_Used, Tensor]:
+    """Return the positions around each coordinate, and how far it is from the one before, 0 to 1."""
+    inside = np.minimum(np.maximum(coordinates, 0), count - 1)
+    before = inside.astype(np.int64)
     after = np.minimum(before + 1, count - 1)
-    indices = (torch.from_numpy(part.astype(np.int64)) for part in (before, after))
-    return (*indices, torch.from_numpy((inside - before).astype(np.float32)))  # type: ignore[return-value]
+    start = int(before.min())
+    used = _Used(slice(start, int(after.max()) + 1), torch.from_numpy(before - start), torch.from_numpy(after - start))
+    return used, torch.from_numpy((inside - before).astype(np.float32))

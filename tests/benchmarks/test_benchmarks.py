@@ -26,6 +26,7 @@ ROWS = {
     "rmrkd-bmm": 2,
     "step": 2,
     "step-parts": 2,
+    "stored-teacher": 3,
 }
 RESULT = Result(
     "one",
