@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.data.map_file import StoredMap, image_signature, write_map
 from rmrkd_cli.data.map_geometry import Axis
+from rmrkd_cli.data.resize_crop import ResizedCrop, Window
+from rmrkd_cli.data.sample_reader import Pair
+from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
+from rmrkd_cli.data.transforms import EvalViews, TrainSet
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import Adapter, set_adapter
 from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, pad_mirrored, upsample
@@ -109,3 +117,57 @@ def test_padding_continues_the_image_by_its_mirror_image() -> None:
     assert torch.equal(padded[..., 5:10, :33], images.flip(2))
     assert torch.equal(padded[0, 0, 0, 33:], images[0, 0, 0].flip(0)[:31])
     assert pad_mirrored(images, corners=True).shape == (1, 1, 33, 33)
+
+
+def test_stored_and_live_logits_of_crops_at_multiples_of_the_stride_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolutional teacher at a scale of 1, through the whole loader; three positions from the border of a crop."""
+    size, crop = (123, 201), (64, 96)  # of the image: no multiples of the stride
+    network = convolution(5, 0)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    (view, _) = EvalViews((201, 123))(image)[0]
+    outputs = TeacherEnsemble([network], 5, CPU)([view])
+    form = OutputFormat(str(tmp_path), "id", 5, None, False, 8)
+    signature = image_signature(image)
+    write_map(
+        StoredMap(outputs.values[0].half(), size, outputs.fitted, outputs.covered, signature, 0, "id"), form.path("a")
+    )
+    draw = ResizedCrop._draw_window
+
+    def draw_aligned(self: ResizedCrop, scaled: tuple[int, int]) -> Window:
+        window = draw(self, scaled)
+        return window._replace(top=window.top // 8 * 8, left=window.left // 8 * 8)
+
+    monkeypatch.setattr(ResizedCrop, "_draw_window", draw_aligned)
+    stored = StoredOutputs(form, [Sample("a", Path(), None)], crop=crop, size=(8, 12))
+    source = OnePair(Pair(image, np.zeros(size, np.uint8)))
+    dataset = TrainSet(source, scale=(201, 123), crop=crop, ratio_range=(1.0, 1.0), seed=0, outputs=stored)  # type: ignore[arg-type]
+    steps = dataset.transform.transforms
+    steps[0].prob = 0.0  # a mirrored image has other outputs than the mirror image of its outputs
+    dataset.transform.transforms = [step for step in steps if type(step).__name__ != "PhotoMetricDistortion"]
+    inner = (slice(None), slice(3, -3), slice(3, -3))
+    at_border = 0
+    for position in range(20):
+        item = dataset[position, 0]
+        live = network(item.image[None])[0].detach()
+        assert item.teacher_logits is not None
+        assert torch.allclose(item.teacher_logits.float()[inner], live[inner], rtol=2**-11, atol=1e-6)
+        at_border += not torch.allclose(item.teacher_logits.float(), live, rtol=2**-11, atol=1e-6)
+    assert at_border > 10  # a crop's border hides from the live teacher what the stored outputs have seen
+
+
+class OnePair:
+    """A source of samples that holds one pair."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    def __len__(self) -> int:
+        return 1
+
+    def pair(self, index: int) -> Pair:
+        return self._pair
+
+    def has_labels(self, index: int) -> bool:
+        return True

@@ -77,12 +77,14 @@ class TeacherEnsemble:
         grids = [self._probe(number, num_classes, names) for number in range(len(self.networks))]
         self._fixed = grids[0] if getattr(self.adapters[0], "input_size", None) is not None else None
         self.stride = max(1, round(_PROBE / grids[0][0]))
+        self._enlarged = max(1.0, grids[0][0] / _PROBE)  # a file may run images larger than they are
 
     def map_size(self, fitted: Size) -> Size:
         """Return the size of the map for images of a size."""
         if self._fixed is not None:
             return self._fixed
         height, width = (_padded(side, self.align_corners) for side in fitted)
+        height, width = round(height * self._enlarged), round(width * self._enlarged)
         return -(-height // self.stride), -(-width // self.stride)
 
     @torch.inference_mode()
