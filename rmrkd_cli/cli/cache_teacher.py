@@ -23,6 +23,7 @@ from rmrkd_cli.cli.options import (
 )
 from rmrkd_cli.cli.settings import combine_settings
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.user_code import allow_files
 
 if TYPE_CHECKING:
     from rmrkd_cli.presets.schema import Preset
@@ -101,6 +102,7 @@ def cache_teacher_command(
         rmrkd cache-teacher --preset mine.yaml --out outputs/mine --flip --scales 0.75,1,1.25
     """
     factors = parse_scales(scales)
+    allow_files(code or ())
     check_recordable(out, "--out")
     presets = load_presets(preset, teacher_checkpoint or [], settings or [], data_root)
     kind, cluster = choose_devices(device, gpus, workers)

@@ -13,6 +13,7 @@ from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.folder_contents import files_to_name
 from rmrkd_cli.storage.output_paths import check_free_folder
 
@@ -52,6 +53,7 @@ def compare_command(
     from rmrkd_cli.comparison.inputs import add_latencies, load_compared_files
     from rmrkd_cli.report.folder import write_report_folder
 
+    allow_files(options.code or ())
     _check_files(files, options)
     check_free_folder(report_dir, force=force)
     check_json_out(json_out, force=force)
@@ -104,6 +106,7 @@ def _command_line(files: list[Path], options: EvaluationOptions, report_dir: Pat
     for field in fields(options):
         value = getattr(options, field.name)
         if value != field.default and field.name not in _WITHOUT_EFFECT:
-            words += [f"--{field.name.replace('_', '-')}"]
-            words += [] if value is True else [str(getattr(value, "value", value))]
+            name = f"--{field.name.replace('_', '-')}"
+            for each in value if isinstance(value, list) else [value]:
+                words += [name] if each is True else [name, str(getattr(each, "value", each))]
     return shlex.join([*words, "--report", str(report_dir)])

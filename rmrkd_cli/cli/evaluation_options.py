@@ -14,6 +14,7 @@ from rmrkd_cli.cli.options import (
     INFERENCE,
     LOADER_PROCESSES,
     AllowPartial,
+    Code,
     DataRoot,
     DatasetOption,
     Device,
@@ -85,6 +86,7 @@ class EvaluationOptions:
         option("--max-images", DATA, "Measure on the first N images.", default="all", min=1),
     ] = None
     preset: NetworkPreset = None
+    code: Code = None
     allow_partial: AllowPartial = False
     mode: ModeOption = Mode.whole
     crop: CropOption = None

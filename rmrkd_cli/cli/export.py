@@ -10,6 +10,7 @@ import typer
 
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.options import (
+    Code,
     JsonOut,
     NetworkPreset,
     check_inputs,
@@ -20,6 +21,7 @@ from rmrkd_cli.cli.options import (
 )
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
+from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.output_paths import check_new_file
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def export_command(
     ] = None,
     force: Annotated[bool, option("--force", _FILE, "Replace OUT, and the file of --json, if they exist.")] = False,
     preset: NetworkPreset = None,
+    code: Code = None,
     check_images: Annotated[
         Path | None,
         option(
@@ -115,6 +118,7 @@ def export_command(
     """
     from rmrkd_cli.presets.loader import load_preset
 
+    allow_files(code or ())
     chosen = _choose_format(file_format, target)
     name, size = dataset_name(dataset), parse_image_size(scale)
     check_new_file(target, force=force, inputs=[checkpoint])

@@ -81,6 +81,10 @@ NetworkPreset = Annotated[
         metavar="NAME|FILE",
     ),
 ]
+Code = Annotated[
+    list[str] | None,
+    option("--code", NETWORK, "Let this Python file run, which builds the network; repeatable.", metavar="FILE"),
+]
 AllowPartial = Annotated[bool, option("--allow-partial", NETWORK, LOAD_MATCHING)]
 Flip = Annotated[bool, option("--flip", INFERENCE, "Average with the prediction of the mirrored image.")]
 Scales = Annotated[

@@ -15,6 +15,7 @@ from rmrkd_cli.cli.options import (
     INFERENCE,
     NETWORK,
     OUTPUT,
+    Code,
     Device,
     DeviceOption,
     Flip,
@@ -26,6 +27,7 @@ from rmrkd_cli.cli.options import (
 )
 from rmrkd_cli.errors import RunError
 from rmrkd_cli.installation.mmseg import require_mmseg
+from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.folder_contents import check_checkpoint_file
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import plural
@@ -51,6 +53,7 @@ def predict_command(
     ],
     *,
     preset: NetworkPreset = None,
+    code: Code = None,
     dataset: Annotated[
         str | None,
         option(
@@ -117,6 +120,7 @@ def predict_command(
 
     scale_list, name, size = parse_scales(scales), dataset_name(dataset), parse_image_size(scale)
     window, steps = parse_window(mode, crop, stride)
+    allow_files(code or ())
     check_free_folder(out, force=force)
     check_inputs(inputs)
     check_checkpoint_file(checkpoint)

@@ -11,6 +11,7 @@ from rmrkd_cli.cli.train_options import TrainOptions
 from rmrkd_cli.cli.train_overrides import check_options, chosen_lengths, code_files, load_changed_preset, parse_seeds
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
+from rmrkd_cli.presets.user_code import allow_files
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
@@ -36,6 +37,7 @@ def train_command(options: TrainOptions) -> None:
     if options.print_config:
         console.print_text(to_yaml(preset))
         return
+    allow_files(code_files(options))
     require_mmseg()
     from rmrkd_cli.distillation.custom_loss import check_named
 

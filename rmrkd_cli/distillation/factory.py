@@ -25,6 +25,7 @@ from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
 from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
+from rmrkd_cli.presets import user_code
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
@@ -91,8 +92,9 @@ def build_distiller(
     sources: dict[str, Any] = {}
     if with_weights:
         sources[what] = _load_start(network, spec, config, what, log)
+    own_code = user_code.hashes_of_run_code(user_code.network_files(preset, role))
     if role != "distill":
-        return Built(Distiller(network), config, sources)
+        return Built(Distiller(network), config, {**sources, "code": own_code} if own_code else sources)
     check_has_losses(preset)
     shapes, index, teacher = measure_shapes(network), None, None
     if preset.teacher.outputs is not None:
@@ -106,7 +108,8 @@ def build_distiller(
             sources["teacher"] = built.source
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
-    if hashes := custom_loss.hashes_of_run_code(preset):
+    own_code = user_code.hashes_of_run_code(user_code.network_files(preset, role))
+    if hashes := {**own_code, **custom_loss.hashes_of_run_code(preset)}:
         sources["code"] = hashes
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}

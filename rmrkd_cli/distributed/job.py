@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.user_code import allow_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class EvalJob:
         label_ids: Write predictions with the ids of the data set's test server. None: for the test split, if the
             data set has such ids.
         require_labels: Stop if no image has labels, because the caller needs a record.
+        code: Python files that networks may be built from.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.evaluation.run:run_evaluation"
@@ -83,6 +85,7 @@ class EvalJob:
     require_labels: bool = False
     max_images: int | None = None
     allow_partial: bool = False
+    code: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,7 @@ _KINDS: dict[str, type[TrainJob] | type[EvalJob] | type[PrepareJob] | type[Cache
 
 def run_job(job: Job) -> None:
     """Call the job's function in this process."""
+    allow_files(job.code)
     module, _, function = job.entry_point.partition(":")
     getattr(import_module(module), function)(job)
 
@@ -164,7 +168,7 @@ def job_from_json(text: str) -> Job:
     data = json.loads(text)
     cls = _KINDS[data.pop("kind")]
     if cls is EvalJob:
-        data |= {key: tuple(data[key]) for key in ("scales", "crop", "stride") if data[key] is not None}
+        data |= {key: tuple(data[key]) for key in ("scales", "crop", "stride", "code") if data[key] is not None}
     elif cls is CacheJob:
         data |= {key: tuple(data[key]) for key in ("scales", "code")}
         data["presets"] = tuple(map(Preset.model_validate, data["presets"]))

@@ -31,6 +31,7 @@ from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.evaluation.windows import choose_window
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.user_code import allowed_files
 from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.record import read_record, to_json
 from rmrkd_cli.storage.atomic import write_text
@@ -109,6 +110,7 @@ def evaluate_files(
                 data_root=data_root, split=split, preset=preset, device=device, mode=mode, crop=crop, stride=stride,
                 flip=flip, scales=scales, batch_size=batch_size, workers=workers, label_ids=label_ids,
                 max_images=max_images, allow_partial=allow_partial, require_labels=require_labels,
+                code=allowed_files(),
             )  # fmt: skip
             launcher.execute(job, cluster)
             if output.exists():

@@ -8,13 +8,36 @@ import traceback
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.errors import RmrkdError
+
+if TYPE_CHECKING:
+    from rmrkd_cli.presets.network_schema import Network
+    from rmrkd_cli.presets.schema import Preset
 
 _MAX_BYTES = 1 << 20
 _MAX_LINES = 3  # line numbers of the user's file in a message
 _run_code: dict[str, str] = {}  # path → SHA-256 of the text that was run last
+_allowed: list[str] = []
+
+
+def allow_files(files: Iterable[str]) -> None:
+    """Let networks run these files, those that the command line of this process names, and no others."""
+    _allowed[:] = files
+
+
+def allowed_files() -> tuple[str, ...]:
+    """Return the files that networks may run."""
+    return tuple(_allowed)
+
+
+def network_files(preset: Preset, role: str) -> list[str]:
+    """Return the files that build the networks of a role; stored outputs take the place of a teacher."""
+    networks: list[Network] = [preset.teacher if role == "teacher" else preset.student]
+    if role == "distill" and preset.teacher.outputs is None:
+        networks.append(preset.teacher)
+    return sorted({str(each.name).rpartition(":")[0] for each in networks if each.library == "python"})
 
 
 def is_named(file: str, allowed: Sequence[str]) -> bool:

@@ -61,11 +61,13 @@ def train(
     from rmrkd_cli.distributed.cluster import Cluster
     from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.distributed.launcher import execute
+    from rmrkd_cli.presets import user_code
     from rmrkd_cli.results.record import read_record
     from rmrkd_cli.terminal import console
     from rmrkd_cli.training.kept_length import keep_lengths
     from rmrkd_cli.training.plan import plan_runs
 
+    user_code.allow_files(code)
     cluster = cluster or Cluster()
     if device == "auto":
         device, _ = choose_device(device, cluster.workers)
@@ -114,7 +116,7 @@ def _unfinished_runs(
     """
     from rmrkd_cli.checkpoints.reader import read_checkpoint
     from rmrkd_cli.distillation.custom_loss import hashes
-    from rmrkd_cli.presets.user_code import check_same_code
+    from rmrkd_cli.presets import user_code
     from rmrkd_cli.training.plan import check_comparable
 
     if cluster.is_first_node:
@@ -122,9 +124,12 @@ def _unfinished_runs(
             run.run_dir.check_usable(run.preset, resume=resume, fresh=fresh, force=force)
             if resume and not run.is_done:
                 run.run_dir.checkpoints.check_resumable(required=run.run_dir.finished)
-            if resume and run.run_dir.finished and run.role == "distill":
-                student = read_checkpoint(run.run_dir.student, lazy=True)
-                check_same_code(student.meta, hashes(run.preset, code), run.run_dir.path)
+            if resume and run.run_dir.finished:
+                now = user_code.hashes(user_code.network_files(run.preset, run.role))
+                now |= hashes(run.preset, code) if run.role == "distill" else {}
+                if now or run.role == "distill":
+                    student = read_checkpoint(run.run_dir.student, lazy=True)
+                    user_code.check_same_code(student.meta, now, run.run_dir.path)
     unfinished = [[run for run in plan if not (resume and run.is_done)] for plan in plans]
     if cluster.is_first_node:
         for plan, of_plan in zip(plans, unfinished, strict=True):

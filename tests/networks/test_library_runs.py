@@ -105,5 +105,5 @@ def test_it_compares_and_exports(trained: Path, camvid: Path, tmp_path: Path, mo
     assert outcome.exit_code == 0, outcome.message
     for name in ("x.onnx", "x.pt"):
         for network in (files[1], trained / "teacher" / "student.pth"):
-            outcome = rmrkd("export", network, tmp_path / name)
+            outcome = rmrkd("export", network, tmp_path / name, "--force")
             assert outcome.exit_code == 0, outcome.message

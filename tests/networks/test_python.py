@@ -1,0 +1,178 @@
+"""Networks from a Python file of the user: they run only where the command line names the file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks import libraries
+from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.feature_maps import measure_shapes
+from rmrkd_cli.presets import user_code
+from rmrkd_cli.presets.network_schema import Network
+from tests.helpers.cli import rmrkd
+
+CODE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, num_classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU())
+        self.deep = nn.Conv2d(width, 2 * width, 3, 2, 1)
+        self.last = nn.Conv2d(2 * width, num_classes, 1)
+        self.auxiliary = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, images):
+        first = self.body(images)
+        deep = self.deep(first)
+        return {"out": self.last(deep), "stage1": first, "aux": self.auxiliary(first)}
+
+def build(num_classes, width=8):
+    return Net(width, num_classes)
+
+def only_logits(num_classes):
+    return nn.Conv2d(3, num_classes, 3, 2, 1)
+
+def pair(num_classes):
+    class Pair(nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images), None
+    return Pair(3, num_classes, 1)
+
+def wrong(num_classes):
+    return nn.Conv2d(3, num_classes + 1, 1)
+
+def text(num_classes):
+    return "network"
+
+def broken(num_classes):
+    raise ValueError("no such layer")
+"""
+PRESET = """
+dataset: camvid
+role: all
+data: {{root: {root}, train_scale: [96, 64], eval_scale: [96, 64]}}
+teacher: {{library: python, name: "{file}:build", options: {{width: 12}}, maps: {{stage4: deep}}}}
+student: {{library: python, name: "{file}:build", maps: {{stage4: deep}}}}
+losses:
+  rmrkd: {{type: rmrkd, stage: 4, weight: 1.0}}
+  kd: {{type: kd, weight: 1.0}}
+schedule: {{iters: 4, crop: [48, 72], batch_size: 2, workers: 0, eval_interval: 2, checkpoint_interval: 2}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Any:
+    path = tmp_path / "net.py"
+    path.write_text(CODE)
+    user_code.allow_files([str(path)])
+    yield path
+    user_code.allow_files([])
+
+
+def build(file: Path, function: str, **keys: Any) -> nn.Module:
+    spec = Network(library="python", name=f"{file}:{function}", **keys)
+    return libraries.build_network(libraries.network_config(spec, 5), device="cpu")
+
+
+def test_maps_come_from_the_output_and_from_modules(file: Path) -> None:
+    network = build(file, "build", options={"width": 4}, maps={"stage4": "deep", "head": "last:input"})
+    shapes = measure_shapes(network)
+    assert shapes.channels == {1: 4, 4: 8, "head": 8, "logits": 5, "aux": 5}
+    assert shapes.strides == {1: 4, 4: 8, "head": 8, "logits": 8, "aux": 4}
+    losses = adapter_of(network).losses(
+        network,
+        adapter_of(network).maps(network, torch.randn(2, 3, 32, 32), auxiliary=True),
+        torch.zeros(2, 1, 32, 32, dtype=torch.long),
+    )
+    assert set(losses) == {"ce", "aux_ce"}
+
+
+@pytest.mark.parametrize(("function", "stride"), [("only_logits", 2), ("pair", 1)])
+def test_logits_may_be_a_tensor_or_the_first_of_a_tuple(file: Path, function: str, stride: int) -> None:
+    shapes = measure_shapes(build(file, function))
+    assert (shapes.channels, shapes.strides) == ({"logits": 5}, {"logits": stride})
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("biuld", r"has no function `biuld`; did you mean `build`\?"),
+        ("text", "returns a str; expected is a `torch.nn.Module`"),
+        ("broken", r"cannot be built: ValueError: no such layer \(line 36\)"),
+    ],
+)
+def test_a_function_that_builds_no_network_is_explained(file: Path, function: str, message: str) -> None:
+    with pytest.raises(RmrkdError, match=message):
+        build(file, function)
+
+
+def test_an_output_that_is_no_logits_is_explained(file: Path) -> None:
+    message = r"returns a tensor \(1, 6, 64, 64\); expected are logits \(B, 5, h, w\)"
+    with pytest.raises(RmrkdError, match=message):
+        measure_shapes(build(file, "wrong"))
+
+
+def test_a_file_that_the_command_line_does_not_name_does_not_run(file: Path) -> None:
+    user_code.allow_files([])
+    with pytest.raises(RmrkdError, match="runs only if the command line names that file") as error:
+        build(file, "build")
+    assert error.value.hint == f"check the file, then add --code {file}"
+    with pytest.raises(RmrkdError, match=r"is named FILE.py:function, got `os:system`"):
+        libraries.network_config(Network(library="python", name="os:system"), 5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
+    """The folder of a preset, its file and its runs."""
+    folder = tmp_path_factory.mktemp("python")
+    (folder / "net.py").write_text(CODE)
+    (folder / "preset.yaml").write_text(PRESET.format(root=camvid, file=folder / "net.py"))
+    words = ("train", "--preset", folder / "preset.yaml", "--work-dir", folder / "work", "--device", "cpu")
+    outcome = rmrkd(*words)
+    assert (outcome.exit_code, outcome.hint) == (2, f"check the file, then add --code {folder / 'net.py'}")
+    outcome = rmrkd(*words, "--code", folder / "net.py")
+    assert outcome.exit_code == 0, outcome.message
+    return folder
+
+
+def test_a_student_needs_its_file_and_its_code(trained: Path, camvid: Path, tmp_path: Path) -> None:
+    student = trained / "work/distill/student.pth"
+    described = torch.load(student, weights_only=True)["meta"]
+    digest = user_code.hashes([str(trained / "net.py")])[str(trained / "net.py")]
+    assert described["network"]["sha256"] == digest
+    assert described["sources"]["code"] == {str(trained / "net.py"): digest}
+    words = ("eval", student, "--device", "cpu", "--json", "-", "--data-root", camvid)
+    assert "runs only if the command line names that file" in rmrkd(*words).message
+    moved = shutil.copy(trained / "net.py", tmp_path / "moved.py")
+    outcome = rmrkd(*words, "--code", moved)  # found by its text
+    assert outcome.exit_code == 0, outcome.message
+    assert json.loads(outcome.stdout)["metrics"] == json.loads((student.parent / "result.json").read_text())["metrics"]
+    changed = tmp_path / "net.py"
+    changed.write_text(CODE + "\n# changed\n")
+    outcome = rmrkd(*words, "--code", changed)
+    assert (outcome.exit_code, "another text of" in outcome.message) == (2, True)
+    outcome = rmrkd("predict", student, camvid / "val", "--out", tmp_path / "o", "--device", "cpu", "--code", moved)
+    assert outcome.exit_code == 0, outcome.message
+    assert rmrkd("transfer", trained / "work/distill/last.pth", tmp_path / "t.pth").exit_code == 0
+
+
+def test_a_changed_file_is_refused_on_resume(trained: Path, tmp_path: Path) -> None:
+    file = trained / "net.py"
+    words = ("train", "--preset", trained / "preset.yaml", "--work-dir", trained / "work", "--device", "cpu")
+    assert rmrkd(*words, "--code", file, "--resume").exit_code == 0
+    file.write_text(CODE + "\n# changed\n")
+    try:
+        for role in ("baseline", "distill"):
+            outcome = rmrkd(*words, "--code", file, "--resume", "--role", role)
+            assert (outcome.exit_code, "was trained with other code" in outcome.message) == (2, True), outcome.message
+    finally:
+        file.write_text(CODE)
