@@ -26,6 +26,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 )
 _EXPORTED = {".onnx": "an ONNX file", ".tflite": "a TensorFlow Lite file", ".engine": "a TensorRT engine",
              ".plan": "a TensorRT engine", ".mlmodel": "a Core ML file", ".pb": "a TensorFlow graph"}  # fmt: skip
+_LIBRARIES = {"an ONNX file": "onnx", "a TorchScript program": "torchscript"}
 _RUNTIMES = {
     "an ONNX file": ". Run this file with onnxruntime",
     "a TorchScript program": ". Run this file with torch.jit.load",
@@ -51,6 +52,14 @@ def describe_format(path: Path) -> tuple[str, str] | None:
     if path.suffix.lower() in _EXPORTED:
         return _exported(_EXPORTED[path.suffix.lower()])
     return next(((what, hint) for matches, what, hint in _PATTERNS if matches(head)), None)
+
+
+def network_file_format(path: Path) -> str | None:
+    """Return "onnx" or "torchscript" for a file that holds a whole network; None for any other."""
+    found = describe_format(path)
+    if path.suffix.lower() == ".onnx" and (found is None or found[0] not in _RUNTIMES):
+        return "onnx"  # damaged: its reader says how
+    return _LIBRARIES.get(found[0]) if found is not None else None
 
 
 def torchscript() -> tuple[str, str]:

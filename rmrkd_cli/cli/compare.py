@@ -11,6 +11,7 @@ import typer
 
 from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
+from rmrkd_cli.cli.network_file_options import check_for_files
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
@@ -55,6 +56,7 @@ def compare_command(
 
     allow_files(options.code or ())
     _check_files(files, options)
+    check_for_files(options.file_input(), files)
     check_free_folder(report_dir, force=force)
     check_json_out(json_out, force=force)
     check_json_out(json_out, force=True, inputs=files)
@@ -62,10 +64,11 @@ def compare_command(
     device, cluster = options.choose_devices()
     arguments = options.arguments(preset, device)
     compared = load_compared_files(files, arguments, cluster)
-    add_latencies(compared, preset, device, allow_partial=options.allow_partial)
+    loading = {key: arguments[key] for key in ("allow_partial", "file_input", "dataset")}
+    add_latencies(compared, preset, device, **loading)
     comparison = compare([one.record for one in compared])
     if report_dir is not None:
-        settings = {key: arguments[key] for key in ("dataset", "data_root", "device", "allow_partial")}
+        settings = {key: arguments[key] for key in ("dataset", "data_root", "device", "allow_partial", "file_input")}
         command = _command_line(files, options, report_dir)
         write_report_folder(comparison, compared, report_dir, command, given=preset, **settings)
     if json_out is not None:

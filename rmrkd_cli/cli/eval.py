@@ -9,6 +9,7 @@ import typer
 
 from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
+from rmrkd_cli.cli.network_file_options import check_for_files
 from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, dataset_name, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
@@ -57,7 +58,7 @@ def eval_command(
         ),
     ] = None,
 ) -> None:
-    """Measure the mIoU of checkpoints.
+    """Measure the mIoU of checkpoints, and of ONNX and TorchScript files.
 
     Examples:
         rmrkd eval --dataset demo
@@ -74,6 +75,7 @@ def eval_command(
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, dataset)
     check_json_out(json_out, force=True, inputs=files)
+    check_for_files(options.file_input(), files)
     preset = options.load_preset()
     device, cluster = options.choose_devices()
     from rmrkd_cli.evaluation.run import evaluate_files

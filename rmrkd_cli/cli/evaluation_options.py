@@ -8,6 +8,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.network_file_options import (
+    ClassesOption,
+    ColorOption,
+    FileOutputOption,
+    InputSizeOption,
+    MeanOption,
+    StdOption,
+    describe_file_input,
+)
 from rmrkd_cli.cli.options import (
     DATA,
     DEVICES,
@@ -110,6 +119,12 @@ class EvaluationOptions:
         int | None,
         option("--workers", DEVICES, LOADER_PROCESSES, default="from the machine's cores", min=0, max=256),
     ] = None
+    mean: MeanOption = None
+    std: StdOption = None
+    color: ColorOption = None
+    input_size: InputSizeOption = None
+    output: FileOutputOption = None
+    classes: ClassesOption = None
 
     def protocol(self) -> dict[str, Any]:
         """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`.
@@ -122,6 +137,10 @@ class EvaluationOptions:
             "split": self.split.value, "scales": parse_scales(self.scales), "flip": self.flip, "mode": self.mode.value,
             "crop": crop, "stride": stride,
         }  # fmt: skip
+
+    def file_input(self) -> dict[str, Any] | None:
+        """Return how ONNX and TorchScript files take images, as an argument of `evaluate_files`."""
+        return describe_file_input(self.mean, self.std, self.color, self.input_size, self.output, self.classes)
 
     @property
     def has_defaults(self) -> bool:
@@ -144,7 +163,7 @@ class EvaluationOptions:
             "preset": preset.model_dump(mode="json") if preset is not None else None,
             "dataset": dataset_name(self.dataset), "data_root": self.data_root, **self.protocol(),
             "batch_size": self.batch_size, "workers": self.workers, "device": device, "max_images": self.max_images,
-            "allow_partial": self.allow_partial,
+            "allow_partial": self.allow_partial, "file_input": self.file_input(),
         }  # fmt: skip
 
 

@@ -10,6 +10,16 @@ import typer
 
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.evaluation_options import CropOption, Mode, ModeOption, StrideOption, parse_scales, parse_window
+from rmrkd_cli.cli.network_file_options import (
+    ClassesOption,
+    ColorOption,
+    FileOutputOption,
+    InputSizeOption,
+    MeanOption,
+    StdOption,
+    check_for_files,
+    describe_file_input,
+)
 from rmrkd_cli.cli.options import (
     DEVICES,
     INFERENCE,
@@ -109,6 +119,12 @@ def predict_command(
     frames: Annotated[
         bool, option("--frames", OUTPUT, "Write a PNG of class indices for each video frame too.")
     ] = False,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    color: ColorOption = None,
+    input_size: InputSizeOption = None,
+    output: FileOutputOption = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Segment images and videos: class indices as PNG, overlays with a legend, and pixel shares.
 
@@ -124,6 +140,8 @@ def predict_command(
     check_free_folder(out, force=force)
     check_inputs(inputs)
     check_checkpoint_file(checkpoint)
+    file_input = describe_file_input(mean, std, color, input_size, output, classes)
+    check_for_files(file_input, [checkpoint])
     network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()
     from rmrkd_cli.distributed.device import choose_device
@@ -135,7 +153,7 @@ def predict_command(
         max_value=max_value,
         mode=mode.value, crop=window, stride=steps, scales=scale_list, flip=flip,
         device=device_type, workers=workers, overlay=overlay.value, opacity=opacity,
-        legend=legend, frames=frames,
+        legend=legend, frames=frames, file_input=file_input,
     )  # fmt: skip
     _print_results(run_predictions(job), out)
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmrkd_cli.comparison.file_teachers import preset_of_student
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
+    from rmrkd_cli.presets.schema import Preset
     from rmrkd_cli.results.record import Record
 
 _MAX_TIMED_PIXELS = 1 << 24  # of an image size that only a result file names
@@ -18,11 +20,16 @@ _MAX_TIMED_PIXELS = 1 << 24  # of an image size that only a result file names
 
 @dataclass(frozen=True)
 class ComparedFile:
-    """A checkpoint or result file, its record, and the checkpoint of its network where that is available."""
+    """A checkpoint or result file, its record, and the checkpoint of its network where that is available.
+
+    Attributes:
+        preset: Of the student that was taught by the file, where that is compared too and describes the file.
+    """
 
     path: Path
     record: Record
     checkpoint: Path | None
+    preset: Preset | None = None
 
     @property
     def is_result(self) -> bool:
@@ -51,22 +58,30 @@ def load_compared_files(files: Sequence[Path], options: dict[str, Any], cluster:
         check_same_protocol([record for records in read.values() for record in records])
     compared: list[ComparedFile] = []
     for file in files:
-        records = read[file] if file in read else evaluate_files([file], cluster, **options)
+        described = options.get("preset") is not None or options.get("file_input") is not None
+        preset = None if described else preset_of_student(file, files)
+        own = options if preset is None else {**options, "preset": preset.model_dump(mode="json")}
+        records = read[file] if file in read else evaluate_files([file], cluster, **own)
         if file not in read and compared:
             check_same_protocol([compared[0].record, *records])
         for record in records:
             checkpoint = _checkpoint_of(file, record)
             if checkpoint is not None:
                 record["checkpoint_bytes"] = checkpoint.stat().st_size
-            compared.append(ComparedFile(file, record, checkpoint))
+            compared.append(ComparedFile(file, record, checkpoint, preset))
     records = [one.record for one in compared]
     check_same_protocol(records)
     mark_teachers(records)
     return compared
 
 
-def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, allow_partial: bool) -> None:
-    """Measure the latency of one network of each group, in turns on the same machine, and add it to the records."""
+def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, **options: Any) -> None:
+    """Measure the latency of one network of each group, in turns on the same machine, and add it to the records.
+
+    Args:
+        given: The preset of the evaluation.
+        options: Of `load_checkpoint_network`.
+    """
     import torch
 
     from rmrkd_cli.comparison.groups import group_records
@@ -85,7 +100,7 @@ def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, *, 
         if one.checkpoint is None or (one.is_result and width * height > _MAX_TIMED_PIXELS):
             continue
         try:
-            loaded = load_checkpoint_network(str(one.checkpoint), given, device, allow_partial=allow_partial)
+            loaded = load_checkpoint_network(str(one.checkpoint), one.preset or given, device, **options)
         except RmrkdError:
             if one.is_result:  # its numbers need no network
                 continue

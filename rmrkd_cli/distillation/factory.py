@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
 from rmrkd_cli.distillation import custom_loss
@@ -22,6 +23,7 @@ from rmrkd_cli.distillation.teacher_outputs import OutputsIndex, read_index
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
+from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
@@ -72,6 +74,7 @@ def build_distiller(
     log: Log,
     with_weights: bool = True,
     code: Sequence[str] = (),
+    info: DatasetInfo | None = None,
 ) -> Built:
     """Build what a role trains. Initial weights depend only on the seed, so all roles start from the same student.
 
@@ -83,6 +86,7 @@ def build_distiller(
         log: Logs a line of progress.
         with_weights: Load or download the starting weights; False leaves everything random (for `--dry-run`).
         code: Python files that the command line names; custom losses of other files do not run.
+        info: The data set, for a teacher that is a file.
     """
     spec = trained_network(preset, role)
     config = network_config(spec, num_classes)
@@ -102,9 +106,9 @@ def build_distiller(
         sources["teacher"] = index.source(Path(preset.teacher.outputs))
         teacher_shapes = index.shapes()
     else:
-        built = build_teacher(preset, num_classes, device=device, log=log, with_weights=with_weights)
+        built = build_teacher(preset, num_classes, device=device, log=log, with_weights=with_weights, info=info)
         teacher, teacher_shapes = built.network, measure_shapes(built.network)
-        if with_weights:
+        if built.source:
             sources["teacher"] = built.source
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
@@ -144,15 +148,27 @@ class BuiltTeacher(NamedTuple):
 
 
 def build_teacher(
-    preset: Preset, num_classes: int, *, device: str, log: Log, with_weights: bool = True
+    preset: Preset,
+    num_classes: int,
+    *,
+    device: str,
+    log: Log,
+    with_weights: bool = True,
+    info: DatasetInfo | None = None,
 ) -> BuiltTeacher:
-    """Build a preset's teacher with the weights that the preset names for it.
+    """Build a preset's teacher with the weights that the preset names for it, or load its file.
+
+    Args:
+        info: The data set, for a teacher that is a file.
 
     Raises:
         RmrkdError: It names none, or they do not match.
     """
-    config = network_config(preset.teacher, num_classes)
+    config = network_config(preset.teacher, num_classes, info)
     teacher = build_network(config, device=device, name="teacher")
+    if isinstance(teacher, FileNetwork):
+        log(f"the teacher {teacher.describe()}")
+        return BuiltTeacher(teacher, {**config, "file": None}, teacher.origin)  # its SHA-256 identifies it
     if not with_weights:
         return BuiltTeacher(teacher, config, {})
     source = load_weights(teacher, teacher_source(preset), role="teacher")

@@ -62,6 +62,7 @@ class EvalJob:
             data set has such ids.
         require_labels: Stop if no image has labels, because the caller needs a record.
         code: Python files that networks may be built from.
+        file_input: Of an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.evaluation.run:run_evaluation"
@@ -86,6 +87,7 @@ class EvalJob:
     max_images: int | None = None
     allow_partial: bool = False
     code: tuple[str, ...] = ()
+    file_input: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,12 @@ from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import find_samples, fix_for_missing, have_labels
 from rmrkd_cli.distributed.job import EvalJob
 from rmrkd_cli.errors import RmrkdError, summarize_error
+from rmrkd_cli.evaluation.network_file import library_of_file, load_network_file
 from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import measure_shapes
-from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config
+from rmrkd_cli.networks.libraries import MMSEG, build_network, library_of, network_config
 from rmrkd_cli.presets.loader import dataset_preset
+from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, Network
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.provenance import provenance
@@ -63,7 +65,13 @@ class CheckpointNetwork:
 
 
 def load_checkpoint_network(
-    path: str, preset: Preset | None, device: str, *, allow_partial: bool | None = None
+    path: str,
+    preset: Preset | None,
+    device: str,
+    *,
+    allow_partial: bool | None = None,
+    file_input: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
 ) -> CheckpointNetwork:
     """Build the network of a checkpoint and load its weights: a distiller's student, a plain student, or a teacher.
 
@@ -73,10 +81,15 @@ def load_checkpoint_network(
         device: "cpu" or "cuda"; decides between BatchNorm and SyncBN.
         allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random. None:
             the command has no such option, and no message names it.
+        file_input: For an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher. None: as
+            in the preset whose teacher is this file, else as the file says.
+        dataset: The built-in data set whose classes such a file shall predict; None: the preset's or the file's.
 
     Raises:
         RmrkdError: The file describes no network, its weights do not match, or its network cannot run.
     """
+    if (library := library_of_file(Path(path))) is not None:
+        return CheckpointNetwork(*load_network_file(Path(path), library, preset, device, file_input, dataset))
     checkpoint = read_checkpoint(path, lazy=True)
     state = require_student(checkpoint)
     if preset is None:
@@ -94,7 +107,7 @@ def load_checkpoint_network(
     except Exception as error:  # an untrusted config can match the weights and still fail in the forward pass
         message = f"the network that `{path}` describes cannot run: {summarize_error(error)}"
         raise RmrkdError(message, _PRESET_HINT) from error
-    return CheckpointNetwork(network, checkpoint, preset or _preset_of(checkpoint), key_mismatch)
+    return CheckpointNetwork(network, checkpoint, preset or preset_of(checkpoint), key_mismatch)
 
 
 def resolve_dataset(job: EvalJob, model: CheckpointNetwork) -> DatasetInfo:
@@ -148,7 +161,7 @@ def check_num_classes(network: nn.Module, info: DatasetInfo, path: str) -> None:
         )
 
 
-def _preset_of(checkpoint: Checkpoint) -> Preset | None:
+def preset_of(checkpoint: Checkpoint) -> Preset | None:
     """Return the preset in a checkpoint, or None; a foreign checkpoint's data root is removed."""
     contents = checkpoint.meta.get("preset")
     if not isinstance(contents, Mapping):
@@ -211,6 +224,8 @@ def _network_of_file(checkpoint: Checkpoint, state: Mapping[str, Tensor], device
         config = parse_config_text(text).get("model") if isinstance(text, str) else None
         if not isinstance(config, dict) or config.get("type") != "EncoderDecoder":
             raise RmrkdError(f"`{checkpoint.path}` does not describe its network", _PRESET_HINT)
+    if library_of(config) in FILE_LIBRARIES:  # it would open any file of this machine
+        raise RmrkdError(f"`{checkpoint.path}` describes a network that is another file", _PRESET_HINT)
     size = sum(tensor.numel() for tensor in state.values())
     torch.manual_seed(0)  # the parameters that `--allow-partial` leaves random are the same in every run
     return build_network(config, device=device, max_parameters=2 * size, hint=_PRESET_HINT)
@@ -220,7 +235,8 @@ def _network_of_preset(preset: Preset, state: Mapping[str, Tensor], num_classes:
     """Build the preset's student, or its teacher if only the teacher matches the checkpoint."""
     expected = {key: value.shape for key, value in state.items()}
     networks = []
-    for name, spec in (("student", preset.student), ("teacher", preset.teacher)):
+    specs: list[tuple[str, Network]] = [("student", preset.student), ("teacher", preset.teacher)]
+    for name, spec in specs[: 1 if preset.teacher.is_file else 2]:
         network = build_network(network_config(spec, num_classes), device=device, name=name)
         if {key: value.shape for key, value in network.state_dict().items()} == expected:
             return network

@@ -9,13 +9,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rmrkd_cli.networks.feature_maps import segment
+from rmrkd_cli.networks.file_network import FileNetwork
 
 
 def count_parameters_and_macs(network: nn.Module, size: tuple[int, int]) -> dict[str, int]:
     """Return `parameters`, and `macs` for one image of (width, height).
 
-    The operations are counted on the meta device: nothing is computed.
+    The operations are counted on the meta device: nothing is computed. Those of a file are not known.
     """
+    if isinstance(network, FileNetwork):
+        return {"parameters": network.runner.parameters}
     meta_network = copy.deepcopy(network).to("meta").eval()
     image = torch.empty(1, 3, size[1], size[0], device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -30,6 +30,7 @@ from rmrkd_cli.evaluation.prediction_files import PredictionFiles
 from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.evaluation.windows import choose_window
 from rmrkd_cli.installation.mmseg import require_mmseg
+from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.presets.user_code import allowed_files
 from rmrkd_cli.results.protocol import protocol_line
@@ -65,6 +66,7 @@ def evaluate_files(
     max_images: int | None = None,
     allow_partial: bool = False,
     require_labels: bool = False,
+    file_input: dict[str, Any] | None = None,
 ) -> list[Record]:
     """Evaluate checkpoints one after the other and return one result record per checkpoint.
 
@@ -90,6 +92,7 @@ def evaluate_files(
         max_images: Use only the first images.
         allow_partial: Load the matching tensors of a checkpoint that does not match its network.
         require_labels: Stop if no image has labels.
+        file_input: For ONNX and TorchScript files: `input`, `output` and `classes` as in a preset's teacher.
 
     Raises:
         RmrkdError: A file is missing or unusable, an option does not apply, or mmsegmentation is not installed.
@@ -110,7 +113,7 @@ def evaluate_files(
                 data_root=data_root, split=split, preset=preset, device=device, mode=mode, crop=crop, stride=stride,
                 flip=flip, scales=scales, batch_size=batch_size, workers=workers, label_ids=label_ids,
                 max_images=max_images, allow_partial=allow_partial, require_labels=require_labels,
-                code=allowed_files(),
+                code=allowed_files(), file_input=file_input,
             )  # fmt: skip
             launcher.execute(job, cluster)
             if output.exists():
@@ -128,7 +131,12 @@ def run_evaluation(job: EvalJob) -> None:
         live_display(quiet=not dist_ctx.is_rank0) as display,
         float32_precision(EVALUATION_TF32),
     ):
-        model = load_checkpoint_network(job.checkpoint, preset, job.device, allow_partial=job.allow_partial)
+        model = load_checkpoint_network(
+            job.checkpoint, preset, job.device, allow_partial=job.allow_partial, file_input=job.file_input,
+            dataset=job.dataset,
+        )  # fmt: skip
+        if isinstance(model.network, FileNetwork):
+            display.log(model.network.describe())
         if model.key_mismatch:
             display.log(f"only the matching tensors are loaded, the rest is random: {model.key_mismatch}")
         if model.checkpoint.note:

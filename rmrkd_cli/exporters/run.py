@@ -129,6 +129,10 @@ def run_export(job: ExportJob) -> ExportResult:
     if job.format == ONNX:
         onnx.check_installed()
     model = load_checkpoint_network(str(job.checkpoint), job.preset, "cpu")
+    if adapter_of(model.network).only_logits:
+        raise RmrkdError(
+            f"`{job.checkpoint}` is exported already: it is an ONNX or TorchScript file", "give the checkpoint"
+        )
     card = model_card(model, dataset=job.dataset, scale=job.scale)
     for note in card.notes:
         log(f"{job.checkpoint}: {note}")

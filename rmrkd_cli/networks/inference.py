@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import compute_logits
 from rmrkd_cli.networks.memory_format import fastest_format
 from rmrkd_cli.networks.mmseg import fold_batch_norm
@@ -19,6 +20,8 @@ _TOLERANCE = 1e-2  # relative difference of the logits; a wrong fold gives far m
 def inference_network(network: nn.Module, device_type: str) -> nn.Module:
     """Return a copy for inference on this kind of device, equal to the network up to rounding, on its device."""
     plain = copy.deepcopy(network).eval()
+    if adapter_of(plain).only_logits:  # a file: its runtime has prepared it
+        return plain
     ready = folded_copy(plain)
     ready.to(memory_format=fastest_format(ready, device_type))
     if device_type == "cpu":

@@ -13,10 +13,11 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.limits import MAX_PARAMETERS
 from rmrkd_cli.networks.outline import on_meta
-from rmrkd_cli.presets.network_schema import CheckpointSource, Library, Network
+from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, CheckpointSource, Library, Network
 from rmrkd_cli.presets.schema import Preset
 
 MMSEG = "mmseg"
@@ -29,13 +30,20 @@ def library_of(config: Mapping[str, Any]) -> str:
     return str(config.get("library", MMSEG))
 
 
-def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
+def network_config(spec: Network, num_classes: int, info: DatasetInfo | None = None) -> dict[str, Any]:
     """Return the description of a preset's network, plain data.
+
+    Args:
+        info: The data set, whose class names and image size a teacher that is a file refers to.
 
     Raises:
         RmrkdError: The library is not installed, or has no such network.
     """
-    config: dict[str, Any] = _module(spec.library).network_config(spec, num_classes)
+    module = _module(spec.library)
+    if spec.library in FILE_LIBRARIES:
+        described: dict[str, Any] = module.network_config(spec, num_classes, info)
+        return described
+    config: dict[str, Any] = module.network_config(spec, num_classes)
     return config
 
 

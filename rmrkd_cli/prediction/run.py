@@ -68,6 +68,7 @@ class PredictJob:
         opacity: Of the colours in an overlay, from 0 to 1.
         legend: Draw a legend below each overlay.
         frames: Write the label PNGs of the frames of a video.
+        file_input: For an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher.
     """
 
     checkpoint: Path
@@ -88,6 +89,7 @@ class PredictJob:
     opacity: float = 0.5
     legend: bool = True
     frames: bool = False
+    file_input: dict[str, Any] | None = None
 
 
 def run_predictions(job: PredictJob) -> PredictionResults:
@@ -100,12 +102,11 @@ def run_predictions(job: PredictJob) -> PredictionResults:
         Interrupted: A signal stopped the run; the files written until then are complete.
     """
     loader_server.start_loader_server(job.workers)
-    model = load_checkpoint_network(str(job.checkpoint), job.preset, job.device)
+    described: dict[str, Any] = {"file_input": job.file_input, "dataset": job.dataset}
+    model = load_checkpoint_network(str(job.checkpoint), job.preset, job.device, **described)
     card = model_card(model, dataset=job.dataset, scale=job.scale)
-    if len(card.classes) > MAX_CLASSES:
-        raise RmrkdError(
-            f"`{job.checkpoint}` predicts {len(card.classes)} classes, a label PNG can hold at most {MAX_CLASSES}"
-        )
+    if (count := len(card.classes)) > MAX_CLASSES:
+        raise RmrkdError(f"`{job.checkpoint}` predicts {count} classes, a label PNG can hold at most {MAX_CLASSES}")
     passed_over: list[Path] = []
     inputs = find_inputs(job.inputs, passed_over=passed_over, exclude=job.out)
     _protect_inputs(inputs, job)

@@ -86,6 +86,8 @@ class Network(StrictModel):
         required = {"mmseg": "config"} | dict.fromkeys(FILE_LIBRARIES, "file")
         if library != "mmseg" and raw.get(required.get(library, "name")) is None:
             yield f"`library: {library}` needs `{required.get(library, 'name')}`"
+        if library in FILE_LIBRARIES and raw.get("checkpoint") is not None:
+            yield f"`checkpoint` is not for `library: {library}`: the whole network is in `file`"
         own = {"mmseg": _MMSEG_ONLY} | dict.fromkeys(FILE_LIBRARIES, _FILE_ONLY)
         groups = {"mmseg": _MMSEG_ONLY, "onnx or torchscript": _FILE_ONLY, "of another library": _LIBRARY_ONLY}
         for whose, keys in groups.items():
@@ -100,7 +102,9 @@ class FileInput(StrictModel):
 
     example = "a mapping such as `{mean: [127.5, 127.5, 127.5], std: [127.5, 127.5, 127.5], color: rgb}`"
 
-    mean: tuple[_NUMBERS, _NUMBERS, _NUMBERS] = (123.675, 116.28, 103.53)  # of values from 0 to 255, in `color` order
-    std: tuple[_SCALES, _SCALES, _SCALES] = (58.395, 57.12, 57.375)  # the same
-    color: Literal["rgb", "bgr"] = "rgb"  # order of the channels
-    size: tuple[Pixels, Pixels] | None = None  # height and width at which the file is run; None: that of the images
+    # Of values from 0 to 255, in `color` order. None: as `rmrkd export` wrote into the file, else as for ImageNet.
+    mean: tuple[_NUMBERS, _NUMBERS, _NUMBERS] | None = None
+    std: tuple[_SCALES, _SCALES, _SCALES] | None = None  # the same
+    color: Literal["rgb", "bgr"] | None = None  # order of the channels; None: as in the file, else rgb
+    # Height and width at which the file is run for a whole image; a crop is scaled alike. None: that of the image.
+    size: tuple[Pixels, Pixels] | None = None

@@ -27,7 +27,7 @@ from rmrkd_cli.presets.fields import (
 )
 from rmrkd_cli.presets.label_rules import WITHOUT_LABELS
 from rmrkd_cli.presets.loss_schema import Losses
-from rmrkd_cli.presets.network_schema import FileInput, Network
+from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, FileInput, Network
 from rmrkd_cli.presets.schedule_schema import PartialSchedule as PartialSchedule
 from rmrkd_cli.presets.schedule_schema import Schedule as Schedule
 from rmrkd_cli.presets.validation import StrictModel
@@ -43,7 +43,7 @@ class Teacher(Network):
     """The large network. Without `checkpoint`, the role `teacher` trains one."""
 
     file: PathText | None = None  # onnx, torchscript: the file
-    input: FileInput | None = None  # onnx, torchscript: the images that the file expects; None: as for ImageNet
+    input: FileInput | None = None  # onnx, torchscript: the images that the file expects; None: as the file says
     output: Literal["logits", "probabilities"] = "logits"  # onnx, torchscript: what the file gives
     # onnx, torchscript: channel -> class of the data set by index or name, or `ignore`; None: the same classes.
     classes: ClassMap | None = None
@@ -51,6 +51,16 @@ class Teacher(Network):
     schedule: PartialSchedule | None = None  # keys that differ from the preset's `schedule` when it is trained
     reported_miou: Percent | None = None  # percent, as the checkpoint's source reports
     min_miou: Percent | None = None  # percent; stop if validation is below. None: half of `reported_miou`
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an ONNX or TorchScript file, which cannot be trained."""
+        return self.library in FILE_LIBRARIES
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has weights, or is a file."""
+        return self.is_file or self.checkpoint is not None
 
 
 class Paper(StrictModel):

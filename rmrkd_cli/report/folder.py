@@ -82,7 +82,8 @@ def _predict_images(comparison: Comparison, files: Sequence[ComparedFile], optio
     sources = []
     for label, record in records.items():
         file, seed = by_record[id(record)], record.get("seed")
-        sources.append(Source(label, file.checkpoint, f"seed {seed}" if seed is not None else file.path.name))
+        described = f"seed {seed}" if seed is not None else file.path.name
+        sources.append(Source(label, file.checkpoint, described, file.preset))
     return predict_images(sources, choose_images(comparison, records), comparison.protocol, **options)
 
 

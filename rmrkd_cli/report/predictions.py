@@ -39,11 +39,13 @@ class Source:
     Attributes:
         checkpoint: Its file; None where only a result file is known.
         description: Which of the group's files it is.
+        preset: Describes the network, in place of the evaluation's preset.
     """
 
     label: str
     checkpoint: Path | None
     description: str
+    preset: Preset | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def predict_images(
     data_root: str | None = None,
     device: str = "cpu",
     allow_partial: bool = False,
+    file_input: dict[str, Any] | None = None,
 ) -> ReportImages:
     """Load the chosen images, and predict each with every network as the protocol says.
 
@@ -80,7 +83,7 @@ def predict_images(
 
     Args:
         choices: Indices into the samples of the protocol's split.
-        given, dataset, data_root, device, allow_partial: The options of an evaluation.
+        given, dataset, data_root, device, allow_partial, file_input: The options of an evaluation.
     """
     missing: list[str] = []
     chosen: _ChosenSamples | None = None
@@ -95,7 +98,14 @@ def predict_images(
             max_images=protocol["images"], allow_partial=allow_partial,
         )  # fmt: skip
         try:
-            loaded = load_checkpoint_network(job.checkpoint, given, device, allow_partial=allow_partial)
+            loaded = load_checkpoint_network(
+                job.checkpoint,
+                source.preset or given,
+                device,
+                allow_partial=allow_partial,
+                file_input=file_input,
+                dataset=dataset,
+            )
             if chosen is None:
                 chosen = _read_chosen(*_find_samples(job, loaded, protocol), choices)
                 missing += chosen.problems

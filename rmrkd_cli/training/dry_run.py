@@ -89,7 +89,9 @@ def _report_role(
     reset_peak_memory(device)
     yield f"{role}:"
     progress(f"{role}: building and measuring the networks")
-    built = build_distiller(preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code)
+    built = build_distiller(
+        preset, role, classes, device=device, log=lambda _: None, with_weights=False, code=code, info=info
+    )
     model = built.distiller
     yield f"  trained network   {_describe_size(model.student, scale)} at {scale[0]}x{scale[1]}"
     yield f"  starts from       {_describe_start(preset, role)}"
@@ -156,7 +158,9 @@ def _auto_weights_of_training(
     preset: Preset, info: DatasetInfo, names: list[str], device: str, code: Sequence[str]
 ) -> dict[str, float]:
     """Return the weights that training will compute, from the real networks and images."""
-    built = build_distiller(preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code)
+    built = build_distiller(
+        preset, "distill", info.num_classes, device=device, log=lambda _: None, code=code, info=info
+    )
     model, dist_ctx = built.distiller.to_device(device, inference_network), DistContext(0, 1, torch.device(device))
     samples = find_training_samples(info, "distill")
     outputs = built.stored_outputs(samples, preset.schedule.crop)
@@ -173,7 +177,7 @@ def _auto_weights(
 
 def _missing_for_auto_weights(preset: Preset) -> str:
     """Return what is not on this machine of the teacher, the student's weights and the images; "" if nothing."""
-    if preset.teacher.checkpoint is None and preset.teacher.outputs is None:
+    if not preset.teacher.is_trained and preset.teacher.outputs is None:
         return "a trained teacher"
     missing = [file.what for file in weight_files(preset, ["distill"]) if not file.is_present()]
     if missing:
@@ -233,4 +237,5 @@ def _describe_start(preset: Preset, role: str) -> str:
 
 def _describe_size(network: nn.Module, scale: tuple[int, int]) -> str:
     size = count_parameters_and_macs(network, scale)
-    return f"{size['parameters'] / 1e6:8.2f} M parameters, {size['macs'] / 1e9:.1f} G MACs"
+    macs = f", {size['macs'] / 1e9:.1f} G MACs" if "macs" in size else ""  # of a file they are unknown
+    return f"{size['parameters'] / 1e6:8.2f} M parameters{macs}"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.distillation.distiller import named_scalars
 from rmrkd_cli.distillation.factory import build_losses, check_has_losses, map_names_of
 from rmrkd_cli.distillation.teacher_outputs import read_index
@@ -46,7 +47,9 @@ class Outlines:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code: Sequence[str] = ()) -> Outlines:
+def check_networks(
+    preset: Preset, roles: Sequence[str], num_classes: int, code: Sequence[str] = (), info: DatasetInfo | None = None
+) -> Outlines:
     """Build all networks and losses that the roles need, and run each network on a crop.
 
     It takes no memory for weights and little time, because the tensors have shapes only.
@@ -55,6 +58,7 @@ def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code:
         roles: What is trained.
         num_classes: Classes of the data set.
         code: Python files that the command line names.
+        info: The data set, for a teacher that is a file.
 
     Raises:
         RmrkdError: When a network or loss cannot be built, a network cannot process the crops, or the maps that a
@@ -63,7 +67,7 @@ def check_networks(preset: Preset, roles: Sequence[str], num_classes: int, code:
     if "distill" in roles:
         check_has_losses(preset)
     needed = list(dict.fromkeys(what for role in roles for what in _networks(preset, role)))
-    configs = {what: network_config(getattr(preset, what), num_classes) for what in needed}
+    configs = {what: network_config(getattr(preset, what), num_classes, info) for what in needed}
     networks = {what: build_outline(config, what) for what, config in configs.items()}
     shapes: dict[tuple[str, tuple[int, int]], FeatureShapes] = {}
     for what, crop in ((what, preset.schedule_for(role).crop) for role in roles for what in _networks(preset, role)):

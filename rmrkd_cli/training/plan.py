@@ -80,7 +80,7 @@ def _runs_of_seed(preset: Preset, root: Path) -> list[Run]:
     runs = []
     for role in roles:
         teacher = preset.teacher
-        if role == "distill" and teacher.checkpoint is None and teacher.outputs is None:  # role `teacher` trains it
+        if role == "distill" and not teacher.is_trained and teacher.outputs is None:  # role `teacher` trains it
             source = CheckpointSource(path=str(root / "teacher" / "student.pth"))
             teacher = teacher.model_copy(update={"checkpoint": source})
         run_preset = preset.model_copy(update={"role": role, "teacher": teacher})
@@ -100,7 +100,7 @@ def roles_to_train(preset: Preset) -> list[str]:
     """Return the preset's role; for `all`, every role that has no checkpoint yet, in order."""
     if preset.role != "all":
         return [preset.role]
-    needs_training = preset.teacher.checkpoint is None and preset.teacher.outputs is None
+    needs_training = not preset.teacher.is_trained and preset.teacher.outputs is None
     return [*(["teacher"] if needs_training else []), "baseline", "distill"]
 
 

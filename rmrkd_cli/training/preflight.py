@@ -60,7 +60,7 @@ def check_inputs(
     check_files(preset, roles, device=device, workers=workers)
     info = dataset_info(preset)
     samples = _find_all(info, roles)
-    outlines = check_networks(preset, roles, info.num_classes, code)
+    outlines = check_networks(preset, roles, info.num_classes, code, info)
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
     _check_images(preset, info, roles, samples)
@@ -112,7 +112,7 @@ def find_problems(
     check_labels(preset, roles)
     for role in roles:
         check_batch_size(preset.schedule_for(role), device=device, workers=1)
-    outlines = check_networks(preset, roles, info.num_classes, code)
+    outlines = check_networks(preset, roles, info.num_classes, code, info)
     in_plan = plan[-1].teacher_in_plan  # its file is written by the first run
     files = [file for file in weight_files(preset, roles) if not (in_plan and file.source == preset.teacher.checkpoint)]
     for file in files:
@@ -146,6 +146,11 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
         check_batch_size(preset.schedule_for(role), device=device, workers=workers)
         if role != "teacher":
             check_file(trained_network(preset, role).checkpoint, "student")
+    if "teacher" in roles and preset.teacher.is_file:
+        raise RmrkdError(
+            f"the role `teacher` trains a network, and the teacher is the file `{preset.teacher.file}`",
+            "--role distill distils from it",
+        )
     if "distill" in roles and preset.teacher.outputs is None:
         check_file(preset.teacher.checkpoint, "teacher")
     for role in roles:
@@ -162,10 +167,13 @@ def check_teacher(preset: Preset) -> None:
     Raises:
         RmrkdError: When it is missing or does not match its network.
     """
-    source = preset.teacher.checkpoint
+    source, info = preset.teacher.checkpoint, dataset_info(preset)
+    if preset.teacher.is_file:
+        build_outline(network_config(preset.teacher, info.num_classes, info), "teacher")
+        return
     check_file(source, "teacher")
     if source is not None:
-        outline = build_outline(network_config(preset.teacher, dataset_info(preset).num_classes), "teacher")
+        outline = build_outline(network_config(preset.teacher, info.num_classes), "teacher")
         check_weights(outline, source, role="teacher")
 
 

@@ -96,7 +96,7 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
     """Find the images of a job, and build its networks on this worker's device."""
     preset, info = job.preset, dataset_info(job.preset)
     train_samples, val_samples = find_training_samples(info, job.role), find_samples(info, "val")
-    built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code)
+    built = build_distiller(preset, job.role, info.num_classes, device=job.device, log=log, code=job.code, info=info)
     if preset.deterministic:
         make_deterministic(job.device)
     model = built.distiller.to_device(dist_ctx.device, inference_network)

@@ -54,7 +54,7 @@ def _check(teacher: Teacher, info: DatasetInfo) -> None:
 def named_sha256(teacher: Teacher) -> str | None:
     """Return the SHA-256 of the file that a preset names for its teacher, or its first digits; None if it has none."""
     source = teacher.checkpoint
-    path = source.path if source is not None else None
+    path = teacher.file if teacher.is_file else source.path if source is not None else None
     if source is not None and source.sha256:
         return source.sha256
     return sha256_of(Path(path)) if path is not None and Path(path).is_file() else None

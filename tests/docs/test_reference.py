@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
 from rmrkd_cli.presets.methods import method_names
-from rmrkd_cli.presets.network_schema import FileInput
 from rmrkd_cli.presets.schema import Preset
 from tests.docs.pages import inline_code, page_text, tables
 from tests.docs.tables import CUSTOM, TABLES, loss_defaults, loss_types, section
@@ -75,7 +74,6 @@ def test_the_defaults_are_those_of_the_schema() -> None:
     optional = {"lr": 0.1, "optimizer": {"type": "AdamW"}, "warmup": {"iters": 9}}
     resolved = {
         **_flat(yaml.safe_load(to_yaml(Preset.model_validate({**raw, "schedule": optional})))),
-        **_flat({"teacher": {"input": FileInput().model_dump(mode="json", exclude_none=True)}}),
         **_flat(yaml.safe_load(to_yaml(Preset.model_validate(raw)))),
     }
     given = set(_flat(raw))

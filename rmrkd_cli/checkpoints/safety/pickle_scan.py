@@ -158,10 +158,11 @@ def _push_new(create: Callable[[], Any]) -> Callable[[PickleScan, Any], None]:
 
 _STEPS: dict[str, Callable[[PickleScan, Any], None]] = {
     "PROTO": lambda scan, _: None,
-    "GLOBAL": PickleScan.push_global,
-    "REDUCE": PickleScan.call,
-    "NEWOBJ": PickleScan.create,
-    "BUILD": PickleScan.set_state,
+    # A subclass for another kind of file replaces these four.
+    "GLOBAL": lambda scan, argument: scan.push_global(argument),
+    "REDUCE": lambda scan, argument: scan.call(argument),
+    "NEWOBJ": lambda scan, argument: scan.create(argument),
+    "BUILD": lambda scan, argument: scan.set_state(argument),
     "BINPERSID": PickleScan.load_storage,
     "MARK": PickleScan.mark,
     "BINPUT": PickleScan.memoize,

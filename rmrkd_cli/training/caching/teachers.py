@@ -30,17 +30,18 @@ def check_teachers(presets: Sequence[Preset]) -> list[Preset]:
         RmrkdError: A checkpoint is missing, cannot be downloaded, or does not match its network or the classes.
     """
     found = [_with_checkpoint(resolve_weights(preset)) for preset in presets]
-    sources = [(preset, teacher_source(preset)) for preset in found]
+    sources = [(preset, teacher_source(preset)) for preset in found if not preset.teacher.is_file]
     download_weights(WeightFile("teacher", preset.teacher, source) for preset, source in sources)
-    for preset, source in sources:
+    for preset in found:
         check_teacher(preset)
+    for preset, source in sources:
         check_class_order(source, dataset_info(preset))
     return found
 
 
 def _with_checkpoint(preset: Preset) -> Preset:
     trained = WORK_DIRS / preset.name / "teacher" / "student.pth"
-    if preset.teacher.checkpoint is not None or not trained.is_file():
+    if preset.teacher.is_trained or not trained.is_file():
         return preset
     log(f"teacher of `{preset.name}`: {trained}")
     teacher = preset.teacher.model_copy(update={"checkpoint": CheckpointSource(path=str(trained))})
@@ -57,7 +58,7 @@ def load_teachers(
     """
     networks, files = [], []
     for preset in presets:
-        built = build_teacher(preset, info.num_classes, device=device.type, log=log)
+        built = build_teacher(preset, info.num_classes, device=device.type, log=log, info=info)
         networks.append(inference_network(built.network.to(device), device.type))
         files.append(
             TeacherFile(
