@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rmrkd_cli.data.image_io import header_size
 from rmrkd_cli.data.sample_reader import Pair, SampleFiles
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.source_file import SourceFile, file_stamp
 from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.atomic import atomic_path
 from rmrkd_cli.storage.cache import cache_dir
@@ -215,14 +216,13 @@ def _stamp(files: SampleFiles, index: int) -> bytes:
     facts = []
     for path in _source_files(files.samples[index]):
         try:
-            status = os.stat(path)
+            facts.append(file_stamp(path))
         except OSError as error:
             raise RunError(f"`{path}` was deleted or moved during the run: {error.strerror}") from error
-        facts.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).digest()
 
 
-def _source_files(sample: Sample) -> list[Path]:
+def _source_files(sample: Sample) -> list[SourceFile]:
     return [sample.image] if sample.label is None else [sample.image, sample.label]
 
 

@@ -10,13 +10,13 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rmrkd_cli.data.deep_image import UnsupportedFormatError
+from rmrkd_cli.data.source_file import SourceFile
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
 from rmrkd_cli.storage.regular_file import error_reason
 
@@ -58,7 +58,7 @@ class DamageError(Exception):
 
 
 @contextmanager
-def name_problem(path: Path, role: str) -> Iterator[None]:
+def name_problem(path: SourceFile, role: str) -> Iterator[None]:
     """Turn every error of reading and decoding into one that names the file."""
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,8 +36,8 @@ from rmrkd_cli.data.image_file import MAX_PIXELS as MAX_PIXELS
 from rmrkd_cli.data.image_file import Picture as Picture
 from rmrkd_cli.data.opencv import decode
 from rmrkd_cli.data.sample_format import SampleFormat, read_format
+from rmrkd_cli.data.source_file import SourceFile, open_source, read_source
 from rmrkd_cli.data.tiff_header import GREY, GREY_INVERTED, is_tiff
-from rmrkd_cli.storage.regular_file import open_regular, read_regular
 
 FIX_BELOW = (
     "unless they only mark missing data, convert the images so that black is 0, such as `gdal_translate -ot UInt16 "
@@ -59,7 +58,7 @@ class ImageFacts(NamedTuple):
     values: ValueRange | None = None
 
 
-def read_image(path: Path, max_value: float | None = None) -> Picture:
+def read_image(path: SourceFile, max_value: float | None = None) -> Picture:
     """Return the pixels (H, W, 3) in BGR order; of 8-bit images those of `cv2.imread`.
 
     Args:
@@ -72,7 +71,7 @@ def read_image(path: Path, max_value: float | None = None) -> Picture:
     return _read(path, max_value, measure=False)[0]
 
 
-def read_measured_image(path: Path, max_value: float | None = None) -> tuple[Picture, ValueRange | None]:
+def read_measured_image(path: SourceFile, max_value: float | None = None) -> tuple[Picture, ValueRange | None]:
     """Return the pixels as `read_image`, and the range of the values of an image beyond 8 bits.
 
     Raises:
@@ -81,7 +80,7 @@ def read_measured_image(path: Path, max_value: float | None = None) -> tuple[Pic
     return _read(path, max_value, measure=True)
 
 
-def inspect_image(path: Path, max_value: float | None = None, *, decode: bool = True) -> ImageFacts:
+def inspect_image(path: SourceFile, max_value: float | None = None, *, decode: bool = True) -> ImageFacts:
     """Return the size of an image as `read_image` would give it, and how its values are stored.
 
     Images beyond 8 bits are inspected without `max_value` as well.
@@ -94,7 +93,7 @@ def inspect_image(path: Path, max_value: float | None = None, *, decode: bool = 
         CorruptFileError, ImageFormatError: As `read_image`.
     """
     with name_problem(path, "an image"):
-        data = read_regular(path, MAX_BYTES)
+        data = read_source(path, MAX_BYTES)
         form = _read_supported_format(data)
         band = unused_band(form)
         if form is not None and form.is_deep:
@@ -105,15 +104,15 @@ def inspect_image(path: Path, max_value: float | None = None, *, decode: bool = 
         return ImageFacts(check_contents(data), band)
 
 
-def header_size(path: Path) -> Size:
+def header_size(path: SourceFile) -> Size:
     """Return the size in the header of an image file, before its EXIF rotation, without reading the rest.
 
     Raises:
         CorruptFileError: When there is no valid header, or it claims more than `MAX_PIXELS`.
     """
-    with name_problem(path, "an image"), open_regular(path) as stream:
+    with name_problem(path, "an image"), open_source(path, MAX_BYTES) as stream:
         if is_tiff(stream.read(4)):
-            form = read_format(read_regular(path, MAX_BYTES))
+            form = read_format(read_source(path, MAX_BYTES))
             if form is not None:
                 return bounded(*form.size)
         stream.seek(0)
@@ -121,14 +120,14 @@ def header_size(path: Path) -> Size:
             return bounded_size(image)
 
 
-def is_utf8_path(path: Path) -> bool:
+def is_utf8_path(path: SourceFile) -> bool:
     """Return whether a path is valid UTF-8; OpenCV crashes the process when it opens one that is not."""
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
-def _read(path: Path, max_value: float | None, *, measure: bool) -> tuple[Picture, ValueRange | None]:
+def _read(path: SourceFile, max_value: float | None, *, measure: bool) -> tuple[Picture, ValueRange | None]:
     with name_problem(path, "an image"):
-        data = read_regular(path, MAX_BYTES)
+        data = read_source(path, MAX_BYTES)
         form = _read_supported_format(data)
         if form is None or not form.is_deep:
             return _decode(data, form), None
@@ -188,7 +187,7 @@ def _decode_deep(data: bytes, form: SampleFormat) -> NDArray[Any]:
     return decode_values(data, form)
 
 
-def _max_value_error(path: Path, found: ValueRange) -> ImageFormatError:
+def _max_value_error(path: SourceFile, found: ValueRange) -> ImageFormatError:
     start = f" from {found.smallest:g}" if found.smallest < 0 else ""
     return ImageFormatError(
         f"`{path}` holds {found.format}{start} up to {found.largest:g}, and no `max_value` says which value is white",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import numpy as np
 from rmrkd_cli.data.file_types import lossy_type
 from rmrkd_cli.data.image_file import MAX_BYTES, Picture, check_contents, name_problem, open_image
 from rmrkd_cli.data.sample_format import SampleFormat, read_format
+from rmrkd_cli.data.source_file import SourceFile, read_source
 from rmrkd_cli.data.tiff_header import GREY_INVERTED
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.storage.regular_file import read_regular
 
 LOSSY, COLOURS, VALUES = "lossy", "colours", "values"  # kinds of `LabelFormatError`
 
@@ -32,7 +31,7 @@ class LabelFormatError(RunError):
         self.kind = kind
 
 
-def read_labels(path: Path) -> Picture:
+def read_labels(path: SourceFile) -> Picture:
     """Return the values (H, W) as stored in the file; for a palette PNG these are the indices.
 
     Grey values of 2 or 4 bits, or with a declared maximum below 255, are not scaled to 0..255, and a TIFF file whose 0
@@ -43,7 +42,7 @@ def read_labels(path: Path) -> Picture:
         LabelFormatError: When the file does not hold one 8-bit value per pixel, or its compression changes values.
     """
     with name_problem(path, "a label map"):
-        data = read_regular(path, MAX_BYTES)
+        data = read_source(path, MAX_BYTES)
         if lossy := lossy_type(data):
             raise LabelFormatError(
                 f"`{path}` is stored as {lossy}, which does not keep the class indices", fix_lossy(path), LOSSY
@@ -62,7 +61,7 @@ def read_labels(path: Path) -> Picture:
     raise _label_format_error(path, channels, f"{dtype} (mode {mode})")
 
 
-def fix_lossy(path: Path | str, label_suffix: str = "") -> str:
+def fix_lossy(path: SourceFile | str, label_suffix: str = "") -> str:
     """Return how to replace a lossy label map.
 
     Args:
@@ -77,7 +76,7 @@ def fix_lossy(path: Path | str, label_suffix: str = "") -> str:
     )
 
 
-def _check_tiff(path: Path, data: bytes, form: SampleFormat) -> None:
+def _check_tiff(path: SourceFile, data: bytes, form: SampleFormat) -> None:
     """Check the contents of a TIFF file, and do not call one damaged that Pillow merely cannot read."""
     from PIL import UnidentifiedImageError
 
@@ -103,7 +102,7 @@ def _as_stored(pixels: Picture, form: SampleFormat | None, mode: str) -> Picture
     return stored
 
 
-def _label_format_error(path: Path, channels: int, found: str) -> LabelFormatError:
+def _label_format_error(path: SourceFile, channels: int, found: str) -> LabelFormatError:
     return LabelFormatError(
         f"`{path}` must hold one 8-bit value per pixel, found {channels} channel{'s' * (channels > 1)} of {found}",
         "save it as an 8-bit PNG",
@@ -111,7 +110,7 @@ def _label_format_error(path: Path, channels: int, found: str) -> LabelFormatErr
     )
 
 
-def _one_band(path: Path, pixels: Picture, mode: str) -> Picture:
+def _one_band(path: SourceFile, pixels: Picture, mode: str) -> Picture:
     """Return the label values of a grey image; its bands of colour must be equal, and its transparency constant."""
     if pixels.ndim == 2:
         return pixels

@@ -1,11 +1,11 @@
-"""Find the name that a line of a list means, where it has a folder, a suffix or another column besides."""
+"""Check the names of samples; find the one that a line of a list means beside a folder, suffix or other column."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.suffixes import relative_files
@@ -46,6 +46,15 @@ class ListFixer:
             if names := {file[: -len(suffix)] for file in relative_files(folder) if file.endswith(suffix)}:
                 return names
         return set()
+
+
+def name_problem(name: str) -> str:
+    """Return why a name is invalid; predictions are written under these names, so none may leave its folder."""
+    if "\0" in name:
+        return "contains a NUL character"
+    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
+        return "is an absolute path"
+    return "points outside its folder" if ".." in name.replace("\\", "/").split("/") else ""
 
 
 def find_listed_name(line: str, existing: Collection[str]) -> tuple[str, list[str]]:

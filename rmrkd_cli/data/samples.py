@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PureWindowsPath
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from rmrkd_cli.data.datasets import DatasetInfo, Split
-from rmrkd_cli.data.folder_listing import list_names
-from rmrkd_cli.data.list_names import ListFixer
-from rmrkd_cli.data.sample_table import Part, SampleTable, names_digest
+from rmrkd_cli.data.list_names import ListFixer, name_problem
+from rmrkd_cli.data.part_listing import list_part
+from rmrkd_cli.data.sample_table import KINDS, PartNames, SampleTable, names_digest
 from rmrkd_cli.data.sample_table import Sample as Sample
+from rmrkd_cli.data.shards import is_shards
 from rmrkd_cli.data.suffixes import common_endings, relative_files, suggest_suffixes
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.regular_file import error_reason, read_regular
 
 MAX_LIST_BYTES = 1 << 26  # three million names
 _SHOWN = 3  # suffixes
-_Kind = Literal["image", "label"]
-_KINDS: tuple[_Kind, ...] = ("image", "label")
 _GENERATED_PARTS = ("aug.txt", "SegmentationClassAug")  # `data prepare voc12aug` makes these
 
 
@@ -61,20 +60,20 @@ def find_samples(info: DatasetInfo, split: str, *, labels: bool = True) -> Sampl
             f"{expected_tree(info, [split])}",
             fix_for_parts(info, missing),
         )
-    parts = [_list_part(info, layout.images, names, labels) for names, labels in layout.parts]
+    parts = [
+        list_part(info, layout.images, labels, None if names is None else read_valid_names(info.root / names))
+        for names, labels in layout.parts
+    ]
     if not any(part.names for part in parts):
         folder = info.root / layout.images
         raise RmrkdError(f"`{folder}` {describe_missing_images(info, folder)}", fix_missing_images(info, split))
     _check_exist(parts, info, split, labels=labels)
-    return SampleTable([(part.part, part.names) for part in parts])
+    return SampleTable(parts)
 
 
 def have_labels(samples: SampleTable) -> bool:
     """Return whether any sample has a label file."""
-    return any(
-        part.labels is not None and len(part.missing("label", names)) < len(names)
-        for part, names in samples.names_by_part()
-    )
+    return samples.have_labels()
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -112,7 +111,7 @@ def read_name_list(path: Path) -> list[ListedName]:
         ) from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     stripped = enumerate((line.strip() for line in lines), 1)
-    return [ListedName(number, name, _name_problem(name)) for number, name in stripped if name]
+    return [ListedName(number, name, name_problem(name)) for number, name in stripped if name]
 
 
 def read_valid_names(path: Path) -> list[str]:
@@ -133,7 +132,8 @@ def read_valid_names(path: Path) -> list[str]:
 
 def find_missing_parts(info: DatasetInfo, split: str) -> list[str]:
     """Return the folders and lists of a split that do not exist, relative to the root."""
-    return [part for part in _required_parts(info.splits[split]) if not (info.root / part).exists()]
+    parts = _required_parts(info.splits[split])
+    return [part for part in parts if not is_shards(part) and not (info.root / part).exists()]
 
 
 def data_check_command(info: DatasetInfo) -> str:
@@ -189,7 +189,7 @@ def _fix_for_files(info: DatasetInfo, split: str) -> str:
     layout = info.splits[split]
     images = info.root / layout.images
     for part, folder in layout.parts:
-        if folder is None:
+        if folder is None or is_shards(folder) or is_shards(layout.images):
             continue
         labels, names = info.root / folder, read_valid_names(info.root / part) if part else None
         unknown = [
@@ -206,46 +206,15 @@ def _fix_for_files(info: DatasetInfo, split: str) -> str:
     return ""
 
 
-def _name_problem(name: str) -> str:
-    """Return why a name is invalid; predictions are written under these names, so none may leave its folder."""
-    if "\0" in name:
-        return "contains a NUL character"
-    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
-        return "is an absolute path"
-    return "points outside its folder" if ".." in name.replace("\\", "/").split("/") else ""
-
-
 def _required_parts(layout: Split) -> list[str]:
     parts = [part for pair in layout.parts for part in pair if part is not None]
     return list(dict.fromkeys([layout.images, *parts]))
 
 
-class _ListedPart(NamedTuple):
-    """A part and its names; `not_files` are those of folders and broken links, None if that was not looked up."""
-
-    part: Part
-    names: list[str]
-    not_files: list[str] | None = None
-
-    def missing(self, kind: _Kind) -> list[str]:
-        if kind == "image" and self.not_files is not None:
-            return self.not_files
-        return self.part.missing(kind, self.names)
-
-
-def _list_part(info: DatasetInfo, images: str, list_file: str | None, labels: str | None) -> _ListedPart:
-    label_folder = None if labels is None else info.root / labels
-    part = Part(info.root / images, label_folder, info.image_suffix, info.label_suffix)
-    if list_file is not None:
-        return _ListedPart(part, read_valid_names(info.root / list_file))
-    names, others = list_names(part.images, part.image_suffix)
-    return _ListedPart(part, sorted(names + others) if others else names, others)
-
-
-def _check_exist(parts: Sequence[_ListedPart], info: DatasetInfo, split: str, *, labels: bool) -> None:
+def _check_exist(parts: Sequence[PartNames], info: DatasetInfo, split: str, *, labels: bool) -> None:
     """Raise RmrkdError if an image is missing, or a label file where labels are needed or some exist."""
     count = sum(len(listed.names) for listed in parts)
-    for kind in _KINDS:
+    for kind in KINDS:
         missing = [(listed.part, name) for listed in parts for name in listed.missing(kind)]
         if not missing or (kind == "label" and not labels and len(missing) == count):
             continue

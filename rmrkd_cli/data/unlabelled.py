@@ -7,8 +7,9 @@ from pathlib import Path
 from rmrkd_cli.data.datasets import DatasetInfo, UnlabelledImages
 from rmrkd_cli.data.file_types import IMAGE_SUFFIXES
 from rmrkd_cli.data.folder_listing import missing_names, scan_folder
-from rmrkd_cli.data.sample_table import Part, SampleTable
+from rmrkd_cli.data.sample_table import Part, PartNames, SampleTable
 from rmrkd_cli.data.samples import find_samples, read_valid_names
+from rmrkd_cli.data.shards import Members, find_images, is_shards
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 
 UNLABELLED = "unlabelled"  # what they are called where splits are listed
@@ -33,6 +34,8 @@ def find_unlabelled(images: UnlabelledImages) -> SampleTable:
     Raises:
         RmrkdError: When the folder or a listed file is missing, or there is no image.
     """
+    if is_shards(images.folder):
+        return _in_archives(images)
     if not images.folder.is_dir():
         raise RmrkdError(f"the folder of unlabelled images `{images.folder}` does not exist", _FIX_FOLDER)
     if images.names is not None:
@@ -41,7 +44,22 @@ def find_unlabelled(images: UnlabelledImages) -> SampleTable:
     if not names:
         kind = f"image that ends in `{images.suffix}`" if images.suffix is not None else "image"
         raise RmrkdError(f"`{images.folder}` contains no {kind}", f"{_FIX_FOLDER}; {_suffix_hint(images)}")
-    return SampleTable([(Part(images.folder, None), names)])
+    return SampleTable([PartNames(Part(images.folder, None), names)])
+
+
+def _in_archives(images: UnlabelledImages) -> SampleTable:
+    """Return the images in tar archives; with a list, those that it names."""
+    suffixes = (images.suffix,) if images.suffix is not None else IMAGE_SUFFIXES
+    members = find_images(images.folder.parent, images.folder.name, suffixes)
+    if images.names is not None:
+        names = _listed_names(images, images.names)
+        members = Members(members.archives, names, members.look_up(names))
+    table = PartNames(Part(images.folder, None), members.names, images=members)
+    if missing := table.missing("image"):
+        raise _missing_listed(images, missing, len(members.names))
+    if not members.names:
+        raise RmrkdError(f"the archives `{images.folder}` contain no image", f"{_FIX_FOLDER}; {_suffix_hint(images)}")
+    return SampleTable([table])
 
 
 def count_labelled(samples: SampleTable) -> tuple[int, int]:
@@ -51,21 +69,27 @@ def count_labelled(samples: SampleTable) -> tuple[int, int]:
 
 
 def _listed(images: UnlabelledImages, path: Path) -> SampleTable:
+    names = _listed_names(images, path)
+    if missing := missing_names(images.folder, "", names):
+        raise _missing_listed(images, missing, len(names))
+    return SampleTable([PartNames(Part(images.folder, None), names)])
+
+
+def _listed_names(images: UnlabelledImages, path: Path) -> list[str]:
     suffix = images.suffix or ""
     names = sorted({name if name.endswith(suffix) else name + suffix for name in read_valid_names(path)})
-    missing = missing_names(images.folder, "", names)
-    if missing:
-        add_suffix = (
-            "" if Path(missing[0]).suffix else "write names with their suffix, or set `data.unlabelled.suffix`; "
-        )
-        raise RmrkdError(
-            f"{len(missing)} of {len(names)} unlabelled images in `{path}` are missing, the first is "
-            f"`{images.folder / missing[0]}`",
-            f"{add_suffix}names are relative to `{images.folder}`",
-        )
     if not names:
         raise RmrkdError(f"the list `{path}` is empty", "write one file a line, relative to `data.unlabelled.images`")
-    return SampleTable([(Part(images.folder, None), names)])
+    return names
+
+
+def _missing_listed(images: UnlabelledImages, missing: list[str], count: int) -> RmrkdError:
+    add_suffix = "" if Path(missing[0]).suffix else "write names with their suffix, or set `data.unlabelled.suffix`; "
+    return RmrkdError(
+        f"{len(missing)} of {count} unlabelled images in `{images.names}` are missing, the first is "
+        f"`{images.folder / missing[0]}`",
+        f"{add_suffix}names are relative to `{images.folder}`",
+    )
 
 
 def _find_names(root: Path, suffixes: tuple[str, ...]) -> list[str]:

@@ -40,9 +40,14 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
         data = stream.read(size + 1) if size <= max_bytes else b""
         if len(data) > size:  # the file grows, or is one of those in /proc, whose size is 0
             data += stream.read(max_bytes + 1 - len(data))
-    if max(size, len(data)) > max_bytes:
-        raise OSError(errno.EFBIG, f"{max(size, len(data))} bytes are more than {_format_size(max_bytes)}", str(path))
+    check_size(max(size, len(data)), max_bytes, str(path))
     return data
+
+
+def check_size(size: int, max_bytes: int, path: str) -> None:
+    """Raise OSError if a file is larger than `max_bytes`."""
+    if size > max_bytes:
+        raise OSError(errno.EFBIG, f"{size} bytes are more than {_format_size(max_bytes)}", path)
 
 
 def error_reason(error: OSError) -> str:

@@ -12,7 +12,7 @@ import pytest
 from rmrkd_cli.data import folder_listing
 from rmrkd_cli.data.folder_listing import list_names, missing_names
 from rmrkd_cli.data.loader_server import loader_context
-from rmrkd_cli.data.sample_table import Part, Sample, SampleTable
+from rmrkd_cli.data.sample_table import Part, PartNames, Sample, SampleTable
 from rmrkd_cli.data.samples import fingerprint
 
 PART = Part(Path("images"), Path("masks"), ".jpg", "_mask.png")
@@ -21,7 +21,7 @@ NAMES = ["town/b", "a", "town-2/c", "é", "日本", "\udcff", "a b\nc", "𝄞", 
 
 
 def table(count: int) -> SampleTable:
-    return SampleTable([(PART, [f"folder/{number:06d}" for number in range(count)])])
+    return SampleTable([PartNames(PART, [f"folder/{number:06d}" for number in range(count)])])
 
 
 def test_order_and_paths_are_those_of_sorted_objects() -> None:
@@ -34,20 +34,19 @@ def test_order_and_paths_are_those_of_sorted_objects() -> None:
         ),
         key=lambda sample: sample.name,
     )
-    samples = SampleTable(list(names.items()))
+    samples = SampleTable([PartNames(part, own) for part, own in names.items()])
     assert samples == expected
     assert list(samples) == expected
     assert [samples[index] for index in range(-1, -len(samples) - 1, -1)] == expected[::-1]
     assert samples[2:-1:3] == expected[2:-1:3]
     assert samples[::-1][1:] == expected[::-1][1:]
     assert list(samples.names()) == [sample.name for sample in expected]
-    assert [(part, sorted(own)) for part, own in samples.names_by_part()] == [(p, sorted(n)) for p, n in names.items()]
     with pytest.raises(IndexError):
         samples[len(expected)]
 
 
 def test_fingerprint_is_that_of_the_names() -> None:
-    samples = SampleTable([(PART, NAMES[:5])])
+    samples = SampleTable([PartNames(PART, NAMES[:5])])
     digest = hashlib.sha256("\n".join(sorted(NAMES[:5])).encode()).hexdigest()[:12]
     assert fingerprint(samples) == fingerprint(list(samples)) == digest
     assert fingerprint(samples[1:]) == fingerprint(list(samples)[1:]) != digest
@@ -116,13 +115,16 @@ def test_missing_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_by_o
 
 def test_joined_tables_keep_their_order() -> None:
     without = Part(Path("more"), None)
-    first, second = SampleTable([(PART, NAMES)]), SampleTable([(without, ["é.png", "b.png", "a.png"])])
+    first, second = (
+        SampleTable([PartNames(PART, NAMES)]),
+        SampleTable([PartNames(without, ["é.png", "b.png", "a.png"])]),
+    )
     joined = first + second
     assert joined == [*first, *second]
     assert joined[-1] == Sample("é.png", Path("more/é.png"), None)
     assert first[1:-1:2] + second[::-1] == [*first[1:-1:2], *second[::-1]]
-    assert joined + SampleTable([(PART, [])]) == SampleTable([(PART, [])]) + joined == joined
+    assert joined + SampleTable([PartNames(PART, [])]) == SampleTable([PartNames(PART, [])]) + joined == joined
     assert [joined.count_labelled(), joined[-4:].count_labelled(), second.count_labelled()] == [len(NAMES), 1, 0]
-    assert SampleTable([(PART, ["b", "a"])]).digest() == hashlib.sha256(b"a\nb").hexdigest()
+    assert SampleTable([PartNames(PART, ["b", "a"])]).digest() == hashlib.sha256(b"a\nb").hexdigest()
     both = "\n".join(["a", "b", "a.png", "b.png", "é.png"]).encode()
-    assert (SampleTable([(PART, ["b", "a"])]) + second).digest() == hashlib.sha256(both).hexdigest()
+    assert (SampleTable([PartNames(PART, ["b", "a"])]) + second).digest() == hashlib.sha256(both).hexdigest()

@@ -20,6 +20,8 @@ from rmrkd_cli.data.samples import (
     fix_missing_images,
     read_name_list,
 )
+from rmrkd_cli.data.shards import is_shards
+from rmrkd_cli.data.source_file import SourceFile
 from rmrkd_cli.data.suffixes import relative_files, suggest_suffixes
 from rmrkd_cli.data.unlabelled import UNLABELLED, find_unlabelled
 from rmrkd_cli.errors import RmrkdError
@@ -47,8 +49,8 @@ def find_pairs(info: DatasetInfo, split: str) -> tuple[Sequence[Sample], list[Fi
     for names, labels in layout.parts:
         if layout.images in missing or labels in missing or names in missing:
             continue
-        if labels is None:
-            return _images_without_labels(info, split, findings)
+        if labels is None or is_shards(labels) or is_shards(layout.images):
+            return _as_training_finds(info, split, findings)
         if names is None:
             pairs, found = _pairs_of_folders(info, split, labels)
         else:
@@ -65,7 +67,7 @@ def find_pairs(info: DatasetInfo, split: str) -> tuple[Sequence[Sample], list[Fi
 def find_leaks(info: DatasetInfo, samples: Mapping[str, Iterable[Sample]]) -> list[Finding]:
     """Return a finding for each image that belongs to two splits, or one note if both splits have the same layout."""
     findings: list[Finding] = []
-    owners: dict[Path, str] = {}
+    owners: dict[SourceFile, str] = {}
     same: set[tuple[str, str]] = set()
     for split, members in samples.items():
         for sample in members:
@@ -94,10 +96,10 @@ def _has_labels(info: DatasetInfo, split: str) -> bool:
     )
 
 
-def _images_without_labels(
+def _as_training_finds(
     info: DatasetInfo, split: str, findings: list[Finding]
 ) -> tuple[Sequence[Sample], list[Finding]]:
-    """Return the images of a split that has no label maps; the first problem is the only one."""
+    """Return the samples of a split in archives or without label maps; the first problem is the only one."""
     try:
         return find_samples(info, split), findings
     except RmrkdError as error:

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from rmrkd_cli.data.deep_image import ValueRange
-from rmrkd_cli.data.image_file import ImageFormatError
+from rmrkd_cli.data.image_file import MAX_BYTES, ImageFormatError
 from rmrkd_cli.data.image_io import header_size, inspect_image
 from rmrkd_cli.data.label_histogram import count_values
 from rmrkd_cli.data.label_io import LabelFormatError, read_labels
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.source_file import SourceFile, read_source
 from rmrkd_cli.data.worker_pool import worker_pool
 from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
+from rmrkd_cli.storage.tar_member import TarMember
 
 # libjpeg prints these warnings, and decodes the image anyway
 _DECODER_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG")
@@ -60,6 +62,7 @@ class PairScan:
     digest: bytes = b""
 
 
+_Sent = str | TarMember
 ScannedSplit = Sequence[tuple[Sample, PairScan]]
 
 
@@ -83,7 +86,7 @@ def scan_in_parallel(
         RunError: When a process is killed or crashes.
     """
     scans: list[PairScan] = []
-    pairs = [(str(sample.image), None if sample.label is None else str(sample.label)) for sample in samples]
+    pairs = [(_sent(sample.image), None if sample.label is None else _sent(sample.label)) for sample in samples]
     with worker_pool(workers, start_scanner) as parallel_map:
         for scan in parallel_map(partial(_scan_paths, max_value, digests), pairs):
             scans.append(scan)
@@ -103,7 +106,9 @@ def start_scanner() -> None:
     _stderr = handle
 
 
-def scan_pair(image: Path, label: Path | None, max_value: float | None = None, *, decode: bool = True) -> PairScan:
+def scan_pair(
+    image: SourceFile, label: SourceFile | None, max_value: float | None = None, *, decode: bool = True
+) -> PairScan:
     """Scan one pair, or an image alone.
 
     Args:
@@ -130,16 +135,25 @@ def scan_pair(image: Path, label: Path | None, max_value: float | None = None, *
     return scan
 
 
-def _scan_paths(max_value: float | None, digests: bool, pair: tuple[str, str | None]) -> PairScan:
+def _scan_paths(max_value: float | None, digests: bool, pair: tuple[_Sent, _Sent | None]) -> PairScan:
     image, label = pair
-    scan = scan_pair(Path(image), None if label is None else Path(label), max_value)
+    scan = scan_pair(_received(image), None if label is None else _received(label), max_value)
     if digests:
         with suppress(OSError):
-            scan.digest = hashlib.blake2b(Path(image).read_bytes(), digest_size=16).digest()
+            scan.digest = hashlib.blake2b(read_source(_received(image), MAX_BYTES), digest_size=16).digest()
     return scan
 
 
-def _scan_image(scan: PairScan, image: Path, max_value: float | None, decode: bool) -> None:
+def _sent(file: SourceFile) -> _Sent:
+    """Return what a scanner process gets for a file, and what names it if the process crashes."""
+    return str(file) if isinstance(file, Path) else file
+
+
+def _received(file: _Sent) -> SourceFile:
+    return Path(file) if isinstance(file, str) else file
+
+
+def _scan_image(scan: PairScan, image: SourceFile, max_value: float | None, decode: bool) -> None:
     try:
         scan.image_size, scan.unused_band, scan.values = inspect_image(image, max_value, decode=decode)
     except CorruptFileError as error:
@@ -159,5 +173,5 @@ def _read_decoder_warning() -> str:
     return next((line.strip() for line in lines if line.startswith(_DECODER_WARNINGS)), "")
 
 
-def _without_path(error: RmrkdError, path: Path) -> str:
+def _without_path(error: RmrkdError, path: SourceFile) -> str:
     return error.message.removeprefix(f"`{path}` ")
