@@ -87,13 +87,17 @@ def expected_tree(info: DatasetInfo, splits: Iterable[str]) -> str:
     lines = [f"  {info.root}/"]
     for split in splits:
         layout = info.splits[split]
-        lines.append(f"    {layout.images}/NAME{info.image_suffix}")
+        lines.append(f"    {_file_in(layout.images)}NAME{info.image_suffix}")
         for names, labels in layout.parts:
             if labels is not None:
-                lines.append(f"    {labels}/NAME{info.label_suffix}")
+                lines.append(f"    {_file_in(labels)}NAME{info.label_suffix}")
             if names is not None:
                 lines.append(f"    {names}    (one NAME a line)")
     return "\n".join(lines)
+
+
+def _file_in(place: str) -> str:
+    return f"{place}: " if is_shards(place) else f"{place}/"
 
 
 def read_name_list(path: Path) -> list[ListedName]:

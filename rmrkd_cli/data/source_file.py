@@ -24,6 +24,11 @@ def read_source(file: SourceFile, max_bytes: int) -> bytes:
     return file.read(max_bytes) if isinstance(file, TarMember) else read_regular(file, max_bytes)
 
 
+def file_bytes(file: SourceFile) -> int:
+    """Return the size of a file. Raises OSError."""
+    return file.size if isinstance(file, TarMember) else os.stat(file).st_size
+
+
 def file_stamp(file: SourceFile) -> tuple[int, ...]:
     """Return size, times and inode of a file, and for one in an archive its place there. Raises OSError."""
     if isinstance(file, TarMember):

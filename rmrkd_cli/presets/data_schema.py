@@ -33,8 +33,8 @@ class Folder(StrictModel):
 
     example = "`{images: FOLDER, labels: FOLDER}`"
 
-    images: RelativePath  # folder of images
-    labels: RelativePath  # folder of label maps
+    images: RelativePath  # folder of images, or tar archives such as `train-{000..099}.tar`
+    labels: RelativePath  # folder of label maps, or tar archives; may be those of the images
     names: RelativePath | None = None  # text file with one name a line, without suffix; None: every image
 
 
@@ -43,7 +43,8 @@ class TrainFolder(Folder):
 
     example = "`{images: FOLDER, labels: FOLDER}`, or `{labels: none}`"
 
-    images: RelativePath | None = None  # type: ignore[assignment]  # folder of images, required for `custom`
+    # As in the other splits; required for `custom`.
+    images: RelativePath | None = None  # type: ignore[assignment]
     labels: RelativePath  # folder of label maps; `none`: train from the teacher alone; `teacher`: it predicts them
 
 
@@ -52,7 +53,8 @@ class UnlabelledFolder(StrictModel):
 
     example = "`{images: FOLDER}`"
 
-    images: RootPath  # folder, searched with its subfolders; relative to the data root, or absolute
+    # Folder, searched with its subfolders, or tar archives such as `DIR/*.tar`; relative to the data root, or absolute.
+    images: RootPath
     names: RootPath | None = None  # text file with one file a line, relative to `images`; None: every image
     suffix: FileSuffix | None = None  # end of image file names; None: of any image format
     labels: Literal["none", "teacher"] = "none"  # `teacher`: the teacher's prediction is their label map

@@ -25,10 +25,12 @@ from rmrkd_cli.data.sample_reader import IGNORE, SampleFiles
 from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
 from rmrkd_cli.data.unlabelled import UNLABELLED
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
+from rmrkd_cli.terminal.text import join_and
 
 _QUICK_PAIRS = 64  # per split
 _QUICK_SECONDS = 2.0  # for all splits together
 _QUICK_SHOWN = 5
+_MAX_SEARCHED = 10_000  # label maps that are searched for a pixel of a class
 _UNREADABLE = ("corrupt-image", "corrupt-label")
 
 
@@ -132,6 +134,8 @@ def quick_check(
 ) -> None:
     """Check up to 64 evenly spread pairs of each split, for at most two seconds in all, before training starts.
 
+    If a split has more, the number that was read is logged.
+
     The check covers the structure of the files, their sizes, and the label values.
 
     Args:
@@ -145,6 +149,7 @@ def quick_check(
     deadline = time.monotonic() + _QUICK_SECONDS
     findings: list[Finding] = []
     remarks = list(filter(None, [describe_ignored_classes(info)]))
+    counts = []
     for number, (split, pairs) in enumerate(samples.items()):
         now = time.monotonic()
         split_deadline = now + (deadline - now) / (len(samples) - number)
@@ -159,10 +164,13 @@ def quick_check(
             if split not in allow_corrupt or finding.kind not in _UNREADABLE
         ]
         remarks += describe_images(info, split, scanned)
+        counts.append(f"{len(scanned)} of {len(pairs)} {split}")
         if not findings and all_ignored(info, scanned) and not _find_counted(info, pairs):
             findings.append(nothing_counted(info, split))
     if findings:
         raise _quick_check_error(info, findings)
+    if any(len(pairs) > _QUICK_PAIRS for pairs in samples.values()):
+        remarks.append(f"checked {join_and(counts)} images; `{data_check_command(info)}` checks all")
     for remark in remarks:
         log(remark)
 
@@ -182,15 +190,15 @@ def _quick_check_error(info: DatasetInfo, findings: list[Finding]) -> RmrkdError
 
 
 def _find_counted(info: DatasetInfo, samples: Sequence[Sample]) -> bool:
-    """Return whether any label map has a pixel of a class; read all of them until one has."""
+    """Return whether any label map has a pixel of a class; read them until one has, and believe it of a large split."""
     files = SampleFiles(info, samples)
-    for index in range(len(files)):
+    for index in range(min(len(files), _MAX_SEARCHED)):
         try:
             if (files.labels(index) != IGNORE).any():
                 return True
         except RunError:  # reported when it is read
             return True
-    return False
+    return len(files) > _MAX_SEARCHED
 
 
 def _spread(samples: Sequence[Sample]) -> Sequence[Sample]:

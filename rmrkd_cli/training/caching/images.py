@@ -15,6 +15,7 @@ from rmrkd_cli.data.image_io import header_size
 from rmrkd_cli.data.map_file import MapFileError, image_signature, map_bytes
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.samples import Sample
+from rmrkd_cli.data.source_file import file_bytes
 from rmrkd_cli.data.stored_outputs import MAPS, OutputFormat
 from rmrkd_cli.data.transforms import EvalItem, EvalViews
 from rmrkd_cli.errors import CorruptFileError
@@ -107,8 +108,8 @@ def _used_bytes(folder: Path) -> int:
 
 
 def _file_bytes(sample: Sample) -> int:
-    """Return the size of an image file; 0 where the image is no file of its own."""
+    """Return the size of an image file; 0 where it is missing."""
     try:
-        return os.stat(sample.image).st_size
+        return file_bytes(sample.image)
     except OSError:
         return 0
