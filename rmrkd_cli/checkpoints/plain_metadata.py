@@ -1,4 +1,4 @@
-"""Metadata without objects of other libraries, so that `torch.load(weights_only=True)` reads it everywhere."""
+"""Metadata in the form of mmsegmentation 0.x, and without objects, so that `weights_only=True` reads it everywhere."""
 
 from __future__ import annotations
 
@@ -28,3 +28,19 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def in_mmseg_form(meta: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata with the names, colours and config of mmsegmentation 1.x where mmsegmentation 0.x has them.
+
+    Args:
+        meta: Of a file.
+        rest: The other entries of the file.
+    """
+    info, hub = meta.get("dataset_meta"), rest.get("message_hub")
+    runtime = hub.get("runtime_info") if isinstance(hub, Mapping) else None
+    texts = [meta.get("cfg"), runtime.get("cfg") if isinstance(runtime, Mapping) else None]
+    added = {"config": next((text for text in texts if isinstance(text, str)), None)}
+    if isinstance(info, Mapping):
+        added |= {"CLASSES": info.get("classes"), "PALETTE": info.get("palette")}
+    return {**{key: value for key, value in added.items() if value is not None}, **meta}

@@ -18,6 +18,7 @@ from rmrkd_cli.checkpoints import digest
 from rmrkd_cli.checkpoints.file_formats import describe_format, torchscript
 from rmrkd_cli.checkpoints.mismatch import mismatch_error
 from rmrkd_cli.checkpoints.network_state import STATE_DICT_LINE, NetworkState, find_state, strip_common_prefix
+from rmrkd_cli.checkpoints.plain_metadata import in_mmseg_form
 from rmrkd_cli.checkpoints.safety import torch_archive
 from rmrkd_cli.checkpoints.safety.placeholders import (
     NUMPY_DTYPES,
@@ -34,6 +35,7 @@ from rmrkd_cli.storage.folder_contents import files_to_name
 
 RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
+_PREPROCESSOR = "data_preprocessor."  # of mmsegmentation 1.x: mean and std, which the config has as well
 _MAX_LISTED = 6  # names in a message
 _FORMATS = "give a file written by torch.save (.pth) or a .safetensors file"
 # What torch raises on files that are incomplete, or no checkpoints.
@@ -229,7 +231,7 @@ def _load_torch(path: Path, *, lazy: bool) -> Any:
 
 
 def _checkpoint(path: Path, found: NetworkState, meta: object, rest: dict[str, Any]) -> Checkpoint:
-    metadata = _with_class_names(dict(meta)) if isinstance(meta, Mapping) else {}
+    metadata = in_mmseg_form(dict(meta), rest) if isinstance(meta, Mapping) else {}
     if metadata.get("kind") == RUN_KIND:
         kind = "run"
     elif any(key.startswith(("student.", "teacher.")) for key in found.tensors):
@@ -237,14 +239,8 @@ def _checkpoint(path: Path, found: NetworkState, meta: object, rest: dict[str, A
     else:
         kind = "wrapped" if found.is_wrapped else "plain"
     note = found.note if kind == "wrapped" else ""
-    return Checkpoint(path, kind, metadata, found.tensors, rest, note, found.place, found.prefix)
-
-
-def _with_class_names(meta: dict[str, Any]) -> dict[str, Any]:
-    """Add the names and colours that mmengine keeps in `dataset_meta`, where mmsegmentation 0.x has them."""
-    info = meta.get("dataset_meta")
-    named = {"CLASSES": info.get("classes"), "PALETTE": info.get("palette")} if isinstance(info, Mapping) else {}
-    return {**{key: value for key, value in named.items() if value is not None}, **meta}
+    tensors = {key: value for key, value in found.tensors.items() if not key.startswith(_PREPROCESSOR)}
+    return Checkpoint(path, kind, metadata, tensors, rest, note, found.place, found.prefix)
 
 
 def _known_globals() -> list[Any]:

@@ -80,7 +80,12 @@ class TrainOptions:
     ] = None
     code: Annotated[
         list[str] | None,
-        option("--code", _WHAT, "Let the preset run the losses of this Python file; repeatable.", metavar="FILE"),
+        option(
+            "--code",
+            _WHAT,
+            "Let this Python file run, for losses or networks; repeatable.",
+            metavar="FILE",
+        ),
     ] = None
     settings: Annotated[
         list[str] | None,

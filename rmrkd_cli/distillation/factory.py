@@ -25,6 +25,7 @@ from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
 from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
+from rmrkd_cli.networks.mmseg import own_config_digests
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets import user_code
@@ -65,6 +66,14 @@ def trained_network(preset: Preset, role: str) -> Network:
     return preset.teacher if role == "teacher" else preset.student
 
 
+def config_digests(preset: Preset, role: str) -> dict[str, str]:
+    """Return the digests of the config files of the user that describe the networks of a role."""
+    networks = {"teacher": preset.teacher} if role == "teacher" else {"student": preset.student}
+    if role == "distill" and preset.teacher.outputs is None:
+        networks["teacher"] = preset.teacher
+    return own_config_digests(networks)
+
+
 def build_distiller(
     preset: Preset,
     role: str,
@@ -94,6 +103,8 @@ def build_distiller(
     what = "teacher" if role == "teacher" else "student"
     network = build_network(config, device=device, name=what)
     sources: dict[str, Any] = {}
+    if digests := config_digests(preset, role):
+        sources["configs"] = digests
     if with_weights:
         sources[what] = _load_start(network, spec, config, what, log)
     own_code = user_code.hashes_of_run_code(user_code.network_files(preset, role))

@@ -24,6 +24,7 @@ from rmrkd_cli.evaluation.network_file import library_of_file, load_network_file
 from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import measure_shapes
 from rmrkd_cli.networks.libraries import MMSEG, build_network, library_of, network_config
+from rmrkd_cli.networks.mmseg_versions import model_of
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, Network
 from rmrkd_cli.presets.safe_yaml import read_yaml
@@ -221,8 +222,8 @@ def _network_of_file(checkpoint: Checkpoint, state: Mapping[str, Tensor], device
         if HEAD not in state or state[HEAD].ndim == 0:
             raise _no_mmseg_network(state, checkpoint.path)
         text = checkpoint.meta.get("config")
-        config = parse_config_text(text).get("model") if isinstance(text, str) else None
-        if not isinstance(config, dict) or config.get("type") != "EncoderDecoder":
+        config = model_of(parse_config_text(text)) if isinstance(text, str) else None
+        if config is None or config.get("type") != "EncoderDecoder":
             raise RmrkdError(f"`{checkpoint.path}` does not describe its network", _PRESET_HINT)
     if library_of(config) in FILE_LIBRARIES:  # it would open any file of this machine
         raise RmrkdError(f"`{checkpoint.path}` describes a network that is another file", _PRESET_HINT)

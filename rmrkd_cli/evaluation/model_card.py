@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info
-from rmrkd_cli.data.normalization import IMAGENET, Normalization
+from rmrkd_cli.data.normalization import Normalization
 from rmrkd_cli.data.palette import distinct_palette
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork
 from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.mmseg_versions import find_normalization, get_part
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.schema import Preset
 
 _MAX_NAME = 200  # characters of a class name; checkpoints are untrusted
 _MAX_SIDE = 16_384
-_MAX_NORMALIZATION_VALUE = 1e9
-_PREPROCESSOR = "SegDataPreProcessor"  # of mmsegmentation 1; it swaps channels only with `bgr_to_rgb=True`
 
 Scale = tuple[int, int]
-
-
-_NORMALIZATION_PLACES = (
-    ("data", "test"), ("data", "val"), ("test_pipeline",), ("img_norm_cfg",), ("data_preprocessor",),
-    ("model", "data_preprocessor"), ("data", "train"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,10 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
         RmrkdError: The data set and the network differ in their number of classes, or `dataset` is `custom`.
     """
     meta, count = model.checkpoint.meta, adapter_of(model.network).num_classes
-    notes = [*filter(None, [model.checkpoint.note]), *find_config_differences(meta.get("config"))]
+    notes = [
+        *filter(None, [model.checkpoint.note]),
+        *find_config_differences(meta.get("config"), adapter_of(model.network).normalization),
+    ]
     max_value = model.preset.data.max_value if model.preset is not None else None
     if dataset is not None:
         info = _builtin_dataset(dataset)
@@ -87,16 +83,18 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
     return ModelCard(classes, palette or distinct_palette(count), scale, name, max_value, tuple(notes))
 
 
-def find_config_differences(text: object) -> list[str]:
-    """Return a message for each way in which an mmsegmentation config prepares images differently from rmrkd."""
+def find_config_differences(text: object, used: Normalization) -> list[str]:
+    """Return a message for each way in which an mmsegmentation config prepares images differently from rmrkd.
+
+    Args:
+        text: The config.
+        used: How rmrkd normalizes images for the network.
+    """
     config, messages = _parse_config(text), []
-    candidates = (_find_normalization(_get(config, *keys)) for keys in _NORMALIZATION_PLACES)
-    normalization = next((candidate for candidate in candidates if candidate is not None), None)
-    if normalization is not None and not normalization.matches(IMAGENET):
-        messages.append(
-            f"its config normalizes images by {normalization}, rmrkd by {IMAGENET}: predictions may be wrong"
-        )
-    if _get(config, "model", "test_cfg", "mode") == "slide":
+    normalization = find_normalization(config)
+    if normalization is not None and not normalization.matches(used):
+        messages.append(f"its config normalizes images by {normalization}, rmrkd by {used}: predictions may be wrong")
+    if get_part(config, "model", "test_cfg", "mode") == "slide":
         messages.append("its config uses a sliding window: `predict --mode slide` does the same, exported files do not")
     return messages
 
@@ -137,32 +135,15 @@ def _palette(value: object, count: int) -> Palette | None:
 
 
 def _config_scale(text: object) -> Scale | None:
-    """Return `img_scale` of the test pipeline in an mmsegmentation config."""
-    pipeline = _get(_parse_config(text), "data", "test", "pipeline")
-    for step in pipeline if isinstance(pipeline, (list, tuple)) else ():
-        scale = step.get("img_scale") if isinstance(step, Mapping) else None
-        if isinstance(scale, (list, tuple)) and _is_integer_list(scale, 2, 1, _MAX_SIDE):
-            return int(scale[0]), int(scale[1])
+    """Return the image size of the test pipeline in a config of mmsegmentation 0.x or 1.x."""
+    config = _parse_config(text)
+    for steps in (get_part(config, "data", "test", "pipeline"), config.get("test_pipeline")):
+        for step in steps if isinstance(steps, (list, tuple)) else ():
+            for key in ("img_scale", "scale"):
+                scale = step.get(key) if isinstance(step, Mapping) else None
+                if isinstance(scale, (list, tuple)) and _is_integer_list(scale, 2, 1, _MAX_SIDE):
+                    return int(scale[0]), int(scale[1])
     return None
-
-
-def _find_normalization(part: object) -> Normalization | None:
-    """Return the first normalization of three channels in a part of a config, at any depth."""
-    if isinstance(part, Mapping):
-        mean, std = part.get("mean"), part.get("std")
-        if _is_number_triple(mean) and _is_number_triple(std):
-            rgb = part.get("bgr_to_rgb", False) if part.get("type") == _PREPROCESSOR else part.get("to_rgb", True)
-            return Normalization([float(value) for value in mean], [float(value) for value in std], bool(rgb))
-    children = part.values() if isinstance(part, Mapping) else part if isinstance(part, (list, tuple)) else ()
-    return next((inner for child in children if (inner := _find_normalization(child)) is not None), None)
-
-
-def _is_number_triple(value: Any) -> TypeGuard[Sequence[float]]:
-    return isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_number, value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NORMALIZATION_VALUE
 
 
 def _is_integer_list(value: object, length: int, low: int, high: int) -> bool:
@@ -177,9 +158,3 @@ def _parse_config(text: object) -> dict[str, Any]:
         return parse_config_text(text) if isinstance(text, str) else {}
     except RmrkdError:
         return {}
-
-
-def _get(part: Any, *keys: str) -> Any:
-    for key in keys:
-        part = part.get(key) if isinstance(part, Mapping) else None
-    return part

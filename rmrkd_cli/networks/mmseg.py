@@ -10,9 +10,15 @@ from typing import Any
 
 from torch import nn
 
+from rmrkd_cli.data.normalization import IMAGENET
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.mmcv_ops import make_mmseg_importable
+from rmrkd_cli.networks.adapter import set_adapter
 from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size, sanitize_config
+from rmrkd_cli.networks.mmseg_adapter import MmsegAdapter
+from rmrkd_cli.networks.mmseg_file import digest_of, read_config_file
+from rmrkd_cli.networks.mmseg_versions import model_of, split_preprocessor
+from rmrkd_cli.presets.config_paths import is_own_config
 from rmrkd_cli.presets.network_schema import Network
 
 _OVERRIDES_HINT = "check the `overrides` in the preset"
@@ -30,18 +36,8 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     from mmcv import Config
 
     assert spec.config is not None
-    root = _config_root()
-    path = (root / spec.config).resolve()
-    if root not in path.parents or not path.is_file():
-        known = [str(file.relative_to(root)) for file in root.rglob("*.py") if "_base_" not in file.parts]
-        hint = f"all names: ls {root}; those of mmsegmentation 1.x differ"
-        if Path(spec.config).is_file():
-            hint = (
-                f"`{spec.config}` is your own file, which cannot be used: name a config that mmsegmentation 0.30 ships"
-            )
-            hint += ", and change it with `overrides`"
-        raise RmrkdError(f"mmsegmentation has no config `{spec.config}`; {did_you_mean(spec.config, known)}", hint)
-    config = Config.fromfile(str(path), import_custom_modules=False)
+    own = own_model(spec)
+    config = Config({"model": own}) if own is not None else _shipped_config(spec.config)
     try:
         config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
         model: dict[str, Any] = config._cfg_dict.to_dict()["model"]
@@ -50,8 +46,45 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
                 if part is not None:
                     part["num_classes"] = num_classes
     except (TypeError, KeyError, AttributeError) as error:
+        if own is not None and "decode_head" not in own:
+            raise RmrkdError(
+                f"`{spec.config}` has no `model.decode_head`", "give a config with one decode head"
+            ) from error
         raise RmrkdError(f"the overrides do not match the config `{spec.config}`: {error}", _OVERRIDES_HINT) from error
     return model
+
+
+def own_model(spec: Network) -> dict[str, Any] | None:
+    """Return the `model` part of a config file of the user, without overrides; None for a config of mmsegmentation.
+
+    Raises:
+        RmrkdError: As `mmseg_file.read_config_file`.
+    """
+    if spec.library != "mmseg" or spec.config is None or not is_own_config(spec.config):
+        return None
+    make_mmseg_importable()
+    return model_of(read_config_file(spec.config, _config_root()))
+
+
+def own_config_digests(networks: Mapping[str, Network]) -> dict[str, str]:
+    """Return the digests of networks that a config file of the user describes, for `mmseg_file.check_same_configs`."""
+    models = {what: own_model(spec) for what, spec in networks.items()}
+    return {what: digest_of(model) for what, model in models.items() if model is not None}
+
+
+def _shipped_config(name: str) -> Any:
+    from mmcv import Config
+
+    root = _config_root()
+    path = (root / name).resolve()
+    if root not in path.parents or not path.is_file():
+        known = [str(file.relative_to(root)) for file in root.rglob("*.py") if "_base_" not in file.parts]
+        raise RmrkdError(
+            f"mmsegmentation has no config `{name}`; {did_you_mean(name, known)}",
+            f"all names: ls {root}; those of mmsegmentation 1.x differ. A file of your own: the path from the preset's "
+            "folder or from the working directory",
+        )
+    return Config.fromfile(str(path), import_custom_modules=False)
 
 
 def build_network(
@@ -103,7 +136,8 @@ def _build_segmentor(config: Mapping[str, Any], name: str, max_parameters: int, 
     logging.getLogger("mmcv").setLevel(logging.ERROR)
     logging.getLogger("mmseg").setLevel(logging.ERROR)
     fixed = {"pretrained": None, "train_cfg": {}, "test_cfg": {"mode": "whole"}}  # old files have these elsewhere
-    plain = ConfigDict(json.loads(json.dumps({**sanitize_config(config, name), **fixed})))
+    own, normalization = split_preprocessor(config)
+    plain = ConfigDict(json.loads(json.dumps({**sanitize_config(own, name), **fixed})))
     try:
         with limit_network_size(max_parameters, name):
             network: nn.Module = build_segmentor(plain)
@@ -114,7 +148,7 @@ def _build_segmentor(config: Mapping[str, Any], name: str, max_parameters: int, 
             f"the {name} is a `{config.get('type')}`, which has no single decode head",
             "choose an EncoderDecoder config, such as PSPNet or DeepLabV3",
         )
-    return network
+    return network if normalization == IMAGENET else set_adapter(network, MmsegAdapter(network, normalization))
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.data.normalization import IMAGENET, Normalization
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName
 from rmrkd_cli.networks.mmseg_loss import head_loss
@@ -22,7 +23,8 @@ _CLASSIFIERS = ("fc.", "head.", "classifier.", "conv2.")
 class MmsegAdapter(Adapter):
     """Of a segmentor with `extract_feat` and one `decode_head`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, normalization: Normalization = IMAGENET) -> None:
+        self.normalization = normalization
         head: Any = network.decode_head
         self.num_classes = int(getattr(head, "num_classes", 0))
         self.align_corners = bool(getattr(network, "align_corners", False))
@@ -37,7 +39,7 @@ class MmsegAdapter(Adapter):
         Raises:
             RmrkdError: The decode head returns several maps.
         """
-        features = list(network.extract_feat(images))  # type: ignore[operator]
+        features = list(network.extract_feat(self.to_input(images)))  # type: ignore[operator]
         maps: dict[MapName, Tensor] = dict(enumerate(features, 1))
         with _record_inputs(getattr(network.decode_head, "conv_seg", None)) as inputs:
             logits = network.decode_head(features)  # type: ignore[operator]
@@ -54,7 +56,7 @@ class MmsegAdapter(Adapter):
         return maps
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        logits: Tensor = network.decode_head(list(network.extract_feat(images)))  # type: ignore[operator]
+        logits: Tensor = network.decode_head(list(network.extract_feat(self.to_input(images))))  # type: ignore[operator]
         return logits
 
     def losses(self, network: nn.Module, maps: Mapping[MapName, Tensor], labels: Tensor) -> dict[str, Tensor]:

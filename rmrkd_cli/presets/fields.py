@@ -95,17 +95,6 @@ def _check_relative(value: str) -> str:
     return value
 
 
-def _check_config(value: str) -> str:
-    """The path must stay below mmsegmentation's configs, and must be a name of today's form."""
-    try:
-        return _check_relative(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}, below the `configs` folder of mmsegmentation's package, such as "
-            "`pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py`; a config file of your own cannot be used"
-        ) from None
-
-
 def _check_sha256(value: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{8,64}", value):
         raise ValueError("must be the first 8 to 64 hexadecimal digits of the file's SHA-256, in lower case")
@@ -261,7 +250,7 @@ RelativePath = Annotated[
     str, Field(min_length=1, max_length=1000), AfterValidator(_check_text), AfterValidator(_check_relative)
 ]
 ConfigPath = Annotated[
-    str, Field(min_length=1, max_length=1000), AfterValidator(_check_text), AfterValidator(_check_config)
+    str, Field(min_length=1, max_length=1000), AfterValidator(_check_text), AfterValidator(_check_home)
 ]
 Sha256 = Annotated[str, AfterValidator(_check_sha256)]
 FileSuffix = Annotated[

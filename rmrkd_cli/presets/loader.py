@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.presets.config_paths import resolve_config
 from rmrkd_cli.presets.methods import apply_method, fill_weights, preset_dir
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
@@ -50,9 +51,20 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
             _override(raw, text)
     if isinstance(raw.get("losses"), dict):
         raw["losses"] = {key: value for key, value in raw["losses"].items() if value is not None}
-    preset = validate(Preset, raw, path, problems)
+    preset = _with_config_files(validate(Preset, raw, path, problems), path.parent)
     fill_weights(preset)
     return preset
+
+
+def _with_config_files(preset: Preset, folder: Path) -> Preset:
+    """Return a preset whose config files of the user have absolute paths, so that they are found from anywhere."""
+    resolved = {}
+    for what in ("teacher", "student"):
+        network = getattr(preset, what)
+        if network.config is not None:
+            config = resolve_config(network.config, folder)
+            resolved[what] = network.model_copy(update={"config": config})
+    return preset.model_copy(update=resolved)
 
 
 def dataset_preset(dataset: str) -> Preset:

@@ -15,6 +15,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses.cwd import CWDLoss
+from rmrkd_cli.networks.mmseg_file import check_same_configs
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.presets.user_code import check_same_code
 from rmrkd_cli.results.training_images import describe_images
@@ -30,7 +31,7 @@ class Checkpointer:
     """Saves checkpoints on rank 0, and restores the newest valid one on all workers.
 
     Args:
-        sources: Files of the teacher's weights and of custom losses, as in a checkpoint's `meta.sources`.
+        sources: Files of the teacher's weights, of custom losses and of configs, as in a checkpoint's `meta.sources`.
         images: How many images are trained on, as in `meta.training_images`.
     """
 
@@ -99,6 +100,7 @@ class Checkpointer:
         self._check_teacher(saved)
         self._check_images(saved)
         check_same_code(saved.meta, self.sources.get("code", {}), self.run_dir.path)
+        check_same_configs(saved.meta, self.sources.get("configs", {}), self.run_dir.path)
         changed = self._changed_batch_settings(saved, force=force)
         before = saved_schedule(saved.meta.get("preset"), str(saved.meta.get("role"))) or self.schedule
         progress = _read_progress(saved, self.schedule)

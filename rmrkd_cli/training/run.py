@@ -116,6 +116,8 @@ def _unfinished_runs(
     """
     from rmrkd_cli.checkpoints.reader import read_checkpoint
     from rmrkd_cli.distillation.custom_loss import hashes
+    from rmrkd_cli.distillation.factory import config_digests
+    from rmrkd_cli.networks.mmseg_file import check_same_configs
     from rmrkd_cli.presets import user_code
     from rmrkd_cli.training.plan import check_comparable
 
@@ -127,9 +129,11 @@ def _unfinished_runs(
             if resume and run.run_dir.finished:
                 now = user_code.hashes(user_code.network_files(run.preset, run.role))
                 now |= hashes(run.preset, code) if run.role == "distill" else {}
-                if now or run.role == "distill":
-                    student = read_checkpoint(run.run_dir.student, lazy=True)
-                    user_code.check_same_code(student.meta, now, run.run_dir.path)
+                configs = config_digests(run.preset, run.role)
+                if now or configs or run.role == "distill":
+                    meta = read_checkpoint(run.run_dir.student, lazy=True).meta
+                    user_code.check_same_code(meta, now, run.run_dir.path)
+                    check_same_configs(meta, configs, run.run_dir.path)
     unfinished = [[run for run in plan if not (resume and run.is_done)] for plan in plans]
     if cluster.is_first_node:
         for plan, of_plan in zip(plans, unfinished, strict=True):

@@ -11,8 +11,9 @@ from torch import nn
 
 from rmrkd_cli.checkpoints.reader import load_state_dict_checked, read_checkpoint, save_torch
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.data.transforms import NORMALIZE
+from rmrkd_cli.data.normalization import Normalization
 from rmrkd_cli.networks.libraries import MMSEG, library_of
+from rmrkd_cli.networks.mmseg_versions import split_preprocessor
 
 _MMSEG_TYPES = {"cityscapes": "CityscapesDataset", "voc12aug": "PascalVOCDataset", "ade20k": "ADE20KDataset"}
 
@@ -35,8 +36,9 @@ def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
     """Return the config as Python text, for mmcv's `Config` and mmsegmentation's `tools/test.py`.
 
     Args:
-        model: The `model` entry of the config.
+        model: The `model` entry of the config; `data_preprocessor` is written as mmsegmentation 0.x has it.
     """
+    model, normalization = split_preprocessor(model)
     split = "val" if "val" in info.splits else next(iter(info.splits))
     layout = info.splits[split]
     names, labels = layout.parts[0]
@@ -45,7 +47,7 @@ def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
         "data_root": str(info.root),
         "img_dir": layout.images,
         "ann_dir": labels,
-        "pipeline": _test_pipeline(info),
+        "pipeline": _test_pipeline(info, normalization),
     }
     if names is not None:
         data["split"] = names
@@ -67,11 +69,11 @@ def mmseg_config_text(model: Mapping[str, Any], info: DatasetInfo) -> str:
     return "\n".join(f"{name} = {pprint.pformat(value, width=110, sort_dicts=False)}" for name, value in parts.items())
 
 
-def _test_pipeline(info: DatasetInfo) -> list[dict[str, Any]]:
+def _test_pipeline(info: DatasetInfo, normalization: Normalization) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = [
         {"type": "Resize", "keep_ratio": True},
         {"type": "RandomFlip"},
-        {"type": "Normalize", **NORMALIZE},
+        {"type": "Normalize", "mean": normalization.mean, "std": normalization.std, "to_rgb": normalization.rgb},
         {"type": "ImageToTensor", "keys": ["img"]},
         {"type": "Collect", "keys": ["img"]},
     ]

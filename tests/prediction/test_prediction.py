@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rmrkd_cli.data.normalization import IMAGENET
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.model_card import find_config_differences
 from rmrkd_cli.prediction import run as predictions
@@ -167,21 +168,23 @@ def test_outputs_and_shares_of_every_image_are_listed(student: Path, tmp_path: P
     ],
 )  # fmt: skip
 def test_differences_in_preprocessing_are_reported(config: str, expected: list[str]) -> None:
-    messages = find_config_differences(config)
+    messages = find_config_differences(config, IMAGENET)
     assert len(messages) == len(expected)
     assert all(part in line for part, line in zip(expected, messages, strict=True))
 
 
 def test_notes_go_to_stderr(student: Path, tmp_path: Path) -> None:
     contents = torch.load(student, weights_only=True)
-    contents["meta"]["config"] = contents["meta"]["config"].replace("123.675", "72.4")
+    text = contents["meta"]["config"].replace("123.675", "72.4")  # which the network gets, without a note
+    contents["meta"]["config"] = text.replace("'mode': 'whole'", "'mode': 'slide'")
     torch.save(contents, tmp_path / "s.pth")
     picture(tmp_path / "x.png")
     for arguments in (("predict", tmp_path / "x.png", "--out", tmp_path / "o"), ("export", tmp_path / "x.pt")):
         code, out, err = run_main(arguments[0], str(tmp_path / "s.pth"), *map(str, arguments[1:]))
         assert code == 0, err
-        assert "mean 72.4, 116.28, 103.53" in " ".join(err.split())
-        assert "72.4" not in out
+        assert "its config uses a sliding window" in " ".join(err.split())
+        assert "72.4" not in err
+        assert "sliding" not in out
 
 
 def test_images_are_rotated_by_their_exif_orientation(student: Path, tmp_path: Path) -> None:
