@@ -43,7 +43,9 @@ class GuardedSteps:
         built = build_distiller(preset, role, _CLASSES, device=device.type, log=lambda _: None, with_weights=False)
         self.model = built.distiller.to_device(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
-        self.state = Checkpointer(RunDir(folder), self.model, self.step, self.schedule, self.dist_ctx, built.sources)
+        self.state = Checkpointer(
+            RunDir(folder), self.model, self.step, self.schedule, self.dist_ctx, built.sources, {}
+        )
         self.batch = random_batch(preset)
         self.batch.labels.remainder_(_CLASSES)
         self.progress = Progress()

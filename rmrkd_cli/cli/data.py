@@ -79,7 +79,6 @@ def check_command(
     Examples:
         rmrkd data check camvid --data-root data/camvid
         rmrkd data check --preset mine.yaml --json check.json
-        rmrkd data check camvid --data-root data/camvid --unlabelled photos
     """
     from rmrkd_cli.cli.data_report import print_report, report_document
     from rmrkd_cli.data.check import check_dataset

@@ -62,7 +62,7 @@ Unlabelled = Annotated[
     option(
         "--unlabelled",
         DATA,
-        "Also use the images below this folder, which have no label maps.",
+        "Use the images below this folder too; they have no label maps.",
         default="the preset's, usually none",
         metavar="DIR",
         callback=lambda folder: _check_folder(folder, "--unlabelled"),

@@ -11,6 +11,7 @@ from rmrkd_cli.data.sample_table import Part, PartNames, SampleTable
 from rmrkd_cli.data.samples import find_samples, read_valid_names
 from rmrkd_cli.data.shards import Members, find_images, is_shards
 from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.storage.regular_file import error_reason
 
 UNLABELLED = "unlabelled"  # what they are called where splits are listed
 _FIX_FOLDER = "correct `data.unlabelled.images` in the preset, or --set data.unlabelled.images=DIR"
@@ -40,7 +41,12 @@ def find_unlabelled(images: UnlabelledImages) -> SampleTable:
         raise RmrkdError(f"the folder of unlabelled images `{images.folder}` does not exist", _FIX_FOLDER)
     if images.names is not None:
         return _listed(images, images.names)
-    names = _find_names(images.folder, (images.suffix,) if images.suffix is not None else IMAGE_SUFFIXES)
+    try:
+        names = _find_names(images.folder, (images.suffix,) if images.suffix is not None else IMAGE_SUFFIXES)
+    except OSError as error:
+        raise RmrkdError(
+            f"`{error.filename}` cannot be searched for images: {error_reason(error)}", _FIX_FOLDER
+        ) from error
     if not names:
         kind = f"image that ends in `{images.suffix}`" if images.suffix is not None else "image"
         raise RmrkdError(f"`{images.folder}` contains no {kind}", f"{_FIX_FOLDER}; {_suffix_hint(images)}")

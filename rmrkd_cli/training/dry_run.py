@@ -25,7 +25,7 @@ from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.results.training_images import describe_images, training_images
-from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
+from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_weights, describe_rule, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run
 from rmrkd_cli.training.preflight import find_problems
@@ -138,10 +138,10 @@ def _report_losses(
         missing = _missing_for_auto_weights(preset)
         if missing:
             model.weights |= _auto_weights(model, batches, names, preset, device)
-            note = f"  rule: {RULE}; training computes other weights, because {missing} is missing now"
+            note = f"  rule: {describe_rule(preset)}; training computes other weights, because {missing} is missing now"
         else:
             model.weights |= _auto_weights_of_training(preset, info, names, device, code)
-            note = f"  rule: {RULE}; training computes the same weights"
+            note = f"  rule: {describe_rule(preset)}; training computes the same weights"
     for name, loss in model.losses.items():
         count = sum(parameter.numel() for parameter in loss.parameters())
         spec = preset.losses[name]

@@ -27,6 +27,13 @@ BATCHES = 4  # over which gradient norms are averaged
 RULE = "each loss starts with the gradient norm of cross-entropy at the student's last stage"
 
 
+def describe_rule(preset: Preset) -> str:
+    """Return the rule of `auto` in words, for the images of a preset."""
+    data = preset.data
+    has_labels = data.train_labels == "files" and data.unlabelled is None
+    return RULE if has_labels else f"{RULE}, with the teacher's prediction as labels of images without"
+
+
 def auto_weighted_losses(preset: Preset) -> list[str]:
     """Return the names of the losses whose weight is `auto`."""
     return [name for name, spec in preset.losses.items() if spec.weight == AUTO]

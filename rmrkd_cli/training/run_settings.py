@@ -26,9 +26,10 @@ _MAY_CHANGE_WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 _MAY_BE_ADDED = ("schedule.tf32",)
 
 # Role → keys that it does not use.
+_UNLABELLED = ("data.unlabelled", "data.labelled_share", "data.label_threshold")
 _NOT_USED_BY = {
-    "teacher": ("student.", "losses", "method", "schedule.time_budget"),
-    "baseline": ("teacher.", "losses", "method"),
+    "teacher": (*_UNLABELLED, "student.", "losses", "method", "schedule.time_budget"),
+    "baseline": (*_UNLABELLED, "teacher.", "losses", "method"),
     "distill": ("teacher.schedule",),
 }
 

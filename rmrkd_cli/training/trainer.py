@@ -29,7 +29,7 @@ from rmrkd_cli.training.determinism import seed_step, warm_up_ddp_buckets
 from rmrkd_cli.training.gradient_update import GradientUpdate
 from rmrkd_cli.training.loader_watch import LoaderWatch
 from rmrkd_cli.training.logger import TrainingLogger
-from rmrkd_cli.training.loss_weights import RULE, auto_weighted_losses, compute_auto_weights, first_batches
+from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_weights, describe_rule, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.result import write_result
 from rmrkd_cli.training.resume import Checkpointer
@@ -259,7 +259,7 @@ class Trainer:
             )
         if names:
             weights = ", ".join(f"{name} {progress.weights[name]:g}" for name in names)
-            self.terminal.log(f"automatic loss weights ({RULE}): {weights}")
+            self.terminal.log(f"automatic loss weights ({describe_rule(setup.preset)}): {weights}")
         self.model.weights |= progress.weights
 
     def _report_corrupt_images(self) -> None:
