@@ -159,7 +159,7 @@ class Distiller(nn.Module):
         images_of_student = images.contiguous(memory_format=self._formats[0])
         auxiliary = source.exist or self._needs_auxiliary
         student_maps = adapter.maps(self.student, images_of_student, auxiliary=auxiliary)
-        has_teacher = bool(self.losses or self._teacher)
+        has_teacher = bool(self.losses or self._teacher) or teacher_logits is not None
         teacher_maps = self._teacher_maps(images, teacher_logits) if has_teacher else {}
         missing = 0 if unlabelled is None else len(unlabelled)
         if unlabelled is not None and source.teacher:

@@ -205,7 +205,28 @@ def test_a_dry_run_says_what_is_trained_on(tiny: Path, teacher: Path, more: Path
 
 def test_a_baseline_beside_unlabelled_images_is_the_one_without_them(tiny: Path, more: Path, tmp_path: Path) -> None:
     students = []
-    for number, overrides in enumerate([["role=baseline"], ["role=baseline", f"data.unlabelled={{images: {more}}}"]]):
+    added = ["role=baseline", f"data.unlabelled={{images: {more}}}"]
+    for number, overrides in enumerate([["role=baseline"], added]):
         train(load_preset(str(tiny), overrides=overrides), tmp_path / str(number), "cpu", Cluster())
         students.append(weights(tmp_path / str(number) / "baseline"))
     assert all(torch.equal(students[0][key], students[1][key]) for key in students[0])
+    train(load_preset(str(tiny), overrides=added), tmp_path / "0", "cpu", Cluster(), resume=True)  # the finished one
+
+
+@pytest.mark.parametrize("overrides", [NONE, (*TEACHER, "losses={}")])
+def test_stored_outputs_of_the_teacher_train_without_labels(
+    overrides: tuple[str, ...], tiny: Path, teacher: Path, more: Path, tmp_path: Path
+) -> None:
+    """Of the unlabelled images too; the teacher's file is not needed any more."""
+    labels = overrides[0].partition("=")[2]
+    images = f"data.unlabelled={{images: {more}, labels: {labels}}}"
+    options = ["--preset", tiny, "--teacher-checkpoint", teacher, "--set", images, "--set", overrides[0]]
+    outcome = rmrkd("cache-teacher", *options, "--out", tmp_path / "outputs", "--device", "cpu", "--workers", 0)
+    assert outcome.exit_code == 0, outcome.message
+    changes = ["role=distill", f"teacher.outputs={tmp_path / 'outputs'}", images, *overrides]
+    preset = load_preset(str(tiny), method="kd" if overrides == NONE else None, overrides=changes)
+    (record,) = train(preset, tmp_path / "work", "cpu", Cluster())
+    assert record["training"]["unlabelled_images"] == 10
+    (log,) = (tmp_path / "work").glob("distill*/log.jsonl")
+    steps = [json.loads(line)["losses"] for line in log.read_text().splitlines() if "losses" in line]
+    assert all(list(step) == (["kd"] if overrides == NONE else ["ce", "aux_ce"]) for step in steps)
