@@ -49,6 +49,7 @@ class Adapter(ABC):
         threshold: Probability above which a pixel has class 1, for a binary head with one channel; None otherwise.
         normalization: What the network expects.
         only_logits: The network gives no feature maps and cannot be trained: it is a file.
+        input_size: (height, width) to which every image is resized, whatever its size; None: images keep their scale.
     """
 
     num_classes: int
@@ -56,6 +57,7 @@ class Adapter(ABC):
     threshold: float | None = None
     normalization: Normalization = IMAGENET
     only_logits: bool = False
+    input_size: tuple[int, int] | None = None
 
     @abstractmethod
     def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict[MapName, Tensor]:

@@ -57,8 +57,8 @@ class FileAdapter(Adapter):
 
     only_logits = True
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, input_size: tuple[int, int] | None = None) -> None:
+        self.num_classes, self.input_size = num_classes, input_size
 
     def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict[MapName, Tensor]:
         return {"logits": network(images)}
@@ -127,7 +127,8 @@ class FileNetwork(nn.Module):
             class_names=class_names,
         )  # fmt: skip
         self.sums = ChannelSum(self.class_map, self.num_classes) if self.class_map is not None else None
-        set_adapter(self, FileAdapter(self.num_classes))
+        fixed = self.source.size if self.source.factors is None else None
+        set_adapter(self, FileAdapter(self.num_classes, fixed))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from rmrkd_cli.data.map_file import read_map, write_map
 from rmrkd_cli.distillation.teacher_outputs import read_index
@@ -25,6 +26,7 @@ from rmrkd_cli.storage.claims import Claims
 from rmrkd_cli.training.caching import command, worker
 from tests.helpers import forked, trees
 from tests.helpers.cli import run_main
+from tests.helpers.network_files import write_onnx
 
 CPU = ("--device", "cpu")
 LOADER = ("--workers", 0)
@@ -339,6 +341,25 @@ def test_an_image_that_another_command_works_on_is_left_to_it(tiny: Path, copied
     process.kill()  # the system drops its claims
     process.join()
     assert "1 stored, 3 were stored before" in cache(tiny, copied, "--teacher-checkpoint", teacher).progress
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_teacher_that_is_a_file_is_stored(tiny: Path, tmp_path: Path, fixed: bool) -> None:
+    file = write_onnx(tmp_path / "teacher.onnx", CLASSES, shape=("n", 3, 32, 48) if fixed else ("n", 3, "h", "w"))
+    preset = tmp_path / "file.yaml"
+    contents = yaml.safe_load(tiny.read_text())
+    preset.write_text(yaml.safe_dump({**contents, "teacher": {"library": "onnx", "file": str(file)}}))
+    outcome = cache(preset, tmp_path / "out")
+    assert outcome.exit_code == 0
+    stored = read_map(stored_files(tmp_path / "out")[0])
+    assert stored.values.shape == (CLASSES, *((32, 48) if fixed else (64, 96)))
+    assert stored.covered == stored.fitted == (64, 96)
+    assert read_index(tmp_path / "out").teachers[0].sha256 == sha256_of(file)
+    write_onnx(tmp_path / "other.onnx", CLASSES, scale=0.02)
+    os.replace(tmp_path / "other.onnx", file)
+    assert "SHA-256 of the teacher" in train(preset, tmp_path / "out", tmp_path / "run").progress
+    file.unlink()
+    assert train(preset, tmp_path / "out", tmp_path / "run").exit_code == 0
 
 
 def test_inputs_that_cannot_be_used_are_named(tiny: Path, teacher: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class TeacherEnsemble:
         self.reference = min(order, key=lambda number: (abs(scales[number] - 1), -scales[number]))
         self.align_corners = self.adapters[0].align_corners
         grids = [self._probe(number, num_classes, names) for number in range(len(self.networks))]
-        self._fixed = grids[0] if getattr(self.adapters[0], "input_size", None) is not None else None
+        self._fixed = grids[0] if self.adapters[0].input_size is not None else None
         self.stride = max(1, round(_PROBE / grids[0][0]))
         self._enlarged = max(1.0, grids[0][0] / _PROBE)  # a file may run images larger than they are
 
@@ -126,7 +126,7 @@ class TeacherEnsemble:
     def _run(self, number: int, images: Tensor) -> tuple[Tensor, Size]:
         """Return a network's logits of padded images, and what they cover."""
         adapter = self.adapters[number]
-        if getattr(adapter, "input_size", None) is None:  # others are resized to it
+        if adapter.input_size is None:  # others are resized to it
             images = pad_mirrored(images, corners=adapter.align_corners)
         logits = adapter.logits(self.networks[number], images)
         return logits.clamp(-_LARGEST, _LARGEST), (images.shape[2], images.shape[3])
