@@ -20,6 +20,7 @@ from rmrkd_cli.cli.doctor import doctor_command
 from rmrkd_cli.cli.eval import eval_command
 from rmrkd_cli.cli.export import export_command
 from rmrkd_cli.cli.methods import methods_command
+from rmrkd_cli.cli.networks import networks_command
 from rmrkd_cli.cli.plot import plot_command
 from rmrkd_cli.cli.predict import predict_command
 from rmrkd_cli.cli.presets import presets_command
@@ -70,6 +71,7 @@ app.command("predict", cls=Command, rich_help_panel=_USE)(predict_command)
 app.command("export", cls=Command, rich_help_panel=_USE)(export_command)
 app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(presets_command)
 app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(methods_command)
+app.command("networks", cls=Command, rich_help_panel=_LOOK_UP)(networks_command)
 app.command("setup", cls=Command, rich_help_panel=_SET_UP)(setup_command)
 app.command("doctor", cls=Command, rich_help_panel=_SET_UP)(doctor_command)
 app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)

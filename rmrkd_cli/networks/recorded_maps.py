@@ -32,7 +32,7 @@ def check_modules(network: nn.Module, modules: Mapping[MapName, str]) -> None:
             shown = f"stage{key}" if isinstance(key, int) else key
             raise RmrkdError(
                 f"`maps.{shown}`: the network has no module `{name}`; {did_you_mean(name, known)}",
-                "rmrkd networks --preset FILE lists the modules with the shapes of their outputs",
+                "rmrkd networks NAME --modules lists the modules with channels and stride",
             )
 
 

@@ -162,10 +162,17 @@ def _modules(model: str, own: object) -> dict[MapName, str]:
     return modules
 
 
-def _builder(name: str) -> Callable[..., nn.Module]:
-    from torchvision.models import get_model_builder, list_models, segmentation
+def network_names() -> list[str]:
+    """Return torchvision's segmentation networks."""
+    from torchvision.models import list_models, segmentation
 
-    known = list_models(module=segmentation)
+    return list(list_models(module=segmentation))
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    from torchvision.models import get_model_builder
+
+    known = network_names()
     if name not in known:
         raise RmrkdError(
             f"torchvision has no segmentation network `{name}`; {did_you_mean(name, known)}",
