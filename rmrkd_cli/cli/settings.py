@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from rmrkd_cli.errors import RmrkdError
@@ -32,6 +33,15 @@ def combine_settings(settings: Sequence[str], options: Sequence[tuple[str, str, 
     # A part of what an option sets, such as `student.checkpoint.allow_partial`, is applied to the option's value.
     parts = [text for text in settings if any(text.strip().startswith(f"{key}.") for key, _ in remaining)]
     return [*settings, *(f"{key}={value}" for key, value in remaining), *parts]
+
+
+def teacher_override(preset: str, file: str) -> tuple[str, str, str]:
+    """Return key, value as JSON, and option of `--teacher-checkpoint FILE`, for the teacher of a preset."""
+    from rmrkd_cli.presets.loader import load_preset
+
+    if load_preset(preset).teacher.is_file:
+        return "teacher.file", json.dumps(file), "--teacher-checkpoint"
+    return "teacher.checkpoint", f"{{path: {json.dumps(file)}}}", "--teacher-checkpoint"
 
 
 def set_keys(settings: Sequence[str]) -> set[str]:
