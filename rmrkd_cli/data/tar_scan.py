@@ -21,6 +21,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _MAX_HEADER_BYTES = 1 << 20  # of an extended header, which `tarfile` would read in whole
 _END = bytes(_BLOCK)
 _SIZE = re.compile(rb"[0-7]+[ \0]*")
+_SIMPLE_NAME = re.compile(r"\w[\w. -]*(?:/\w[\w. -]*)*")  # safe and normalized: no part begins with a dot
 _PLAIN_TYPES = (b"0", b"\0")
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip FILE",
@@ -96,6 +97,9 @@ def _entries(path: Path, stream: BinaryIO) -> Iterator[Entry]:
         if entry.offset + entry.size > end:
             text = f"claims {entry.size} bytes, and the archive has {max(0, end - entry.offset)} after its header"
             raise TarError(f"`{path}`: the entry {entry.name!r} {text}", "copy the archive again")
+        if _SIMPLE_NAME.fullmatch(entry.name):
+            yield entry
+            continue
         if problem := name_problem(entry.name):
             raise TarError(f"`{path}`: the name {entry.name!r} {problem}", _FIX)
         yield entry._replace(name=_normalized(entry.name))
