@@ -49,6 +49,7 @@ class Adapter(ABC):
         threshold: Probability above which a pixel has class 1, for a binary head with one channel; None otherwise.
         normalization: What the network expects.
         only_logits: The network gives no feature maps and cannot be trained: it is a file.
+        may_skip_layers: Some layers may get no gradient.
         input_size: (height, width) to which every image is resized, whatever its size; None: images keep their scale.
     """
 
@@ -57,6 +58,7 @@ class Adapter(ABC):
     threshold: float | None = None
     normalization: Normalization = IMAGENET
     only_logits: bool = False
+    may_skip_layers: bool = False
     input_size: tuple[int, int] | None = None
 
     @abstractmethod

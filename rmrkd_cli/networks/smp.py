@@ -60,6 +60,7 @@ class SmpAdapter(Adapter):
     """
 
     align_corners = True  # as smp's own head resizes
+    may_skip_layers = True  # those of an encoder that are deeper than `encoder_depth`
 
     def __init__(self, description: Description) -> None:
         self.num_classes, self.normalization = description.num_classes, description.normalization

@@ -21,6 +21,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import Built, build_distiller
 from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.results.training_images import training_images
@@ -102,6 +103,7 @@ def set_up_training(job: TrainJob, dist_ctx: DistContext, log: Callable[[str], N
     model = built.distiller.to_device(dist_ctx.device, inference_network)
     # A custom loss may not use all its layers in every step. Without cross-entropy, auxiliary heads get no gradient.
     may_skip_layers = "code" in built.sources or not model.label_source.exist
+    may_skip_layers |= adapter_of(model.student).may_skip_layers
     return TrainingSetup(
         preset=preset,
         role=job.role,

@@ -97,6 +97,17 @@ def test_a_hostile_description_is_refused(
 
 
 @pytest.mark.slow
+def test_workers_train_a_network_with_layers_that_it_does_not_use(camvid: Path, tmp_path: Path) -> None:
+    """PSPNet uses three of the encoder's five depths: without notice, workers would wait for the other gradients."""
+    student = f"{{library: smp, name: PSPNet, {ENCODER}}}"
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(PRESET.format(root=camvid, teacher=student, student=student, schedule=""))
+    words = ("train", "--preset", preset, "--work-dir", tmp_path / "work", "--role", "baseline", "--max-iters", "2")
+    outcome = rmrkd(*words, "--device", "cpu", "--gpus", "2")
+    assert outcome.exit_code == 0, outcome.message
+
+
+@pytest.mark.slow
 def test_it_compares_and_exports(trained: Path, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are compared with the network at other image sizes than that of the example."""
     monkeypatch.setattr("rmrkd_cli.evaluation.latency._MAX_ROUNDS", 2)
