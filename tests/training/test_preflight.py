@@ -22,7 +22,7 @@ from rmrkd_cli.presets.methods import method_names
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.training.network_check import check_networks
 from rmrkd_cli.training.run import train
-from rmrkd_cli.training.weight_files import download_weights
+from rmrkd_cli.training.weight_files import download_weights, weight_files
 from tests.helpers.cli import rmrkd
 
 SEGFORMER = "teacher={config: segformer/segformer_mit-b0_512x512_160k_ade20k.py, init: scratch}"
@@ -154,13 +154,13 @@ def test_all_missing_downloads_are_told_at_once(tiny: Path, tmp_path: Path, monk
     imagenet = ["teacher.init=imagenet", "student.init=imagenet"]
     deep = "teacher.config=pspnet/pspnet_r101-d8_512x1024_40k_cityscapes.py"
     with pytest.raises(RmrkdError) as caught:
-        download_weights(load_preset(str(tiny), overrides=[*imagenet, deep]), ROLES)
+        download_weights(weight_files(load_preset(str(tiny), overrides=[*imagenet, deep]), ROLES))
     assert caught.value.message.startswith("cannot download 2 files:\n  https://localhost:1/resnet101_v1c-")
     assert "https://localhost:1/resnet18_v1c-00000000.pth (" in caught.value.message
     for fix in ("checkpoints/resnet101_v1c-00000000.pth`, `", "--teacher-checkpoint none", "--student-checkpoint none"):
         assert fix in caught.value.hint
     with pytest.raises(RmrkdError, match="cannot download https://localhost:1/resnet18_v1c"):
-        download_weights(load_preset(str(tiny), overrides=imagenet), ROLES)
+        download_weights(weight_files(load_preset(str(tiny), overrides=imagenet), ROLES))
 
 
 def test_a_dry_run_first_tells_what_training_would_stop_on(tiny: Path, tmp_path: Path) -> None:
