@@ -16,6 +16,7 @@ from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import measure_shapes, segment
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_weights
+from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 transformers: Any = pytest.importorskip("transformers")
@@ -140,3 +141,14 @@ def test_a_model_that_is_not_in_the_cache_is_named_offline(tmp_path: Path, monke
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(RmrkdError, match=r"`nvidia/mit-b0` cannot be downloaded: .* its cache has no `config.json`"):
         libraries.network_config(spec(weights="nvidia/mit-b0"), 5)
+
+
+def test_the_example_has_factors_for_layers_that_the_network_has() -> None:
+    preset = load_preset(str(Path(__file__).parents[2] / "examples" / "segformer-b5-b0-city.yaml"))
+    names = [name for name, _ in build().named_parameters()]
+    found = {key: [name for name in names if key in name] for key in preset.schedule.optimizer.custom_keys}
+    assert set(found) == {"head", "norm"}
+    assert {name.split(".")[0] for name in found["head"]} == {"decode_head"}
+    assert {"segformer.stages.0.layer_norm.weight", "segformer.stages.0.blocks.0.layernorm_before.bias"} <= set(
+        found["norm"]
+    )
