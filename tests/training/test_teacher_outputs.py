@@ -384,3 +384,10 @@ def test_the_python_function_raises_what_the_command_prints(tiny: Path, tmp_path
     with pytest.raises(RmrkdError, match="needs a trained teacher"):
         command.cache_teacher([load_preset(str(tiny))], tmp_path / "out", "cpu", None)  # type: ignore[arg-type]
     assert issubclass(Interrupted, RmrkdError)
+
+
+def test_two_workers_train_from_stored_outputs(tiny: Path, outputs: Path, tmp_path: Path, forked_workers: None) -> None:
+    options = ("--max-iters", 1, "--batch-size", 2, "--gpus", 2)
+    assert train(tiny, outputs, tmp_path, *options).exit_code == 0
+    first = json.loads((tmp_path / "distill-kd" / "log.jsonl").read_text().splitlines()[0])
+    assert first["losses"]["kd"] > 0
