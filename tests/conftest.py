@@ -7,7 +7,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,11 +94,30 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_server() -> None:
-    """Loader processes, commands and workers are forked from one server, which imports once."""
+    """Loader processes, commands and workers are forked from one server, which imports once.
+
+    It starts in this repository's folder, even if the test that needs it first has changed the folder: mmsegmentation's
+    wheel contains a package `tests` too, and the server would import that one.
+    """
     from rmrkd_cli.data import loader_server
     from tests.helpers import forked
 
     loader_server.PRELOAD[:] = forked.PRELOAD
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    start = server.ensure_running
+
+    def start_here() -> None:
+        if server._forkserver_pid is not None:
+            start()
+            return
+        before = os.getcwd()
+        os.chdir(Path(__file__).parents[1])
+        try:
+            start()
+        finally:
+            os.chdir(before)
+
+    server.ensure_running = forkserver.ensure_running = start_here
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,6 +14,7 @@ from rmrkd_cli.errors import RmrkdError
 
 FILES = "ONNX and TorchScript files"
 _YAML = (".yaml", ".yml")
+_CLASS_INDEX = re.compile("[0-9]{1,9}")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -139,7 +140,7 @@ def _class_map(text: str | None) -> Any:
         entries = read_yaml(Path(text), "class map")
     else:
         parts = [part.strip() for part in text.split(",")]
-        entries = [int(part) if part.isascii() and part.isdigit() else part for part in parts]
+        entries = [int(part) if _CLASS_INDEX.fullmatch(part) else part for part in parts]
     try:
         return TypeAdapter(ClassMap).validate_python(entries)
     except ValidationError as error:

@@ -47,8 +47,6 @@ def networks_command(
     """List the feature maps of a network: the module, channels and stride of each. Nothing is downloaded or trained.
 
     Examples:
-        rmrkd networks
-        rmrkd networks deeplabv3_resnet50
         rmrkd networks Unet --option encoder_name=resnet18 --modules
         rmrkd networks --preset psp101-psp18-city
     """

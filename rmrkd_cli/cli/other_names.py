@@ -64,7 +64,7 @@ the checkpoint as an argument: {_CHECKPOINT}
 `--gpus N`, a number; CUDA_VISIBLE_DEVICES selects GPUs: device-ids gpu gpu-id gpu-ids devices num-gpus nproc-per-node
 `--gpus N`, which starts the workers: launcher local-rank
 `--flip` and `--scales 0.5,1.0,1.5`: tta augment aug-test multi-scale
-`--json FILE`: output output-file save-json out
+`--json FILE`: output-file save-json out
 `--mode slide` with `--crop` and `--stride`: slide sliding-window window
 `--max-images N`: limit num-samples max-samples n-samples
 """
@@ -75,8 +75,8 @@ _TABLES = {
     "predict": f"""
 the checkpoint as an argument, `rmrkd predict CHECKPOINT INPUT`: {_CHECKPOINT}
 the images as arguments, `rmrkd predict CHECKPOINT INPUT`: source input image images img video data folder
-`--out DIR`: output output-dir save-dir project name show-dir out-dir out-file save
-`--scale WIDTHxHEIGHT`: imgsz img-size image-size input-size size
+`--out DIR`: output-dir save-dir project name show-dir out-dir out-file save
+`--scale WIDTHxHEIGHT`: imgsz img-size image-size size
 `--flip` and `--scales 0.5,1.0,1.5`: tta augment
 `--preset NAME|FILE`: config cfg
 `--device auto|cpu|cuda`: gpu gpus gpu-id cpu no-cuda

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.data.datasets import DatasetInfo
-from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.networks.adapter import Adapter, MapName, set_adapter
 from rmrkd_cli.networks.class_map import ChannelSum, ClassMap, resolve_class_map
 from rmrkd_cli.networks.file_input import FileInput, describe_input, read_facts
@@ -115,7 +115,7 @@ class FileNetwork(nn.Module):
         source = describe_input(
             given, self.facts, file=runner.file, raw=runner.dtype == torch.uint8, fixed=runner.fixed
         )
-        channels = _count_channels(runner.file, runner.try_once(source.size), output)
+        channels = _count_channels(runner.file, _try_once(runner, source.size), output)
         self.source: FileInput = source.relative_to(image_size) if _takes_any_size(runner, source) else source
         self.binary = channels == 1 and output == LOGITS
         self.channels = 2 if self.binary else channels
@@ -204,6 +204,14 @@ def _takes_any_size(runner: Runner, source: FileInput) -> bool:
         return runner.try_once((height, width)).ndim == 4
     except RmrkdError:
         return False
+
+
+def _try_once(runner: Runner, size: tuple[int, int] | None) -> Tensor:
+    """Return the output of a black image; a file that cannot process it is a wrong input, not a failed run."""
+    try:
+        return runner.try_once(size)
+    except RunError as error:
+        raise RmrkdError(error.message, error.hint) from error
 
 
 def _count_channels(file: str, output: Tensor, kind: str) -> int:

@@ -21,7 +21,7 @@ VERBS = """
 """
 # Without these options nothing is added, so there is no default to show.
 NO_DEFAULT = """
-    --code --config --download --from --json --preset --report --save-predictions --sbd --seeds --set
+    --code --config --download --from --json --option --preset --report --save-predictions --sbd --seeds --set
 """
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from rmrkd_cli.data.transforms import NORMALIZE
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.networks.class_map import ChannelSum
 from rmrkd_cli.networks.file_network import FileNetwork
@@ -267,9 +267,10 @@ def test_a_size_that_the_file_cannot_run_is_named(tmp_path: Path) -> None:
             return self.conv(image) + torch.zeros(1, 4, 6, 10)
 
     path = write_torchscript(tmp_path / "x.pt", Fixed())
-    with pytest.raises(RunError, match="cannot process images of 128x128") as caught:
+    with pytest.raises(RmrkdError, match="cannot process images of 128x128") as caught:
         FileNetwork(TorchScriptRunner(path))
     assert "as the size of its input" in caught.value.hint
+    assert caught.value.exit_code == 2
     assert FileNetwork(TorchScriptRunner(path), given={"size": [6, 10]})(pixels()).shape == (2, 4, 6, 10)
 
 
