@@ -107,7 +107,7 @@ def test_own_data_is_checked_and_trained(folder: Path) -> None:
                 suffix = ".jpg" if kind == "images" else ".png"
                 Image.open(file).save(folder / "data/mine" / kind / split / f"{file.stem}{suffix}")
     (folder / "mine.yaml").write_text(yaml.safe_dump(preset))
-    assert "Pixels of each class" in run(command_in(page, "data", "check", "custom"), folder)
+    assert "Pixels of each class" in run(command_in(page, "data", "check", "mine.yaml"), folder)
     assert "mean IoU" in run([word for word in command_in(page, "train", "mine.yaml") if word != "--dry-run"], folder)
 
 
