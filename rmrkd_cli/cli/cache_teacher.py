@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.evaluation_options import choose_devices, parse_scales
 from rmrkd_cli.cli.options import (
-    DEVICES,
-    LOADER_PROCESSES,
     NETWORK,
     OUTPUT,
+    BatchSize,
     DataRoot,
     Device,
     DeviceOption,
     Flip,
     Gpus,
+    LoaderWorkers,
     Scales,
     check_recordable,
 )
@@ -77,21 +77,8 @@ def cache_teacher_command(
     ] = None,
     device: DeviceOption = Device.auto,
     gpus: Gpus = None,
-    batch_size: Annotated[
-        int | None,
-        option(
-            "--batch-size",
-            DEVICES,
-            "Predict N images of equal size at once in each worker.",
-            default="1 on CPUs, up to 4 on GPUs",
-            min=1,
-            max=1024,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        option("--workers", DEVICES, LOADER_PROCESSES, default="from the machine's cores", min=0, max=256),
-    ] = None,
+    batch_size: BatchSize = None,
+    workers: LoaderWorkers = None,
 ) -> None:
     """Write a teacher's outputs for all training images, so that students train without running it.
 

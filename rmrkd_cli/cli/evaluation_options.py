@@ -19,10 +19,9 @@ from rmrkd_cli.cli.network_file_options import (
 )
 from rmrkd_cli.cli.options import (
     DATA,
-    DEVICES,
     INFERENCE,
-    LOADER_PROCESSES,
     AllowPartial,
+    BatchSize,
     Code,
     DataRoot,
     DatasetOption,
@@ -30,6 +29,7 @@ from rmrkd_cli.cli.options import (
     DeviceOption,
     Flip,
     Gpus,
+    LoaderWorkers,
     NetworkPreset,
     Scales,
     dataset_name,
@@ -104,21 +104,8 @@ class EvaluationOptions:
     scales: Scales = "1.0"
     device: DeviceOption = Device.auto
     gpus: Gpus = None
-    batch_size: Annotated[
-        int | None,
-        option(
-            "--batch-size",
-            DEVICES,
-            "Predict N images of equal size at once in each worker.",
-            default="1 on CPUs, up to 4 on GPUs",
-            min=1,
-            max=1024,
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        option("--workers", DEVICES, LOADER_PROCESSES, default="from the machine's cores", min=0, max=256),
-    ] = None
+    batch_size: BatchSize = None
+    workers: LoaderWorkers = None
     mean: MeanOption = None
     std: StdOption = None
     color: ColorOption = None

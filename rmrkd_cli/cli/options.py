@@ -96,6 +96,21 @@ Scales = Annotated[
 DeviceOption = Annotated[
     Device, option("--device", DEVICES, "Compute on this device; auto takes a GPU if there is one.")
 ]
+BatchSize = Annotated[
+    int | None,
+    option(
+        "--batch-size",
+        DEVICES,
+        "Predict N images of equal size at once in each worker.",
+        default="1 on CPUs, up to 4 on GPUs",
+        min=1,
+        max=1024,
+    ),
+]
+LoaderWorkers = Annotated[
+    int | None,
+    option("--workers", DEVICES, LOADER_PROCESSES, default="from the machine's cores", min=0, max=256),
+]
 Gpus = Annotated[
     int | None,
     option(

@@ -165,7 +165,7 @@ class _BoundedReader:
 
 
 def _open(stream: BinaryIO) -> tarfile.TarFile:
-    """Return a `TarFile` that reads headers where it is told to.
+    """Return a `TarFile` that reads headers at given places.
 
     In mode "w" it reads none by itself; nothing is written.
     """

@@ -49,6 +49,7 @@ class Adapter(ABC):
         threshold: Probability above which a pixel has class 1, for a binary head with one channel; None otherwise.
         normalization: What the network expects.
         only_logits: The network gives no feature maps and cannot be trained: it is a file.
+        auxiliary_factor: Of the cross-entropy of the auxiliary head.
         may_skip_layers: Some layers may get no gradient.
         input_size: (height, width) to which every image is resized, whatever its size; None: images keep their scale.
     """
@@ -58,6 +59,7 @@ class Adapter(ABC):
     threshold: float | None = None
     normalization: Normalization = IMAGENET
     only_logits: bool = False
+    auxiliary_factor: float = 1.0
     may_skip_layers: bool = False
     input_size: tuple[int, int] | None = None
 
@@ -86,7 +88,10 @@ class Adapter(ABC):
             maps: What `maps` returned with `auxiliary`.
             labels: (B, 1, H, W) int64, 255 ignored.
         """
-        return {"ce": cross_entropy(maps["logits"], labels, self.align_corners)}
+        losses = {"ce": cross_entropy(maps["logits"], labels, self.align_corners)}
+        if "aux" in maps:
+            losses["aux_ce"] = self.auxiliary_factor * cross_entropy(maps["aux"], labels, self.align_corners)
+        return losses
 
     def fit_weights(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, is_student: bool) -> FittedWeights:
         """Return the weights of a file under the network's names.

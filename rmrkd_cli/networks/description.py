@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from rmrkd_cli.data.normalization import IMAGENET, Normalization
-from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.networks.adapter import MapName
-from rmrkd_cli.networks.limits import sanitize_config
+from rmrkd_cli.networks.limits import limit_network_size, sanitize_config
 from rmrkd_cli.networks.recorded_maps import map_key
 
 MAX_CLASSES = 4096
@@ -101,7 +102,29 @@ def check_option_names(
         if key in allowed:
             continue
         why = f": {reasons[key]}" if key in reasons else f"; {did_you_mean(key, allowed)}"
-        raise RmrkdError(f"{whose} has no option `{key}`{why}", f"allowed in `options`: {', '.join(sorted(allowed))}")
+        raise RmrkdError(
+            f"{whose} has no option `{key}`{why}", f"allowed in `options`: {', '.join(sorted(allowed)) or 'nothing'}"
+        )
+
+
+@contextmanager
+def explain_failed_build(what: str, name: str, max_parameters: int, hint: str) -> Iterator[None]:
+    """Limit the size of a network that is built in this block; its library does not check options.
+
+    Args:
+        what: The network in messages.
+        name: Of the class or function that builds it.
+
+    Raises:
+        RmrkdError: The network is too large, or the library raised any exception.
+    """
+    try:
+        with limit_network_size(max_parameters, what):
+            yield
+    except RmrkdError:
+        raise
+    except Exception as error:
+        raise RmrkdError(f"the {what} `{name}` cannot be built: {summarize_error(error)[:300]}", hint) from error
 
 
 def require_package(module: str, distribution: str, extra: str) -> None:

@@ -171,8 +171,8 @@ class FileNetwork(nn.Module):
         return f"{self.runner.file}, {self.source}"
 
 
-def file_config(spec: Teacher, num_classes: int, info: DatasetInfo | None) -> dict[str, Any]:
-    """Return the description of a teacher that is a file, plain data."""
+def file_config(spec: Teacher, num_classes: int, info: DatasetInfo | None = None) -> dict[str, Any]:
+    """Return the description of a teacher that is a file, plain data; the file is not opened."""
     given = spec.input.model_dump(exclude_none=True) if spec.input is not None else {}
     facts = {"class_names": list(info.classes), "image_size": list(info.eval_scale[::-1])} if info is not None else {}
     return {

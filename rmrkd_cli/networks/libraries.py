@@ -84,8 +84,13 @@ def build_outline(config: Mapping[str, Any], name: str = "network") -> nn.Module
     Raises:
         RmrkdError: As `build_network`.
     """
+    module = _module(library_of(config))
     with on_meta(), torch.no_grad():
-        network: nn.Module = _module(library_of(config)).build_outline(config, name)
+        network: nn.Module = (
+            module.build_outline(config, name)
+            if hasattr(module, "build_outline")  # where building a whole network does more than its shapes need
+            else module.build_network(config, device="cpu", name=name, max_parameters=MAX_PARAMETERS, hint="")
+        )
     return network.eval()
 
 

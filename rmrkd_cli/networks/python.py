@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
-from rmrkd_cli.networks.adapter import Adapter, MapName, cross_entropy, set_adapter
+from rmrkd_cli.networks.adapter import Adapter, MapName, set_adapter
 from rmrkd_cli.networks.description import Description, describe, read_description
 from rmrkd_cli.networks.limits import MAX_PARAMETERS
 from rmrkd_cli.networks.recorded_maps import check_modules, map_key, record_maps
@@ -24,7 +24,6 @@ from rmrkd_cli.presets.fields import MAP_KEYS
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 _LOGITS = ("logits", "out")  # keys of a mapping, the second as in torchvision
-_AUXILIARY_FACTOR = 0.4  # as in mmsegmentation's configs
 _OUTPUT_HINT = (
     "return logits (B, K, h, w), or a mapping with `logits` and, if there are any, `stage1` to `stage4`, `head`"
 )
@@ -32,6 +31,8 @@ _OUTPUT_HINT = (
 
 class PythonAdapter(Adapter):
     """Of a module whose forward gives logits, and maybe feature maps."""
+
+    auxiliary_factor = 0.4  # as in mmsegmentation's configs
 
     def __init__(self, description: Description, file: str) -> None:
         self.num_classes, self.modules, self.file = description.num_classes, description.maps, file
@@ -45,12 +46,6 @@ class PythonAdapter(Adapter):
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         return self._read(self._run(network, images))["logits"]
-
-    def losses(self, network: nn.Module, maps: Mapping[MapName, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        losses = {"ce": cross_entropy(maps["logits"], labels, self.align_corners)}
-        if "aux" in maps:
-            losses["aux_ce"] = _AUXILIARY_FACTOR * cross_entropy(maps["aux"], labels, self.align_corners)
-        return losses
 
     def _run(self, network: nn.Module, images: Tensor) -> Any:
         try:
@@ -93,16 +88,12 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     return {**config, "sha256": user_code.hashes([file])[file]}
 
 
-def build_network(
-    config: Mapping[str, Any], *, device: str, name: str = "network", max_parameters: int = MAX_PARAMETERS,
-    hint: str = "",
-) -> nn.Module:  # fmt: skip
+def build_network(config: Mapping[str, Any], *, device: str, name: str, max_parameters: int, hint: str) -> nn.Module:
     """Run the file and build its network; see `libraries.build_network`. Its size is not limited.
 
     Raises:
         RmrkdError: The command line does not name the file, the file has changed, or it fails.
     """
-    del device, max_parameters
     description = read_description(config, name, hint)
     file, function = _split(description.name)
     path = _allowed_path(file, str(config.get("sha256")), name)
@@ -125,7 +116,7 @@ def build_network(
 def build_outline(config: Mapping[str, Any], name: str) -> nn.Module:
     """Build the network with values: code of a user may need them."""
     with torch.device("cpu"):
-        return build_network(config, device="cpu", name=name)
+        return build_network(config, device="cpu", name=name, max_parameters=MAX_PARAMETERS, hint="")
 
 
 def weights_source(spec: Network, role: str) -> CheckpointSource:

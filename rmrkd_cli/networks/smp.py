@@ -15,17 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
+from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, set_adapter
 from rmrkd_cli.networks.description import (
     Description,
     check_option_names,
     check_size,
     describe,
+    explain_failed_build,
     read_description,
     require_package,
 )
-from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size
+from rmrkd_cli.networks.limits import MAX_PARAMETERS
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
 from rmrkd_cli.networks.smp_encoders import check_encoder, normalization_of, weights_file
 from rmrkd_cli.networks.weight_names import is_file_name
@@ -143,18 +144,21 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     return describe("smp", name, options, num_classes, spec.maps, normalization)
 
 
-def build_network(
-    config: Mapping[str, Any], *, device: str, name: str = "network", max_parameters: int = MAX_PARAMETERS,
-    hint: str = "",
-) -> nn.Module:  # fmt: skip
+def build_network(config: Mapping[str, Any], *, device: str, name: str, max_parameters: int, hint: str) -> nn.Module:
     """Build a network with random initial weights; see `libraries.build_network`."""
-    del device  # `libraries` chooses the kind of batch norm
-    return _build(config, name, max_parameters, hint)
-
-
-def build_outline(config: Mapping[str, Any], name: str) -> nn.Module:
-    """Build a network whose values do not matter."""
-    return _build(config, name, MAX_PARAMETERS, "")
+    description = read_description(config, name, hint)
+    architecture = _architecture(description.name)
+    check_option_names(description.options, _options(description.name), f"smp's `{description.name}`", _NO_OPTION)
+    check_encoder(description.options.get("encoder_name", "resnet34"))
+    fixed = {"encoder_weights": None, "in_channels": 3, "classes": description.num_classes}
+    limit = min(MAX_PARAMETERS, max(_BUILD_FACTOR * max_parameters, _BUILD_MINIMUM))
+    with explain_failed_build(name, description.name, limit, hint), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about names of timm that smp has replaced
+        network = architecture(**description.options, **fixed)
+    check_size(network, max_parameters, name)
+    _use_one_pooling(network)
+    check_modules(network, description.maps)
+    return set_adapter(network, SmpAdapter(description))
 
 
 def weights_source(spec: Network, role: str) -> CheckpointSource:
@@ -198,28 +202,6 @@ def _architecture(name: str) -> type[nn.Module]:
         )
     architecture: type[nn.Module] = inspect.unwrap(getattr(smp, name))
     return architecture
-
-
-def _build(config: Mapping[str, Any], what: str, max_parameters: int, hint: str) -> nn.Module:
-    description = read_description(config, what, hint)
-    architecture = _architecture(description.name)
-    check_option_names(description.options, _options(description.name), f"smp's `{description.name}`", _NO_OPTION)
-    check_encoder(description.options.get("encoder_name", "resnet34"))
-    fixed = {"encoder_weights": None, "in_channels": 3, "classes": description.num_classes}
-    limit = min(MAX_PARAMETERS, max(_BUILD_FACTOR * max_parameters, _BUILD_MINIMUM))
-    try:
-        with limit_network_size(limit, what), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about names of timm that smp has replaced
-            network = architecture(**description.options, **fixed)
-    except RmrkdError:
-        raise
-    except Exception as error:  # smp checks few options
-        message = f"the {what} `{description.name}` cannot be built: {summarize_error(error)[:300]}"
-        raise RmrkdError(message, hint) from error
-    check_size(network, max_parameters, what)
-    _use_one_pooling(network)
-    check_modules(network, description.maps)
-    return set_adapter(network, SmpAdapter(description))
 
 
 def _use_one_pooling(network: nn.Module) -> None:

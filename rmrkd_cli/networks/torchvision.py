@@ -12,22 +12,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
-from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, cross_entropy, set_adapter
-from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size
-from rmrkd_cli.networks.recorded_maps import check_modules, map_key, record_maps
+from rmrkd_cli.errors import RmrkdError, did_you_mean
+from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, set_adapter
+from rmrkd_cli.networks.description import check_option_names, describe, explain_failed_build, read_description
+from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
 from rmrkd_cli.networks.weight_names import is_file_name
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 _RESNET: dict[MapName, str] = {1: "backbone.layer1", 2: "backbone.layer2", 3: "backbone.layer3", 4: "backbone.layer4"}
 _MOBILENET_V3_LARGE: dict[MapName, str] = {1: "backbone.3", 2: "backbone.6", 3: "backbone.12", 4: "backbone.16"}
 _HEAD: dict[MapName, str] = {"head": "classifier.4:input"}  # of DeepLabV3 and FCN: the input of the last convolution
-_OWN_OPTIONS = ("weights", "weights_backbone", "num_classes", "progress")  # set by rmrkd
-_AUXILIARY_FACTOR = 0.5  # of torchvision's reference training, references/segmentation/train.py
+_NO_OPTION = {
+    "weights": "`weights` beside `options` names them",
+    "weights_backbone": "`weights` beside `options` names them",
+    "num_classes": "it is that of the data set",
+    "progress": "downloads show their progress",
+}
 
 
 class TorchvisionAdapter(Adapter):
     """Of a network with `backbone`, `classifier`, and `aux_classifier` if it was built with `aux_loss`."""
+
+    auxiliary_factor = 0.5  # of torchvision's reference training, references/segmentation/train.py
 
     def __init__(self, num_classes: int, modules: Mapping[MapName, str], *, is_lraspp: bool) -> None:
         self.num_classes, self.modules, self.is_lraspp = num_classes, dict(modules), is_lraspp
@@ -43,12 +49,6 @@ class TorchvisionAdapter(Adapter):
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         return self._classify(network, network.backbone(images))  # type: ignore[operator]
-
-    def losses(self, network: nn.Module, maps: Mapping[MapName, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        losses = {"ce": cross_entropy(maps["logits"], labels, self.align_corners)}
-        if "aux" in maps:
-            losses["aux_ce"] = _AUXILIARY_FACTOR * cross_entropy(maps["aux"], labels, self.align_corners)
-        return losses
 
     def without_training_heads(self, network: nn.Module) -> nn.Module:
         if getattr(network, "aux_classifier", None) is not None:
@@ -76,30 +76,23 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
         RmrkdError: torchvision has no such network, or it has no such option.
     """
     name = str(spec.name)
-    allowed = [key for key in inspect.signature(_builder(name)).parameters if key not in _OWN_OPTIONS]
-    allowed = [key for key in allowed if key != "kwargs"]
-    for key in spec.options:
-        if key not in allowed:
-            raise RmrkdError(
-                f"torchvision's `{name}` has no option `{key}` that can be set; {did_you_mean(key, allowed)}",
-                f"allowed in `options`: {', '.join(allowed) or 'nothing'}",
-            )
-    config = {"library": "torchvision", "name": name, "options": dict(spec.options), "num_classes": num_classes}
-    return {**config, "maps": dict(spec.maps)} if spec.maps else config
+    check_option_names(spec.options, _options(name), f"torchvision's `{name}`", _NO_OPTION)
+    return describe("torchvision", name, spec.options, num_classes, spec.maps)
 
 
-def build_network(
-    config: Mapping[str, Any], *, device: str, name: str = "network", max_parameters: int = MAX_PARAMETERS,
-    hint: str = "",
-) -> nn.Module:  # fmt: skip
+def build_network(config: Mapping[str, Any], *, device: str, name: str, max_parameters: int, hint: str) -> nn.Module:
     """Build a network with random initial weights; see `libraries.build_network`."""
-    del device  # `libraries` chooses the kind of batch norm
-    return _build(config, name, max_parameters, hint)
-
-
-def build_outline(config: Mapping[str, Any], name: str) -> nn.Module:
-    """Build a network whose values do not matter."""
-    return _build(config, name, MAX_PARAMETERS, "")
+    description = read_description(config, name, hint)
+    model = description.name
+    check_option_names(description.options, _options(model), f"torchvision's `{model}`", _NO_OPTION)
+    with explain_failed_build(name, model, max_parameters, hint):
+        network = _builder(model)(
+            weights=None, weights_backbone=None, num_classes=description.num_classes, **description.options
+        )
+    modules = _modules(model, description.maps)
+    check_modules(network, modules)
+    is_lraspp = model.startswith("lraspp")
+    return set_adapter(network, TorchvisionAdapter(description.num_classes, modules, is_lraspp=is_lraspp))
 
 
 def weights_source(spec: Network, role: str) -> CheckpointSource:
@@ -134,32 +127,15 @@ def is_whole(spec: Network) -> bool:
     return is_file_name(text) or text in {each.name for each in get_model_weights(str(spec.name))}
 
 
-def _build(config: Mapping[str, Any], name: str, max_parameters: int, hint: str) -> nn.Module:
-    model, options, num_classes = str(config.get("name")), config.get("options", {}), config.get("num_classes")
-    if not isinstance(options, Mapping) or not isinstance(num_classes, int) or not 1 <= num_classes <= 4096:
-        raise RmrkdError(f"the {name}'s description is damaged", hint)
-    builder = _builder(model)
-    arguments = {key: value for key, value in options.items() if key not in _OWN_OPTIONS}
-    try:
-        with limit_network_size(max_parameters, name):
-            network = builder(weights=None, weights_backbone=None, num_classes=num_classes, **arguments)
-    except RmrkdError:
-        raise
-    except Exception as error:  # torchvision does not check options
-        raise RmrkdError(f"the {name} `{model}` cannot be built: {summarize_error(error)[:300]}", hint) from error
-    modules = _modules(model, config.get("maps", {}))
-    check_modules(network, modules)
-    return set_adapter(network, TorchvisionAdapter(num_classes, modules, is_lraspp=model.startswith("lraspp")))
+def _options(name: str) -> list[str]:
+    """Return the keyword arguments of a builder that a preset may set."""
+    return [key for key in inspect.signature(_builder(name)).parameters if key not in (*_NO_OPTION, "kwargs")]
 
 
-def _modules(model: str, own: object) -> dict[MapName, str]:
+def _modules(model: str, own: Mapping[MapName, str]) -> dict[MapName, str]:
     """Return map → module: the known ones, and those of the preset in their place."""
-    modules: dict[MapName, str] = {**(_MOBILENET_V3_LARGE if "mobilenet" in model else _RESNET)}
-    if not model.startswith("lraspp"):
-        modules |= _HEAD
-    if isinstance(own, Mapping):
-        modules |= {map_key(str(key)): str(module) for key, module in own.items()}
-    return modules
+    known = _MOBILENET_V3_LARGE if "mobilenet" in model else _RESNET
+    return {**known, **({} if model.startswith("lraspp") else _HEAD), **own}
 
 
 def network_names() -> list[str]:

@@ -22,11 +22,11 @@ from rmrkd_cli.networks.description import (
     Description,
     check_option_names,
     describe,
+    explain_failed_build,
     read_description,
     require_package,
 )
 from rmrkd_cli.networks.hub import fetch_hub_file, is_hub_name
-from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.storage.regular_file import read_regular
@@ -133,18 +133,21 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
     return describe("transformers", str(spec.name), options, num_classes, spec.maps, _normalization(spec))
 
 
-def build_network(
-    config: Mapping[str, Any], *, device: str, name: str = "network", max_parameters: int = MAX_PARAMETERS,
-    hint: str = "",
-) -> nn.Module:  # fmt: skip
+def build_network(config: Mapping[str, Any], *, device: str, name: str, max_parameters: int, hint: str) -> nn.Module:
     """Build a network with random initial weights; see `libraries.build_network`."""
-    del device  # `libraries` chooses the kind of batch norm
-    return _build(config, name, max_parameters, hint)
+    description = read_description(config, name, hint)
+    config_class = _config_class(description.name)
+    check_option_names(description.options, _OPTIONS, f"transformers' `{description.name}`", _NO_OPTION)
+    options = _checked_options(config_class, description.options)
+    from transformers import SegformerForSemanticSegmentation
 
-
-def build_outline(config: Mapping[str, Any], name: str) -> nn.Module:
-    """Build a network whose values do not matter."""
-    return _build(config, name, MAX_PARAMETERS, "")
+    settings = config_class(**options, num_encoder_blocks=len(options["depths"]), num_labels=description.num_classes)
+    with explain_failed_build(name, description.name, max_parameters, hint):
+        network: nn.Module = SegformerForSemanticSegmentation(settings)
+    if not hasattr(network.segformer, "stages"):
+        raise RmrkdError("this version of transformers is too old for rmrkd", install_extra_command("transformers"))
+    check_modules(network, description.maps)
+    return set_adapter(network, SegformerAdapter(description))
 
 
 def weights_source(spec: Network, role: str) -> CheckpointSource:
@@ -262,25 +265,3 @@ def _checked_options(config_class: Any, options: Mapping[str, Any]) -> dict[str,
                 f"{values['num_attention_heads']}"
             )
     return values
-
-
-def _build(config: Mapping[str, Any], what: str, max_parameters: int, hint: str) -> nn.Module:
-    description = read_description(config, what, hint)
-    config_class = _config_class(description.name)
-    check_option_names(description.options, _OPTIONS, f"transformers' `{description.name}`", _NO_OPTION)
-    options = _checked_options(config_class, description.options)
-    from transformers import SegformerForSemanticSegmentation
-
-    settings = config_class(**options, num_encoder_blocks=len(options["depths"]), num_labels=description.num_classes)
-    try:
-        with limit_network_size(max_parameters, what):
-            network: nn.Module = SegformerForSemanticSegmentation(settings)
-    except RmrkdError:
-        raise
-    except Exception as error:  # the library does not check options
-        message = f"the {what} `{description.name}` cannot be built: {summarize_error(error)[:300]}"
-        raise RmrkdError(message, hint) from error
-    if not hasattr(network.segformer, "stages"):
-        raise RmrkdError("this version of transformers is too old for rmrkd", install_extra_command("transformers"))
-    check_modules(network, description.maps)
-    return set_adapter(network, SegformerAdapter(description))

@@ -76,6 +76,6 @@ def test_the_recipe_of_a_data_set_names_what_exists() -> None:
 
 def test_the_recipe_of_a_library_names_what_exists() -> None:
     assert {"Network", "Library"} <= set(dir(network_schema))
-    wanted = {"network_config", "build_network", "build_outline", "weights_source", "is_whole"}
+    wanted = {"network_config", "build_network", "weights_source", "is_whole"}
     assert wanted <= set(dir(torchvision))
     assert "ONLY_IN" in (ROOT / "tests/test_imports.py").read_text(encoding="utf-8")
