@@ -131,6 +131,13 @@ def dataset_info(preset: Preset) -> DatasetInfo:
     return replace(info, unlabelled=_unlabelled_images(data, info.root)) if data.unlabelled is not None else info
 
 
+def dataset_without_images(preset: Preset) -> DatasetInfo:
+    """Return the description of a preset's data set for its classes and sizes, wherever its images are."""
+    if preset.dataset == "custom" and preset.data.root is None:
+        preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": "."})})
+    return dataset_info(preset)
+
+
 def _unlabelled_images(data: Data, root: Path) -> UnlabelledImages | None:
     """Return where the unlabelled images are; relative paths are below the data root."""
     if data.unlabelled is None:

@@ -140,7 +140,7 @@ def select_samples(info: DatasetInfo, job: EvalJob) -> SampleTable:
         RmrkdError: A file is missing, or no image has labels and the job requires them.
     """
     samples = find_samples(info, job.split, labels=job.save_predictions is None)
-    if job.save_predictions is None and any(sample.label is None for sample in samples):
+    if job.save_predictions is None and samples.count_labelled() < len(samples):
         raise RmrkdError(
             f"the split `{job.split}` has no label maps in the preset: `data.{job.split}.labels` is not a folder",
             "--split val, or --save-predictions DIR, which needs no labels",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
-from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info
+from rmrkd_cli.data.datasets import DatasetInfo, Palette, dataset_info, dataset_without_images
 from rmrkd_cli.data.normalization import Normalization
 from rmrkd_cli.data.palette import distinct_palette
 from rmrkd_cli.errors import RmrkdError
@@ -111,10 +111,8 @@ def _preset_dataset(preset: Preset | None) -> DatasetInfo | None:
     """Return the data set of a preset, wherever its images are; None if the preset is incomplete."""
     if preset is None:
         return None
-    if preset.dataset == "custom":
-        preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": "."})})
     try:
-        return dataset_info(preset)
+        return dataset_without_images(preset)
     except RmrkdError:
         return None
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from rmrkd_cli.checkpoints.file_formats import network_file_format
 from rmrkd_cli.checkpoints.reader import Checkpoint
-from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
-from rmrkd_cli.networks.file_network import FileNetwork
+from rmrkd_cli.data.datasets import DatasetInfo, dataset_info, dataset_without_images
+from rmrkd_cli.networks.file_network import FileNetwork, data_facts, describe_use
 from rmrkd_cli.networks.libraries import build_network
 from rmrkd_cli.presets.loader import dataset_preset
 from rmrkd_cli.presets.schema import DatasetName, Preset
@@ -50,8 +50,7 @@ def load_network_file(
     info = _dataset(preset, dataset)
     config: dict[str, Any] = {"library": library, "file": str(path), **(given or {})}
     if info is not None:
-        size = list(info.eval_scale[::-1])
-        config |= {"num_classes": info.num_classes, "class_names": list(info.classes), "image_size": size}
+        config |= data_facts(info)
     network = build_network(config, device=device)
     assert isinstance(network, FileNetwork)
     meta = _metadata(network, info)
@@ -65,9 +64,7 @@ def _description_of_preset(preset: Preset | None, path: Path) -> dict[str, Any] 
     """Return the description of a preset's teacher if it is this file."""
     if preset is None or not preset.teacher.is_file or Path(str(preset.teacher.file)).resolve() != path.resolve():
         return None
-    teacher = preset.teacher
-    given = teacher.input.model_dump(exclude_none=True) if teacher.input is not None else {}
-    return {"input": given, "output": teacher.output, "classes": teacher.classes}
+    return describe_use(preset.teacher)
 
 
 def _dataset(preset: Preset | None, dataset: str | None) -> DatasetInfo | None:
@@ -75,9 +72,7 @@ def _dataset(preset: Preset | None, dataset: str | None) -> DatasetInfo | None:
         return dataset_info(dataset_preset(str(dataset)))
     if preset is None:
         return None
-    if preset.dataset == "custom" and preset.data.root is None:
-        preset = preset.model_copy(update={"data": preset.data.model_copy(update={"root": "."})})
-    return dataset_info(preset)
+    return dataset_without_images(preset)
 
 
 def _metadata(network: FileNetwork, info: DatasetInfo | None) -> dict[str, Any]:

@@ -173,11 +173,21 @@ class FileNetwork(nn.Module):
 
 def file_config(spec: Teacher, num_classes: int, info: DatasetInfo | None = None) -> dict[str, Any]:
     """Return the description of a teacher that is a file, plain data; the file is not opened."""
+    facts = data_facts(info) if info is not None else {}
+    description = {"library": spec.library, "file": str(spec.file), **describe_use(spec)}
+    return {**description, **facts, "num_classes": num_classes}
+
+
+def describe_use(spec: Teacher) -> dict[str, Any]:
+    """Return how a preset runs a file: `input`, `output` and `classes`."""
     given = spec.input.model_dump(exclude_none=True) if spec.input is not None else {}
-    facts = {"class_names": list(info.classes), "image_size": list(info.eval_scale[::-1])} if info is not None else {}
+    return {"input": given, "output": spec.output, "classes": spec.classes}
+
+
+def data_facts(info: DatasetInfo) -> dict[str, Any]:
+    """Return what a file needs to know of a data set: its classes, and (height, width) of its images."""
     return {
-        "library": spec.library, "file": str(spec.file), "input": given, "output": spec.output,
-        "classes": spec.classes, "num_classes": num_classes, **facts,
+        "num_classes": info.num_classes, "class_names": list(info.classes), "image_size": list(info.eval_scale[::-1]),
     }  # fmt: skip
 
 

@@ -64,16 +64,17 @@ def check_inputs(
     if is_first_node:
         check_disk_space(runs, outlines, fresh=fresh)
     _check_images(preset, info, roles, samples)
-    check_stored_outputs([run.preset for run in runs], info)
-    download_weights(weight_files(preset, roles))
-    for file in weight_files(preset, roles):
+    train = samples["train"] + samples[UNLABELLED] if UNLABELLED in samples else samples["train"]
+    check_stored_outputs([run.preset for run in runs], info, train)
+    files = list(weight_files(preset, roles))
+    download_weights(files)
+    for file in files:
         if file.source is not None:
             _check_contents(file.source, file.what, outlines, info)
     if preset.data.cache == "off" or not roles:
         return None
-    train = samples["train"] + samples[UNLABELLED] if UNLABELLED in samples else samples["train"]
-    files = SampleFiles(info, train)
-    return create_cache_file(preset.data.cache, files, skip_corrupt=preset.schedule.skip_corrupt)
+    images = SampleFiles(info, train)
+    return create_cache_file(preset.data.cache, images, skip_corrupt=preset.schedule.skip_corrupt)
 
 
 def _find_all(info: DatasetInfo, roles: Sequence[str]) -> dict[str, SampleTable]:

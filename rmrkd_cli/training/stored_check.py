@@ -8,6 +8,7 @@ from pathlib import Path
 from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.data.folder_listing import missing_names
 from rmrkd_cli.data.map_file import SUFFIX
+from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import fingerprint
 from rmrkd_cli.data.stored_outputs import MAPS, REFILL
 from rmrkd_cli.data.unlabelled import find_training_samples
@@ -17,11 +18,14 @@ from rmrkd_cli.presets.schema import Preset, Teacher
 from rmrkd_cli.storage.cache import sha256_of
 
 
-def check_stored_outputs(presets: Sequence[Preset], info: DatasetInfo) -> None:
+def check_stored_outputs(presets: Sequence[Preset], info: DatasetInfo, samples: SampleTable | None = None) -> None:
     """Check the stored outputs that the distillations among these runs train from.
 
     The teacher's own file may be missing. If it is on this machine, or the preset has its SHA-256, they are compared.
     The files of the outputs are read in training only.
+
+    Args:
+        samples: Those of the distillations; None: they are searched for.
 
     Raises:
         RmrkdError: They are of another teacher, other classes, another preprocessing, or files are missing.
@@ -29,17 +33,17 @@ def check_stored_outputs(presets: Sequence[Preset], info: DatasetInfo) -> None:
     teachers = [preset.teacher for preset in presets if preset.role == "distill" and preset.teacher.outputs is not None]
     for number, teacher in enumerate(teachers):
         if teacher not in teachers[:number]:
-            _check(teacher, info)
+            _check(teacher, info, samples if samples is not None else find_training_samples(info, "distill"))
 
 
-def _check(teacher: Teacher, info: DatasetInfo) -> None:
+def _check(teacher: Teacher, info: DatasetInfo, samples: SampleTable) -> None:
     folder = Path(str(teacher.outputs))
     index = read_index(folder)
     check_matches(
         folder, index, classes=info.classes, scale=info.scale, max_value=info.max_value,
         teacher_sha256=named_sha256(teacher),
     )  # fmt: skip
-    form, samples = index.output_format(folder), find_training_samples(info, "distill")
+    form = index.output_format(folder)
     missing = missing_names(folder / MAPS, SUFFIX, list(samples.names()))
     if missing:
         others = fingerprint(samples) != index.fingerprint
