@@ -107,9 +107,8 @@ def build_distiller(
         sources["configs"] = digests
     if with_weights:
         sources[what] = _load_start(network, spec, config, what, log)
-    own_code = user_code.hashes_of_run_code(user_code.network_files(preset, role))
     if role != "distill":
-        return Built(Distiller(network), config, {**sources, "code": own_code} if own_code else sources)
+        return Built(Distiller(network), config, sources | _code_that_ran(preset, role))
     check_has_losses(preset)
     shapes, index, teacher = measure_shapes(network), None, None
     if preset.teacher.outputs is not None:
@@ -123,9 +122,7 @@ def build_distiller(
             sources["teacher"] = built.source
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
-    own_code = user_code.hashes_of_run_code(user_code.network_files(preset, role))
-    if hashes := {**own_code, **custom_loss.hashes_of_run_code(preset)}:
-        sources["code"] = hashes
+    sources |= _code_that_ran(preset, role)
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
     source = label_source(preset)
@@ -134,6 +131,14 @@ def build_distiller(
     distiller = Distiller(network, None, losses, maps, weights, label_source=source, stored_classes=num_classes)
     form = index.output_format(Path(str(preset.teacher.outputs)))
     return Built(distiller, config, sources, index, form, shapes.strides["logits"])
+
+
+def _code_that_ran(preset: Preset, role: str) -> dict[str, dict[str, str]]:
+    """Return `code`: the SHA-256 of each file of the user that built a network or loss of a role; empty without any."""
+    hashes = user_code.hashes_of_run_code(user_code.network_files(preset, role))
+    if role == "distill":
+        hashes |= custom_loss.hashes_of_run_code(preset)
+    return {"code": hashes} if hashes else {}
 
 
 def teacher_source(preset: Preset) -> CheckpointSource:

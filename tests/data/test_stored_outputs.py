@@ -28,26 +28,11 @@ from rmrkd_cli.data.samples import Sample
 from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
 from rmrkd_cli.data.transforms import TrainSet
 from rmrkd_cli.errors import RmrkdError
+from tests.helpers.pairs import OnePair
 
 Size = tuple[int, int]
 STRIDE = 8
 SAMPLE = Sample("a/b", Path(), None)
-
-
-class OnePair:
-    """A source of samples that holds one pair."""
-
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
-
-    def __len__(self) -> int:
-        return 1
-
-    def pair(self, index: int) -> Pair:
-        return self._pair
-
-    def has_labels(self, index: int) -> bool:
-        return True
 
 
 def gradient(size: Size) -> Pair:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.helpers.cli import rmrkd
+from tests.helpers.resumed import assert_resumed_exactly
 
 pytest.importorskip("segmentation_models_pytorch")
 pytest.importorskip("transformers")
@@ -64,16 +65,7 @@ def test_a_student_is_evaluated_and_moved_from_its_file_alone(trained: Path, cam
 
 
 def test_a_resumed_run_is_exact(trained: Path, tmp_path: Path) -> None:
-    before, run = trained / "distill", tmp_path / "distill"
-    run.mkdir()
-    for name in ("config.yaml", "iter_2.pth", "log.jsonl"):
-        (run / name).write_bytes((before / name).read_bytes())
-    (run / "last.pth").write_bytes((before / "iter_2.pth").read_bytes())
-    common = ("train", "--preset", run / "config.yaml", "--work-dir", tmp_path, "--device", "cpu")
-    outcome = rmrkd(*common, "--role", "distill", "--resume", "--teacher-checkpoint", trained / "teacher/student.pth")
-    assert outcome.exit_code == 0, outcome.message
-    expected, got = (torch.load(path / "student.pth", weights_only=True)["state_dict"] for path in (before, run))
-    assert all(torch.equal(got[key], value) for key, value in expected.items())
+    assert_resumed_exactly(trained, tmp_path)
 
 
 @pytest.mark.parametrize(

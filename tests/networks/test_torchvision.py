@@ -23,6 +23,7 @@ from rmrkd_cli.networks.weights import load_weights
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from tests.helpers.cli import rmrkd
+from tests.helpers.resumed import assert_resumed_exactly
 
 CLASSES = 11
 LRASPP, DEEPLAB = "lraspp_mobilenet_v3_large", "deeplabv3_resnet50"
@@ -213,17 +214,7 @@ def test_it_predicts_compares_and_exports(trained: Path, tmp_path: Path, monkeyp
 
 
 def test_a_resumed_run_is_exact(trained: Path, tmp_path: Path) -> None:
-    before = trained / "distill"
-    run = tmp_path / "distill"
-    run.mkdir()
-    for name in ("config.yaml", "iter_2.pth", "log.jsonl"):
-        (run / name).write_bytes((before / name).read_bytes())
-    (run / "last.pth").write_bytes((before / "iter_2.pth").read_bytes())
-    common = ("train", "--preset", run / "config.yaml", "--work-dir", tmp_path, "--device", "cpu")
-    outcome = rmrkd(*common, "--role", "distill", "--resume", "--teacher-checkpoint", trained / "teacher/student.pth")
-    assert outcome.exit_code == 0, outcome.message
-    expected, got = (torch.load(path / "student.pth", weights_only=True)["state_dict"] for path in (before, run))
-    assert all(torch.equal(got[key], value) for key, value in expected.items())
+    assert_resumed_exactly(trained, tmp_path)
 
 
 def damaged(change: dict[str, Any], source: Path, target: Path) -> Path:

@@ -17,6 +17,7 @@ from rmrkd_cli.data.transforms import EvalViews, TrainSet
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import Adapter, set_adapter
 from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, pad_mirrored, upsample
+from tests.helpers.pairs import OnePair
 
 CPU = torch.device("cpu")
 
@@ -155,19 +156,3 @@ def test_stored_and_live_logits_of_crops_at_multiples_of_the_stride_agree(
         assert torch.allclose(item.teacher_logits.float()[inner], live[inner], rtol=2**-11, atol=1e-6)
         at_border += not torch.allclose(item.teacher_logits.float(), live, rtol=2**-11, atol=1e-6)
     assert at_border > 10  # a crop's border hides from the live teacher what the stored outputs have seen
-
-
-class OnePair:
-    """A source of samples that holds one pair."""
-
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
-
-    def __len__(self) -> int:
-        return 1
-
-    def pair(self, index: int) -> Pair:
-        return self._pair
-
-    def has_labels(self, index: int) -> bool:
-        return True
