@@ -21,7 +21,7 @@ from rmrkd_cli.cli.options import (
     Scales,
     check_recordable,
 )
-from rmrkd_cli.cli.settings import combine_settings, teacher_override
+from rmrkd_cli.cli.settings import checkpoint_override, combine_settings
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
 
@@ -128,6 +128,6 @@ def load_presets(names: list[str], files: list[str], settings: list[str], data_r
         file = files[number] if files else None
         options = [("data.root", json.dumps(data_root), "--data-root")] if data_root is not None else []
         if file is not None:
-            options.append(teacher_override(name, file))
+            options.append(checkpoint_override("teacher", name, file))
         loaded.append(load_preset(name, overrides=combine_settings(settings, options)))
     return loaded

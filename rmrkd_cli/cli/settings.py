@@ -35,13 +35,19 @@ def combine_settings(settings: Sequence[str], options: Sequence[tuple[str, str, 
     return [*settings, *(f"{key}={value}" for key, value in remaining), *parts]
 
 
-def teacher_override(preset: str, file: str) -> tuple[str, str, str]:
-    """Return key, value as JSON, and option of `--teacher-checkpoint FILE`, for the teacher of a preset."""
+def checkpoint_override(network: str, preset: str, file: str) -> tuple[str, str, str]:
+    """Return key, value as JSON, and option of `--teacher-checkpoint FILE` or `--student-checkpoint FILE`.
+
+    Args:
+        network: "teacher" or "student".
+        preset: Name or file; its teacher may be an ONNX or TorchScript file.
+    """
     from rmrkd_cli.presets.loader import load_preset
 
-    if load_preset(preset).teacher.is_file:
-        return "teacher.file", json.dumps(file), "--teacher-checkpoint"
-    return "teacher.checkpoint", f"{{path: {json.dumps(file)}}}", "--teacher-checkpoint"
+    option = f"--{network}-checkpoint"
+    if network == "teacher" and load_preset(preset).teacher.is_file:
+        return "teacher.file", json.dumps(file), option
+    return f"{network}.checkpoint", f"{{path: {json.dumps(file)}}}", option
 
 
 def set_keys(settings: Sequence[str]) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmrkd_cli.cli.options import absolute_path, check_recordable
-from rmrkd_cli.cli.settings import combine_settings, set_keys, teacher_override
+from rmrkd_cli.cli.settings import checkpoint_override, combine_settings, set_keys
 from rmrkd_cli.cli.train_options import TrainOptions
 from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
@@ -108,10 +108,8 @@ def _overrides(options: TrainOptions) -> Iterator[tuple[str, str, str]]:
         if file == "none":
             yield f"{network}.init", '"scratch"', option
             yield f"{network}.checkpoint", "null", option
-        elif file is not None and network == "teacher":
-            yield teacher_override(options.preset, file)
         elif file is not None:
-            yield f"{network}.checkpoint", f"{{path: {json.dumps(file)}}}", option
+            yield checkpoint_override(network, options.preset, file)
 
 
 def _changes(options: TrainOptions) -> Iterator[tuple[str, str, object]]:

@@ -34,9 +34,14 @@ def hashes(preset: Preset, allowed: Sequence[str]) -> dict[str, str]:
     return user_code.hashes(_files(preset))
 
 
-def hashes_of_run_code(preset: Preset) -> dict[str, str]:
-    """Return what `hashes` returns, of the text that `load_class` ran; the files are not read again."""
-    return user_code.hashes_of_run_code(_files(preset))
+def code_that_ran(preset: Preset, role: str) -> dict[str, dict[str, str]]:
+    """Return `code`: the SHA-256 of each file that built a network or loss of a role; empty without such files.
+
+    It is that of the text that ran; the files are not read again.
+    """
+    files = user_code.network_files(preset, role) + (_files(preset) if role == "distill" else [])
+    hashes = user_code.hashes_of_run_code(files)
+    return {"code": hashes} if hashes else {}
 
 
 def _files(preset: Preset) -> list[str]:

@@ -28,7 +28,6 @@ from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, s
 from rmrkd_cli.networks.mmseg import own_config_digests
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
-from rmrkd_cli.presets import user_code
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
@@ -108,7 +107,7 @@ def build_distiller(
     if with_weights:
         sources[what] = _load_start(network, spec, config, what, log)
     if role != "distill":
-        return Built(Distiller(network), config, sources | _code_that_ran(preset, role))
+        return Built(Distiller(network), config, sources | custom_loss.code_that_ran(preset, role))
     check_has_losses(preset)
     shapes, index, teacher = measure_shapes(network), None, None
     if preset.teacher.outputs is not None:
@@ -122,7 +121,7 @@ def build_distiller(
             sources["teacher"] = built.source
     torch.manual_seed(preset.seed + 1)
     losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
-    sources |= _code_that_ran(preset, role)
+    sources |= custom_loss.code_that_ran(preset, role)
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
     source = label_source(preset)
@@ -131,14 +130,6 @@ def build_distiller(
     distiller = Distiller(network, None, losses, maps, weights, label_source=source, stored_classes=num_classes)
     form = index.output_format(Path(str(preset.teacher.outputs)))
     return Built(distiller, config, sources, index, form, shapes.strides["logits"])
-
-
-def _code_that_ran(preset: Preset, role: str) -> dict[str, dict[str, str]]:
-    """Return `code`: the SHA-256 of each file of the user that built a network or loss of a role; empty without any."""
-    hashes = user_code.hashes_of_run_code(user_code.network_files(preset, role))
-    if role == "distill":
-        hashes |= custom_loss.hashes_of_run_code(preset)
-    return {"code": hashes} if hashes else {}
 
 
 def teacher_source(preset: Preset) -> CheckpointSource:

@@ -229,4 +229,4 @@ def test_the_recorded_hash_is_of_the_text_that_ran(tiny: Path, tmp_path: Path) -
     custom_loss.load_class(f"{file}:Difference", [str(file)])
     file.write_text(text + "# changed\n")
     expected = {str(file): hashlib.sha256(text.encode()).hexdigest()}
-    assert custom_loss.hashes_of_run_code(preset) == expected != custom_loss.hashes(preset, [str(file)])
+    assert custom_loss.code_that_ran(preset, "distill")["code"] == expected != custom_loss.hashes(preset, [str(file)])
