@@ -17,7 +17,7 @@ from rmrkd_cli.terminal.sanitize import escape_message
 
 ERRORS = "RMRKD_ERRORS"  # environment variable: where workers write their errors
 LAUNCHER = "RMRKD_LAUNCHER"  # environment variable: process id of the launcher
-_WORKER = "worker-"  # and a rank: the file of a worker's process id
+_WORKER = "worker-"  # a port and a rank follow: the file of a worker's process id
 
 
 def error_to_json(error: RmrkdError) -> str:
@@ -49,16 +49,18 @@ class WorkerErrors:
         local_dir: A folder of this machine.
         shared_dir: A folder that all machines see; None with one machine. Only fatal errors are written there.
         token: Identifies this start of the run.
+        port: Where the workers of one start of torch's agent meet. The agent also replaces all workers when a machine
+            joins again; the new ones must not take the old ones for lost.
     """
 
-    def __init__(self, local_dir: Path, shared_dir: Path | None = None, token: str = "") -> None:
-        self.local_dir, self.shared_dir, self.token = local_dir, shared_dir, token
+    def __init__(self, local_dir: Path, shared_dir: Path | None = None, token: str = "", port: str = "") -> None:
+        self.local_dir, self.shared_dir, self.token, self.port = local_dir, shared_dir, token, port
 
     @classmethod
     def from_environment(cls) -> WorkerErrors:
         """Return what the launcher passed in the environment variable `ERRORS`."""
         local_dir, shared_dir, token = json.loads(os.environ[ERRORS])
-        return cls(Path(local_dir), Path(shared_dir) if shared_dir else None, token)
+        return cls(Path(local_dir), Path(shared_dir) if shared_dir else None, token, os.environ.get("MASTER_PORT", ""))
 
     @property
     def environment(self) -> str:
@@ -78,18 +80,18 @@ class WorkerErrors:
 
     def register(self, rank: int) -> None:
         """Let the other workers of this machine know this process, until `deregister`."""
-        create_bytes(str(os.getpid()).encode(), self.local_dir / f"{_WORKER}{rank}")
+        create_bytes(str(os.getpid()).encode(), self._process_file(rank))
 
     def deregister(self, rank: int) -> None:
         """Let the others know that this worker has done its job, and will end."""
-        (self.local_dir / f"{_WORKER}{rank}").unlink(missing_ok=True)
+        self._process_file(rank).unlink(missing_ok=True)
 
     def local_peers(self) -> dict[int, int]:
         """Return rank -> process id of the other workers of this machine that have work to do."""
         peers = {}
-        for path in self.local_dir.glob(f"{_WORKER}*"):
+        for path in self.local_dir.glob(self._process_file("*").name):
             with suppress(OSError, ValueError):
-                peers[int(path.name.removeprefix(_WORKER))] = int(path.read_text(encoding="ascii"))
+                peers[int(path.name.rpartition("-")[2])] = int(path.read_text(encoding="ascii"))
         return {rank: pid for rank, pid in peers.items() if pid != os.getpid()}
 
     def write(self, error: RmrkdError, *, fatal: bool) -> bool:
@@ -119,6 +121,9 @@ class WorkerErrors:
         """Remove the retryable error, and the workers of the attempt; call it before the next attempt."""
         for path in (*self._files(fatal=False), *self.local_dir.glob(f"{_WORKER}*")):
             path.unlink(missing_ok=True)
+
+    def _process_file(self, rank: int | str) -> Path:
+        return self.local_dir / f"{_WORKER}{self.port}-{rank}"
 
     def _files(self, *, fatal: bool) -> list[Path]:
         name = f".error-{self.token}-{'fatal' if fatal else 'retryable'}.json"

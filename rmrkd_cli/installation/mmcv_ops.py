@@ -1,8 +1,9 @@
-"""Replace what mmcv imports and rmrkd never uses: its compiled operators, and torchvision.
+"""Replace what mmcv and mmseg import and rmrkd never uses: compiled operators, torchvision and timm.
 
 `mmseg` imports `mmcv.ops`, and each module there imports the compiled `mmcv._ext`. None of the networks rmrkd trains
 uses such an operator (PSPNet, DeepLabV3, DeepLabV3+, ResNetV1c, MobileNetV2). `mmcv.runner` imports torchvision for its
 list of ImageNet files. torchvision imports torch's compiler, which takes more than half of the time to import mmseg.
+`mmseg.models` imports timm, and with it torchvision, for one backbone that would download weights while it is built.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _IGNORED_WARNINGS = (
     "Default ``avg_non_ignore`` is False",
     "`build_loss` would be deprecated",
 )
+_TIMM_BACKBONE = "mmseg.models.backbones.timm_backbone"
 
 
 def make_mmseg_importable() -> None:
@@ -45,6 +47,8 @@ def make_mmseg_importable() -> None:
             sys.modules["mmcv._ext"] = _ext_replacement(mmcv.__version__)
     if "torchvision" not in sys.modules and "mmcv.runner" not in sys.modules:
         _import_runner_without_torchvision()
+    if _TIMM_BACKBONE not in sys.modules:
+        sys.modules[_TIMM_BACKBONE] = _module_without_timm()
 
 
 @contextmanager
@@ -80,6 +84,13 @@ def _import_runner_without_torchvision() -> None:
     finally:
         if sys.modules.get("torchvision") is placeholder:
             del sys.modules["torchvision"]
+
+
+def _module_without_timm() -> types.ModuleType:
+    module = types.ModuleType(_TIMM_BACKBONE)
+    module.__spec__ = importlib.machinery.ModuleSpec(_TIMM_BACKBONE, None)
+    module.TIMMBackbone = None  # type: ignore[attr-defined]
+    return module
 
 
 def _ext_replacement(version: str) -> types.ModuleType:

@@ -138,6 +138,20 @@ def test_an_error_that_cannot_be_written_is_printed(errors: WorkerErrors, capfd:
     assert [path.suffix for path in errors.local_dir.iterdir()] == [".json"]
 
 
+def test_workers_that_the_agent_replaced_are_not_taken_for_lost(errors: WorkerErrors) -> None:
+    """torch's agent replaces all workers when a machine joins again; the rank of this machine's may change."""
+    first = WorkerErrors(errors.local_dir, port="29500")
+    first.register(1)
+    (errors.local_dir / "worker-29500-2").write_text("12345")
+    assert first.local_peers() == {2: 12345}
+    second = WorkerErrors(errors.local_dir, port="29501")
+    second.register(0)
+    second.register(1)
+    assert second.local_peers() == {}
+    second.clear_retryable()
+    assert not list(errors.local_dir.iterdir())
+
+
 def test_a_signal_is_read_as_an_interruption(errors: WorkerErrors) -> None:
     errors.write(Interrupted(10, "stopped by SIGUSR1"), fatal=True)
     found = errors.read()

@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rmrkd_cli.checkpoints.safety.pickle_scan import PickleScan
 from rmrkd_cli.checkpoints.safety.placeholders import (
@@ -23,6 +23,7 @@ from rmrkd_cli.checkpoints.safety.placeholders import (
     UnsafeFileError,
     shorten,
 )
+from rmrkd_cli.checkpoints.safety.torch_archive import MAX_HEADER_BYTES, directory_bytes
 from rmrkd_cli.checkpoints.safety.torchscript_operators import ALLOWED
 
 MAX_BYTES = 4 << 30  # of a file, which is read into memory
@@ -101,7 +102,7 @@ def read_torchscript_file(path: Path) -> io.BytesIO:
     if size > MAX_BYTES:
         raise UnsafeFileError(f"it has {size / 1e9:.1f} GB, more than {MAX_BYTES >> 30} GiB")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as stream, zipfile.ZipFile(_checked_directory(stream)) as archive:
             entries = _entries(archive)
             _check_code({name: archive.read(entry) for name, entry in entries.items() if name.endswith(_CODE)})
             for name in _READ:
@@ -109,6 +110,14 @@ def read_torchscript_file(path: Path) -> io.BytesIO:
             return _copy(archive, entries)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError, zlib.error) as error:
         raise MalformedFileError(f"it is damaged or no TorchScript file ({shorten(error)})") from error
+
+
+def _checked_directory(stream: BinaryIO) -> BinaryIO:
+    """Return the stream, which zipfile may open: its directory is not so large that reading it takes long."""
+    length = directory_bytes(stream)
+    if length > MAX_HEADER_BYTES:
+        raise MalformedFileError(f"its archive has a directory of {length:,} bytes")
+    return stream
 
 
 def _copy(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> io.BytesIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmrkd_cli.checkpoints.file_formats import network_file_format
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.checkpoints.safety.pickle_scan import PickleScan
 from rmrkd_cli.checkpoints.safety.placeholders import (
@@ -22,9 +24,11 @@ from rmrkd_cli.checkpoints.safety.placeholders import (
     UnsafeFileError,
 )
 from rmrkd_cli.checkpoints.safety.plain_data import MAX_DEPTH, find_unsafe_data
-from rmrkd_cli.checkpoints.safety.torch_archive import check_torch_file
+from rmrkd_cli.checkpoints.safety.torch_archive import check_torch_file, directory_bytes
+from rmrkd_cli.checkpoints.safety.torchscript_file import read_torchscript_file
 from rmrkd_cli.errors import RmrkdError
 from tests.checkpoints.hostile import programs as p
+from tests.checkpoints.hostile.files import directory_of_a_million_entries
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**100), 2**100) | st.floats() | st.text(max_size=300)
@@ -157,3 +161,35 @@ def test_plain_data_is_bounded() -> None:
     assert "a set" in find_unsafe_data([{1}])
     assert "bits" in find_unsafe_data({"n": 1 << 200})
     assert "values" in find_unsafe_data([[0] * 2000] * 2000)
+
+
+@pytest.mark.parametrize(("entries", "comment"), [(1, b""), (300, b"PK\x05"), (0, b"x" * 0xFFFF), (70_000, b"")])
+def test_the_size_of_a_directory_is_read_without_reading_it(tmp_path: Path, entries: int, comment: bytes) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = comment
+        for number in range(entries):
+            archive.writestr(f"{number}", b"")
+    with path.open("rb") as stream:
+        found = directory_bytes(stream)
+    with zipfile.ZipFile(path) as archive:
+        expected = sum(46 + len(entry.filename) + len(entry.extra) for entry in archive.infolist())
+    assert found == expected
+
+
+def test_a_file_without_a_directory_has_none(tmp_path: Path) -> None:
+    for contents in (b"", b"PK\x05\x06", b"x" * 100_000):
+        (tmp_path / "x").write_bytes(contents)
+        with (tmp_path / "x").open("rb") as stream:
+            assert directory_bytes(stream) == 0
+
+
+def test_a_large_directory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever asks what a file is: its format, the reader of checkpoints, the reader of TorchScript."""
+    directory_of_a_million_entries(tmp_path / "x.pth")
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_, **__: pytest.fail("the directory was read"))
+    assert network_file_format(tmp_path / "x.pth") is None
+    with pytest.raises(RmrkdError, match="65,535 entries"):
+        read_checkpoint(tmp_path / "x.pth")
+    with pytest.raises(MalformedFileError, match=r"directory of 5\d,\d{3},\d{3} bytes"):
+        read_torchscript_file(tmp_path / "x.pth")
