@@ -78,6 +78,9 @@ class StoredOutputs:
         crop: (height, width) of crops, padded at the right and bottom where the image is smaller.
         size: (height, width) of the student's logits for a crop. The logits of a crop have this size, or in a direction
             in which the teacher's own are smaller, the size of those.
+
+    Attributes:
+        size: (height, width) of the logits of a crop.
     """
 
     def __init__(
@@ -85,9 +88,10 @@ class StoredOutputs:
     ) -> None:
         self.form, self.samples = form, samples
         own = form.crop_size(crop)
+        self.size = (min(size[0], own[0]), min(size[1], own[1]))
         self._pixels = tuple(
-            _crop_pixels(min(ours, theirs), pixels, Axis(theirs, pixels, form.align_corners))
-            for ours, theirs, pixels in zip(size, own, crop, strict=True)
+            _crop_pixels(count, pixels, Axis(theirs, pixels, form.align_corners))
+            for count, theirs, pixels in zip(self.size, own, crop, strict=True)
         )
 
     def crop(self, index: int, image: Picture, window: Window, *, flipped: bool) -> Tensor:

@@ -40,6 +40,7 @@ class Distiller(nn.Module):
         weights: name → factor of the loss in the total.
         label_source: What images without label maps get as labels.
         stored_classes: Classes of the stored teacher logits that `forward` gets; None: the teacher is run.
+        stored_align_corners: How those logits are resized to the labels where they are the labels.
 
     Raises:
         RmrkdError: When a network is no segmentor, or the losses do not fit together.
@@ -55,12 +56,13 @@ class Distiller(nn.Module):
         *,
         label_source: LabelSource = LABELLED,
         stored_classes: int | None = None,
+        stored_align_corners: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
         self.losses = nn.ModuleDict(dict(losses or {}))
         self.stages = dict(stages or {})
-        self.stored_classes = stored_classes
+        self.stored_classes, self.stored_align_corners = stored_classes, stored_align_corners
         self.weights = {"ce": 1.0, "aux_ce": 1.0, **dict(weights or {})}
         for name, loss in self.losses.items():
             extra: Mapping[str, float] = getattr(loss, "extra_weights", {})
@@ -177,7 +179,7 @@ class Distiller(nn.Module):
         return torch.stack([self.weights[name] * value.float() for name, value in losses.items()]).sum()
 
     def _fill_labels(self, labels: Tensor, unlabelled: Tensor, logits: Tensor, threshold: float) -> Tensor:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"align_corners": self.stored_align_corners}
         for teacher in self._teacher:
             adapter = adapter_of(teacher)
             options = {"align_corners": adapter.align_corners, "binary": adapter.threshold}

@@ -56,8 +56,10 @@ class Built:
         """Return the stored outputs of the teacher for crops of samples; None if the teacher is run."""
         if self.outputs is None:
             return None
-        height, width = (-(-side // self.logits_stride) for side in crop)
-        return StoredOutputs(self.outputs, samples, crop=crop, size=(height, width))
+        size = (-(-crop[0] // self.logits_stride), -(-crop[1] // self.logits_stride))
+        if self.distiller.label_source.teacher:  # labels are resized from the teacher's own positions
+            size = self.outputs.crop_size(crop)
+        return StoredOutputs(self.outputs, samples, crop=crop, size=size)
 
 
 def trained_network(preset: Preset, role: str) -> Network:
@@ -127,7 +129,8 @@ def build_distiller(
     source = label_source(preset)
     if index is None:
         return Built(Distiller(network, teacher, losses, maps, weights, label_source=source), config, sources)
-    distiller = Distiller(network, None, losses, maps, weights, label_source=source, stored_classes=num_classes)
+    stored: dict[str, Any] = {"stored_classes": num_classes, "stored_align_corners": index.align_corners}
+    distiller = Distiller(network, None, losses, maps, weights, label_source=source, **stored)
     form = index.output_format(Path(str(preset.teacher.outputs)))
     return Built(distiller, config, sources, index, form, shapes.strides["logits"])
 

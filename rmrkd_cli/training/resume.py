@@ -33,6 +33,7 @@ class Checkpointer:
     Args:
         sources: Files of the teacher's weights, of custom losses and of configs, as in a checkpoint's `meta.sources`.
         images: How many images are trained on, as in `meta.training_images`.
+        image_names: Fingerprint of their names, see `data.samples.fingerprint`.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Checkpointer:
         dist_ctx: DistContext,
         sources: Mapping[str, Any],
         images: Mapping[str, Any],
+        image_names: str,
     ) -> None:
         self.run_dir, self.model, self.step, self.schedule = run_dir, model, step, schedule
-        self.dist_ctx, self.sources, self.images = dist_ctx, sources, images
+        self.dist_ctx, self.sources, self.images, self.image_names = dist_ctx, sources, images, image_names
 
     def save(self, progress: Progress, meta: dict[str, Any], *, is_best: bool) -> None:
         """Write a checkpoint, and return on every worker when it is written.
@@ -57,7 +59,7 @@ class Checkpointer:
         if self.dist_ctx.is_rank0:
             self.run_dir.sync_log()
             contents = {
-                "meta": {**meta, **self._batch_settings()},
+                "meta": {**meta, **self._batch_settings(), "image_names": self.image_names},
                 "state_dict": self.model.state_dict(),
                 **self.step.state(),
                 **progress.to_dict(),
@@ -140,7 +142,10 @@ class Checkpointer:
             )
 
     def _check_images(self, saved: Checkpoint) -> None:
-        """Raise RmrkdError if unlabelled images were added or removed: each step would see other images."""
+        """Raise RmrkdError if images were added, removed or renamed: each step would see other images.
+
+        Older checkpoints have no `image_names`: of them, the numbers are compared where images are unlabelled.
+        """
         before = saved.meta.get("training_images")
         before = before if isinstance(before, Mapping) else {}
         counts = [
@@ -151,6 +156,13 @@ class Checkpointer:
                 f"`{self.run_dir.path}` was trained on {describe_images(before) or 'other images'}, not on "
                 f"{describe_images(self.images)}: each step would see other images",
                 "restore the images, or start over with --fresh",
+            )
+        names = saved.meta.get("image_names", self.image_names)
+        if names != self.image_names:
+            raise RmrkdError(
+                f"the names of the training images are not those that `{self.run_dir.path}` was trained on "
+                f"(fingerprint {str(names)[:12]} then, {self.image_names} now): each step would see other images",
+                "restore the images and their names, or start over with --fresh",
             )
 
     def _check_cwd(self, saved: Checkpoint) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmrkd_cli.checkpoints.reader import RUN_KIND
 from rmrkd_cli.data.loader import report_lost_loaders
+from rmrkd_cli.data.samples import fingerprint
 from rmrkd_cli.distributed.coordination import current_coordinator
 from rmrkd_cli.distributed.job import TrainJob
 from rmrkd_cli.distributed.process_group import DistContext, distributed_context
@@ -83,8 +84,9 @@ class Trainer:
         self.model = setup.model
         self.step = TrainStep(setup.model, setup.wrapped, setup.schedule, dist_ctx.device)
         self.checkpointer = Checkpointer(
-            setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources, setup.training_images
-        )
+            setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources,
+            setup.training_images, fingerprint(setup.train_samples),
+        )  # fmt: skip
         self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)
         self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.label_source import LabelSource, fill_labels
 from rmrkd_cli.losses import KDLoss
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.mmseg import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 
@@ -125,6 +126,28 @@ def test_the_teachers_prediction_is_the_label_of_unlabelled_images(
     assert losses.keys() == expected.keys()
     assert all(torch.equal(losses[name], expected[name]) for name in losses)
     assert math.isfinite(model.total(losses).item())
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_stored_logits_are_resized_to_the_labels_as_those_of_the_live_teacher(
+    networks: tuple[nn.Module, nn.Module], corners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network resizes its logits with or without aligned corners, and its stored logits as well."""
+    student, teacher = networks
+    monkeypatch.setattr(teacher, "align_corners", corners)
+    assert adapter_of(teacher).align_corners is corners
+    source, (images, labels, size) = LabelSource(teacher=True, threshold=0.3), batch(4)
+    live = distiller(networks, source)
+    stored = Distiller(
+        student, None, {"kd": KDLoss(K)}, {"kd": "logits"}, {"kd": 1.0},
+        label_source=source, stored_classes=K, stored_align_corners=corners,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        logits = adapter_of(teacher).logits(teacher, images)
+        expected = live(images, labels, unlabelled=size)
+        losses = stored(images, labels, unlabelled=size, teacher_logits=logits)
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
 
 
 def test_losses_that_need_labels_get_the_teachers(networks: tuple[nn.Module, nn.Module]) -> None:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from rmrkd_cli.data.map_file import read_map, write_map
+from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distillation.teacher_outputs import read_index
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.networks.mmseg import build_network, network_config
@@ -155,6 +156,22 @@ def test_the_first_losses_are_those_of_the_live_teacher(
     ]
     assert first[0]["ce"] == first[1]["ce"]  # the same images, augmentation and student
     assert first[0]["kd"] == pytest.approx(first[1]["kd"], rel=0.5)
+
+
+@pytest.mark.parametrize(("labels", "size"), [("none", (6, 6)), ("teacher", (12, 12))])
+def test_labels_come_from_all_positions_of_the_teacher_at_its_own_corners(
+    tiny: Path, copied: Path, labels: str, size: tuple[int, int]
+) -> None:
+    """Of a teacher with stride 4 and aligned corners, and a student with stride 8; as of the live teacher."""
+    index = read_index(copied).model_copy(update={"stride": 4, "align_corners": True}).identified()
+    (copied / "index.json").write_text(index.model_dump_json())
+    overrides = ["role=distill", f"teacher.outputs={copied}", f"data.train.labels={labels}"]
+    preset = load_preset(str(tiny), method="kd", overrides=overrides)
+    built = build_distiller(preset, "distill", CLASSES, device="cpu", log=lambda _: None, with_weights=False)
+    outputs = built.stored_outputs([], preset.schedule.crop)
+    assert outputs is not None
+    assert outputs.size == size
+    assert built.distiller.stored_align_corners
 
 
 def test_a_second_command_writes_only_what_is_missing_or_damaged(tiny: Path, copied: Path, teacher: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rmrkd_cli.checkpoints.run_checkpoints import RunCheckpoints
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
@@ -140,6 +141,23 @@ def test_other_unlabelled_images_are_not_resumed_with(tiny: Path, teacher: Path,
         distill(tiny, teacher, tmp_path / "work", *overrides, resume=True)
     assert "not on 4 labelled and 7" in caught.value.message
     assert "--fresh" in caught.value.hint
+    (folder / "0.png").unlink()  # as many as before
+    with pytest.raises(RmrkdError, match="the names of the training images are not those") as caught:
+        distill(tiny, teacher, tmp_path / "work", *overrides, resume=True)
+    assert "--fresh" in caught.value.hint
+    write_without_names(run_dir / "last.pth")
+    distill(tiny, teacher, tmp_path / "work", *overrides, resume=True)
+    assert (run_dir / "student.pth").is_file()
+
+
+def write_without_names(path: Path) -> None:
+    """Leave a run with one checkpoint, which has no fingerprint of the names, as earlier versions wrote them."""
+    contents = torch.load(path, weights_only=True)
+    del contents["meta"]["image_names"]
+    checkpoints = RunCheckpoints(path.parent)
+    for file in path.parent.glob("*.pth"):
+        file.unlink()
+    checkpoints.save(contents, contents["iteration"], best=False, keep=1)
 
 
 def test_labelled_and_unlabelled_images_are_trained_on_together(
