@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rmrkd_cli.cli.command import expand_options
@@ -50,6 +51,21 @@ def train_command(options: TrainOptions) -> None:
 
 
 def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
+    from rmrkd_cli.networks.hub import NotDownloadedError, no_downloads
+    from rmrkd_cli.terminal import console
+    from rmrkd_cli.training.dry_run import report_missing_network
+
+    with no_downloads():
+        try:
+            for line in _dry_run(preset, options):
+                console.print_line(line)
+        except NotDownloadedError as missing:
+            for line in report_missing_network(preset, missing):
+                console.print_line(line)
+
+
+def _dry_run(preset: Preset, options: TrainOptions) -> Iterator[str]:
+    """Yield the lines of `train --dry-run`."""
     from rmrkd_cli.distributed.device import choose_device
     from rmrkd_cli.terminal import console
     from rmrkd_cli.training.dry_run import report_dry_run
@@ -60,12 +76,10 @@ def _print_dry_run(preset: Preset, options: TrainOptions) -> None:
     plans = plan_runs(preset, options.work_dir, parse_seeds(options.seeds))
     if options.resume:
         plans = keep_lengths(plans, chosen_lengths(preset, options), console.log)
-    lines = report_dry_run(
+    yield from report_dry_run(
         plans[0], device, code_files(options), resume=options.resume, fresh=options.fresh, force=options.force,
         settings=options.settings or [], progress=console.log,
     )  # fmt: skip
-    for line in lines:
-        console.print_line(line)
 
 
 def _train(preset: Preset, options: TrainOptions) -> list[Record]:

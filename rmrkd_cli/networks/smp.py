@@ -28,7 +28,7 @@ from rmrkd_cli.networks.description import (
 )
 from rmrkd_cli.networks.limits import MAX_PARAMETERS
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
-from rmrkd_cli.networks.smp_encoders import check_encoder, normalization_of, weights_file
+from rmrkd_cli.networks.smp_encoders import check_encoder, normalization_of, weights_on_hub
 from rmrkd_cli.networks.weight_names import is_file_name
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
@@ -165,13 +165,13 @@ def weights_source(spec: Network, role: str) -> CheckpointSource:
     """Return the file that `weights` names: a file, or weights of the encoder on the Hugging Face hub.
 
     Raises:
-        RmrkdError: The encoder has no weights of this name, or they cannot be downloaded.
+        RmrkdError: The encoder has no weights of this name.
     """
     text = str(spec.weights)
     if is_file_name(text):
         return CheckpointSource(path=text)
     encoder = str({**_options(str(spec.name)), **spec.options}["encoder_name"])
-    return CheckpointSource(path=str(weights_file(encoder, text, role)))
+    return CheckpointSource(hub=weights_on_hub(encoder, text, role))
 
 
 def is_whole(spec: Network) -> bool:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.data.normalization import IMAGENET, Normalization
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.networks.hub import fetch_hub_file
+from rmrkd_cli.networks.hub import is_hub_name
 
 _TIMM = "tu-"
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # `hf-hub:…` and `local-dir:…` download or open files
 _RENAMED = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")  # smp takes timm's
-_FILE = "model.safetensors"
 _HINT = "give a file with weights, or `weights: none`"
 _HALF = Normalization([127.5] * 3, [127.5] * 3, rgb=True)
 _DPN = Normalization([124.0, 117.0, 104.0], [1 / 0.0167] * 3, rgb=True)
@@ -83,20 +81,20 @@ def _normalization(mean: list[float], std: list[float]) -> Normalization:
     return IMAGENET if found.matches(IMAGENET) else found
 
 
-def weights_file(encoder: str, weights: str, role: str) -> Path:
-    """Return the file of an encoder's weights, from the hub's cache or downloaded.
+def weights_on_hub(encoder: str, weights: str, role: str) -> str:
+    """Return the model on the Hugging Face hub, and its commit, that has an encoder's weights; download nothing.
 
     Raises:
-        RmrkdError: The encoder has no weights of this name, or they cannot be downloaded.
+        RmrkdError: The encoder has no weights of this name.
     """
     import segmentation_models_pytorch as smp
 
     if _timm_name(encoder):
         cfg = _timm_config(encoder)
         repository = str(getattr(cfg, "hf_hub_id", None) or "")
-        if weights not in ("imagenet", "true", "True") or not repository:
+        if weights not in ("imagenet", "true", "True") or not is_hub_name(repository):
             raise RmrkdError(f"`{role}.weights`: timm has no weights `{weights}` for `{encoder}`", _HINT)
-        return fetch_hub_file(repository, _FILE, hint=_HINT)
+        return repository
     settings = smp.encoders.encoders[encoder]["pretrained_settings"]
     if weights not in settings:
         raise RmrkdError(
@@ -104,4 +102,4 @@ def weights_file(encoder: str, weights: str, role: str) -> Path:
             f"known: {', '.join(settings)}; or a file, or `none` for random weights",
         )
     published = settings[weights]
-    return fetch_hub_file(published["repo_id"], _FILE, revision=published["revision"], hint=_HINT)
+    return f"{published['repo_id']}@{published['revision']}"

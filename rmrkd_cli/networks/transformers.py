@@ -26,7 +26,7 @@ from rmrkd_cli.networks.description import (
     read_description,
     require_package,
 )
-from rmrkd_cli.networks.hub import fetch_hub_file, is_hub_name
+from rmrkd_cli.networks.hub import WEIGHT_FILES, fetch_hub_file, is_hub_name
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.storage.regular_file import read_regular
@@ -51,7 +51,6 @@ _NO_OPTION = {
     "num_channels": "images have 3 channels",
     "num_encoder_blocks": "`depths` has one number for each block",
 }
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MAX_CONFIG_BYTES = 1 << 20
 _HINT = "give a folder that `save_pretrained` wrote, or `weights: none`"
@@ -154,17 +153,17 @@ def weights_source(spec: Network, role: str) -> CheckpointSource:
     """Return the file that `weights` names: a file, a folder of `save_pretrained`, or a model on the hub.
 
     Raises:
-        RmrkdError: The folder has no weights, or the model cannot be downloaded.
+        RmrkdError: The folder has no weights.
     """
     text = str(spec.weights)
     path = Path(text)
     if path.is_dir():
-        found = [path / name for name in _WEIGHT_FILES if (path / name).is_file()]
+        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
         if not found:
-            raise RmrkdError(f"`{role}.weights`: the folder `{text}` has no {' or '.join(_WEIGHT_FILES)}", _HINT)
+            raise RmrkdError(f"`{role}.weights`: the folder `{text}` has no {' or '.join(WEIGHT_FILES)}", _HINT)
         return CheckpointSource(path=str(found[0]))
     if _is_hub(text):
-        return CheckpointSource(path=str(fetch_hub_file(text, *_WEIGHT_FILES, hint=_HINT)))
+        return CheckpointSource(hub=text)
     return CheckpointSource(path=text)
 
 

@@ -13,6 +13,7 @@ from rmrkd_cli.checkpoints.missing_student import require_student
 from rmrkd_cli.checkpoints.reader import key_mismatch, read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import FittedWeights, adapter_of
+from rmrkd_cli.networks.hub import WEIGHT_FILES, fetch_hub_file
 from rmrkd_cli.networks.mmseg_adapter import fit_backbone
 from rmrkd_cli.networks.mmseg_zoo import zoo_url
 from rmrkd_cli.presets.network_schema import CheckpointSource
@@ -23,7 +24,7 @@ _PARTIAL_HINT = "load the matching tensors with --allow-partial"
 
 
 def fetch_weights(source: CheckpointSource, role: str, on_progress: Progress | None = None) -> Path:
-    """Return the file of a checkpoint, downloaded into the cache if it is a URL.
+    """Return the file of a checkpoint, downloaded into a cache if it is a URL or on the Hugging Face hub.
 
     Args:
         role: "teacher" or "student", for the command line option in the hint.
@@ -33,7 +34,10 @@ def fetch_weights(source: CheckpointSource, role: str, on_progress: Progress | N
     """
     if source.path is not None:
         return Path(source.path)
-    return fetch(str(source.url), str(source.sha256), on_progress, f"give a file with --{role}-checkpoint FILE")
+    hint = f"give a file with --{role}-checkpoint FILE"
+    if source.hub is not None:
+        return fetch_hub_file(source.hub, *WEIGHT_FILES, hint=hint)
+    return fetch(str(source.url), str(source.sha256), on_progress, hint)
 
 
 def load_weights(
@@ -56,7 +60,7 @@ def load_weights(
     is_start = role == "student" if may_be_backbone is None else may_be_backbone
     fitted = adapter_of(network).fit_weights(network.state_dict(), state, is_student=is_start)
     mismatch = _load(network, fitted, str(path), role, partial=source.allow_partial)
-    record = {"source": source.url or str(path), "sha256": sha256_of(path)}
+    record = {"source": source.url or source.hub or str(path), "sha256": sha256_of(path)}
     return {**record, "partial": mismatch} if mismatch else record
 
 

@@ -124,6 +124,12 @@ def _check_url(value: str) -> str:
     return value
 
 
+def _check_hub_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[0-9a-f]{7,40})?", value, re.ASCII):
+        raise ValueError("`hub` must be OWNER/MODEL, or OWNER/MODEL@COMMIT")
+    return value
+
+
 def _check_custom_type(value: str) -> str:
     if not re.fullmatch(r"[^:]+\.py:[^\W\d]\w*", value):
         raise ValueError("must be `path/to/file.py:Class`")
@@ -256,6 +262,7 @@ Sha256 = Annotated[str, AfterValidator(_check_sha256)]
 FileSuffix = Annotated[
     str, Field(min_length=1, max_length=100), AfterValidator(_check_text), AfterValidator(_check_suffix)
 ]
+HubName = Annotated[str, Field(max_length=200), AfterValidator(_check_hub_name)]
 HttpsUrl = Annotated[str, Field(max_length=1000), AfterValidator(_check_url)]
 
 # Words. YAML reads `off` as a boolean.

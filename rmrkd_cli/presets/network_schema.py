@@ -14,6 +14,7 @@ from rmrkd_cli.presets.fields import (
     NUMBER,
     ConfigPath,
     HttpsUrl,
+    HubName,
     MapModules,
     NetworkOptions,
     Overrides,
@@ -34,19 +35,20 @@ _SCALES = Annotated[float, Field(ge=1e-6, le=1e6), NUMBER]
 
 
 class CheckpointSource(StrictModel):
-    """A weights file: either `url` with `sha256`, or `path`."""
+    """A weights file: either `url` with `sha256`, or `path`, or `hub`."""
 
     example = "`{path: FILE}` or `{url: https://…, sha256: …}`"
 
     url: HttpsUrl | None = None  # https address of the file
     sha256: Sha256 | None = None  # the first 8 to 64 hex digits
     path: PathText | None = None  # local file
+    hub: HubName | None = None  # model on the Hugging Face hub, and after `@` its commit
     allow_partial: bool = False  # load the matching tensors where the file does not cover the network
 
     @classmethod
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
-        if (raw.get("url") is None) == (raw.get("path") is None):
-            yield "give either `url` or `path`"
+        if sum(raw.get(key) is not None for key in ("url", "path", "hub")) != 1:
+            yield "give either `url` or `path`, or `hub`"
         if raw.get("url") is not None and raw.get("sha256") is None:
             yield "`url` needs `sha256`, at least the first 8 hex digits"
 

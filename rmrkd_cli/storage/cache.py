@@ -49,10 +49,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cached_file(url: str) -> Path | None:
-    """Return the downloaded file of a URL, or None where it was not downloaded."""
-    target = _target(url)
-    return target if target.is_file() else None
+def cache_path(url: str) -> Path:
+    """Return where the downloaded file of a URL is kept."""
+    return cache_dir() / "checkpoints" / url_file_name(url)
 
 
 def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str = "") -> Path:
@@ -72,7 +71,7 @@ def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str 
         RmrkdError: The SHA-256 differs.
         RunError: The cache cannot be written, or the disk is full.
     """
-    target, expected = _target(url), sha256.lower()
+    target, expected = cache_path(url), sha256.lower()
     if not re.fullmatch(r"[0-9a-f]{8,64}", expected):
         raise RmrkdError(f"`{sha256}` is not a SHA-256: expected 64 hexadecimal digits, or the first 8 or more of them")
     partial = target.with_name(f".{target.name}.{expected[:8]}.partial")
@@ -88,10 +87,6 @@ def fetch(url: str, sha256: str, on_progress: Progress | None = None, hint: str 
         raise cannot_write_cache(target.parent, error) from error
     _check_existing(target, expected)
     return target
-
-
-def _target(url: str) -> Path:
-    return cache_dir() / "checkpoints" / url_file_name(url)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.evaluation.flops import count_parameters_and_macs
 from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.precision import float32_precision
+from rmrkd_cli.networks.hub import NotDownloadedError
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS
 from rmrkd_cli.presets.methods import weight_origin
@@ -27,9 +28,9 @@ from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.results.training_images import describe_images, training_images
 from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_weights, describe_rule, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
-from rmrkd_cli.training.plan import Run
+from rmrkd_cli.training.plan import Run, roles_to_train
 from rmrkd_cli.training.preflight import find_problems
-from rmrkd_cli.training.weight_files import weight_files
+from rmrkd_cli.training.weight_files import describe_downloads, weight_files
 
 STEPS = 2
 
@@ -74,6 +75,14 @@ def report_dry_run(
     for run in plan:
         with float32_precision(run.preset.schedule_for(run.role).tf32):
             yield from _report_role(run.preset, run.role, info, device, code, settings, progress)
+
+
+def report_missing_network(preset: Preset, missing: NotDownloadedError) -> Iterator[str]:
+    """Yield the lines of a report that ends where a network's description is not on this machine."""
+    yield f"{preset.name}: nothing is downloaded by --dry-run"
+    yield from (f"  {line}" for line in describe_downloads(weight_files(preset, roles_to_train(preset))))
+    yield f"  {missing.message}"
+    yield "  the network is described there: without it nothing else can be checked"
 
 
 def _report_role(
@@ -228,7 +237,7 @@ def _describe_start(preset: Preset, role: str) -> str:
     """Return what the network that a role trains starts from; the data set in a config's name plays no part."""
     network = trained_network(preset, role)
     if network.checkpoint is not None and role != "teacher":
-        return str(network.checkpoint.path or network.checkpoint.url)
+        return str(network.checkpoint.path or network.checkpoint.url or network.checkpoint.hub)
     if network.library != MMSEG:
         named = network.weights or NO_WEIGHTS
         return "random weights" if named == NO_WEIGHTS else f"weights {named}"

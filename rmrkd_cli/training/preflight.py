@@ -26,7 +26,7 @@ from rmrkd_cli.training.label_check import check_labels
 from rmrkd_cli.training.network_check import Outlines, check_networks
 from rmrkd_cli.training.plan import Run
 from rmrkd_cli.training.stored_check import check_stored_outputs
-from rmrkd_cli.training.weight_files import WeightFile, download_weights, weight_files
+from rmrkd_cli.training.weight_files import WeightFile, describe_downloads, download_weights, weight_files
 
 
 def check_inputs(
@@ -119,8 +119,7 @@ def find_problems(
     for file in files:
         if file.source is not None and file.is_present():
             _check_contents(file.source, file.what, outlines, info)
-    urls = list(dict.fromkeys(url for file in files if (url := file.missing_url())))
-    yield from (f"  training first downloads {url}" for url in urls)
+    yield from (f"  {line}" for line in describe_downloads(files))
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
     checks.append(partial(_check_images, preset, info, roles))
     checks.append(partial(check_stored_outputs, [run.preset for run in plan], info))
@@ -159,7 +158,7 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
     if "distill" in roles and preset.teacher.outputs is None:
         network_config(preset.teacher, num_classes=1)
     for file in weight_files(preset, roles):
-        file.missing_url()  # fails where a config names no weights
+        file.download()  # fails where a config names no weights
 
 
 def check_teacher(preset: Preset) -> None:

@@ -25,6 +25,8 @@ _MAY_CHANGE_WITH_FORCE = ("schedule.batch_size", "schedule.accumulate")
 # Without this key a run did what no value of it says: TF32 in convolutions only. `resume.py` logs what changes.
 _MAY_BE_ADDED = ("schedule.tf32",)
 
+_HUB_CHECKPOINT = ("teacher.checkpoint.path", "teacher.checkpoint.hub")  # written by older versions, and today
+
 # Role → keys that it does not use.
 _UNLABELLED = ("data.unlabelled", "data.labelled_share", "data.label_threshold")
 _NOT_USED_BY = {
@@ -53,6 +55,7 @@ def check_same_settings(config: Path, preset: Preset, *, force: bool, tensor_nam
     written, before, now = _flatten(contents), _flatten(_complete(contents)), _flatten(_as_mapping(preset))
     ignored = _MAY_CHANGE + _NOT_USED_BY.get(preset.role, ()) + (_MAY_CHANGE_WITH_FORCE if force else ())
     ignored += tuple(key for key in _MAY_BE_ADDED if key not in written)
+    ignored += _HUB_CHECKPOINT if _was_cache_path(before, now) else ()
     schedule = saved_schedule(contents, preset.role)
     if schedule is not None and is_extension(schedule, preset.schedule_for(preset.role)):
         ignored += LENGTH_KEYS
@@ -97,6 +100,16 @@ def _had_always_convolution(
         and (before.get(key), now.get(key)) == ("conv", "conv-always")
         and f"{key}.weight" in tensor_names()
     )
+
+
+def _was_cache_path(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a run of an older version names a path in the hub's cache for the teacher's weights of a name.
+
+    That the file is the same one is checked by its SHA-256, which is in the checkpoints.
+    """
+    path, hub = (key in found for key, found in zip(_HUB_CHECKPOINT, (before, now), strict=True))
+    named = now.get("teacher.weights")
+    return path and hub and named is not None and before.get("teacher.weights") == named
 
 
 def _complete(contents: Any) -> Any:

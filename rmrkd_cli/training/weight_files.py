@@ -5,16 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rmrkd_cli.distillation.factory import trained_network
 from rmrkd_cli.errors import DownloadError, RmrkdError
+from rmrkd_cli.networks.hub import WEIGHT_FILES, cached_hub_file, hub_folder
 from rmrkd_cli.networks.libraries import MMSEG, network_config, start_source
 from rmrkd_cli.networks.weights import fetch_imagenet, fetch_weights, imagenet_url
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.storage.cache import cached_file
+from rmrkd_cli.storage.cache import cache_path
 from rmrkd_cli.storage.download import Progress
 from rmrkd_cli.terminal.live_display import ProgressBar, live_display
+
+
+class Download(NamedTuple):
+    """A file on a server.
+
+    Attributes:
+        origin: Its URL, or the name of a model on the Hugging Face hub.
+        path: Where it is kept; of a model on the hub that is missing, the folder.
+    """
+
+    origin: str
+    path: Path
+    is_present: bool
+
+    def describe(self) -> str:
+        if self.is_present:
+            return f"already downloaded: {self.origin}, in `{self.path}`"
+        return f"training first downloads {self.origin} to `{self.path}`"
 
 
 @dataclass(frozen=True)
@@ -37,20 +57,33 @@ class WeightFile:
         else:
             fetch_imagenet(network_config(self.network, num_classes=1), self.what, on_progress)
 
-    def missing_url(self) -> str:
-        """Return the URL of a file that must be downloaded; "" for one that is on this machine."""
-        if self.source is not None and self.source.path is not None:
-            return ""
-        if self.source is not None:
-            url = str(self.source.url)
-        else:
-            url = imagenet_url(network_config(self.network, num_classes=1), self.what)
-        return "" if cached_file(url) is not None else url
+    def download(self) -> Download | None:
+        """Return where it is downloaded from and to; None for a local file.
+
+        Raises:
+            RmrkdError: The network's config names no weights.
+        """
+        source = self.source
+        if source is not None and source.path is not None:
+            return None
+        if source is not None and source.hub is not None:
+            cached = cached_hub_file(source.hub, *WEIGHT_FILES)
+            return Download(
+                f"{source.hub} on the Hugging Face hub", cached or hub_folder(source.hub), cached is not None
+            )
+        url = (
+            str(source.url)
+            if source is not None
+            else imagenet_url(network_config(self.network, num_classes=1), self.what)
+        )
+        path = cache_path(url)
+        return Download(url, path, path.is_file())
 
     def is_present(self) -> bool:
         if self.source is not None and self.source.path is not None:
             return Path(self.source.path).is_file()
-        return not self.missing_url()
+        download = self.download()
+        return download is None or download.is_present
 
 
 def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
@@ -67,6 +100,12 @@ def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
     for number, file in enumerate(found):
         if file not in found[:number]:
             yield file
+
+
+def describe_downloads(files: Iterable[WeightFile]) -> list[str]:
+    """Return a line for each file of a server: what is downloaded, where it is kept, and whether it is there."""
+    found = [download for file in files if (download := file.download()) is not None]
+    return [download.describe() for download in dict.fromkeys(found)]
 
 
 def download_weights(files: Iterable[WeightFile]) -> None:

@@ -125,21 +125,22 @@ def test_weights_of_an_encoder_are_found_in_the_cache_of_the_hub(tmp_path: Path,
     from huggingface_hub import constants
     from safetensors.torch import save_file
 
-    from rmrkd_cli.networks.weights import load_weights
+    from rmrkd_cli.networks.weights import fetch_weights, load_weights
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     named = Network(library="smp", name="FPN", options={"encoder_name": "resnet18"}, weights="imagenet")
-    with pytest.raises(RmrkdError, match=r"`smp-hub/resnet18.imagenet` cannot be downloaded: .* its cache has no"):
-        libraries.start_source(named, "student")
     published = smp.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
+    source = libraries.start_source(named, "student")
+    assert source is not None
+    assert source.hub == f"smp-hub/resnet18.imagenet@{published['revision']}"
+    with pytest.raises(RmrkdError, match=r"`smp-hub/resnet18.imagenet@.*` cannot be downloaded: .* its cache has no"):
+        fetch_weights(source, "student")
     file = tmp_path / "models--smp-hub--resnet18.imagenet/snapshots" / published["revision"] / "model.safetensors"
     file.parent.mkdir(parents=True)
     torch.manual_seed(1)
     weights = smp.encoders.get_encoder("resnet18").state_dict()
     save_file(weights, file)
-    source = libraries.start_source(named, "student")
-    assert source is not None
     network = libraries.build_network(libraries.network_config(named, 3), device="cpu")
     load_weights(network, source, role="student", may_be_backbone=True)
     torch.testing.assert_close(network.encoder.conv1.weight, weights["conv1.weight"])  # type: ignore[union-attr]
