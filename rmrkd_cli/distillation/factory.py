@@ -31,7 +31,7 @@ from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
-from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.schema import Preset, Teacher
 
 Log = Callable[[str], None]
 
@@ -149,6 +149,12 @@ def teacher_source(preset: Preset) -> CheckpointSource:
     return preset.teacher.checkpoint
 
 
+def describe_teacher(teacher: Teacher, num_classes: int, info: DatasetInfo | None) -> dict[str, Any]:
+    """Return the description of a preset's teacher by which its stored outputs are known; a file's name is no part."""
+    config = network_config(teacher, num_classes, info)
+    return {**config, "file": None} if teacher.is_file else config
+
+
 class BuiltTeacher(NamedTuple):
     """A teacher, the description of its network, and the source of its weights."""
 
@@ -178,7 +184,7 @@ def build_teacher(
     teacher = build_network(config, device=device, name="teacher")
     if isinstance(teacher, FileNetwork):
         log(f"the teacher {teacher.describe()}")
-        return BuiltTeacher(teacher, {**config, "file": None}, teacher.origin)  # its SHA-256 identifies it
+        return BuiltTeacher(teacher, describe_teacher(preset.teacher, num_classes, info), teacher.origin)
     if not with_weights:
         return BuiltTeacher(teacher, config, {})
     source = load_weights(teacher, teacher_source(preset), role="teacher")

@@ -19,6 +19,7 @@ from rmrkd_cli.storage.regular_file import error_reason, read_regular
 INDEX = "index.json"
 MAX_INDEX_BYTES = 1 << 24
 _NEW_FOLDER = "choose another folder with --out DIR"
+_DESCRIPTION = "teacher's description (its network, or the `input`, `output` and `classes` of a file)"
 _ABOUT_IMAGES = {"identity", "dataset", "images", "fingerprint", "miou", "measured", "versions"}  # not of the identity
 
 
@@ -149,12 +150,14 @@ def check_matches(
     scale: tuple[int, int],
     max_value: float | None,
     teacher_sha256: str | None,
+    network: str | None,
 ) -> None:
     """Check that stored outputs belong to what is trained.
 
     Args:
         classes, scale, max_value: Of the data set of the run.
         teacher_sha256: Of the teacher's file that the preset names, or its first digits; None where it names none.
+        network: `network_digest` of that teacher; None where it is not known. It is compared where the file is named.
 
     Raises:
         RmrkdError: Another teacher, other classes or another preprocessing; the message lists what differs.
@@ -166,9 +169,13 @@ def check_matches(
         lines.append(_line("size that images are fitted into", _size(index.scale), _size(scale)))
     if max_value != index.max_value:
         lines.append(_line("data.max_value", index.max_value, max_value))
-    if teacher_sha256 is not None and not any(one.sha256.startswith(teacher_sha256) for one in index.teachers):
+    named = [one for one in index.teachers if one.sha256.startswith(teacher_sha256 or "")]
+    if not named:
         stored = " and ".join(f"{one.sha256[:12]} ({one.source})" for one in index.teachers)
-        lines.append(_line("SHA-256 of the teacher", stored, teacher_sha256[:12]))
+        lines.append(_line("SHA-256 of the teacher", stored, str(teacher_sha256)[:12]))
+    elif not lines and None not in (teacher_sha256, network) and network not in {one.network for one in named}:
+        stored = " and ".join(one.network[:12] for one in named)
+        lines.append(_line(f"SHA-256 of the {_DESCRIPTION}", stored, str(network)[:12]))
     if lines:
         raise RmrkdError(
             f"the stored teacher outputs in `{folder}` do not belong to this preset:" + "".join(lines),

@@ -28,8 +28,13 @@ from rmrkd_cli.networks.description import (
 )
 from rmrkd_cli.networks.limits import MAX_PARAMETERS
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
-from rmrkd_cli.networks.smp_encoders import check_encoder, normalization_of, weights_on_hub
-from rmrkd_cli.networks.weight_names import is_file_name
+from rmrkd_cli.networks.smp_encoders import (
+    check_encoder,
+    layers_of_another_encoder,
+    normalization_of,
+    weights_on_hub,
+)
+from rmrkd_cli.networks.weight_names import file_has, is_file_name
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 ARCHITECTURES = (
@@ -50,6 +55,7 @@ _FIRST_STAGE = 2  # encoder features: 0 is the image, 1 has stride 2
 _STAGES = 4
 _BUILD_FACTOR, _BUILD_MINIMUM = 4, 1 << 26  # smp and timm build layers that they remove again
 _ENCODER = "encoder."
+_HEADS = ("decoder.", "segmentation_head.")
 _PAN_POSITIONS = 8  # PAN halves the encoder's last map three times
 
 
@@ -86,11 +92,15 @@ class SmpAdapter(Adapter):
 
     def fit_weights(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, is_student: bool) -> FittedWeights:
         """Fit weights of a whole network, or of an encoder with or without `encoder.` before its names."""
-        if any(key.startswith(("decoder.", "segmentation_head.")) for key in state):
+        if any(key.startswith(_HEADS) for key in state):
             return FittedWeights(dict(state))
         layers = {_layer(key): key for key in own if key.startswith(_ENCODER)}
-        kept = {layers[_layer(key)]: value for key, value in state.items() if _layer(key) in layers}
-        return FittedWeights(kept or dict(state), prefix=_ENCODER if kept and is_student else "")
+        given = {_layer(key): value for key, value in state.items()}
+        kept = {layers[layer]: value for layer, value in given.items() if layer in layers}
+        if not kept:
+            return FittedWeights(dict(state))
+        others = {f"{_ENCODER}{layer}": given[layer] for layer in layers_of_another_encoder(given, layers)}
+        return FittedWeights(kept | others, prefix=_ENCODER if is_student else "")
 
     def _pad(self, network: nn.Module, images: Tensor) -> Tensor:
         if not network.requires_divisible_input_shape:
@@ -176,7 +186,8 @@ def weights_source(spec: Network, role: str) -> CheckpointSource:
 
 def is_whole(spec: Network) -> bool:
     """Return whether `weights` are those of the whole network; those of a name are the encoder's."""
-    return is_file_name(str(spec.weights))
+    text = str(spec.weights)
+    return is_file_name(text) and file_has(text, _HEADS)
 
 
 def _encoder_weights(spec: Network) -> str | None:

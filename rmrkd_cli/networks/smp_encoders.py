@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from rmrkd_cli.data.normalization import IMAGENET, Normalization
@@ -12,6 +13,7 @@ from rmrkd_cli.networks.hub import is_hub_name
 _TIMM = "tu-"
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # `hf-hub:…` and `local-dir:…` download or open files
 _RENAMED = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")  # smp takes timm's
+_DIGITS = 9  # of the number of a layer, at most
 _HINT = "give a file with weights, or `weights: none`"
 _HALF = Normalization([127.5] * 3, [127.5] * 3, rgb=True)
 _DPN = Normalization([124.0, 117.0, 104.0], [1 / 0.0167] * 3, rgb=True)
@@ -103,3 +105,21 @@ def weights_on_hub(encoder: str, weights: str, role: str) -> str:
         )
     published = settings[weights]
     return f"{published['repo_id']}@{published['revision']}"
+
+
+def layers_of_another_encoder(file: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return the layers in a file that lie between those of an encoder without them, as of a deeper ResNet.
+
+    Layers after the last one of an encoder, such as a classifier, are left out.
+    """
+    own = set(own)
+    last: dict[str, tuple[str, ...]] = {}  # text before the first number → place of the last layer
+    for name in own:
+        stem, *_ = place = _place(name)
+        last[stem] = max(last.get(stem, place), place)
+    return [name for name in file if name not in own and _place(name) < last.get(_place(name)[0], ())]
+
+
+def _place(name: str) -> tuple[str, ...]:
+    """Return text and numbers in turns, such that `layer3.10` comes after `layer3.9`."""
+    return tuple(part.zfill(_DIGITS) if part.isdigit() else part for part in re.split("([0-9]+)", name))

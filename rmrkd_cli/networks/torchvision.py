@@ -16,12 +16,14 @@ from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, set_adapter
 from rmrkd_cli.networks.description import check_option_names, describe, explain_failed_build, read_description
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
-from rmrkd_cli.networks.weight_names import is_file_name
+from rmrkd_cli.networks.weight_names import file_has, is_file_name
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
 _RESNET: dict[MapName, str] = {1: "backbone.layer1", 2: "backbone.layer2", 3: "backbone.layer3", 4: "backbone.layer4"}
 _MOBILENET_V3_LARGE: dict[MapName, str] = {1: "backbone.3", 2: "backbone.6", 3: "backbone.12", 4: "backbone.16"}
 _HEAD: dict[MapName, str] = {"head": "classifier.4:input"}  # of DeepLabV3 and FCN: the input of the last convolution
+_BACKBONE = "backbone."
+_CLASSIFIERS = ("backbone.fc.", "backbone.classifier.")  # of classification networks
 _NO_OPTION = {
     "weights": "`weights` beside `options` names them",
     "weights_backbone": "`weights` beside `options` names them",
@@ -57,12 +59,13 @@ class TorchvisionAdapter(Adapter):
 
     def fit_weights(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, is_student: bool) -> FittedWeights:
         """Fit weights of a whole network, or of a classification network whose layers the backbone has."""
-        if any(key.startswith("backbone.") for key in state):
+        if any(key.startswith(_BACKBONE) for key in state):
             has_auxiliary = any(key.startswith("aux_classifier.") for key in own)
             return FittedWeights(dict(state), ignore=() if has_auxiliary else ("aux_classifier.",))
-        renamed = {f"backbone.{key.removeprefix('features.')}": value for key, value in state.items()}
-        kept = {key: value for key, value in renamed.items() if key in own}
-        return FittedWeights(kept or dict(state), prefix="backbone." if kept and is_student else "")
+        renamed = {f"{_BACKBONE}{key.removeprefix('features.')}": value for key, value in state.items()}
+        if not any(key in own for key in renamed):
+            return FittedWeights(dict(state))
+        return FittedWeights(renamed, prefix=_BACKBONE if is_student else "", ignore=_CLASSIFIERS)
 
     def _classify(self, network: nn.Module, features: dict[str, Tensor]) -> Tensor:
         logits: Tensor = network.classifier(features if self.is_lraspp else features["out"])  # type: ignore[operator]
@@ -124,7 +127,9 @@ def is_whole(spec: Network) -> bool:
     from torchvision.models import get_model_weights
 
     text = str(spec.weights)
-    return is_file_name(text) or text in {each.name for each in get_model_weights(str(spec.name))}
+    if is_file_name(text):
+        return file_has(text, (_BACKBONE,))
+    return text in {each.name for each in get_model_weights(str(spec.name))}
 
 
 def _options(name: str) -> list[str]:

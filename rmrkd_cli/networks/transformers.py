@@ -28,6 +28,7 @@ from rmrkd_cli.networks.description import (
 )
 from rmrkd_cli.networks.hub import WEIGHT_FILES, fetch_hub_file, is_hub_name
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
+from rmrkd_cli.networks.weight_names import file_has
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 from rmrkd_cli.storage.regular_file import read_regular
 
@@ -55,7 +56,7 @@ _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MAX_CONFIG_BYTES = 1 << 20
 _HINT = "give a folder that `save_pretrained` wrote, or `weights: none`"
 _HEAD: dict[MapName, str] = {"head": "decode_head.classifier:input"}
-_ENCODER = "segformer."
+_ENCODER, _DECODER = "segformer.", "decode_head."
 # Names in published files → names of the layers. transformers renames them when it reads a file, since version 5.10.
 _RENAMED = tuple(
     (re.compile(pattern), name)
@@ -98,7 +99,7 @@ class SegformerAdapter(Adapter):
     def fit_weights(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, is_student: bool) -> FittedWeights:
         """Fit weights under published or current names, of a whole network or of a classification network."""
         renamed = {_current_name(key): value for key, value in state.items()}
-        if not is_student or any(key.startswith("decode_head.") for key in renamed):
+        if not is_student or any(key.startswith(_DECODER) for key in renamed):
             return FittedWeights(renamed)
         return FittedWeights(renamed, prefix=_ENCODER, ignore=("classifier.",))
 
@@ -169,8 +170,9 @@ def weights_source(spec: Network, role: str) -> CheckpointSource:
 
 def is_whole(spec: Network) -> bool:
     """Return whether `weights` are those of the whole network, not of a classification network."""
-    config = _published(spec)
-    return not config or any(name in CLASSES for name in config.get("architectures") or ())
+    if config := _published(spec):
+        return any(name in CLASSES for name in config.get("architectures") or ())
+    return file_has(str(spec.weights), (_DECODER,))
 
 
 def _is_hub(weights: str) -> bool:

@@ -56,16 +56,16 @@ def load_weights(
         RmrkdError: The checkpoint cannot be downloaded or read, or does not match the network.
     """
     path = fetch_weights(source, role)
-    state = require_student(read_checkpoint(path, lazy=True))
-    is_start = role == "student" if may_be_backbone is None else may_be_backbone
-    fitted = adapter_of(network).fit_weights(network.state_dict(), state, is_student=is_start)
+    fitted = _fit(network, require_student(read_checkpoint(path, lazy=True)), role, may_be_backbone)
     mismatch = _load(network, fitted, str(path), role, partial=source.allow_partial)
     record = {"source": source.url or source.hub or str(path), "sha256": sha256_of(path)}
     return {**record, "partial": mismatch} if mismatch else record
 
 
-def check_weights(network: nn.Module, source: CheckpointSource, *, role: str) -> None:
-    """Check that `load_weights` will succeed; compare names and shapes only.
+def check_weights(
+    network: nn.Module, source: CheckpointSource, *, role: str, may_be_backbone: bool | None = None
+) -> None:
+    """Check that `load_weights` with the same arguments will succeed; compare names and shapes only.
 
     Args:
         network: Its values do not matter.
@@ -75,14 +75,18 @@ def check_weights(network: nn.Module, source: CheckpointSource, *, role: str) ->
     """
     path = fetch_weights(source, role)
     checkpoint = read_checkpoint(path, lazy=True)
-    whole = network.state_dict()
-    fitted = adapter_of(network).fit_weights(whole, require_student(checkpoint), is_student=role == "student")
-    own, state = _covered(whole, fitted), fitted.state
+    fitted = _fit(network, require_student(checkpoint), role, may_be_backbone)
+    own, state = _covered(network.state_dict(), fitted), fitted.state
     mismatch = key_mismatch(own, state, str(path), fitted.ignore)
     any_match = any(key in state and state[key].shape == own[key].shape for key in own)
     if mismatch and not (source.allow_partial and any_match):
         mismatch += f"\n  {checkpoint.note}" if checkpoint.note else ""
         raise mismatch_error(mismatch, own, state, str(path), hint=_file_hint(role), partial_hint=_PARTIAL_HINT)
+
+
+def _fit(network: nn.Module, state: Mapping[str, Tensor], role: str, may_be_backbone: bool | None) -> FittedWeights:
+    is_start = role == "student" if may_be_backbone is None else may_be_backbone
+    return adapter_of(network).fit_weights(network.state_dict(), state, is_student=is_start)
 
 
 def _load(network: nn.Module, fitted: FittedWeights, path: str, role: str, *, partial: bool = False) -> str:

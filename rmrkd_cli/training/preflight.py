@@ -69,8 +69,7 @@ def check_inputs(
     files = list(weight_files(preset, roles))
     download_weights(files)
     for file in files:
-        if file.source is not None:
-            _check_contents(file.source, file.what, outlines, info)
+        _check_contents(file, outlines, info)
     if preset.data.cache == "off" or not roles:
         return None
     images = SampleFiles(info, train)
@@ -117,8 +116,8 @@ def find_problems(
     in_plan = plan[-1].teacher_in_plan  # its file is written by the first run
     files = [file for file in weight_files(preset, roles) if not (in_plan and file.source == preset.teacher.checkpoint)]
     for file in files:
-        if file.source is not None and file.is_present():
-            _check_contents(file.source, file.what, outlines, info)
+        if file.is_present():
+            _check_contents(file, outlines, info)
     yield from (f"  {line}" for line in describe_downloads(files))
     checks: list[Callable[[], object]] = [partial(_check_present, file) for file in files]
     checks.append(partial(_check_images, preset, info, roles))
@@ -220,8 +219,10 @@ def check_file(source: CheckpointSource | None, what: str) -> None:
     read_checkpoint(source.path, lazy=True)  # report a damaged file before anything slow
 
 
-def _check_contents(source: CheckpointSource, what: str, outlines: Outlines, info: DatasetInfo) -> None:
+def _check_contents(file: WeightFile, outlines: Outlines, info: DatasetInfo) -> None:
     """Compare a checkpoint with its network, and a teacher's classes with those of the data set."""
-    check_weights(outlines.networks[what], source, role=what)
-    if what == "teacher":
-        check_class_order(source, info)
+    if file.source is None:
+        return
+    check_weights(outlines.networks[file.what], file.source, role=file.what, may_be_backbone=file.is_start)
+    if file.what == "teacher":
+        check_class_order(file.source, info)

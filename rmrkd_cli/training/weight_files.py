@@ -44,11 +44,13 @@ class WeightFile:
     Attributes:
         what: "teacher" or "student".
         source: A checkpoint; None for the ImageNet weights of the network's backbone.
+        is_start: The network is trained from it, so that it may be of the backbone alone.
     """
 
     what: str
     network: Network
     source: CheckpointSource | None
+    is_start: bool = True
 
     def fetch(self, on_progress: Progress | None = None) -> None:
         """Download it if it is not in the cache."""
@@ -96,7 +98,7 @@ def weight_files(preset: Preset, roles: Sequence[str]) -> Iterator[WeightFile]:
         elif network.library == MMSEG and network.init == "imagenet":
             found.append(WeightFile(what, network, None))
     if "distill" in roles and preset.teacher.checkpoint is not None and preset.teacher.outputs is None:
-        found.append(WeightFile("teacher", preset.teacher, preset.teacher.checkpoint))
+        found.append(WeightFile("teacher", preset.teacher, preset.teacher.checkpoint, is_start=False))
     for number, file in enumerate(found):
         if file not in found[:number]:
             yield file

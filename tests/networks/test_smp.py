@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from rmrkd_cli.checkpoints.reader import key_mismatch
 from rmrkd_cli.data.normalization import IMAGENET
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks import libraries
@@ -146,6 +147,31 @@ def test_weights_of_an_encoder_are_found_in_the_cache_of_the_hub(tmp_path: Path,
     torch.testing.assert_close(network.encoder.conv1.weight, weights["conv1.weight"])  # type: ignore[union-attr]
     with pytest.raises(RmrkdError, match=r"no weights `imagenette` for `resnet18`; did you mean `imagenet`\?"):
         libraries.start_source(named.model_copy(update={"weights": "imagenette"}), "student")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "other", "fits"),
+    [
+        ("resnet18", "resnet18", True),
+        ("resnet18", "resnet34", False),
+        ("tu-resnet18", "resnet34", False),
+        ("tu-efficientnet_b0", "efficientnet_b0", True),
+        ("tu-efficientnet_b0", "efficientnet_b1", False),
+        ("tu-convnext_atto", "convnext_nano", False),
+    ],
+)
+def test_weights_of_another_encoder_are_refused(encoder: str, other: str, fits: bool) -> None:
+    """Layers between those of the encoder show that it is a deeper one; its classifier is left out."""
+    import timm
+
+    config = libraries.network_config(Network(library="smp", name="FPN", options={"encoder_name": encoder}), 3)
+    network = libraries.build_outline(config)
+    with on_meta():
+        file = timm.create_model(other, pretrained=False).state_dict()
+    own = network.state_dict()
+    fitted = adapter_of(network).fit_weights(own, file, is_student=True)
+    encoder_keys = {key: value for key, value in own.items() if key.startswith(fitted.prefix)}
+    assert ("unexpected" not in key_mismatch(encoder_keys, fitted.state, "file", fitted.ignore)) == fits
 
 
 def test_weights_of_timm_are_those_of_the_encoder() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import segmentation
+from torchvision.models import mobilenet_v3_large, resnet101, segmentation
 
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.errors import RmrkdError
@@ -143,9 +143,14 @@ def test_a_teacher_with_weights_of_the_whole_network_is_not_trained(weights: str
     assert (resolve_weights(preset).teacher.checkpoint is not None) == is_trained
 
 
-def test_weights_of_a_backbone_and_of_a_whole_network_are_loaded(tmp_path: Path) -> None:
-    from torchvision.models import mobilenet_v3_large
+def test_weights_of_a_deeper_backbone_are_refused(tmp_path: Path, deeplab: torch.nn.Module) -> None:
+    """A ResNet-50 has all layers of the file but those in between."""
+    torch.save(resnet101(weights=None).state_dict(), tmp_path / "r101.pth")
+    with pytest.raises(RmrkdError, match=r"unexpected: backbone.layer3 \(306\)"):
+        load_weights(deeplab, CheckpointSource(path=str(tmp_path / "r101.pth")), role="student")
 
+
+def test_weights_of_a_backbone_and_of_a_whole_network_are_loaded(tmp_path: Path) -> None:
     torch.manual_seed(5)
     classifier = mobilenet_v3_large(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "imagenet.pth")
@@ -162,10 +167,11 @@ def test_weights_of_a_backbone_and_of_a_whole_network_are_loaded(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
-    """The work directory of a run of all roles, interrupted once."""
+    """The work directory of a run of all roles, whose teacher starts from weights of its backbone."""
     folder = tmp_path_factory.mktemp("torchvision")
-    preset = folder / "preset.yaml"
-    preset.write_text(PRESET.format(root=camvid, teacher=LRASPP))
+    preset, weights = folder / "preset.yaml", folder / "imagenet.pth"
+    torch.save(mobilenet_v3_large(weights=None).state_dict(), weights)
+    preset.write_text(PRESET.format(root=camvid, teacher=f"{LRASPP}, weights: {weights}"))
     work = folder / "work"
     common = ("train", "--preset", preset, "--work-dir", work, "--device", "cpu")
     assert rmrkd(*common).exit_code == 0

@@ -248,6 +248,21 @@ def test_outputs_that_do_not_belong_to_the_run_are_refused(
     assert "is no folder of stored teacher outputs" in refusal("--teacher-outputs", tmp_path / "none")
 
 
+def test_an_image_that_cannot_be_read_is_skipped_by_both_commands(tiny: Path, teacher: Path, tmp_path: Path) -> None:
+    """It has no stored output, and training needs none."""
+    root = trees.camvid(tmp_path / "data", images=4)
+    images = sorted((root / "train").glob("*.png"))
+    images[1].write_bytes(b"no image")
+    options = ("--data-root", root, "--set", "schedule.skip_corrupt=true")
+    outcome = cache(tiny, tmp_path / "out", "--teacher-checkpoint", teacher, *options)
+    assert "3 stored, 1 unreadable" in outcome.progress
+    outcome = train(tiny, tmp_path / "out", tmp_path / "run", *options)
+    assert outcome.exit_code == 0, outcome.progress
+    stored_files(tmp_path / "out")[2].unlink()
+    outcome = train(tiny, tmp_path / "out", tmp_path / "run", *options, "--fresh")
+    assert "1 of 4 stored teacher outputs are missing" in " ".join(outcome.progress.split())
+
+
 def test_methods_on_feature_maps_are_refused_with_those_that_work(tiny: Path, outputs: Path, tmp_path: Path) -> None:
     outcome = rmrkd(
         "train", "--preset", tiny, "--role", "distill", "--teacher-outputs", outputs, "--work-dir", tmp_path, *CPU
@@ -372,6 +387,14 @@ def test_a_teacher_that_is_a_file_is_stored(tiny: Path, tmp_path: Path, fixed: b
     assert stored.values.shape == (CLASSES, *((32, 48) if fixed else (64, 96)))
     assert stored.covered == stored.fitted == (64, 96)
     assert read_index(tmp_path / "out").teachers[0].sha256 == sha256_of(file)
+    for change in (
+        "teacher.input.color=bgr",
+        "teacher.output=probabilities",
+        f"teacher.classes={[*range(CLASSES)][::-1]}",
+    ):
+        refused = train(preset, tmp_path / "out", tmp_path / "run", "--set", change)
+        assert refused.exit_code == 2
+        assert "SHA-256 of the teacher's description" in refused.progress
     write_onnx(tmp_path / "other.onnx", CLASSES, scale=0.02)
     os.replace(tmp_path / "other.onnx", file)
     assert "SHA-256 of the teacher" in train(preset, tmp_path / "out", tmp_path / "run").progress

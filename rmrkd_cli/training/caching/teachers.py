@@ -31,7 +31,7 @@ def check_teachers(presets: Sequence[Preset]) -> list[Preset]:
     """
     found = [_with_checkpoint(resolve_weights(preset)) for preset in presets]
     sources = [(preset, teacher_source(preset)) for preset in found if not preset.teacher.is_file]
-    download_weights(WeightFile("teacher", preset.teacher, source) for preset, source in sources)
+    download_weights(WeightFile("teacher", preset.teacher, source, is_start=False) for preset, source in sources)
     for preset in found:
         check_teacher(preset)
     for preset, source in sources:
