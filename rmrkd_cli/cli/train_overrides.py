@@ -196,7 +196,12 @@ def _check_role(preset: Preset, options: TrainOptions) -> None:
 
 
 def _allow_partial_checkpoints(preset: Preset) -> None:
-    """Let the checkpoints of the preset match only a part of their networks."""
+    """Let the checkpoints of the preset, and the student's `weights`, match only a part of their networks."""
+    student = preset.student
+    if student.checkpoint is None and student.weights not in (None, "none"):
+        from rmrkd_cli.networks.libraries import start_source
+
+        student.checkpoint = start_source(student, "student")
     sources = [network.checkpoint for network in (preset.teacher, preset.student) if network.checkpoint is not None]
     if not sources:
         raise RmrkdError("--allow-partial needs a checkpoint", "--student-checkpoint FILE")

@@ -150,6 +150,21 @@ def test_weights_of_a_deeper_backbone_are_refused(tmp_path: Path, deeplab: torch
         load_weights(deeplab, CheckpointSource(path=str(tmp_path / "r101.pth")), role="student")
 
 
+def test_a_student_starts_from_a_network_of_other_classes_with_allow_partial(camvid: Path, tmp_path: Path) -> None:
+    weights, preset = tmp_path / "voc.pth", tmp_path / "preset.yaml"
+    torch.save(build_network(network_config(spec(LRASPP), 21), device="cpu").state_dict(), weights)
+    text = PRESET.format(root=camvid, teacher=LRASPP)
+    student = f"student: {{library: torchvision, name: {LRASPP}"
+    preset.write_text(text.replace(student, f"{student}, weights: {weights}"))
+    words = ("train", "--preset", preset, "--role", "baseline", "--work-dir", tmp_path / "work", "--device", "cpu")
+    outcome = rmrkd(*words)
+    assert outcome.exit_code == 2
+    assert "--allow-partial" in outcome.hint
+    outcome = rmrkd(*words, "--allow-partial", "--max-iters", "1")
+    assert outcome.exit_code == 0, outcome.message
+    assert "allow_partial: true" in (tmp_path / "work/baseline/config.yaml").read_text()
+
+
 def test_weights_of_a_backbone_and_of_a_whole_network_are_loaded(tmp_path: Path) -> None:
     torch.manual_seed(5)
     classifier = mobilenet_v3_large(weights=None)
