@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,19 +19,19 @@ from rmrkd_cli.distillation import custom_loss
 from rmrkd_cli.distillation.distiller import Distiller, MapNames
 from rmrkd_cli.distillation.label_source import LabelSource
 from rmrkd_cli.distillation.map_checks import check_maps
+from rmrkd_cli.distillation.teacher import build_teacher, report_partial
 from rmrkd_cli.distillation.teacher_outputs import OutputsIndex, read_index
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
-from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
 from rmrkd_cli.networks.mmseg import own_config_digests
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.networks.weights import load_imagenet_backbone, load_weights
 from rmrkd_cli.presets.fields import AUTO, LOGITS
 from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, custom_loss_file
-from rmrkd_cli.presets.network_schema import CheckpointSource, Network
-from rmrkd_cli.presets.schema import Preset, Teacher
+from rmrkd_cli.presets.network_schema import Network
+from rmrkd_cli.presets.schema import Preset
 
 Log = Callable[[str], None]
 
@@ -135,63 +135,6 @@ def build_distiller(
     return Built(distiller, config, sources, index, form, shapes.strides["logits"])
 
 
-def teacher_source(preset: Preset) -> CheckpointSource:
-    """Return the checkpoint that a preset names for its teacher.
-
-    Raises:
-        RmrkdError: It names none.
-    """
-    if preset.teacher.checkpoint is None:
-        raise RmrkdError(
-            f"preset `{preset.name}` needs a trained teacher, and no checkpoint is given",
-            f"rmrkd train --preset {preset.name} --role all, or --teacher-checkpoint FILE",
-        )
-    return preset.teacher.checkpoint
-
-
-def describe_teacher(teacher: Teacher, num_classes: int, info: DatasetInfo | None) -> dict[str, Any]:
-    """Return the description of a preset's teacher by which its stored outputs are known; a file's name is no part."""
-    config = network_config(teacher, num_classes, info)
-    return {**config, "file": None} if teacher.is_file else config
-
-
-class BuiltTeacher(NamedTuple):
-    """A teacher, the description of its network, and the source of its weights."""
-
-    network: nn.Module
-    config: dict[str, Any]
-    source: dict[str, str]
-
-
-def build_teacher(
-    preset: Preset,
-    num_classes: int,
-    *,
-    device: str,
-    log: Log,
-    with_weights: bool = True,
-    info: DatasetInfo | None = None,
-) -> BuiltTeacher:
-    """Build a preset's teacher with the weights that the preset names for it, or load its file.
-
-    Args:
-        info: The data set, for a teacher that is a file.
-
-    Raises:
-        RmrkdError: It names none, or they do not match.
-    """
-    config = network_config(preset.teacher, num_classes, info)
-    teacher = build_network(config, device=device, name="teacher")
-    if isinstance(teacher, FileNetwork):
-        log(f"the teacher {teacher.describe()}")
-        return BuiltTeacher(teacher, describe_teacher(preset.teacher, num_classes, info), teacher.origin)
-    if not with_weights:
-        return BuiltTeacher(teacher, config, {})
-    source = load_weights(teacher, teacher_source(preset), role="teacher")
-    _report_partial(source, "teacher", log)
-    return BuiltTeacher(teacher, config, source)
-
-
 def label_source(preset: Preset) -> LabelSource:
     """Return where the labels of a distillation come from."""
     data = preset.data
@@ -280,18 +223,13 @@ def _channels(shapes: FeatureShapes, maps: MapNames) -> int | tuple[int, ...]:
     return tuple(shapes.channels[name] for name in maps) if isinstance(maps, tuple) else shapes.channels[maps]
 
 
-def _report_partial(source: dict[str, str], what: str, log: Log) -> None:
-    if "partial" in source:
-        log(f"only the matching tensors of the {what}'s checkpoint are loaded, the rest is random: {source['partial']}")
-
-
 def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Log) -> Any:
     """Load the starting weights of the network that is trained, and return where they come from."""
     given = start_source(spec, what)
     if given is not None:
         source = load_weights(network, given, role=what, may_be_backbone=True)
         log(f"{what} starts from {source['source']}")
-        _report_partial(source, what, log)
+        report_partial(source, what, log)
         return source
     if spec.init == "scratch" or spec.library != MMSEG:
         log(f"{what} starts from random weights")

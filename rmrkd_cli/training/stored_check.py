@@ -13,7 +13,7 @@ from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import fingerprint
 from rmrkd_cli.data.stored_outputs import MAPS, REFILL
 from rmrkd_cli.data.unlabelled import find_training_samples
-from rmrkd_cli.distillation.factory import describe_teacher
+from rmrkd_cli.distillation.teacher import describe_teacher
 from rmrkd_cli.distillation.teacher_outputs import check_matches, network_digest, read_index
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
 from rmrkd_cli.presets.schema import Preset, Teacher

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
-from rmrkd_cli.distillation.factory import build_teacher, teacher_source
+from rmrkd_cli.distillation.teacher import build_teacher, teacher_source
 from rmrkd_cli.distillation.teacher_outputs import TeacherFile, network_digest
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.networks.libraries import resolve_weights
