@@ -17,7 +17,7 @@ from rmrkd_cli.networks.adapter import set_adapter
 from rmrkd_cli.networks.limits import MAX_PARAMETERS, limit_network_size, sanitize_config
 from rmrkd_cli.networks.mmseg_adapter import MmsegAdapter
 from rmrkd_cli.networks.mmseg_file import digest_of, read_config_file
-from rmrkd_cli.networks.mmseg_versions import model_of, split_preprocessor
+from rmrkd_cli.networks.mmseg_versions import PREPROCESSOR, model_of, split_preprocessor
 from rmrkd_cli.presets.config_paths import is_own_config
 from rmrkd_cli.presets.network_schema import Network
 
@@ -37,7 +37,7 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
 
     assert spec.config is not None
     own = own_model(spec)
-    config = Config({"model": own}) if own is not None else _shipped_config(spec.config)
+    config = Config({"model": own if own is not None else _shipped_model(spec.config)})
     try:
         config.merge_from_dict({f"model.{key}": value for key, value in spec.overrides.items()})
         model: dict[str, Any] = config._cfg_dict.to_dict()["model"]
@@ -67,12 +67,26 @@ def own_model(spec: Network) -> dict[str, Any] | None:
 
 
 def own_config_digests(networks: Mapping[str, Network]) -> dict[str, str]:
-    """Return the digests of networks that a config file of the user describes, for `mmseg_file.check_same_configs`."""
+    """Return the digests of networks that a config file of the user describes, for `mmseg_file.check_same_configs`.
+
+    Configs of mmsegmentation that do not normalize images as for ImageNet count as such files: runs that began before
+    rmrkd heeded this have no digest of them.
+    """
     models = {what: own_model(spec) for what, spec in networks.items()}
+    for what, spec in networks.items():
+        if spec.library == "mmseg" and models[what] is None:
+            shipped = _shipped_model(str(spec.config))
+            models[what] = shipped if PREPROCESSOR in shipped else None
     return {what: digest_of(model) for what, model in models.items() if model is not None}
 
 
-def _shipped_config(name: str) -> Any:
+def _shipped_model(name: str) -> dict[str, Any]:
+    """Return the `model` part of a config of mmsegmentation, in the form of that of a user's file.
+
+    Raises:
+        RmrkdError: There is no such config.
+    """
+    make_mmseg_importable()
     from mmcv import Config
 
     root = _config_root()
@@ -84,7 +98,7 @@ def _shipped_config(name: str) -> Any:
             f"all names: ls {root}; those of mmsegmentation 1.x differ. A file of your own: the path from the preset's "
             "folder or from the working directory",
         )
-    return Config.fromfile(str(path), import_custom_modules=False)
+    return model_of(Config.fromfile(str(path), import_custom_modules=False)._cfg_dict.to_dict()) or {}
 
 
 def build_network(

@@ -59,6 +59,12 @@ def check_same_configs(meta: Mapping[str, Any], now: Mapping[str, str], run: Pat
     before = sources.get("configs") if isinstance(sources, Mapping) else None
     before = before if isinstance(before, Mapping) else {}
     for what in dict.fromkeys([*before, *now]):
+        if before.get(what) is None:
+            raise RmrkdError(
+                f"`{run}` was trained on images that were not normalized as the config of the {what} says: earlier "
+                "versions of rmrkd normalized them as for ImageNet",
+                "--fresh to start over",
+            )
         if before.get(what) != now.get(what):
             old, new = (str(digests.get(what) or "none")[:12] for digests in (before, now))
             raise RmrkdError(

@@ -176,3 +176,55 @@ def test_a_changed_file_is_refused_on_resume(trained: Path, tmp_path: Path) -> N
             assert (outcome.exit_code, "was trained with other code" in outcome.message) == (2, True), outcome.message
     finally:
         file.write_text(CODE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["teacher", "distill"])
+def test_teacher_and_student_are_measured_and_exported(
+    trained: Path, camvid: Path, tmp_path: Path, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without the preset that names the network; what is exported gives the network's classes."""
+    monkeypatch.setattr("rmrkd_cli.evaluation.latency._MAX_ROUNDS", 2)
+    file, code = trained / "work" / role / "student.pth", ("--code", trained / "net.py")
+    measured = ("eval", file, "--device", "cpu", "--data-root", camvid, "--json", "-", *code)
+    expected = json.loads((file.parent / "result.json").read_text())["matrix"]
+    for preset in ([], ["--preset", trained / "preset.yaml"]):
+        outcome = rmrkd(*measured, *preset)
+        assert outcome.exit_code == 0, outcome.message
+        assert json.loads(outcome.stdout)["matrix"] == expected
+    for number, name in enumerate(("x.onnx", "x.pt")):
+        outcome = rmrkd("export", file, tmp_path / name, *code)
+        assert outcome.exit_code == 0, outcome.message
+        outcome = rmrkd("predict", tmp_path / name, camvid / "val", "--out", tmp_path / str(number), "--device", "cpu")
+        assert outcome.exit_code == 0, outcome.message
+    assert "runs only if the command line names that file" in rmrkd("export", file, tmp_path / "y.onnx").message
+
+
+@pytest.mark.slow
+def test_teacher_and_student_are_compared_and_drawn(
+    trained: Path, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmrkd_cli.evaluation.latency._MAX_ROUNDS", 2)
+    files = [trained / "work" / role / "student.pth" for role in ("teacher", "baseline", "distill")]
+    words = ("compare", *files, "--device", "cpu", "--data-root", camvid, "--json", "-")
+    assert "runs only if the command line names that file" in rmrkd(*words).message
+    outcome = rmrkd(*words, "--code", trained / "net.py", "--report", tmp_path / "report")
+    assert outcome.exit_code == 0, outcome.message
+    results = json.loads(outcome.stdout)["results"]
+    assert len(results) == 3
+    assert all(result["latency"] and result["macs"] and result["parameters"] for result in results)
+    assert list((tmp_path / "report").glob("**/*.html"))
+
+
+def test_a_student_trains_from_the_stored_outputs_of_a_teacher(trained: Path, tmp_path: Path) -> None:
+    code = ("--code", trained / "net.py")
+    words = ("--preset", trained / "preset.yaml", "--teacher-checkpoint", trained / "work/teacher/student.pth")
+    cache = ("cache-teacher", *words, "--out", tmp_path / "outputs", "--device", "cpu", "--workers", 0)
+    assert "runs only if the command line names that file" in rmrkd(*cache).message
+    outcome = rmrkd(*cache, *code)
+    assert outcome.exit_code == 0, outcome.message
+    outcome = rmrkd(
+        "train", "--preset", trained / "preset.yaml", "--method", "kd", "--role", "distill", "--device", "cpu",
+        "--teacher-outputs", tmp_path / "outputs", "--work-dir", tmp_path / "work", *code,
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.message

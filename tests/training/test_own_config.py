@@ -10,13 +10,16 @@ import torch
 import yaml
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
-from rmrkd_cli.data.normalization import Normalization
+from rmrkd_cli.data.normalization import IMAGENET, Normalization
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
 from rmrkd_cli.networks.adapter import adapter_of
-from rmrkd_cli.networks.libraries import network_config
+from rmrkd_cli.networks.libraries import build_network, network_config
+from rmrkd_cli.networks.mmseg import own_config_digests
+from rmrkd_cli.networks.mmseg_file import check_same_configs
 from rmrkd_cli.presets.loader import load_preset, to_yaml
+from rmrkd_cli.presets.network_schema import Network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
@@ -106,6 +109,28 @@ def test_the_config_that_transfer_writes_is_a_presets_config(trained: Path, tiny
         read_checkpoint(tmp_path / "work" / "baseline" / "student.pth").state.keys()
         == read_checkpoint(tmp_path / "student.pth").state.keys()
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["cgnet/cgnet_680x680_60k_cityscapes.py", "segmenter/segmenter_vit-t_mask_8x1_512x512_160k_ade20k.py"]
+)
+def test_a_config_that_mmsegmentation_ships_is_the_same_network_by_name_and_as_a_file(
+    name: str, tmp_path: Path
+) -> None:
+    """Both normalize images as the config says; a run that did not is not resumed."""
+    (tmp_path / "net.py").write_text(f"_base_ = ['../{name}']\n")
+    shipped, own = Network(config=name), Network(config=str(tmp_path / "net.py"))
+    config = network_config(shipped, 11)
+    assert config == network_config(own, 11)
+    mean = config["data_preprocessor"]["mean"]
+    assert mean != IMAGENET.mean
+    if name.startswith("segmenter"):  # CGNet needs tuples where a config has lists, and is not built
+        assert adapter_of(build_network(config, device="cpu")).normalization.mean == mean
+    digests = [own_config_digests({"student": spec}) for spec in (shipped, own)]
+    assert digests[0] == digests[1] != {}
+    check_same_configs({"sources": {"configs": digests[0]}}, digests[0], tmp_path)
+    with pytest.raises(RmrkdError, match="earlier versions of rmrkd normalized them as for ImageNet"):
+        check_same_configs({"sources": {}}, digests[0], tmp_path)
 
 
 def test_a_config_that_needs_python_runs_only_if_it_is_named(preset: Path, tmp_path: Path) -> None:
