@@ -25,6 +25,7 @@ from rmrkd_cli.data.sample_reader import IGNORE, SampleFiles
 from rmrkd_cli.data.samples import Sample, data_check_command, expected_tree
 from rmrkd_cli.data.unlabelled import UNLABELLED
 from rmrkd_cli.errors import RmrkdError, RunError, did_you_mean
+from rmrkd_cli.storage.tar_member import TarMember
 from rmrkd_cli.terminal.text import join_and
 
 _QUICK_PAIRS = 64  # per split
@@ -101,7 +102,8 @@ def check_dataset(
         findings += found
     unique = list(dict.fromkeys(sample for pairs in samples.values() for sample in pairs))
     show = (lambda done: on_progress(done, len(unique))) if on_progress else None
-    scans = scan_in_parallel(unique, workers, show, info.max_value, digests=UNLABELLED in wanted)
+    digests = UNLABELLED in wanted or any(isinstance(sample.image, TarMember) for sample in unique)
+    scans = scan_in_parallel(unique, workers, show, info.max_value, digests=digests)
     scan_of = dict(zip(unique, scans, strict=True))
     reports, scanned_splits = {}, {}
     for split, pairs in samples.items():

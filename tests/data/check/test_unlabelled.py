@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,57 @@ def test_each_problem_of_an_unlabelled_image_is_found(root: Path) -> None:
     assert split.sizes[30, 40] == 3  # a, copy and deep
     assert report.splits["train"].labelled
     assert report.pairs_read == 4 + 7
+
+
+def test_repeated_images_in_tar_archives_are_found(root: Path, tmp_path: Path) -> None:
+    """Within an archive, between archives, and images of labelled splits."""
+    members = (("0.tar", {"x/a": "more/a", "x/copy": "more/copy", "v": "val/1"}), ("1.tar", {"y/b": "more/a"}))
+    for name, files in members:
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for member, file in files.items():
+                archive.add(root / f"{file}.png", f"{member}.png")
+    report = check(root, unlabelled={"images": f"{tmp_path}/{{0..1}}.tar"})
+    found = {(f.severity, f.file): f.text for f in report.findings if f.split == UNLABELLED}
+    first = f"has the same contents as `{tmp_path}/0.tar/x/a.png`"
+    assert found == {
+        ("error", f"{tmp_path}/0.tar/v.png"): f"is also in `val`, as `{root}/val/1.png`",
+        ("note", f"{tmp_path}/0.tar/x/copy.png"): first,
+        ("note", f"{tmp_path}/1.tar/y/b.png"): first,
+    }
+
+
+def test_repeated_images_in_archives_of_labelled_splits_are_found(root: Path, tmp_path: Path) -> None:
+    """Their names differ, so that no other check finds them."""
+    tree = Path(shutil.copytree(root, tmp_path / "tree"))
+    members = {"train": [("train", 0), ("train", 1), ("train", 0)], "val": [("val", 0), ("val", 1), ("train", 1)]}
+    for split, files in members.items():
+        with tarfile.open(tree / f"{split}.tar", "w") as archive:
+            for number, (source, file) in enumerate(files):
+                archive.add(tree / source / f"{file}.png", f"{split}{number}.png")
+                archive.add(tree / f"{source}annot" / f"{file}.png", f"{split}{number}.mask.png")
+    shards = {"images": "{0}.tar", "labels": "{0}.tar"}
+    data: dict[str, Any] = {name: {key: text.format(name) for key, text in shards.items()} for name in members}
+    info = dataset_info(
+        Preset.model_validate(
+            {
+                "dataset": "custom", "teacher": {"config": "x"}, "student": {"config": "x"},
+                "data": {
+                    "root": str(tree), "classes": [f"c{number}" for number in range(11)], "image_suffix": ".png",
+                    "label_suffix": ".mask.png", "train_scale": [96, 64], "eval_scale": [96, 64], **data,
+                },
+            }
+        )
+    )  # fmt: skip
+    found = {(f.severity, f.kind, f.split, f.file): f.text for f in check_dataset(info, workers=1).findings}
+    texts = {key: text for key, text in found.items() if key[1] in ("leak", "duplicate-image")}
+    assert texts == {
+        ("note", "duplicate-image", "train", f"{tree}/train.tar/train2.png"): (
+            f"has the same contents as `{tree}/train.tar/train0.png`"
+        ),
+        ("error", "leak", "val", f"{tree}/val.tar/val2.png"): (
+            f"has the same contents as `{tree}/train.tar/train1.png` in `train`"
+        ),
+    }
 
 
 def test_a_split_without_labels_is_checked_for_its_images_alone(root: Path) -> None:
