@@ -107,6 +107,8 @@ def here(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before: Stamps) -> None:
+    if parameter.name == "unlabelled" and value == "/":
+        return  # it would read all images of this machine
     code, out, err = run_main(*line(path, parameter, value))
     assert code in (0, 2), err
     assert "Traceback" not in err
@@ -122,16 +124,17 @@ def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before:
 
 
 @pytest.mark.parametrize(
-    "share", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["a quarter of the values", "all values"]
+    "quarters", [{0}, pytest.param({1, 2, 3}, marks=pytest.mark.slow)], ids=["a quarter of the values", "the others"]
 )
 @pytest.mark.parametrize(("path", "parameter"), PARAMETERS, ids=lambda part: str(getattr(part, "name", part)))
-def test_hostile_values(path: tuple[str, ...], parameter: Any, share: int, here: Path) -> None:
-    """Each parameter gets every `share`-th value, and its neighbours get the others."""
+def test_hostile_values(path: tuple[str, ...], parameter: Any, quarters: set[int], here: Path) -> None:
+    """Each parameter gets every fourth value at first, and its neighbours get the others."""
     before = contents(here)
-    for value in HOSTILE[PARAMETERS.index((path, parameter)) % share :: share]:
-        check(path, parameter, value, here, before)
-        if getattr(parameter, "is_flag", False):
-            break
+    for number, value in enumerate(HOSTILE, -PARAMETERS.index((path, parameter))):
+        if number % 4 in quarters:
+            check(path, parameter, value, here, before)
+            if getattr(parameter, "is_flag", False):
+                break
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -187,6 +187,7 @@ def test_workers_that_left_are_no_lost_peers(port: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")  # those of the run to compare with
 @pytest.mark.parametrize("killed", [0, 1])
 def test_two_torchruns_restart_after_the_loss_of_a_worker(tiny: Path, tmp_path: Path, killed: int) -> None:
     """One restart is enough, and the result is that of a run that lost nothing."""

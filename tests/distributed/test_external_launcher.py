@@ -279,6 +279,7 @@ def test_other_commands_run_on_rank_0_alone(arguments: list[str], monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("options", [(), ("--standalone",)])
 def test_torchrun(tiny: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     """SIGTERM to torchrun reaches all ranks; they save. Then the run resumes to the result of rmrkd's own workers."""
@@ -297,7 +298,10 @@ def test_torchrun(tiny: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     error = running.communicate(timeout=60)[1]
     assert error.count("stopped by SIGTERM after iteration") == 1, error
     assert (work / "baseline" / "last.pth").is_file()
-    resumed = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert resumed.returncode == 0, resumed.stderr
+    if options:  # a rendezvous as that of the two torchruns in test_coordination.py, which end by themselves
+        train(preset, work, "cpu", Cluster(workers=2), resume=True)
+    else:
+        resumed = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert resumed.returncode == 0, resumed.stderr
     own, other = student_of(tmp_path / "own"), student_of(work)
     assert all(torch.equal(own[key], other[key]) for key in own)

@@ -26,9 +26,9 @@ NONDETERMINISTIC = {
     "_unsafe_index_put", "upsample_bilinear2d_backward", "_adaptive_avg_pool2d_backward", "grid_sampler_2d_backward",
 }  # fmt: skip
 
-PRESETS = [Job(name) for name in preset_names()]
-METHODS = [Job(method=name) for name in method_names()]
+PRESETS = [Job(name) for name in preset_names() if "voc" not in name]  # which has the networks of other presets
 VARIANTS = [
+    Job(method=ALL),  # a wait is shown with the line of its loss
     Job(method=ALL, amp="bf16"),
     Job(method=ALL, amp="fp16"),
     Job(method=ALL, deterministic=True),
@@ -57,7 +57,7 @@ PATHS = {
     Job(what="doctor"): None,
 }
 PLANTED = Job(plant=True)
-JOBS = [*PRESETS, *METHODS, *VARIANTS, *PATHS, PLANTED]
+JOBS = [*PRESETS, *VARIANTS, *PATHS, PLANTED]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def results() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", [*PRESETS, *METHODS, *VARIANTS], ids=lambda job: job.name)
+@pytest.mark.parametrize("job", [*PRESETS, *VARIANTS], ids=lambda job: job.name)
 def test_a_step_stays_on_the_gpu_and_never_waits_for_it(job: Job, results: dict[str, Any]) -> None:
     result = results[job.name]
     assert result["error"] is None, result["error"]

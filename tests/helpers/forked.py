@@ -9,11 +9,13 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,25 @@ def launched_by_forking() -> Iterator[None]:
         yield
 
 
+def workers() -> list[int]:
+    """Return the process ids of the workers that `launched_by_forking` has started, by rank."""
+    pid = str(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+    return sorted(map(int, subprocess.run(["pgrep", "-P", pid], capture_output=True, text=True).stdout.split()))
+
+
+def start_launcher(
+    arguments: list[str], folder: Path, output: Path, errors: Path
+) -> multiprocessing.process.BaseProcess:
+    """Start `rmrkd ARGUMENTS`, whose workers are forked too, with files for stdout and stderr."""
+    context = server()
+    context.Process(target=int).start()  # so that the server runs
+    address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
+    words = (address, arguments, str(folder), str(output), str(errors))
+    process = context.Process(target=_launch, args=words, daemon=True)
+    process.start()
+    return process
+
+
 def start_in_terminal(arguments: list[str], terminal: str) -> multiprocessing.process.BaseProcess:
     """Start `rmrkd ARGUMENTS` in a new session with the named terminal as its controlling terminal."""
     process = server().Process(target=_in_terminal, args=(arguments, terminal), daemon=True)
@@ -147,10 +168,20 @@ def _work(job: str, environment: dict[str, str], launcher: int) -> None:
         os._exit(code)
 
 
+def _launch(address: str, arguments: list[str], folder: str, output: str, errors: str) -> None:
+    known: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    known._forkserver_address = address  # of the server that this process is forked from, which runs
+    known.ensure_running = lambda: None
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it has children
+    with launched_by_forking():
+        _command(arguments, folder, output, errors=errors)
+
+
 def run(context: multiprocessing.context.ForkServerContext, arguments: list[str], folder: Path, limit: float) -> End:
     """Run `rmrkd ARGUMENTS` in `folder`; after `limit` seconds kill it, with the exit code None."""
     output = folder / "output.txt"
-    process = context.Process(target=_command, args=(arguments, str(folder), str(output)))
+    cache = {"RMRKD_CACHE": os.environ["RMRKD_CACHE"]}  # a test before may have started the server with another
+    process = context.Process(target=_command, args=(arguments, str(folder), str(output), cache))
     began = time.monotonic()
     process.start()
     process.join(limit)
@@ -206,7 +237,9 @@ class Ranks:
         return list(zip(codes, texts, strict=True))
 
 
-def _command(arguments: list[str], folder: str, output: str, environment: dict[str, str] | None = None) -> None:
+def _command(
+    arguments: list[str], folder: str, output: str, environment: dict[str, str] | None = None, errors: str | None = None
+) -> None:
     os.chdir(folder)
     os.environ.pop(ERRORS, None)  # a launcher may have started the server
     os.environ.update(environment or {})
@@ -214,6 +247,8 @@ def _command(arguments: list[str], folder: str, output: str, environment: dict[s
     stream = open(output, "w")  # noqa: SIM115 (open until the process ends)
     for number in (1, 2):
         os.dup2(stream.fileno(), number)
+    if errors is not None:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT, 0o600), 2)
     sys.argv = ["rmrkd", *arguments]
     from rmrkd_cli.cli import app
 

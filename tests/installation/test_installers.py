@@ -1,4 +1,4 @@
-"""rmrkd installed from its wheel by old pip, new pip and uv, then `rmrkd setup`, then four steps of training."""
+"""rmrkd installed from its wheel by old pip, new pip and uv, `rmrkd setup` by each, then four steps of training."""
 
 from __future__ import annotations
 
@@ -23,19 +23,33 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.fixture(scope="module")
+def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """An environment into which uv installed the wheel; of several GB, so that all tests share it."""
+    folder = tmp_path_factory.mktemp("whole")
+    environment = Environment(folder / "env", pip=False)
+    environment.checked(*UV, "pip", "install", "--python", environment.python, wheel, cwd=folder)
+    yield environment
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """For an environment of several GB, removed at once and not with the last three tests' folders."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
+def environment(whole: Environment, tmp_path: Path) -> Environment:
+    """The shared environment with the wheel alone: without what another test added."""
+    added = [*VERSIONS, *SUPPORT_VERSIONS, "pip"]
+    whole.checked(*UV, "pip", "uninstall", "--python", whole.python, *added, cwd=tmp_path)
+    return whole
 
 
-def trained(environment: Environment, folder: Path) -> str:
-    """Train the demo's baseline for four steps; return what was printed."""
-    return environment.checked(
-        environment.bin / "rmrkd", "train", "--preset", "demo", "--role", "baseline", "--max-iters", "4", "--device",
-        "cpu", cwd=folder, RMRKD_CACHE=str(folder / "cache"),
-    )  # fmt: skip
+def install_by_pip(pip: str, environment: Environment, wheel: Path, folder: Path) -> None:
+    """Install the wheel by a version of pip, which takes the wheel's requirements that are there already."""
+    environment.checked(*UV, "pip", "uninstall", "--python", environment.python, "rmrkd", cwd=folder)
+    environment.checked(*UV, "pip", "install", "--python", environment.python, pip, cwd=folder)
+    before = environment.packages(folder)
+    environment.checked(environment.python, "-m", "pip", "install", "--no-cache-dir", wheel, cwd=folder)
+    after = environment.packages(folder)
+    assert {name: version for name, version in after.items() if name not in before}.keys() == {"rmrkd"}
+    assert {name: after[name] for name in before} == before
 
 
 def set_up(environment: Environment, folder: Path, *options: object, **variables: str) -> str:
@@ -49,55 +63,55 @@ def set_up(environment: Environment, folder: Path, *options: object, **variables
     expected = {**VERSIONS, **{name: version for name, version in SUPPORT_VERSIONS.items() if name not in before}}
     assert added == expected
     assert not list(environment.bin.parent.glob("lib/*/site-packages/mmcv/_ext*"))
-    assert f"already installed: mmcv-full {VERSIONS['mmcv-full']}" in environment.checked(
-        environment.bin / "rmrkd", "setup", cwd=folder
-    )
     return told
 
 
-def refused(environment: Environment, folder: Path) -> None:
-    """Without mmsegmentation a command that needs it is refused in a sentence, and the others work."""
-    done = environment.run(environment.bin / "rmrkd", "train", "--preset", "demo", cwd=folder)
+def test_without_mmsegmentation_a_command_that_needs_it_is_refused(environment: Environment, tmp_path: Path) -> None:
+    """In a sentence, and the others work."""
+    done = environment.run(environment.bin / "rmrkd", "train", "--preset", "demo", cwd=tmp_path)
     assert done.returncode == 2
     needed = "this command needs mmcv-full, mmsegmentation and mmcls, which are not installed"
     assert done.stderr == f"error: {needed}\n\nhint: rmrkd setup\n"
     for words in (["--help"], ["presets"], ["presets", "psp101-psp18-city"], ["methods"]):
-        environment.checked(environment.bin / "rmrkd", *words, cwd=folder)
+        environment.checked(environment.bin / "rmrkd", *words, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("pip", [CONSTRAINT_BY_ENVIRONMENT, CONSTRAINT_BY_OPTION])
-def test_pip_installs_the_wheel_and_setup_the_rest(pip: str, wheel: Path, folder: Path) -> None:
-    environment = Environment(folder / "env", pip=True)
-    environment.checked(environment.python, "-m", "pip", "install", "--upgrade", pip, cwd=folder)
-    environment.checked(environment.python, "-m", "pip", "install", "--no-cache-dir", wheel, cwd=folder)
-    refused(environment, folder)
-    if pip == CONSTRAINT_BY_OPTION:  # as on a machine without a network, after another one wrote the files
-        done = environment.run(environment.bin / "rmrkd", "setup", cwd=folder, PIP_INDEX_URL=NO_INDEX, PIP_RETRIES="0")
-        assert done.returncode == 1
-        assert "rmrkd setup --from DIR" in done.stderr
-        assert "mmcv_full-1.7.2-*.whl" in done.stderr
-        wheels = folder / "wheels"
-        environment.checked(environment.bin / "rmrkd", "setup", "--download", wheels, cwd=folder)
-        set_up(environment, folder, "--from", wheels, PIP_INDEX_URL=NO_INDEX)
-        environment.checked(environment.python, "-m", "pip", "uninstall", "-y", *VERSIONS, cwd=folder)
-        environment.checked(environment.bin / "rmrkd", "setup", cwd=folder)
-    else:
-        set_up(environment, folder)
-    assert "baseline" in trained(environment, folder)
+def test_an_old_pip_builds_under_a_constraint_by_variable(
+    environment: Environment, wheel: Path, tmp_path: Path
+) -> None:
+    install_by_pip(CONSTRAINT_BY_ENVIRONMENT, environment, wheel, tmp_path)
+    set_up(environment, tmp_path)
+    told = environment.checked(
+        environment.bin / "rmrkd", "train", "--preset", "demo", "--role", "baseline", "--max-iters", "4", "--device",
+        "cpu", cwd=tmp_path,
+    )  # fmt: skip
+    assert "baseline" in told
 
 
-def test_uv_installs_the_wheel_and_setup_the_rest(wheel: Path, folder: Path) -> None:
-    environment = Environment(folder / "env", pip=False)
-    environment.checked(*UV, "pip", "install", "--python", environment.python, wheel, cwd=folder)
-    refused(environment, folder)
+def test_a_new_pip_builds_under_a_constraint_by_option(environment: Environment, wheel: Path, tmp_path: Path) -> None:
+    """Also on a machine without a network, after another one wrote the files."""
+    install_by_pip(CONSTRAINT_BY_OPTION, environment, wheel, tmp_path)
+    resolve = ("-m", "pip", "install", "--no-cache-dir", "--dry-run", "--ignore-installed", wheel)
+    planned = environment.checked(environment.python, *resolve, cwd=tmp_path).split("Would install ")[1]
+    assert {"rmrkd", "torch", "typer"} <= {word.rpartition("-")[0] for word in planned.split()}
+    rmrkd, offline = environment.bin / "rmrkd", {"PIP_INDEX_URL": NO_INDEX, "PIP_RETRIES": "0"}
+    done = environment.run(rmrkd, "setup", cwd=tmp_path, **offline)
+    assert done.returncode == 1
+    assert "rmrkd setup --from DIR" in done.stderr
+    assert "mmcv_full-1.7.2-*.whl" in done.stderr
+    environment.checked(rmrkd, "setup", "--download", tmp_path / "wheels", cwd=tmp_path)
+    set_up(environment, tmp_path, "--from", tmp_path / "wheels", **offline)
+    environment.checked(environment.python, "-m", "pip", "uninstall", "-y", *VERSIONS, cwd=tmp_path)
+    environment.checked(rmrkd, "setup", cwd=tmp_path)
+
+
+def test_uv_builds_and_a_second_setup_changes_nothing(environment: Environment, tmp_path: Path) -> None:
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     assert uv is not None
-    assert "with uv" in set_up(environment, folder, UV=uv)
-    assert "baseline" in trained(environment, folder)
+    assert "with uv" in set_up(environment, tmp_path, UV=uv)
+    again = environment.checked(environment.bin / "rmrkd", "setup", cwd=tmp_path)
+    assert f"already installed: mmcv-full {VERSIONS['mmcv-full']}" in again
 
 
-def test_an_environment_without_pip_and_uv_takes_a_temporary_pip(wheel: Path, folder: Path) -> None:
-    environment = Environment(folder / "env", pip=False)
-    environment.checked(*UV, "pip", "install", "--python", environment.python, wheel, cwd=folder)
-    told = set_up(environment, folder, PATH="/usr/bin:/bin")
-    assert "of a temporary environment" in told
+def test_an_environment_without_pip_and_uv_takes_a_temporary_pip(environment: Environment, tmp_path: Path) -> None:
+    assert "of a temporary environment" in set_up(environment, tmp_path, PATH="/usr/bin:/bin")
