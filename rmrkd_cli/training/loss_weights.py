@@ -23,6 +23,7 @@ from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import seed_step
 
+_WITHOUT_STAGES: tuple[MapName, ...] = ("head", "logits")  # where gradients of a network without stages are taken
 BATCHES = 4  # over which gradient norms are averaged
 RULE = "each loss starts with the gradient norm of cross-entropy at the student's last stage"
 
@@ -45,8 +46,9 @@ def compute_auto_weights(
     """Return weights that give each loss the gradient norm of cross-entropy, rounded to two digits.
 
     The gradients are those of the student's last feature map (B, C, H, W), or of the deepest map that the loss
-    depends on. Norms are averaged over batches and workers. Each weight is computed on its own, as if the loss were
-    the only one. Images without label maps have the teacher's prediction as labels here. The model does not change.
+    depends on; of a network that gives no stages, those of `head` or `logits`. Norms are averaged over batches and
+    workers. Each weight is computed on its own, as if the loss were the only one. Images without label maps have the
+    teacher's prediction as labels here. The model does not change.
 
     Args:
         batches: Of this worker.
@@ -79,7 +81,7 @@ def compute_auto_weights(
 
 def _gradient_norms(loss: Tensor, cross_entropy: Tensor, maps: Mapping[MapName, Tensor]) -> Tensor:
     """Return the gradient norms (2,) of a loss and of cross-entropy at the deepest stage the loss depends on."""
-    for stage in reversed(STAGES):
+    for stage in (*reversed(STAGES), *_WITHOUT_STAGES):
         if stage in maps and loss.requires_grad:
             gradients = [
                 torch.autograd.grad(value, maps[stage], retain_graph=True, allow_unused=True)[0]

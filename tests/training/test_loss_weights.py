@@ -16,8 +16,10 @@ from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.losses.kd import KDLoss
+from rmrkd_cli.networks.adapter import Adapter, MapName, set_adapter
 from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.training.loss_weights import compute_auto_weights
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
@@ -79,6 +81,29 @@ def test_gradients_become_equal_at_the_deepest_stage_a_loss_reaches(tiny: Path) 
             grads = [torch.autograd.grad(value, maps[stage], retain_graph=True)[0] for value in (named[name], plain)]
             norms += torch.stack([grad.double().norm() for grad in grads])
         assert weights[name] == float(f"{norms[1] / norms[0]:.1e}")
+
+
+class OnlyLogits(Adapter):
+    num_classes = 11
+
+    def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict[MapName, Tensor]:
+        return {"logits": network(images)}
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images)
+
+
+def test_a_network_without_stages_has_its_gradients_at_the_logits() -> None:
+    torch.manual_seed(0)
+    networks = [set_adapter(nn.Conv2d(3, 11, 3, 8, 1), OnlyLogits()) for _ in range(2)]
+    model, images = Distiller(*networks, {"kd": KDLoss(CLASSES)}, {"kd": "logits"}), batches(2)
+    weight = compute_auto_weights(model, images, ["kd"], Schedule(), 0, DIST_CTX)["kd"]
+    norms = torch.zeros(2, dtype=torch.float64)
+    for batch in images:
+        named, maps = model.forward_with_features(batch.images, batch.labels)
+        grads = [torch.autograd.grad(named[key], maps["logits"], retain_graph=True)[0] for key in ("kd", "ce")]
+        norms += torch.stack([grad.double().norm() for grad in grads])
+    assert weight == float(f"{norms[1] / norms[0]:.1e}")
 
 
 def test_the_model_does_not_change(tiny: Path) -> None:
