@@ -112,11 +112,14 @@ def _keep(name: str, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> A
 
 
 def _place(value: Tensor, outputs: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> str:
-    """Return the outermost module whose output a map is, or else whose input."""
+    """Return the outermost module whose output a map is, or else whose input.
+
+    Others may pass the same map on, such as an identity in a decoder: the first module counts, or one that it is in.
+    """
     for found, ending in ((outputs, ""), (inputs, ":input")):
         names = [name for name, each in found.items() if each is value]
         if names:
-            return min(names, key=len) + ending
+            return min((name for name in names if f"{names[0]}.".startswith(f"{name}.")), key=len) + ending
     return ""
 
 

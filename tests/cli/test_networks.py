@@ -50,6 +50,8 @@ def test_a_preset_gives_teacher_and_student(tiny: Path) -> None:
 
 def test_options_change_the_network() -> None:
     pytest.importorskip("segmentation_models_pytorch")
+    (network,) = listed("Unet", "--option", "encoder_name=tu-mobilenetv3_small_050")
+    assert places(network)["stage4"] == ("encoder.model.blocks.5", 288, 32)  # not an identity of the decoder
     (network,) = listed("FPN", "--option", "encoder_name=tu-mobilenetv3_small_050", "--option", "encoder_depth=4")
     assert places(network) == {
         "stage1": ("encoder.model.blocks.0", 8, 4), "stage2": ("encoder.model.blocks.1", 16, 8),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.training.network_check import check_networks
 from tests.docs.pages import NOT_A_PRESET, Block, all_blocks, inline_code
 
 MINIMAL: dict[str, Any] = {
@@ -34,6 +35,14 @@ def test_a_yaml_block_is_accepted_by_the_schema(block: Block) -> None:
 def test_a_whole_preset_begins_with_the_command_that_runs_it(block: Block) -> None:
     assert block.text.startswith(f"# rmrkd train --preset {block.title}")
     assert {"dataset", "teacher", "student", "losses"} <= yaml.safe_load(block.text).keys()
+
+
+@pytest.mark.parametrize("library", ["torchvision", "smp"])
+def test_the_losses_of_a_preset_fit_its_networks(library: str) -> None:
+    block = next(block for block in PRESETS if block.title == f"{library}.yaml")
+    raw = yaml.safe_load(block.text)
+    preset = Preset.model_validate(raw)
+    check_networks(preset, ["baseline", "distill"], num_classes=11)
 
 
 def test_configs_named_in_the_text_exist() -> None:
