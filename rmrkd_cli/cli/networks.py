@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
 
 if TYPE_CHECKING:
+    from rmrkd_cli.data.datasets import DatasetInfo
     from rmrkd_cli.networks.listing import Listing
     from rmrkd_cli.presets.network_schema import Network
 
@@ -57,10 +59,8 @@ def networks_command(
     if name is None and preset is None:
         _print_names(json_out)
         return
-    from rmrkd_cli.networks.listing import list_maps
-
-    networks, classes = _chosen(name, preset, options or [])
-    listings = {what: list_maps(spec, classes, what) for what, spec in networks.items()}
+    networks, info = _chosen(name, preset, options or [])
+    listings = _list(networks, info)
     if json_out is not None:
         write_json([_as_data(what, networks[what], listing) for what, listing in listings.items()], json_out)
     if json_out != "-":
@@ -68,24 +68,34 @@ def networks_command(
             _print_listing(_title(what, networks[what]), listing, modules=modules)
 
 
-def _chosen(name: str | None, preset: str | None, options: list[str]) -> tuple[dict[str, Network], int]:
-    """Return the networks by their role, or as `network`, and the number of classes."""
-    from rmrkd_cli.presets.network_schema import FILE_LIBRARIES
-
+def _chosen(name: str | None, preset: str | None, options: list[str]) -> tuple[dict[str, Network], DatasetInfo | None]:
+    """Return the networks by their role, or as `network`, and the data set of a preset."""
     if preset is None:
         from rmrkd_cli.networks.listing import find_network
 
-        return {"network": find_network(str(name), _parse_options(options))}, _CLASSES
+        return {"network": find_network(str(name), _parse_options(options))}, None
     from rmrkd_cli.data.datasets import dataset_info
     from rmrkd_cli.presets.loader import load_preset
-    from rmrkd_cli.terminal import console
 
     loaded = load_preset(preset)
-    networks: dict[str, Network] = {"teacher": loaded.teacher, "student": loaded.student}
-    for what in [what for what, spec in networks.items() if spec.library in FILE_LIBRARIES]:
-        console.log(f"the {what} is a file, which gives logits and no other map")
-        del networks[what]
-    return networks, dataset_info(loaded).num_classes
+    return {"teacher": loaded.teacher, "student": loaded.student}, dataset_info(loaded)
+
+
+def _list(networks: dict[str, Network], info: DatasetInfo | None) -> dict[str, Listing]:
+    """Return the maps of each network; a file that cannot be opened here is only logged."""
+    from rmrkd_cli.networks.listing import list_maps
+    from rmrkd_cli.presets.network_schema import FILE_LIBRARIES
+    from rmrkd_cli.terminal import console
+
+    listings = {}
+    for what, spec in networks.items():
+        try:
+            listings[what] = list_maps(spec, info.num_classes if info is not None else _CLASSES, what, info)
+        except RmrkdError as error:
+            if spec.library not in FILE_LIBRARIES:
+                raise
+            console.log(f"the {what} is a file, which gives logits and no other map; not listed: {error.message}")
+    return listings
 
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:
@@ -105,22 +115,32 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 
 
 def _title(what: str, spec: Network) -> str:
-    name = spec.config if spec.library == "mmseg" else f"{spec.library}, {spec.name}"
-    return f"{what.capitalize()}: {name}"
+    from rmrkd_cli.presets.network_schema import FILE_LIBRARIES
+
+    name = _name(spec)
+    if spec.library in FILE_LIBRARIES:
+        name = Path(name).name  # the table is narrow
+    return f"{what.capitalize()}: " + (name if spec.library == "mmseg" else f"{spec.library}, {name}")
+
+
+def _name(spec: Network) -> str:
+    """Return the name of a network in its library: that of a config, class or function, or a file."""
+    return str({"mmseg": spec.config}.get(spec.library, spec.name or getattr(spec, "file", None)))
 
 
 def _print_names(json_out: str | None) -> None:
-    from rmrkd_cli.networks.listing import known_networks
+    from rmrkd_cli.networks.listing import known_networks, teacher_files
     from rmrkd_cli.terminal import console
 
-    known = dict(known_networks())
+    known, files = dict(known_networks()), dict(teacher_files())
     if json_out is not None:
-        write_json({"libraries": known}, json_out)
+        write_json({"libraries": known, "teacher_files": list(files)}, json_out)
     if json_out == "-":
         return
     rows = [["mmseg", "configs of mmsegmentation 0.30, such as pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py"]]
     rows += [[library, ", ".join(names)] for library, names in known.items()]
     rows.append(["python", "FILE.py:function, with --code FILE.py"])
+    rows += [[library, text] for library, text in files.items()]
     notes = ["", "maps of a network: rmrkd networks NAME", "maps of a preset's networks: rmrkd networks --preset FILE"]
     console.print_table("Networks", ["library", "names"], rows, notes)
 
@@ -131,9 +151,9 @@ def _print_listing(title: str, listing: Listing, *, modules: bool) -> None:
     columns = ["map", "module", "channels", "stride"]
     rows = [[each.name, each.module or _UNKNOWN, str(each.channels), str(each.stride)] for each in listing.maps]
     notes = [f"{listing.parameters:,} parameters"]
-    notes += [] if modules else ["--modules lists the places that `maps` in a preset can name"]
+    notes += [] if modules or not listing.modules else ["--modules lists the places that `maps` in a preset can name"]
     console.print_table(title, columns, rows, notes)
-    if modules:
+    if modules and listing.modules:
         rows = [[each.module, each.name, str(each.channels), str(each.stride)] for each in listing.modules]
         console.print_table("Modules in the order in which they run", ["module", "class", "channels", "stride"], rows)
 
@@ -147,8 +167,7 @@ def _as_data(what: str, spec: Network, listing: Listing) -> dict[str, Any]:
         {"module": each.module, "class": each.name, "channels": each.channels, "stride": each.stride}
         for each in listing.modules
     ]
-    name = spec.config if spec.library == "mmseg" else spec.name
     return {
-        "network": what, "library": spec.library, "name": name, "parameters": listing.parameters, "maps": maps,
+        "network": what, "library": spec.library, "name": _name(spec), "parameters": listing.parameters, "maps": maps,
         "modules": modules,
     }  # fmt: skip

@@ -51,6 +51,9 @@ class Runner(Protocol):
     def try_once(self, size: tuple[int, int] | None) -> Tensor:
         """Return the output of a black image of this (height, width)."""
 
+    def count_macs(self, images: Tensor) -> int | None:
+        """Return the multiply-accumulate operations for one image in the file's form; None if unknown."""
+
 
 class FileAdapter(Adapter):
     """Of a network that gives logits and no feature maps."""
@@ -146,6 +149,10 @@ class FileNetwork(nn.Module):
                 out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
             result: Tensor = self.sums(out) if self.sums is not None else out
         return result
+
+    def count_macs(self, size: tuple[int, int]) -> int | None:
+        """Return the multiply-accumulate operations for one image of (width, height); None if unknown."""
+        return self.runner.count_macs(self.source.convert(torch.zeros(1, 3, size[1], size[0], device="cpu")))
 
     def train(self, mode: bool = True) -> FileNetwork:
         """Stay in eval mode: a file computes one function."""

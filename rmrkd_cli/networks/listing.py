@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rmrkd_cli.data.datasets import DatasetInfo
 from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
 from rmrkd_cli.networks import smp, torchvision, transformers
 from rmrkd_cli.networks.adapter import MapName, adapter_of
+from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.presets.network_schema import Network
@@ -46,16 +49,17 @@ class Listing:
     parameters: int
 
 
-def list_maps(spec: Network, num_classes: int, what: str) -> Listing:
+def list_maps(spec: Network, num_classes: int, what: str, info: DatasetInfo | None = None) -> Listing:
     """Run a network once on an image without values, or with them where it needs them.
 
     Args:
         what: Name of the network in messages.
+        info: The data set, for a teacher that is a file.
 
     Raises:
         RmrkdError: The network cannot be built or run.
     """
-    config = network_config(spec, num_classes)
+    config = network_config(spec, num_classes, info)
     network = build_outline(config, what)
     try:
         with on_meta():
@@ -98,6 +102,8 @@ def _list(network: nn.Module) -> Listing:
         if value.ndim == _NDIM and 0 < value.shape[2] <= _SIDE
     ]
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    if isinstance(network, FileNetwork):
+        parameters, modules = network.runner.parameters, []
     return Listing(sorted(named, key=lambda each: _order(each.name)), modules, parameters)
 
 
@@ -139,6 +145,12 @@ def known_networks() -> Iterator[tuple[str, list[str]]]:
     yield "transformers", list(transformers.CLASSES)
 
 
+def teacher_files() -> Iterator[tuple[str, str]]:
+    """Yield each library whose networks are files, and what they can be."""
+    for library, suffix in (("onnx", "onnx"), ("torchscript", "pt")):
+        yield library, f"FILE.{suffix}, as the teacher only: a file gives logits, and cannot be trained"
+
+
 def find_network(name: str, options: Mapping[str, Any]) -> Network:
     """Return the network of this name: of a library, a config of mmsegmentation, or FILE.py:function.
 
@@ -153,5 +165,10 @@ def find_network(name: str, options: Mapping[str, Any]) -> Network:
     for library, names in known.items():
         if name in names:
             return Network.model_validate({"library": library, "name": name, "options": dict(options)})
+    if Path(name).suffix in (".onnx", ".pt", ".torchscript"):
+        raise RmrkdError(
+            f"`{name:.200}` is a file, which gives logits and no other map",
+            "name it in a preset as the teacher, `teacher: {library: onnx, file: FILE.onnx}`, and give --preset FILE",
+        )
     every = [each for names in known.values() for each in names]
     raise RmrkdError(f"no library has a network `{name:.80}`; {did_you_mean(name, every)}", "rmrkd networks lists them")

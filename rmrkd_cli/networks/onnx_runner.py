@@ -17,6 +17,7 @@ from rmrkd_cli.checkpoints.safety.onnx_file import read_onnx_file
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.networks.file_errors import describe_file_errors
+from rmrkd_cli.networks.onnx_macs import count_macs, is_countable, return_shapes
 from rmrkd_cli.storage.memory_limit import limit_memory
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -123,6 +124,25 @@ class OnnxRunner:
         with _limit(Path(self.file), self.provider):
             return self.run(black)
 
+    def count_macs(self, images: Tensor) -> int | None:
+        """Return the multiply-accumulate operations for one image of this size; it is run once. None if unknown.
+
+        Args:
+            images: (1, 3, H, W) in the file's form.
+        """
+        model, path = read_onnx_file(Path(self.file)), Path(self.file)
+        if not is_countable(model):
+            return None
+        names = return_shapes(model)
+        black = torch.zeros(self.batch or 1, 3, *images.shape[2:], dtype=self.dtype, device="cpu")
+        feed = {self.input_name: (black.permute(0, 2, 3, 1) if self.channels_last else black).contiguous().numpy()}
+        try:
+            shapes = _open_session(path, CPU, {}, model.SerializeToString()).run(None, feed)
+        except Exception:  # such as a file of more than 2 GB; a file that cannot be run at all is reported elsewhere
+            return None
+        sizes = {name: tuple(map(int, shape)) for name, shape in zip(names, shapes, strict=True)}
+        return count_macs(model, sizes) // len(black)
+
     def _choose_output(self) -> str:
         """Return the first output that can be a map of each class."""
         outputs = self._session.get_outputs()
@@ -147,17 +167,19 @@ def _choose_provider(device: str) -> tuple[str, dict[str, Any]]:
     return CUDA, {"device_id": torch.cuda.current_device() if index is None else index}
 
 
-def _open_session(path: Path, provider: str, options: dict[str, Any]) -> Any:
+def _open_session(path: Path, provider: str, options: dict[str, Any], contents: bytes | None = None) -> Any:
+    """Return a session of a file, or of changed contents whose weights may lie beside the file."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _SILENT
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are for torch in between
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     providers = [(provider, options), *([(CPU, {})] if provider != CPU else [])]
     try:
         with _limit(path, provider):
-            return onnxruntime.InferenceSession(str(path), settings, providers=providers)
+            return onnxruntime.InferenceSession(contents or str(path), settings, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common base class
         if provider == CUDA:  # its libraries may be missing, or not fit the driver
             return _open_session(path, CPU, {})

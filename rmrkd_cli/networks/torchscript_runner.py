@@ -30,7 +30,7 @@ class TorchScriptRunner:
         file: Name of the file in messages.
         metadata: Texts of the file by key.
         fixed: A TorchScript file does not say which sizes it takes.
-        parameters: Number of its weights.
+        parameters: Number of its weights; of a frozen file, which has none, that of its constants of real numbers.
         dtype: Of the input: uint8 for a file that normalizes its images itself, else that of its weights.
 
     Raises:
@@ -47,7 +47,7 @@ class TorchScriptRunner:
         self._bytes = path.stat().st_size
         self._module, self.metadata = self._load(archive)
         self.dtype = self._input_type()
-        self.parameters = sum(each.numel() for each in self._module.parameters())
+        self.parameters = sum(each.numel() for each in self._module.parameters()) or self._count_constants()
         self._device = torch.device("cpu")
         if device.startswith("cuda"):
             self._move(torch.device(device))
@@ -78,6 +78,27 @@ class TorchScriptRunner:
         black = torch.zeros(1, 3, *(size or (_TRY_SIDE, _TRY_SIDE)), dtype=self.dtype, device="cpu")
         with limit_memory(4 * self._bytes + _EXTRA_MEMORY):
             return self.run(black.to(self._device))
+
+    def count_macs(self, images: Tensor) -> int | None:
+        """Return the multiply-accumulate operations for one image of this size; it is run once. None if unknown."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        try:
+            with FlopCounterMode(display=False) as counter:
+                self.run(images[:1].to(self._device))
+        except RunError:
+            return None
+        return int(counter.get_total_flops()) // 2
+
+    def _count_constants(self) -> int:
+        """Return how many real numbers are in the program: freezing writes the weights there."""
+        graph = self._module.inlined_graph  # its nodes are valid as long as it is
+        values = [
+            node.t("value")
+            for node in graph.findAllNodes("prim::Constant")
+            if node.hasAttribute("value") and node.kindOf("value") == "t"
+        ]
+        return sum(value.numel() for value in values if value.is_floating_point())
 
     def _load(self, archive: io.BytesIO) -> tuple[Any, Mapping[str, str]]:
         extra: dict[str, Any] = {_EXTRA_FILE: ""}

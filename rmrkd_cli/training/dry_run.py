@@ -246,5 +246,6 @@ def _describe_start(preset: Preset, role: str) -> str:
 
 def _describe_size(network: nn.Module, scale: tuple[int, int]) -> str:
     size = count_parameters_and_macs(network, scale)
-    macs = f", {size['macs'] / 1e9:.1f} G MACs" if "macs" in size else ""  # of a file they are unknown
-    return f"{size['parameters'] / 1e6:8.2f} M parameters{macs}"
+    macs = f", {size['macs'] / 1e9:.1f} G MACs" if "macs" in size else ""  # of some files they are unknown
+    parameters = f"{size['parameters'] / 1e6:8.2f} M" if "parameters" in size else "       –"
+    return f"{parameters} parameters{macs}"

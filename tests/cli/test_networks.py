@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from torchvision.models import segmentation
 
 from rmrkd_cli.presets import user_code
 from tests.helpers.cli import rmrkd
+from tests.helpers.network_files import write_onnx
 
 
 def listed(*words: object) -> list[dict[str, Any]]:
@@ -48,6 +50,22 @@ def test_a_preset_gives_teacher_and_student(tiny: Path) -> None:
     assert "backbone.layer4.0.conv1" in printed
 
 
+def test_a_teacher_that_is_a_file_has_logits_and_no_other_map(tiny: Path, tmp_path: Path) -> None:
+    file = write_onnx(tmp_path / "teacher.onnx", channels=11)
+    contents = yaml.safe_load(tiny.read_text())
+    contents["teacher"] = {"library": "onnx", "file": str(file)}
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(yaml.safe_dump({**contents, "method": "kd", "losses": {"kd": {"type": "kd"}}}))
+    teacher, student = listed("--preset", preset)
+    assert (teacher["library"], teacher["name"], teacher["parameters"]) == ("onnx", str(file), 3 * 11)
+    assert places(teacher) == {"logits": (None, 11, 1)}
+    assert "stage4" in places(student)
+    assert "Teacher: onnx, teacher.onnx" in rmrkd("networks", "--preset", preset).stdout
+    file.unlink()
+    assert [network["network"] for network in listed("--preset", preset)] == ["student"]
+    assert "is a file, which gives logits" in rmrkd("networks", file).message
+
+
 def test_options_change_the_network() -> None:
     pytest.importorskip("segmentation_models_pytorch")
     (network,) = listed("Unet", "--option", "encoder_name=tu-mobilenetv3_small_050")
@@ -76,7 +94,10 @@ def test_names_are_listed_and_wrong_ones_are_explained() -> None:
     names = json.loads(rmrkd("networks", "--json", "-").stdout)["libraries"]
     assert "lraspp_mobilenet_v3_large" in names["torchvision"]
     assert "Unet" in names["smp"]
-    assert "FILE.py:function" in rmrkd("networks").stdout
+    printed = rmrkd("networks").stdout
+    assert "FILE.py:function" in printed
+    for name in ("FILE.onnx", "FILE.pt"):
+        assert f"{name}, as the teacher only: a file gives logits, and cannot be trained" in printed
     outcome = rmrkd("networks", "lraspp_mobilenet_v3")
     assert (outcome.exit_code, outcome.message) == (
         2, "no library has a network `lraspp_mobilenet_v3`; did you mean `lraspp_mobilenet_v3_large`?"
