@@ -32,6 +32,9 @@ class FileInput:
         size: (height, width) that the network is run at; None: the size of the image.
         raw: The file takes uint8 images and normalizes them itself.
         factors: Of height and width, by which images are scaled instead of to `size`.
+        align_corners: The outermost positions of the output lie on the corners of the input.
+        stride: Pixels between two positions, where the corners are positions at `size`; scaled images then have such a
+            size too. 1: they have any size.
     """
 
     mean: tuple[float, ...]
@@ -40,13 +43,16 @@ class FileInput:
     size: tuple[int, int] | None = None
     raw: bool = False
     factors: tuple[float, float] | None = None
+    align_corners: bool = False
+    stride: int = 1
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         values = "uint8" if self.raw else f"mean {mean}, std {std}"
         at = f", run at {self.size[0]}x{self.size[1]}" if self.size is not None else ""
         crops = f" (crops scaled by {self.factors[0]:.3g}x{self.factors[1]:.3g})" if self.factors is not None else ""
-        return f"images in {self.color.upper()} order, {values}{at}{crops}"
+        corners = ", the corners are positions of the output" if self.align_corners else ""
+        return f"images in {self.color.upper()} order, {values}{at}{crops}{corners}"
 
     def relative_to(self, image_size: tuple[int, int] | None) -> FileInput:
         """Return the description that scales images as `size` scales those of (height, width)."""
@@ -71,8 +77,11 @@ class FileInput:
     def _size_of(self, images: Tensor) -> tuple[int, int]:
         height, width = images.shape[2:]
         if self.factors is not None:
-            return max(1, round(height * self.factors[0])), max(1, round(width * self.factors[1]))
+            return self._side(height * self.factors[0]), self._side(width * self.factors[1])
         return self.size or (height, width)
+
+    def _side(self, pixels: float) -> int:
+        return max(1, round((pixels - 1) / self.stride)) * self.stride + 1 if self.stride > 1 else max(1, round(pixels))
 
 
 _UNCHANGED = FileInput(tuple(NORMALIZE["mean"]), tuple(NORMALIZE["std"]))  # type: ignore[arg-type]
@@ -119,7 +128,8 @@ def describe_input(
     """Return how a file takes images: the given description, else the file's own, else rmrkd's normalization in RGB.
 
     Args:
-        given: Keys `mean`, `std`, `color` and `size` (height, width); missing and None ones are not given.
+        given: Keys `mean`, `std`, `color`, `size` (height, width) and `align_corners`; those that are missing or None
+            are not given.
         raw: The file's input is uint8.
         fixed: Height and width of the file's input; None where any is taken.
 
@@ -129,20 +139,20 @@ def describe_input(
     given = {key: value for key, value in (given or {}).items() if value is not None}
     own = facts.preprocessing or {}
     color = given.get("color") or ("bgr" if own.get("channels") == "BGR" else "rgb")
-    size = _size(given.get("size"), fixed, file)
+    size, corners = _size(given.get("size"), fixed, file), bool(given.get("align_corners"))
     if raw:
         if given.keys() & {"mean", "std"}:
             raise RmrkdError(
                 f"`{file}` takes uint8 images and normalizes them itself, but a mean or std is given",
                 "remove `mean` and `std` from its input",
             )
-        return FileInput((0.0,) * 3, (1.0,) * 3, color, size, raw=True)
+        return FileInput((0.0,) * 3, (1.0,) * 3, color, size, raw=True, align_corners=corners)
     defaults = {key: own.get(key) if _is_triple(own.get(key)) else NORMALIZE[key] for key in ("mean", "std")}
     if color == "bgr" and not own:
         defaults = {key: value[::-1] for key, value in defaults.items()}  # type: ignore[index]
     mean, std = (tuple(map(float, given.get(key, defaults[key]))) for key in ("mean", "std"))
     _check_range(mean, std, file)
-    return FileInput(mean, std, color, size)
+    return FileInput(mean, std, color, size, align_corners=corners)
 
 
 def _check_range(mean: tuple[float, ...], std: tuple[float, ...], file: str) -> None:

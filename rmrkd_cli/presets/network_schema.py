@@ -110,3 +110,5 @@ class FileInput(StrictModel):
     color: Literal["rgb", "bgr"] | None = None  # order of the channels; None: as in the file, else rgb
     # Height and width at which the file is run for a whole image; a crop is scaled alike. None: that of the image.
     size: tuple[Pixels, Pixels] | None = None
+    # The outermost positions of the output lie on the corners of the input, as for a stride of 16 at 481x641.
+    align_corners: bool | None = None

@@ -14,8 +14,10 @@ from PIL import Image
 
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.data.datasets import dataset_info
+from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.networks.feature_maps import segment
 from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.results.record import read_record
@@ -246,6 +248,35 @@ def test_crops_are_scaled_as_whole_images_are(tmp_path: Path) -> None:
     fixed = OnnxRunner(write_onnx(tmp_path / "fixed.onnx", 3, shape=("n", 3, 96, 192)))
     network = FileNetwork(fixed, given={"size": [96, 192]}, image_size=(48, 64))
     assert network(torch.randn(1, 3, 24, 24)).shape[2:] == (96, 192)
+
+
+class Strided:
+    """A file that gives every 16th pixel, from the first one on, as a convolution with stride does."""
+
+    file, metadata, fixed, dtype, parameters, runtime = "strided", {}, (None, None), torch.float32, 0, "torch"  # type: ignore[var-annotated]
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :, ::16, ::16]
+
+    def try_once(self, size: tuple[int, int] | None) -> torch.Tensor:
+        return self.run(torch.zeros(1, 3, *(size or (128, 128))))
+
+
+@pytest.mark.parametrize("size", [(360, 480), (224, 224), (97, 310)])
+def test_positions_on_the_corners_are_resized_to_the_pixels_where_they_lie(size: tuple[int, int]) -> None:
+    """Of whole images, and of crops, which are scaled to such a size too. Without the key, up to 8 pixels beside."""
+    rows, columns = torch.meshgrid(*(torch.arange(float(side)) for side in size), indexing="ij")
+    images = torch.stack([rows, columns, rows])[None]
+    worst = {}
+    for corners in (True, False):
+        given = {"size": [481, 641], "align_corners": corners, "mean": [0.0] * 3, "std": [1.0] * 3}
+        network = FileNetwork(Strided(), given=given, image_size=(360, 480))  # type: ignore[arg-type]
+        mean, std = (torch.tensor(NORMALIZE[key]).view(3, 1, 1) for key in ("mean", "std"))
+        found = segment(network, (images - mean) / std)
+        worst[corners] = float((found - images)[:, :, 1:-1, 1:-1].abs().max())
+        assert ("align_corners: true" in network.describe()) != corners
+    assert worst[True] < 0.5
+    assert worst[False] > 4
 
 
 def test_a_checkpoint_that_describes_a_file_does_not_open_it(tmp_path: Path) -> None:
