@@ -83,7 +83,7 @@ def load_checkpoint_network(
         allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random. None:
             the command has no such option, and no message names it.
         file_input: For an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher. None: as
-            in the preset whose teacher is this file, else as the file says.
+            in the preset whose teacher has this file's name, else as the file says.
         dataset: The built-in data set whose classes such a file shall predict; None: the preset's or the file's.
 
     Raises:

@@ -38,7 +38,7 @@ def load_network_file(
 
     Args:
         library: From `library_of_file`.
-        preset: Names the data set, and describes the file if it is its teacher.
+        preset: Names the data set, and describes the file if its teacher has the file's name.
         given: `input`, `output` and `classes` as in a preset's teacher; None: as in the preset.
         dataset: A built-in data set; None: the preset's, else the one that the file names.
 
@@ -61,8 +61,8 @@ def load_network_file(
 
 
 def _description_of_preset(preset: Preset | None, path: Path) -> dict[str, Any] | None:
-    """Return the description of a preset's teacher if it is this file."""
-    if preset is None or not preset.teacher.is_file or Path(str(preset.teacher.file)).resolve() != path.resolve():
+    """Return the description of a preset's teacher if it has this file's name; the folder may be another one."""
+    if preset is None or not preset.teacher.is_file or Path(str(preset.teacher.file)).name != path.name:
         return None
     return describe_use(preset.teacher)
 

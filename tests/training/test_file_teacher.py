@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from onnx import TensorProto
 from PIL import Image
 
@@ -31,6 +32,7 @@ from tests.helpers.students import random_student
 CHANNELS, CLASSES = 13, 11
 MAP = [*range(CLASSES), 0, "ignore"]  # of 13 channels to CamVid's 11 classes
 OPTIONS = ("--mean", "127.5", "--std", "127.5", "--classes", ",".join(map(str, MAP)))
+WITH_KD = {"role": "distill", "losses": {"kd": {"type": "kd", "weight": 1.0}}}
 KD = ["losses={kd: {type: kd, weight: 1.0}}"]
 REAL = Path(__file__).parents[3] / "shared"  # beside the checkout: a real teacher and CamVid, on some machines
 REAL_FILE = REAL / "weights" / "cityscapes-teacher.onnx"
@@ -138,6 +140,20 @@ def test_eval_and_predict_take_the_file(library: str, files: dict[str, Path], ca
     outcome = rmrkd("eval", files[library], *options, "--save-predictions", tmp_path / "eval", *OPTIONS)
     assert outcome.exit_code == 0, outcome.message
     assert "mIoU" in outcome.stdout
+
+
+def test_a_preset_describes_the_file_of_its_teacher_in_any_folder(
+    files: dict[str, Path], tiny: Path, camvid: Path, tmp_path: Path
+) -> None:
+    preset = tmp_path / "t.yaml"
+    options = ["--preset", preset, "--data-root", camvid, "--workers", 0, "--device", "cpu", "--json", "-"]
+    for name in ("elsewhere/teacher.onnx", "elsewhere/another.onnx"):
+        text = yaml.safe_load(tiny.read_text())
+        text |= {"teacher": yaml.safe_load(settings("onnx", Path(name))[0].removeprefix("teacher=")), **WITH_KD}
+        preset.write_text(yaml.safe_dump(text))
+        outcome = rmrkd("eval", files["onnx"], *options)
+        assert (outcome.exit_code == 0) == ("teacher.onnx" in name), outcome.message
+    assert "13 channels, the data set has 11 classes" in outcome.message
 
 
 def test_a_file_that_names_classes_needs_no_options(camvid: Path, tmp_path: Path) -> None:

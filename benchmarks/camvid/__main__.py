@@ -1,0 +1,70 @@
+"""`python -m benchmarks.camvid --data DIR --weights DIR`: train everything on CamVid and write CAMVID.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parents[1]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code: 1 where something failed, 130 after Ctrl-C, else 0, whoever wins."""
+    given = _parser().parse_args(arguments)
+    # A training of one thread needs two thirds of the CPU time of one with two, so two of them run side by side.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // given.jobs)))
+    from benchmarks.camvid.bench import Bench
+    from benchmarks.camvid.plan import Files
+
+    folder = (given.work_dir or HERE / ".camvid").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = Files(given.data.absolute(), given.weights.absolute(), folder, given.settings)
+    bench = Bench(files, given.seeds, given.iterations, given.teacher_iterations, given.jobs, given.output, _say)
+    try:
+        failed = bench.run(given.parts)
+    except KeyboardInterrupt:
+        _say("stopped; the same command continues")
+        return 130
+    _say(f"written: {given.output}")
+    if failed:
+        _say(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.camvid",
+        description="Trains teachers, baselines and distilled students on CamVid, and writes benchmarks/CAMVID.md. "
+        "What is finished in the work directory is not run again.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="CamVid: train, trainannot, val, valannot")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="folder of mobilenet_v2_imagenet.pth and cityscapes-teacher.onnx"
+    )
+    parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.camvid")
+    parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
+    parser.add_argument("--iterations", type=int, default=1500, metavar="N", help="of students (default: 1500)")
+    parser.add_argument("--teacher-iterations", type=int, default=2000, metavar="N", help="default: 2000")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
+    parser.add_argument(
+        "--parts", type=lambda text: text.split(","), metavar="NAME,NAME", help="teachers,trials,methods,labels,small"
+    )
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"
+    )
+    parser.add_argument("--output", type=Path, default=HERE / "CAMVID.md", metavar="FILE", help="the page")
+    return parser
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

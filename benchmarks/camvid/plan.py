@@ -1,0 +1,193 @@
+"""What is trained, with which settings, in which order; and the commands for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.methods.runs import Conditions, Training
+
+PRESETS = Path(__file__).parent / "presets"
+SCALES = "0.75,1.0,1.25"
+LEARNING_RATES = (0.01, 0.02, 0.05)  # of the baseline's trials
+WEIGHT_FACTORS = (1.0, 3.0, 9.0)  # of a method's trials, by the automatic weights
+TRIAL_SHARE = 3  # a trial has this share of the iterations
+EIGHTH = 8  # every eighth training image keeps its mask
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where inputs and results are.
+
+    Attributes:
+        data: CamVid: `train`, `trainannot`, `val`, `valannot`.
+        weights: Folder of the ImageNet weights and of teacher B.
+        folder: Of all results.
+        settings: `KEY.PATH=VALUE` of every training.
+    """
+
+    data: Path
+    weights: Path
+    folder: Path
+    settings: Sequence[str] = ()
+
+    @property
+    def imagenet(self) -> Path:
+        return self.weights / "mobilenet_v2_imagenet.pth"
+
+    @property
+    def teacher_b(self) -> Path:
+        return self.weights / "cityscapes-teacher.onnx"
+
+    @property
+    def teacher_a(self) -> Path:
+        return self.folder / "teacher-a" / "seed-0" / "distill-kd" / "student.pth"
+
+    @property
+    def eighth(self) -> Path:
+        """A data root with the masks of every eighth image."""
+        return self.folder / "eighth"
+
+    def outputs(self, name: str) -> Path:
+        return self.folder / "outputs" / name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a training for several seeds.
+
+    Attributes:
+        name: Its folder.
+        title: As the page names it.
+        preset: One of `presets/`.
+        method: "baseline" or a method.
+        base: The row that it is compared with.
+        outputs: Name of the stored teacher outputs; None with a live teacher, and for a baseline.
+        start: Whether the student starts from ImageNet weights.
+        data: "all" or "eighth": which images have masks. "eighth + all" trains on all images, most without a mask.
+        length: Factor of the iterations.
+        tuned_like: The row whose trials choose learning rate and weights.
+    """
+
+    name: str
+    title: str
+    preset: str
+    method: str
+    base: str | None = None
+    outputs: str | None = None
+    start: bool = True
+    data: str = "all"
+    length: float = 1.0
+    tuned_like: str | None = None
+
+
+BASELINE = Row("baseline", "masks alone", "student", "baseline")
+_KD = Row("kd", "kd, stored outputs of C", "student", "kd", "baseline", outputs="c")
+METHODS = (
+    _KD,
+    Row("cwd", "cwd, stored outputs of C", "student", "cwd", "baseline", outputs="c"),
+    Row("rmrkd", "rmrkd with mgd and dkd, live teacher A", "student", "rmrkd", "baseline"),
+    Row("mgd", "mgd, live teacher A", "student", "mgd", "baseline"),
+)
+WITHOUT_LABELS = (
+    Row("no-masks", "no mask: kd, outputs of B", "student-from-b", "kd", "baseline", outputs="b", tuned_like="kd"),
+    replace(BASELINE, name="eighth", title="46 masks alone", data="eighth", tuned_like="baseline"),
+    Row(
+        "eighth-and-all", "46 masks and all images: kd, outputs of B", "student-from-b", "kd", "eighth",
+        outputs="b-eighth", data="eighth + all", tuned_like="kd",
+    ),
+)  # fmt: skip
+SMALL = (
+    Row("small-baseline", "masks alone", "small", "baseline", start=False, tuned_like="baseline"),
+    Row("small-kd", "kd, stored outputs of C", "small", "kd", "small-baseline", "c", start=False, tuned_like="kd"),
+)
+
+
+def longer(row: Row, length: float) -> Row:
+    """Return the row with more iterations."""
+    return replace(row, name=f"{row.name}-x{length:g}", length=length, tuned_like=row.tuned_like or row.name)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the trials chose.
+
+    Attributes:
+        lr: Of every training.
+        weights: Of a method's losses, by their names; empty for baselines.
+    """
+
+    lr: float
+    weights: dict[str, float]
+
+    def settings(self) -> list[str]:
+        return [f"schedule.lr={self.lr}", *(f"losses.{name}.weight={value}" for name, value in self.weights.items())]
+
+
+def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice | None, folder: Path) -> Training:
+    """Return the training of one row and seed; without a choice, with the preset's learning rate and weights."""
+    settings = [f"schedule.iters={iterations}", *_inputs(files, row), *(choice.settings() if choice else [])]
+    settings += files.settings
+    conditions = Conditions(str(PRESETS / f"{row.preset}.yaml"), (seed,), (), (), 1.0, folder, "cpu")
+    return Training(row.method, conditions, folder, (seed,), tuple(settings))
+
+
+def teacher_training(files: Files, iterations: int) -> Training:
+    row = Row("teacher-a", "teacher A", "teacher-a", "kd", outputs="b")
+    return training(files, row, 0, iterations, None, files.folder / row.name)
+
+
+def _inputs(files: Files, row: Row) -> Iterable[str]:
+    """Yield the settings that name data, starting weights and teacher."""
+    root = files.data if row.data == "all" else files.eighth
+    yield f"data.root={json.dumps(str(root))}"
+    if row.data == "eighth + all":
+        yield "data.train=null"
+        yield f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"
+    if row.start:
+        yield f"student.checkpoint={{path: {json.dumps(str(files.imagenet))}}}"
+    if row.outputs is not None and row.method != "baseline":
+        yield f"teacher.outputs={json.dumps(str(files.outputs(row.outputs)))}"
+    if row.preset in ("teacher-a", "student-from-b"):
+        yield f"teacher.file={json.dumps(str(files.teacher_b))}"
+    elif row.method != "baseline" and row.outputs is None:
+        yield f"teacher.checkpoint={{path: {json.dumps(str(files.teacher_a))}}}"
+
+
+def make_eighth(files: Files) -> None:
+    """Link every eighth training image with its mask, and the validation images, into a data root of their own."""
+    for folder in ("train", "trainannot"):
+        (files.eighth / folder).mkdir(parents=True, exist_ok=True)
+        for path in sorted((files.data / folder).iterdir())[::EIGHTH]:
+            _link(files.eighth / folder / path.name, path)
+    for folder in ("val", "valannot"):
+        _link(files.eighth / folder, files.data / folder)
+
+
+def _link(path: Path, target: Path) -> None:
+    if not path.is_symlink():
+        path.symlink_to(target)
+
+
+def cache_arguments(files: Files, name: str) -> list[str]:
+    """Return the arguments of `rmrkd` that store the outputs of a teacher: "a", "b", "b-eighth" or "c"."""
+    student, from_b = (str(PRESETS / f"{name}.yaml") for name in ("student", "student-from-b"))
+    common = ["--out", str(files.outputs(name)), "--device", "cpu"]
+    views = ["--flip", "--scales", SCALES]
+    of_a, of_b = (["--preset", student], [files.teacher_a]), (["--preset", from_b], [files.teacher_b])
+    if name == "a":
+        presets, checkpoints = of_a
+        common += views
+    elif name == "c":
+        presets, checkpoints = of_a[0] + of_b[0], of_a[1] + of_b[1]
+        common += views
+    else:
+        presets, checkpoints = of_b
+    data = ["--data-root", str(files.data)]
+    if name == "b-eighth":
+        data = ["--data-root", str(files.eighth), "--set", "data.train=null"]
+        data += ["--set", f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"]
+    given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
+    return ["cache-teacher", *presets, *given, *data, *common]

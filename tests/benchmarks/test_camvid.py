@@ -1,0 +1,95 @@
+"""`python -m benchmarks.camvid`: the rows are what the page says, everything runs, and nothing runs twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.camvid import __main__ as command
+from benchmarks.camvid import bench, plan
+from benchmarks.camvid.plan import Choice, Files
+from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
+from rmrkd_cli.presets.loader import load_preset
+from tests.benchmarks.test_methods import rows_of
+from tests.helpers.cli import rmrkd
+from tests.helpers.network_files import write_onnx
+
+ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
+TINY = (
+    "schedule.crop=[64, 64]", "schedule.batch_size=2", "schedule.workers=0", "schedule.log_interval=1",
+    "schedule.eval_interval=2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "largest"), [("student", 2.5e6), ("student-from-b", 2.5e6), ("small", 0.5e6)])
+def test_students_are_as_small_as_the_page_says(name: str, largest: float) -> None:
+    network = build_outline(network_config(load_preset(str(plan.PRESETS / f"{name}.yaml")).student, 11), "student")
+    used = [value for key, value in network.named_parameters() if not key.startswith("auxiliary_head")]
+    assert 0.15 * largest < sum(value.numel() for value in used) < largest
+
+
+def test_both_presets_of_student_1_and_both_of_teacher_a_have_one_network() -> None:
+    presets = {name: load_preset(str(plan.PRESETS / f"{name}.yaml")) for name in ("student", "student-from-b", "small")}
+    teacher = load_preset(str(plan.PRESETS / "teacher-a.yaml")).student
+    assert presets["student"].student == presets["student-from-b"].student
+    for name in ("student", "small"):
+        of_students = presets[name].teacher
+        assert (of_students.config, of_students.overrides) == (teacher.config, teacher.overrides)
+
+
+def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> None:
+    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work")
+    runs = {row.name: plan.training(files, row, 3, 100, Choice(0.05, {}), tmp_path).runs()[0].preset for row in ROWS}
+    schedules = {str(preset.schedule) for preset in runs.values()}
+    assert len(schedules) == 1
+    assert {preset.seed for preset in runs.values()} == {3}
+    assert {name: preset.data.train_labels for name, preset in runs.items() if preset.data.train_labels != "files"} == {
+        "no-masks": "none"
+    }
+    unlabelled = {name for name, preset in runs.items() if preset.data.unlabelled is not None}
+    assert unlabelled == {"eighth-and-all"}
+    outputs = {name: Path(preset.teacher.outputs).name for name, preset in runs.items() if preset.teacher.outputs}
+    assert outputs == {"kd": "c", "cwd": "c", "no-masks": "b", "eighth-and-all": "b-eighth", "small-kd": "c"}
+
+
+@pytest.fixture
+def inputs(camvid: Path, tmp_path: Path) -> Path:
+    """Folder of random weights with the names of the real ones."""
+    student = load_preset(str(plan.PRESETS / "student.yaml")).student
+    backbone = build_network(network_config(student, 11), device="cpu").backbone
+    torch.save(backbone.state_dict(), tmp_path / "mobilenet_v2_imagenet.pth")
+    write_onnx(tmp_path / "cityscapes-teacher.onnx", 19)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_everything_runs_once(
+    inputs: Path, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+
+    def start(arguments: list[str], output: Path) -> int:
+        started.append(arguments)
+        return rmrkd(*arguments).exit_code
+
+    monkeypatch.setattr(bench, "start", start)
+    monkeypatch.setattr(plan, "WEIGHT_FACTORS", (1.0, 3.0))
+    monkeypatch.setattr(plan, "LEARNING_RATES", (0.02, 0.05))
+    given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
+    given += ["--iterations", "3", "--teacher-iterations", "1", "--jobs", "1", "--output", str(tmp_path / "page.md")]
+    given += [part for text in TINY for part in ("--set", text)]
+    assert command.main(given) == 0, capsys.readouterr().err
+    page = (tmp_path / "page.md").read_text()
+    trainings = [arguments for arguments in started if arguments[0] == "train"]
+    assert len(trainings) == 1 + 2 + 2 * len(plan.METHODS) + len(ROWS)
+    assert len(rows_of(page, "Trials")) == 2 + 2 * len(plan.METHODS)
+    shown = {**rows_of(page, "Student 1 with all masks"), **rows_of(page, "Fewer masks"), **rows_of(page, "Student 2")}
+    assert set(shown) == {row.title for row in ROWS}
+    assert shown["masks alone"][2:5] == ["–", "–", "–"]
+    assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
+
+    started.clear()
+    assert command.main(given) == 0
+    assert [arguments[0] for arguments in started if arguments[0] == "train"] == []
