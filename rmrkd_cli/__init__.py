@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RMRKDLoss,
         SKDLoss,
     )
+    from rmrkd_cli.networks.feature_maps import segment
     from rmrkd_cli.presets.loader import load_preset
 
 _MODULES = {
@@ -46,6 +47,7 @@ _MODULES = {
     "RmrkdError": "errors",
     "load_network": "evaluation.load",
     "load_preset": "presets.loader",
+    "segment": "networks.feature_maps",
     "transfer": "checkpoints.transfer",
 }
 
@@ -73,6 +75,7 @@ __all__ = [
     "SKDLoss",
     "load_network",
     "load_preset",
+    "segment",
     "transfer",
 ]
 

@@ -56,3 +56,5 @@ def test_a_network_is_loaded_from_its_file_alone(tmp_path: Path) -> None:
         expected = written.encode_decode(images, None)  # type: ignore[operator]
     assert logits.shape[2:] == (64, 96)
     assert torch.equal(logits, expected)
+    with torch.no_grad():
+        assert torch.equal(rmrkd_cli.segment(loaded, images), expected)

@@ -31,8 +31,8 @@ def load_network(
         code: Python files that may run, where one of them builds the network.
 
     Returns:
-        An mmsegmentation `EncoderDecoder`: `encode_decode(images, None)` maps images (B, 3, H, W), normalized as in
-        the config of the checkpoint, to logits (B, K, H, W). Or the module of another library, called as it says.
+        A module of the network's library, such as mmsegmentation's `EncoderDecoder`. `rmrkd_cli.segment` runs it on
+        images, the same for every library.
 
     Raises:
         RmrkdError: The file describes no network, or its weights do not match.

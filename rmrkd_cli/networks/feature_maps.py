@@ -55,7 +55,12 @@ def compute_logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def segment(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits (B, K, H, W) of images (B, 3, H, W) at their size."""
+    """Return the logits (B, K, H, W) of images at their size, from a network of any library.
+
+    Args:
+        network: Of `load_network`.
+        images: (B, 3, H, W) RGB, normalized as for ImageNet, whatever the network expects.
+    """
     adapter = adapter_of(network)
     logits = adapter.logits(network, images)
     if logits.shape[2:] == images.shape[2:]:

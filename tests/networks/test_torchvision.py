@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.models import mobilenet_v3_large, resnet101, segmentation
 
+import rmrkd_cli
 from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import adapter_of
@@ -209,6 +210,9 @@ def test_a_student_needs_its_file_alone(trained: Path, tmp_path: Path) -> None:
         outcome = rmrkd("eval", one, "--device", "cpu", "--json", "-", "--data-root", _root(trained))
         assert outcome.exit_code == 0, outcome.message
         assert json.loads(outcome.stdout)["metrics"] == json.loads((file.parent / "result.json").read_text())["metrics"]
+    network, images = rmrkd_cli.load_network(file), torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        assert torch.equal(rmrkd_cli.segment(network, images), network(images)["out"])
     assert rmrkd("transfer", file, tmp_path / "again.pth").exit_code == 2
     outcome = rmrkd("transfer", trained / "distill" / "last.pth", tmp_path / "x.pth", "--config", tmp_path / "c.py")
     assert "contains no config" in outcome.message
