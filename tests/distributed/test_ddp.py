@@ -22,16 +22,28 @@ from tests.helpers.cli import rmrkd
 from tests.helpers.forked import run_ranks
 from tests.helpers.ports import free_port
 
+SHORT = [f"schedule.{key}" for key in ("crop=[64, 64]", "iters=2", "eval_interval=2", "checkpoint_interval=1")]
+
 
 def test_two_workers_with_two_images_have_the_gradients_of_one_with_four(tiny: Path, tmp_path: Path) -> None:
     gradients.main(str(tiny), str(tmp_path / "one.pt"))
-    run_ranks(gradients.rank_of_two, str(tiny), str(tmp_path / "two.pt"), free_port())
+    run_ranks(gradients.rank_of_two, gradients.main, str(tiny), str(tmp_path / "two.pt"), free_port())
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one.keys() == two.keys()
     for name in one:
         assert one[name] is not None, f"{name} is never used"
         difference = (one[name].double() - two[name].double()).norm() / one[name].double().norm().clamp_min(1e-12)
         assert difference < 1e-5, name
+
+
+def test_adamw_moves_a_segformer_alike_on_two_workers_and_on_one_with_all_images(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    gradients.adamw(str(tiny), str(tmp_path / "one.pt"))
+    run_ranks(gradients.rank_of_two, gradients.adamw, str(tiny), str(tmp_path / "two.pt"), free_port())
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert (one["gradients"] - two["gradients"]).norm() < 1e-6 * one["gradients"].norm()
+    # AdamW divides by the size of the gradient: of those near 0, rounding decides the sign
+    assert (one["change"] - two["change"]).norm() < 1e-5 * one["change"].norm()
 
 
 def test_one_worker_with_a_process_group_gives_the_same_result(
@@ -80,6 +92,26 @@ def test_training_and_evaluation_by_two_workers(tiny: Path, tmp_path: Path) -> N
     with pytest.raises(RmrkdError, match=r"trained by 2 worker\(s\) with batch size 2, not by 1 with 2") as error:
         train(preset, tmp_path, "cpu", Cluster(), resume=True)
     assert "--force" in error.value.hint
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_two_workers_resume_adamw_and_a_segformer_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    preset = load_preset(str(tiny), overrides=["role=baseline", *SHORT, *gradients.SEGFORMER])
+    train(preset, tmp_path, "cpu", Cluster(workers=2))
+    run = tmp_path / "baseline"
+    whole = torch.load(run / "iter_2.pth", weights_only=True)
+    for name in ("student.pth", "result.json", "iter_2.pth", "last.pth", "best.pth"):
+        (run / name).unlink()
+    assert (run / "iter_1.pth").is_file()
+    train(preset, tmp_path, "cpu", Cluster(workers=2), resume=True)
+    again = torch.load(run / "iter_2.pth", weights_only=True)
+    assert all(torch.equal(value, again["state_dict"][key]) for key, value in whole["state_dict"].items())
+    states = whole["optimizer"]["state"], again["optimizer"]["state"]
+    assert states[0].keys() == states[1].keys()
+    for key, state in states[0].items():
+        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+        assert all(torch.equal(value, states[1][key][name]) for name, value in state.items())
 
 
 @pytest.mark.usefixtures("begun", "forked_workers")
