@@ -22,7 +22,7 @@ from rmrkd_cli.evaluation.machine import peak_memory, reset_peak_memory
 from rmrkd_cli.evaluation.precision import float32_precision
 from rmrkd_cli.networks.hub import NotDownloadedError
 from rmrkd_cli.networks.inference import inference_network
-from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS
+from rmrkd_cli.networks.libraries import MMSEG, NO_WEIGHTS, start_source
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import Preset, Schedule
 from rmrkd_cli.results.training_images import describe_images, training_images
@@ -30,7 +30,7 @@ from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_w
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import Run, roles_to_train
 from rmrkd_cli.training.preflight import find_problems
-from rmrkd_cli.training.weight_files import describe_downloads, weight_files
+from rmrkd_cli.training.weight_files import WeightFile, describe_downloads, weight_files
 
 STEPS = 2
 
@@ -80,9 +80,17 @@ def report_dry_run(
 def report_missing_network(preset: Preset, missing: NotDownloadedError) -> Iterator[str]:
     """Yield the lines of a report that ends where a network's description is not on this machine."""
     yield f"{preset.name}: nothing is downloaded by --dry-run"
-    yield from (f"  {line}" for line in describe_downloads(weight_files(preset, roles_to_train(preset))))
+    roles = roles_to_train(preset)
+    files = list(weight_files(preset, roles))
+    if "distill" in roles and preset.teacher.checkpoint is None:  # `resolve_weights` could not run
+        source = start_source(preset.teacher, "teacher")
+        files += [WeightFile("teacher", preset.teacher, source)] if source is not None else []
+    yield from (f"  {line}" for line in describe_downloads(files))
     yield f"  {missing.message}"
-    yield "  the network is described there: without it nothing else can be checked"
+    yield (
+        "  the network is described there: without it nothing else can be checked; "
+        "`hf download OWNER/MODEL config.json` fetches it alone"
+    )
 
 
 def _report_role(

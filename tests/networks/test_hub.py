@@ -79,6 +79,9 @@ def test_a_dry_run_names_what_training_downloads_and_downloads_nothing(
     missing = f"training first downloads smp-hub/resnet18.imagenet@{revision} on the Hugging Face hub to "
     missing += f"`{cache / 'models--smp-hub--resnet18.imagenet'}`"
     assert missing in unknown.stdout
+    assert (
+        f"first downloads {MODEL} on the Hugging Face hub to `{cache / 'models--someone--segformer'}`" in unknown.stdout
+    )
     assert f"`{MODEL}` on the Hugging Face hub is not on this machine: its config.json would be" in unknown.stdout
     assert not cache.exists()
     publish(cache)
