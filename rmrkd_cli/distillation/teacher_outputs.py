@@ -157,7 +157,7 @@ def check_matches(
     Args:
         classes, scale, max_value: Of the data set of the run.
         teacher_sha256: Of the teacher's file that the preset names, or its first digits; None where it names none.
-        network: `network_digest` of that teacher; None where it is not known. It is compared where the file is named.
+        network: `network_digest` of a teacher whose weights the preset names; None where it is not known.
 
     Raises:
         RmrkdError: Another teacher, other classes or another preprocessing; the message lists what differs.
@@ -173,7 +173,7 @@ def check_matches(
     if not named:
         stored = " and ".join(f"{one.sha256[:12]} ({one.source})" for one in index.teachers)
         lines.append(_line("SHA-256 of the teacher", stored, str(teacher_sha256)[:12]))
-    elif not lines and None not in (teacher_sha256, network) and network not in {one.network for one in named}:
+    elif not lines and network is not None and network not in {one.network for one in named}:
         stored = " and ".join(one.network[:12] for one in named)
         lines.append(_line(f"SHA-256 of the {_DESCRIPTION}", stored, str(network)[:12]))
     if lines:

@@ -16,6 +16,7 @@ from rmrkd_cli.data.unlabelled import find_training_samples
 from rmrkd_cli.distillation.teacher import describe_teacher
 from rmrkd_cli.distillation.teacher_outputs import check_matches, network_digest, read_index
 from rmrkd_cli.errors import CorruptFileError, RmrkdError
+from rmrkd_cli.networks.hub import WEIGHT_FILES, cached_hub_file
 from rmrkd_cli.presets.schema import Preset, Teacher
 from rmrkd_cli.storage.cache import sha256_of
 
@@ -75,7 +76,12 @@ def _without_unreadable(names: list[str], info: DatasetInfo, samples: SampleTabl
 
 
 def _digest_of_network(teacher: Teacher, info: DatasetInfo) -> str | None:
-    """Return the digest of the description of a preset's teacher; None where its library or file is not here."""
+    """Return the digest of the description of a preset's teacher.
+
+    None where the preset names no weights for it, or its library or code is not on this machine.
+    """
+    if not teacher.is_trained:
+        return None
     try:
         return network_digest(describe_teacher(teacher, info.num_classes, info))
     except RmrkdError:
@@ -85,7 +91,9 @@ def _digest_of_network(teacher: Teacher, info: DatasetInfo) -> str | None:
 def named_sha256(teacher: Teacher) -> str | None:
     """Return the SHA-256 of the file that a preset names for its teacher, or its first digits; None if it has none."""
     source = teacher.checkpoint
-    path = teacher.file if teacher.is_file else source.path if source is not None else None
     if source is not None and source.sha256:
         return source.sha256
+    path = teacher.file if source is None else source.path
+    if source is not None and source.hub is not None:
+        path = str(cached_hub_file(source.hub, *WEIGHT_FILES) or "")
     return sha256_of(Path(path)) if path is not None and Path(path).is_file() else None

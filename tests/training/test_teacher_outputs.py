@@ -399,6 +399,8 @@ def test_a_teacher_that_is_a_file_is_stored(tiny: Path, tmp_path: Path, fixed: b
     os.replace(tmp_path / "other.onnx", file)
     assert "SHA-256 of the teacher" in train(preset, tmp_path / "out", tmp_path / "run").progress
     file.unlink()
+    refused = train(preset, tmp_path / "out", tmp_path / "run", "--set", "teacher.input.color=bgr")
+    assert "SHA-256 of the teacher's description" in refused.progress
     assert train(preset, tmp_path / "out", tmp_path / "run").exit_code == 0
 
 
