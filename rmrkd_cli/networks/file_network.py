@@ -132,6 +132,7 @@ class FileNetwork(nn.Module):
         self.channels = 2 if self.binary else channels
         names = self.facts.names
         self.names = names if names and len(names) == self.channels else None
+        self.class_names = tuple(class_names)
         self.num_classes = num_classes or (self.channels if classes is None else _count_targets(classes, class_names))
         self.class_map = resolve_class_map(
             classes, file=runner.file, channels=self.channels, names=self.names, num_classes=self.num_classes,
@@ -178,7 +179,7 @@ class FileNetwork(nn.Module):
             dropped = self.class_map.count(None)
             classes = f"{self.channels} channels summed to {self.num_classes} classes"
             classes += f", {dropped} of them ignored" if dropped else ""
-        named = "" if self.names else "; it declares no class names"
+        named = self._describe_names()
         hint = ""
         if self.corner_stride > 1 and not self.source.align_corners:
             hint = (
@@ -186,6 +187,19 @@ class FileNetwork(nn.Module):
                 "mIoU is higher with `teacher.input.align_corners: true`"
             )
         return f"`{self.runner.file}` runs in {self.runner.runtime}: {self.source}; {classes}{named}{hint}"
+
+    def _describe_names(self) -> str:
+        if not self.names:
+            return "; it declares no class names"
+        both = list(zip(self.names, self.class_names, strict=False)) if self.class_map is None else []
+        other = [number for number, (own, ours) in enumerate(both) if own.casefold() != ours.casefold()]
+        if not other:
+            return ""
+        own, ours = both[other[0]]
+        return (
+            f"; {len(other)} of its class names differ from the data set's, such as channel {other[0]}, `{own}` and "
+            f"`{ours}`: if these are other classes, map them with `classes`"
+        )
 
     def extra_repr(self) -> str:
         """Name the file: two files are two networks."""

@@ -162,6 +162,10 @@ def test_channels_are_mapped_by_the_names_in_the_file(tmp_path: Path) -> None:
         assert caught.value.message.casefold() == message.casefold()
     with pytest.raises(RmrkdError, match="in another order: channel 0 is `road`, class 0 is `sky`"):
         FileNetwork(runner, num_classes=3, class_names=("sky", "road", "bush"))
+    named = FileNetwork(runner, num_classes=3, class_names=("road", "bush", "car")).describe()
+    assert "1 of its class names differ from the data set's, such as channel 2, `Sky` and `car`" in named
+    assert "differ" not in FileNetwork(runner, num_classes=3, class_names=("road", "bush", "sky")).describe()
+    assert "differ" not in by_name.describe()
 
 
 # Input descriptions that contradict the file or cannot be right, and the message.
