@@ -1,42 +1,44 @@
-"""Run everything that is missing, several trainings side by side, and write the page anew after each."""
+"""Run everything that is missing, several trainings side by side, and write the page anew after each part."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.camvid import plan
+from benchmarks.camvid import latency, picture, plan
 from benchmarks.camvid.page import Page
-from benchmarks.camvid.plan import Choice, Files, Row
+from benchmarks.camvid.plan import Files, Row
+from benchmarks.camvid.trainings import Trainings, miou, result_of, student_of
 from benchmarks.machine import date_and_commit, describe_machine
 from benchmarks.methods.runs import Training, start
+from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.results.record import Record, read_record
+from rmrkd_cli.presets.loader import load_preset
 
-PARTS = ("teachers", "trials", "methods", "labels", "small")
+PARTS = ("teachers", "trials", "methods", "equal-time", "labels", "small", "speed", "picture")
 Job = tuple[str, Training | list[str]]  # a name, and a training or the arguments of `rmrkd`
 
 
 @dataclass
 class Bench:
-    """Attributes: `iterations` are those of students; `failed` names what ended with an error."""
+    """Attributes: `failed` names what ended with an error."""
 
     files: Files
-    seeds: tuple[int, ...]
-    iterations: int
+    trainings: Trainings
     teacher_iterations: int
     jobs: int
     output: Path
     say: Callable[[str], object]
     failed: list[str] = field(default_factory=list)
 
-    def run(self, parts: Sequence[str] | None) -> list[str]:
-        """Run these parts, or all; return the names of what failed."""
-        for part in parts or PARTS:
-            getattr(self, f"_{part}")()
+    def run(self, parts: Sequence[str]) -> list[str]:
+        """Run these parts; return the names of what failed."""
+        for part in parts:
+            getattr(self, f"_{part.replace('-', '_')}")()
             if self.failed:
                 break
             self._write()
@@ -45,42 +47,42 @@ class Bench:
     def _teachers(self) -> None:
         plan.make_eighth(self.files)
         self._run([(f"outputs of {name}", plan.cache_arguments(self.files, name)) for name in ("b", "b-eighth")])
-        threads = os.environ.pop("OMP_NUM_THREADS")  # it runs alone
+        threads = os.environ.pop("OMP_NUM_THREADS", None)  # it runs alone
         self._run([("teacher A", plan.teacher_training(self.files, self.teacher_iterations))])
-        os.environ["OMP_NUM_THREADS"] = threads
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = threads
         self._run([(f"outputs of {name}", plan.cache_arguments(self.files, name)) for name in ("a", "c")])
         self._run(self._evaluations())
 
     def _evaluations(self) -> Iterable[Job]:
         """Yield the commands that measure the teachers on the validation images."""
         for name, file, options in (
-            ("a", self.files.teacher_a, []),
-            ("a-views", self.files.teacher_a, ["--flip", "--scales", plan.SCALES]),
+            ("a", self.files.teacher_a, ["--dataset", "camvid"]),
+            ("a-views", self.files.teacher_a, ["--dataset", "camvid", "--flip", "--scales", plan.SCALES]),
             ("b", self.files.teacher_b, ["--preset", str(plan.PRESETS / "student-from-b.yaml")]),
         ):
             output = self.files.folder / f"{name}.json"
             if not output.is_file():
                 common = ["--data-root", str(self.files.data), "--device", "cpu", "--json", str(output)]
-                dataset = [] if "--preset" in options else ["--dataset", "camvid"]
-                yield f"mIoU of {name}", ["eval", str(file), *dataset, *options, *common]
+                yield f"mIoU of {name}", ["eval", str(file), *options, *common]
 
     def _trials(self) -> None:
         """Train with each learning rate and each weight for a third of the iterations, with one seed."""
-        self._run([(f"trial of the baseline, lr {lr:g}", self._lr_trial(lr)) for lr in plan.LEARNING_RATES])
-        if self.failed:
-            return
-        lr = self._best_lr()
+        rates = plan.LEARNING_RATES
+        self._run([(f"trial of the baseline, lr {rate:g}", self.trainings.lr_trial(rate)) for rate in rates])
         for factors in (plan.WEIGHT_FACTORS[:1], plan.WEIGHT_FACTORS[1:]):  # the first measures the automatic weights
-            self._run(
-                (f"trial of {row.name}, weights x{factor:g}", self._weight_trial(row, factor, lr))
-                for row in plan.METHODS
-                for factor in factors
-            )
-            if self.failed:
-                return
+            if not self.failed:
+                self._run(
+                    (f"trial of {row.name}, weights x{factor:g}", self.trainings.weight_trial(row, factor))
+                    for row in plan.METHODS
+                    for factor in factors
+                )
 
     def _methods(self) -> None:
         self._rows([plan.BASELINE, *plan.METHODS])
+
+    def _equal_time(self) -> None:
+        self._rows(self.trainings.equal_time_rows())
 
     def _labels(self) -> None:
         self._rows(plan.WITHOUT_LABELS)
@@ -89,41 +91,40 @@ class Bench:
         self._rows(plan.SMALL)
 
     def _rows(self, rows: Sequence[Row]) -> None:
-        self._run([(f"{row.name}, seed {seed}", self._training(row, seed)) for seed in self.seeds for row in rows])
+        seeds = self.trainings.seeds
+        self._run([(f"{row.name}, seed {seed}", self.trainings.of(row, seed)) for seed in seeds for row in rows])
 
-    def _training(self, row: Row, seed: int) -> Training:
-        iterations = round(self.iterations * row.length)
-        folder = self.files.folder / f"iterations-{self.iterations}" / row.name
-        return plan.training(self.files, row, seed, iterations, self._choice(row), folder)
+    def _speed(self) -> None:
+        """Export what the page compares, and run it in onnxruntime."""
+        files = {"teacher A": self.files.teacher_a}
+        for name, row in (("student 1", plan.BASELINE), ("student 2", plan.SMALL[0])):
+            files[name] = student_of(self.trainings.of(row, self.trainings.seeds[0]))
+        networks = {name: self.files.folder / "onnx" / f"{name.replace(' ', '-')}.onnx" for name in files}
+        networks["teacher A"].parent.mkdir(exist_ok=True)
+        self._run(
+            (f"export of {name}", ["export", str(file), str(networks[name]), "--force"]) for name, file in files.items()
+        )
+        if not self.failed:
+            networks["teacher B"] = self.files.teacher_b
+            speeds = {name: speed.entries() for name, speed in latency.measure(networks).items()}
+            (self.files.folder / "speed.json").write_text(json.dumps(speeds))
 
-    def _lr_trial(self, lr: float) -> Training:
-        return self._trial(plan.BASELINE, f"lr-{lr:g}", Choice(lr, {}))
-
-    def _trial(self, row: Row, name: str, choice: Choice) -> Training:
-        folder = self.files.folder / f"trials-{self.iterations}" / row.name / name
-        return plan.training(self.files, row, 0, self.iterations // plan.TRIAL_SHARE, choice, folder)
-
-    def _weight_trial(self, row: Row, factor: float, lr: float) -> Training:
-        """Return the trial with a method's automatic weights times a factor; factor 1 measures them."""
-        weights = {} if factor == 1 else self._weights(row, factor, lr)
-        return self._trial(row, f"weight-{factor:g}", Choice(lr, weights))
-
-    def _weights(self, row: Row, factor: float, lr: float) -> dict[str, float]:
-        record = result_of(self._weight_trial(row, 1.0, lr))
-        weights = (record or {}).get("training", {}).get("weights") or {}
-        return {name: factor * value for name, value in weights.items()}
-
-    def _best_lr(self) -> float:
-        return max(plan.LEARNING_RATES, key=lambda lr: miou(result_of(self._lr_trial(lr))))
-
-    def _choice(self, row: Row) -> Choice:
-        """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
-        lr = self._best_lr()
-        tuned = {each.name: each for each in (plan.BASELINE, *plan.METHODS)}[row.tuned_like or row.name]
-        if tuned.method == "baseline" or row.method == "baseline":
-            return Choice(lr, {})
-        best = max(plan.WEIGHT_FACTORS, key=lambda factor: miou(result_of(self._weight_trial(tuned, factor, lr))))
-        return Choice(lr, self._weights(tuned, best, lr))
+    def _picture(self) -> None:
+        """Draw images on which distillation changed about as much as on most others."""
+        results, best = self.trainings.results(), self.trainings.best(1)[0]
+        names = picture.typical_images(results[plan.BASELINE.name][0], results[best.name][0], 3)
+        seed = self.trainings.seeds[0]
+        files = {row.name: student_of(self.trainings.of(row, seed)) for row in (plan.BASELINE, best)}
+        files["teacher A"] = self.files.teacher_a
+        folders = {name: self.files.folder / "predictions" / name.replace(" ", "-") for name in files}
+        common = ["--data-root", str(self.files.data), "--device", "cpu", "--force", "--save-predictions"]
+        self._run(
+            (f"predictions of {name}", ["eval", str(file), *common, str(folders[name])]) for name, file in files.items()
+        )
+        if not self.failed:
+            columns = {"photograph": self.files.data / "val", "truth": self.files.data / "valannot", **folders}
+            palette = dataset_info(load_preset(str(plan.PRESETS / "student.yaml"))).palette
+            picture.draw(names, columns, palette, self.output.with_suffix(".png"))
 
     def _run(self, jobs: Iterable[Job]) -> None:
         """Run what is not finished, `jobs` at a time."""
@@ -153,35 +154,5 @@ class Bench:
         return None
 
     def _write(self) -> None:
-        rows = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
-        results = {}
-        for row in rows if all(result_of(self._lr_trial(lr)) for lr in plan.LEARNING_RATES) else ():
-            found = [result_of(self._training(row, seed)) for seed in self.seeds]
-            if all(found):
-                results[row.name] = [record for record in found if record is not None]
-        trials = self._trial_results()
-        page = Page(self.files, rows, results, trials, date_and_commit(), describe_machine("cpu"))
+        page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"))
         self.output.write_text(page.text(), encoding="utf-8")
-
-    def _trial_results(self) -> list[tuple[str, float]]:
-        """Return what each finished trial had, and its mIoU (0..1)."""
-        lr = self._best_lr()
-        trials = [(f"baseline, lr {rate:g}", self._lr_trial(rate)) for rate in plan.LEARNING_RATES]
-        trials += [
-            (f"{row.name}, weights x{factor:g}", self._weight_trial(row, factor, lr))
-            for row in plan.METHODS
-            for factor in plan.WEIGHT_FACTORS
-        ]
-        return [(name, miou(result)) for name, trial in trials if (result := result_of(trial)) is not None]
-
-
-def result_of(training: Training) -> Record | None:
-    """Return the result of a training of one seed; None until it is finished."""
-    [run] = training.runs()
-    return read_record(run.run_dir.result) if run.run_dir.finished else None
-
-
-def miou(record: Record | None) -> float:
-    """Return mIoU in 0..1; -1 without a result."""
-    value = record["metrics"]["miou"] if record else None
-    return -1.0 if value is None else float(value)

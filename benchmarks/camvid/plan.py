@@ -69,6 +69,7 @@ class Row:
         data: "all" or "eighth": which images have masks. "eighth + all" trains on all images, most without a mask.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
+        settings: `KEY.PATH=VALUE`.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Row:
     data: str = "all"
     length: float = 1.0
     tuned_like: str | None = None
+    settings: tuple[str, ...] = ()
 
 
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
@@ -89,7 +91,7 @@ METHODS = (
     _KD,
     Row("cwd", "cwd, stored outputs of C", "student", "cwd", "baseline", outputs="c"),
     Row("rmrkd", "rmrkd with mgd and dkd, live teacher A", "student", "rmrkd", "baseline"),
-    Row("mgd", "mgd, live teacher A", "student", "mgd", "baseline"),
+    Row("mgd", "mgd, live teacher A", "student", "mgd", "baseline", settings=("losses.mgd.stage=2",)),
 )
 WITHOUT_LABELS = (
     Row("no-masks", "no mask: kd, outputs of B", "student-from-b", "kd", "baseline", outputs="b", tuned_like="kd"),
@@ -129,7 +131,7 @@ class Choice:
 def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice | None, folder: Path) -> Training:
     """Return the training of one row and seed; without a choice, with the preset's learning rate and weights."""
     settings = [f"schedule.iters={iterations}", *_inputs(files, row), *(choice.settings() if choice else [])]
-    settings += files.settings
+    settings += (*row.settings, *files.settings)
     conditions = Conditions(str(PRESETS / f"{row.preset}.yaml"), (seed,), (), (), 1.0, folder, "cpu")
     return Training(row.method, conditions, folder, (seed,), tuple(settings))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, plan
@@ -83,11 +84,17 @@ def test_everything_runs_once(
     assert command.main(given) == 0, capsys.readouterr().err
     page = (tmp_path / "page.md").read_text()
     trainings = [arguments for arguments in started if arguments[0] == "train"]
-    assert len(trainings) == 1 + 2 + 2 * len(plan.METHODS) + len(ROWS)
+    slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
+    assert len(trainings) == 1 + 2 + 2 * len(plan.METHODS) + len(ROWS) + len(slower) - 1
     assert len(rows_of(page, "Trials")) == 2 + 2 * len(plan.METHODS)
-    shown = {**rows_of(page, "Student 1 with all masks"), **rows_of(page, "Fewer masks"), **rows_of(page, "Student 2")}
+    titles = ("Student 1 with all masks, equal iterations", "Student 1 with fewer masks", "Student 2")
+    shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
     assert set(shown) == {row.title for row in ROWS}
     assert shown["masks alone"][2:5] == ["–", "–", "–"]
+    assert set(rows_of(page, "Size and speed")) == {"student 1", "student 2", "teacher A", "teacher B"}
+    assert len(rows_of(page, "Student files")) == len(ROWS)
+    with Image.open(tmp_path / "page.png") as picture:
+        assert picture.size[0] == 5 * 240 + 4 * 4
     assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
 
     started.clear()

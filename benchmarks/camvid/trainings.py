@@ -1,0 +1,119 @@
+"""The trainings of the benchmark, and what they gave: trials choose the settings of the rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.camvid import plan
+from benchmarks.camvid.plan import Choice, Files, Row
+from benchmarks.methods.runs import Training
+from rmrkd_cli.results.record import Record, read_record
+
+_EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
+_ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Attributes: `iterations` are those of every student at equal iterations."""
+
+    files: Files
+    seeds: tuple[int, ...]
+    iterations: int
+
+    def of(self, row: Row, seed: int) -> Training:
+        """Return the training of a row and seed, with the settings of its best trial."""
+        folder = self.files.folder / f"iterations-{self.iterations}" / row.name
+        return plan.training(self.files, row, seed, round(self.iterations * row.length), self._best_choice(row), folder)
+
+    def lr_trial(self, lr: float) -> Training:
+        return self._trial(plan.BASELINE, f"lr-{lr:g}", Choice(lr, {}))
+
+    def weight_trial(self, row: Row, factor: float) -> Training:
+        """Return the trial with a method's automatic weights times a factor; factor 1 measures them."""
+        weights = {} if factor == 1 else self._weights(row, factor)
+        return self._trial(row, f"weight-{factor:g}", Choice(self._best_lr(), weights))
+
+    def trial_results(self) -> list[tuple[str, float]]:
+        """Return what each finished trial had, and its mIoU (0..1)."""
+        trials = [(f"baseline, lr {lr:g}", self.lr_trial(lr)) for lr in plan.LEARNING_RATES]
+        trials += [
+            (f"{row.name}, weights x{factor:g}", self.weight_trial(row, factor))
+            for row in plan.METHODS
+            for factor in plan.WEIGHT_FACTORS
+        ]
+        return [(name, miou(result)) for name, trial in trials if (result := result_of(trial)) is not None]
+
+    def results(self, rows: Sequence[Row] = _ROWS) -> dict[str, list[Record]]:
+        """Return the results of each row of which every seed is finished, by its name."""
+        results = {}
+        for row in rows if self._has_trials() else ():
+            found = [result_of(self.of(row, seed)) for seed in self.seeds]
+            if all(found):
+                results[row.name] = [record for record in found if record is not None]
+        return results
+
+    def best(self, count: int) -> list[Row]:
+        """Return the finished methods of student 1 with the largest mean mIoU."""
+        results = self.results(plan.METHODS)
+        finished = [row for row in plan.METHODS if row.name in results]
+        return sorted(finished, key=lambda row: -statistics.mean(map(miou, results[row.name])))[:count]
+
+    def equal_time_rows(self) -> list[Row]:
+        """Return the best two methods with as many iterations as fit into the baseline's time.
+
+        They follow from the seconds of a step, not from a clock, so the runs can be repeated.
+        """
+        results = self.results((plan.BASELINE, *plan.METHODS))
+        base = results.get(plan.BASELINE.name)
+        lengths = [(row, seconds_per_step(base) / seconds_per_step(results[row.name])) for row in self.best(2) if base]
+        return [plan.longer(row, round(length, 2)) for row, length in lengths if length < _EQUAL_COST]
+
+    def _trial(self, row: Row, name: str, choice: Choice) -> Training:
+        folder = self.files.folder / f"trials-{self.iterations}" / row.name / name
+        return plan.training(self.files, row, 0, self.iterations // plan.TRIAL_SHARE, choice, folder)
+
+    def _has_trials(self) -> bool:
+        return all(result_of(self.lr_trial(lr)) for lr in plan.LEARNING_RATES)
+
+    def _weights(self, row: Row, factor: float) -> dict[str, float]:
+        record = result_of(self.weight_trial(row, 1.0))
+        weights = (record or {}).get("training", {}).get("weights") or {}
+        return {name: factor * value for name, value in weights.items()}
+
+    def _best_lr(self) -> float:
+        return max(plan.LEARNING_RATES, key=lambda lr: miou(result_of(self.lr_trial(lr))))
+
+    def _best_choice(self, row: Row) -> Choice:
+        """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
+        lr = self._best_lr()
+        tuned = {each.name: each for each in (plan.BASELINE, *plan.METHODS)}[row.tuned_like or row.name]
+        if row.method == "baseline":
+            return Choice(lr, {})
+        best = max(plan.WEIGHT_FACTORS, key=lambda factor: miou(result_of(self.weight_trial(tuned, factor))))
+        return Choice(lr, self._weights(tuned, best))
+
+
+def result_of(training: Training) -> Record | None:
+    """Return the result of a training of one seed; None until it is finished."""
+    [run] = training.runs()
+    return read_record(run.run_dir.result) if run.run_dir.finished else None
+
+
+def student_of(training: Training) -> Path:
+    [run] = training.runs()
+    return run.run_dir.student
+
+
+def miou(record: Record | None) -> float:
+    """Return mIoU in 0..1; -1 without a result."""
+    value = record["metrics"]["miou"] if record else None
+    return -1.0 if value is None else float(value)
+
+
+def seconds_per_step(records: Sequence[Record]) -> float:
+    """Return the median over the seeds."""
+    return statistics.median(record["training"]["seconds_per_step"] for record in records)
