@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from rmrkd_cli.signals import exit_code
 
 _MAX_LISTED = 20  # names in a message
+_MIN_PART = 4  # letters of a name that may be a part of another
 
 
 class RmrkdError(Exception):
@@ -100,6 +101,8 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     known = sorted(set(options))
     by_lowercase = {option.lower(): option for option in known}
     similar = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.5)
+    if not similar and len(name) >= _MIN_PART:  # `lraspp` stands for `lraspp_mobilenet_v3_large`
+        similar = [option for option in by_lowercase if name.lower() in option][:1]
     if similar:
         return f"did you mean `{by_lowercase[similar[0]]}`?"
     if len(known) > _MAX_LISTED:

@@ -15,6 +15,7 @@ from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, did_you_mean
         ("labels", ["Labels"], "did you mean `Labels`?"),
         ("tua", ("tau", "type", "stage"), "did you mean `tau`?"),
         ("psp101-psp18-cty", ["psp101-dl18-city", "psp101-psp18-city"], "did you mean `psp101-psp18-city`?"),
+        ("lraspp", ["fcn_resnet50", "lraspp_mobilenet_v3_large"], "did you mean `lraspp_mobilenet_v3_large`?"),
         ("zzz", ["beta", "alpha"], "known: alpha, beta"),
         ("", ["beta", "alpha", "beta"], "known: alpha, beta"),
         ("anything", [], ""),

@@ -47,7 +47,8 @@ app = typer.Typer(
     help="""Distil a large semantic segmentation network into a small one, and measure what distillation gains.
 
 For everyone who has a trained teacher, or trains one, and needs a student that is small enough to deploy. RMRKD and
-other published methods; teachers and students are networks of mmsegmentation.
+other published methods; networks of mmsegmentation, torchvision, segmentation_models_pytorch, transformers or your own
+code, and teachers that are ONNX or TorchScript files.
 
 Start with: rmrkd train --preset demo
 

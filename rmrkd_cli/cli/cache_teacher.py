@@ -19,6 +19,8 @@ from rmrkd_cli.cli.options import (
     Gpus,
     LoaderWorkers,
     Scales,
+    Unlabelled,
+    absolute_path,
     check_recordable,
 )
 from rmrkd_cli.cli.settings import checkpoint_override, combine_settings
@@ -62,6 +64,7 @@ def cache_teacher_command(
         option("--code", NETWORK, "Let the preset run the networks of this Python file; repeatable.", metavar="FILE"),
     ] = None,
     data_root: DataRoot = None,
+    unlabelled: Unlabelled = None,
     flip: Flip = False,
     scales: Scales = "1.0",
     top_k: Annotated[
@@ -91,7 +94,7 @@ def cache_teacher_command(
     factors = parse_scales(scales)
     allow_files(code or ())
     check_recordable(out, "--out")
-    presets = load_presets(preset, teacher_checkpoint or [], settings or [], data_root)
+    presets = load_presets(preset, teacher_checkpoint or [], settings or [], data_root, absolute_path(unlabelled))
     kind, cluster = choose_devices(device, gpus, workers)
     from rmrkd_cli.terminal import console
     from rmrkd_cli.training.caching.command import cache_teacher
@@ -107,7 +110,9 @@ def cache_teacher_command(
     console.log(f"train from them: rmrkd train --preset {preset[0]} --method kd --teacher-outputs {out}")
 
 
-def load_presets(names: list[str], files: list[str], settings: list[str], data_root: str | None) -> list[Preset]:
+def load_presets(
+    names: list[str], files: list[str], settings: list[str], data_root: str | None, unlabelled: str | None = None
+) -> list[Preset]:
     """Return the presets with the changes of the command line.
 
     Args:
@@ -127,6 +132,8 @@ def load_presets(names: list[str], files: list[str], settings: list[str], data_r
     for number, name in enumerate(names):
         file = files[number] if files else None
         options = [("data.root", json.dumps(data_root), "--data-root")] if data_root is not None else []
+        if unlabelled is not None:
+            options.append(("data.unlabelled.images", json.dumps(unlabelled), "--unlabelled"))
         if file is not None:
             options.append(checkpoint_override("teacher", name, file))
         loaded.append(load_preset(name, overrides=combine_settings(settings, options)))

@@ -19,6 +19,10 @@ from rmrkd_cli.errors import RmrkdError
 
 MAPS = "maps"  # the folder of the files, below that of the index
 REFILL = "run the same `rmrkd cache-teacher` command again: it writes files that are missing or damaged"
+REFILL_OTHERS = (
+    "run `rmrkd cache-teacher` again for the images of this command, with the same --data-root and --unlabelled: it "
+    "adds what is missing"
+)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,10 @@ def resolve_dataset(job: EvalJob, model: CheckpointNetwork) -> DatasetInfo:
     """
     preset = model.preset
     if preset is None and job.dataset is None:
-        raise RmrkdError(f"`{job.checkpoint}` does not name its data set", "name it with --dataset NAME")
+        raise RmrkdError(
+            f"`{job.checkpoint}` does not name its data set",
+            "name it with --dataset NAME, or your own with --preset FILE",
+        )
     if preset is None or (job.dataset is not None and job.dataset != preset.dataset):
         assert job.dataset is not None
         if job.dataset == "custom":

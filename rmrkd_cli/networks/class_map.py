@@ -56,6 +56,7 @@ def resolve_class_map(
     names: Sequence[str] | None,
     num_classes: int,
     class_names: Sequence[str] = (),
+    binary: bool = False,
 ) -> tuple[int | None, ...] | None:
     """Return the class of each channel of a file; None where the channels are the classes.
 
@@ -66,18 +67,19 @@ def resolve_class_map(
         names: Class names that the file declares; None if it declares none.
         num_classes: Classes of the data set.
         class_names: Names of these classes; empty if unknown.
+        binary: The file's only channel decides between two classes, which `channels` counts.
 
     Raises:
         RmrkdError: The map has the wrong length, an entry is no class, or a class of the data set has no channel.
     """
     if classes is None:
-        _check_same_classes(file, channels, names, num_classes, class_names)
+        _check_same_classes(file, channels, names, num_classes, class_names, binary)
         return None
     entries = _entries_by_name(classes, file, names) if isinstance(classes, Mapping) else list(classes)
     if len(entries) != channels:
         raise RmrkdError(
-            f"the class map has {len(entries)} entries, `{file}` has {channels} channels",
-            f"give one entry for each channel, a class or `{IGNORE}`, in {_WHERE}",
+            f"the class map has {len(entries)} entries, `{file}` has {_count_channels(channels, binary)}",
+            f"give one entry for each {'of them' if binary else 'channel'}, a class or `{IGNORE}`, in {_WHERE}",
         )
     targets = tuple(_target(entry, channel, num_classes, class_names) for channel, entry in enumerate(entries))
     if missing := [number for number in range(num_classes) if number not in targets]:
@@ -90,12 +92,12 @@ def resolve_class_map(
 
 
 def _check_same_classes(
-    file: str, channels: int, names: Sequence[str] | None, num_classes: int, class_names: Sequence[str]
+    file: str, channels: int, names: Sequence[str] | None, num_classes: int, class_names: Sequence[str], binary: bool
 ) -> None:
     declared = f"its classes are {_shorten(names)}" if names else "the file declares no class names"
     if channels != num_classes:
         raise RmrkdError(
-            f"`{file}` has {channels} channels, the data set has {num_classes} classes; {declared}",
+            f"`{file}` has {_count_channels(channels, binary)}, the data set has {num_classes} classes; {declared}",
             f"map its channels to the classes with {_WHERE}",
         )
     ours, theirs = [name.casefold() for name in class_names], [name.casefold() for name in names or ()]
@@ -138,8 +140,12 @@ def _target(entry: Entry, channel: int, num_classes: int, class_names: Sequence[
         return entry
     allowed = f"0 to {num_classes - 1}, or `{IGNORE}`"
     if isinstance(entry, str) and class_names:
-        allowed = f"{did_you_mean(entry, class_names)} Indices are {allowed}"
+        allowed = f"{did_you_mean(entry, class_names)}; indices are {allowed}"
     raise RmrkdError(f"channel {channel} maps to `{entry}`, which is no class of the data set", allowed)
+
+
+def _count_channels(channels: int, binary: bool) -> str:
+    return "1 channel, which decides between 2 classes" if binary else f"{channels} channels"
 
 
 def _list_classes(numbers: Sequence[int], class_names: Sequence[str]) -> str:

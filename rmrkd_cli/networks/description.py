@@ -101,7 +101,8 @@ def check_option_names(
     for key in given:
         if key in allowed:
             continue
-        why = f": {reasons[key]}" if key in reasons else f"; {did_you_mean(key, allowed)}"
+        nearest = f"; {did_you_mean(key, allowed)}" if allowed else ""
+        why = f": {reasons[key]}" if key in reasons else nearest
         raise RmrkdError(
             f"{whose} has no option `{key}`{why}", f"allowed in `options`: {', '.join(sorted(allowed)) or 'nothing'}"
         )

@@ -16,13 +16,11 @@ from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.networks.adapter import Adapter, MapName, set_adapter
 from rmrkd_cli.networks.class_map import ChannelSum, ClassMap, resolve_class_map
 from rmrkd_cli.networks.file_input import FileInput, describe_input, read_facts
+from rmrkd_cli.networks.file_output import LOGITS, PROBABILITIES, count_channels
 from rmrkd_cli.presets.schema import Teacher
 from rmrkd_cli.storage.cache import sha256_of
 
-LOGITS, PROBABILITIES = "logits", "probabilities"
-OUTPUTS = (LOGITS, PROBABILITIES)
-_MAX_NEGATIVE = -1e-3  # of numbers that are said to be probabilities
-_MAX_SUM_ERROR = 1e-2
+_EDGE = 1e-6  # distance of a probability from 0 and 1, so that its logit is finite
 
 
 class Runner(Protocol):
@@ -123,12 +121,12 @@ class FileNetwork(nn.Module):
             given, self.facts, file=runner.file, raw=runner.dtype == torch.uint8, fixed=runner.fixed
         )
         tried = _try_once(runner, source.size)
-        channels = _count_channels(runner.file, tried, output)
+        channels = count_channels(runner.file, tried, output)
         self.corner_stride = _corner_stride(source.size, tried)
         if source.align_corners:
             source = replace(source, stride=self.corner_stride)
         self.source: FileInput = source.relative_to(image_size) if _takes_any_size(runner, source) else source
-        self.binary = channels == 1 and output == LOGITS
+        self.binary = channels == 1
         self.channels = 2 if self.binary else channels
         names = self.facts.names
         self.names = names if names and len(names) == self.channels else None
@@ -136,7 +134,7 @@ class FileNetwork(nn.Module):
         self.num_classes = num_classes or (self.channels if classes is None else _count_targets(classes, class_names))
         self.class_map = resolve_class_map(
             classes, file=runner.file, channels=self.channels, names=self.names, num_classes=self.num_classes,
-            class_names=class_names,
+            class_names=class_names, binary=self.binary,
         )  # fmt: skip
         self.sums = ChannelSum(self.class_map, self.num_classes) if self.class_map is not None else None
         fixed = self.source.size if self.source.factors is None else None
@@ -152,9 +150,10 @@ class FileNetwork(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             out = self.runner.run(self.source.convert(images))
             if self.binary:
+                out = out.clamp(_EDGE, 1 - _EDGE).logit() if self.output == PROBABILITIES else out
                 threshold = math.log(self.facts.threshold / (1 - self.facts.threshold))
                 out = torch.cat([torch.zeros_like(out), out - threshold], dim=1)
-            if self.output == PROBABILITIES:
+            elif self.output == PROBABILITIES:
                 out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
             result: Tensor = self.sums(out) if self.sums is not None else out
         return result
@@ -174,10 +173,11 @@ class FileNetwork(nn.Module):
 
     def describe(self) -> str:
         """Return how the file is used, in words."""
-        classes = f"{self.channels} classes"
+        classes = f"{self.channels} classes" + (" of one channel" if self.binary else "")
         if self.class_map is not None:
             dropped = self.class_map.count(None)
-            classes = f"{self.channels} channels summed to {self.num_classes} classes"
+            channels = "one channel, that is 2 classes," if self.binary else f"{self.channels} channels"
+            classes = f"{channels} summed to {self.num_classes} classes"
             classes += f", {dropped} of them ignored" if dropped else ""
         named = self._describe_names()
         hint = ""
@@ -266,26 +266,6 @@ def _try_once(runner: Runner, size: tuple[int, int] | None) -> Tensor:
         return runner.try_once(size)
     except RunError as error:
         raise RmrkdError(error.message, error.hint) from error
-
-
-def _count_channels(file: str, output: Tensor, kind: str) -> int:
-    """Return the channels of an output, which must be maps, and probabilities where it is said to be."""
-    if output.ndim != 4:
-        raise RmrkdError(
-            f"`{file}` returns {tuple(output.shape)}, but a teacher must give (N, classes, height, width)",
-            "export it without the argmax",
-        )
-    if not torch.isfinite(output).all():
-        raise RmrkdError(f"`{file}` returns infinite or NaN numbers for a black image", "use another file")
-    if kind == PROBABILITIES:
-        sums = output.sum(1)
-        if output.min() < _MAX_NEGATIVE or (sums - 1).abs().max() > _MAX_SUM_ERROR:
-            raise RmrkdError(
-                f"`{file}` does not return probabilities: the channels of a pixel sum to {sums.flatten()[0]:.4g}, "
-                f"the smallest is {output.min():.4g}",
-                "its output is `logits`",
-            )
-    return int(output.shape[1])
 
 
 def _count_targets(classes: ClassMap, class_names: Sequence[str]) -> int:

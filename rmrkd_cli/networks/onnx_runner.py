@@ -17,6 +17,7 @@ from rmrkd_cli.checkpoints.safety.onnx_file import read_onnx_file
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.networks.file_errors import describe_file_errors
+from rmrkd_cli.networks.file_output import FIRST_CHOICE, no_map_error
 from rmrkd_cli.networks.onnx_macs import count_macs, is_countable, return_shapes
 from rmrkd_cli.storage.memory_limit import limit_memory
 
@@ -144,17 +145,18 @@ class OnnxRunner:
         return count_macs(model, sizes) // len(black)
 
     def _choose_output(self) -> str:
-        """Return the first output that can be a map of each class."""
+        """Return the output that can be a map of each class: the one called `out` or `logits`, else the first."""
         outputs = self._session.get_outputs()
-        for entry in outputs:
-            if entry.type in _TYPES and entry.type != "tensor(uint8)" and len(entry.shape or [0] * 4) == 4:
-                return str(entry.name)
+        maps = [
+            str(entry.name)
+            for entry in outputs
+            if entry.type in _TYPES and entry.type != "tensor(uint8)" and len(entry.shape or [0] * 4) == 4
+        ]
+        if maps:
+            return next((name for name in FIRST_CHOICE if name in maps), maps[0])
         shown = "; ".join(f"`{entry.name}` {entry.type} {list(entry.shape)}" for entry in outputs[:4])
-        raise _no_network(
-            self.file,
-            f"its output is {shown}, but a teacher must give a number for each class, (N, classes, height, width)",
-            "export it without the argmax; `rmrkd export` does with --output logits",
-        )
+        integers = any("int" in entry.type for entry in outputs)
+        raise no_map_error(self.file, f"its output is {shown}", integers=integers)
 
 
 def _choose_provider(device: str) -> tuple[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from rmrkd_cli.presets import user_code
 from rmrkd_cli.presets.fields import MAP_KEYS
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
 
+_MAX_KEYS = 8  # in a message
 _LOGITS = ("logits", "out")  # keys of a mapping, the second as in torchvision
 _OUTPUT_HINT = (
     "return logits (B, K, h, w), or a mapping with `logits` and, if there are any, `stage1` to `stage4`, `head`"
@@ -52,8 +53,8 @@ class PythonAdapter(Adapter):
             return network(images)
         except (torch.OutOfMemoryError, RmrkdError):
             raise
-        except Exception as error:
-            if not network.training:  # the caller explains it
+        except (Exception, SystemExit) as error:
+            if not network.training and isinstance(error, Exception):  # the caller explains it
                 raise
             raise RunError(
                 f"`{self.file}` failed: {user_code.error_summary(error, self.file)}", "fix the file"
@@ -70,6 +71,8 @@ class PythonAdapter(Adapter):
             logits = output[0]
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.num_classes:
             shape = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(output).__name__}"
+            if isinstance(output, Mapping) and not isinstance(logits, Tensor):
+                shape += f" with the keys {', '.join(f'`{key}`' for key in [*output][:_MAX_KEYS])}"
             raise RmrkdError(
                 f"the network of `{self.file}` returns {shape}; expected are logits (B, {self.num_classes}, h, w)",
                 _OUTPUT_HINT,

@@ -15,10 +15,11 @@ from torch import Tensor
 from rmrkd_cli.checkpoints.safety.torchscript_file import read_torchscript_file
 from rmrkd_cli.errors import RmrkdError, RunError, summarize_error
 from rmrkd_cli.networks.file_errors import describe_file_errors
+from rmrkd_cli.networks.file_output import FIRST_CHOICE, no_map_error
 from rmrkd_cli.storage.memory_limit import limit_memory
 
 _EXTRA_FILE = "rmrkd.json"  # in which `rmrkd export` writes what it knows
-_OUTPUTS = ("out", "logits")  # keys of a dictionary of outputs
+_MAX_KEYS = 8  # in a message
 _TRY_SIDE = 128  # pixels of the image that is tried
 _EXTRA_MEMORY = 2 << 30  # bytes beside four times the file, for loading and a first run
 
@@ -131,18 +132,23 @@ class TorchScriptRunner:
         self._device = device
 
     def _map_of(self, output: Any) -> Tensor:
-        """Return the map of an output: a tensor, the first of several, or the one called `out` or `logits`."""
+        """Return a tensor, the first of several, or of a mapping the only one or the one called `out` or `logits`."""
         if isinstance(output, dict):
-            output = next((output[key] for key in _OUTPUTS if key in output), None)
+            keys = list(output)
+            name = keys[0] if len(keys) == 1 else next((key for key in FIRST_CHOICE if key in output), None)
+            if name is None:
+                shown = ", ".join(f"`{key}`" for key in keys[:_MAX_KEYS])
+                raise RmrkdError(
+                    f"`{self.file}` returns several outputs, {shown}, and none of them is called `out` or `logits`",
+                    "export it with the logits alone",
+                )
+            output = output[name]
         if isinstance(output, (tuple, list)) and output:
             output = output[0]
         if not isinstance(output, Tensor) or not output.is_floating_point():
-            kind = str(output.dtype).removeprefix("torch.") if isinstance(output, Tensor) else type(output).__name__
-            raise RmrkdError(
-                f"`{self.file}` is no segmentation network: it returns {kind}, but a teacher must give a number for "
-                "each class, (N, classes, height, width)",
-                "export it without the argmax; `rmrkd export` does with --output logits",
-            )
+            tensor = isinstance(output, Tensor)
+            kind = str(output.dtype).removeprefix("torch.") if tensor else type(output).__name__
+            raise no_map_error(self.file, f"it returns {kind}", integers=tensor)
         return output
 
 

@@ -69,23 +69,32 @@ def apply_method(raw: dict[str, Any], method: str | None, path: Path) -> None:
 
     Args:
         raw: The preset as read; changed in place.
-        method: A recipe's name, or a custom class as `path/to/file.py:Class`; None keeps the preset's losses.
+        method: A recipe's name, or a custom class as `path/to/file.py:Class`; None keeps the preset's losses. `rmrkd`
+            keeps them too, unless the preset names no method and has none of RMRKD's losses.
         path: File of the preset, for messages.
     """
     method = ALIASES.get(method, method) if method is not None else None
     current = raw.get("method", OWN_METHOD)
-    if method is None or method == current:
+    if method is None or (method == current and not _lists_other_losses(raw)):
         return
     if is_custom_loss(method):
         name = method.rpartition(":")[2]
         raw["method"], raw["losses"] = name, {name: {"type": method}}
         return
-    if method == OWN_METHOD:
+    if method == OWN_METHOD and "method" in raw:
         raise RmrkdError(
             f"preset `{path}` has the losses of `{current}`; its original ones (`{OWN_METHOD}`) are not in the file",
             "give the preset it was made from",
         )
     raw["method"], raw["losses"] = method, _recipe_losses(load_method(method), raw)
+
+
+def _lists_other_losses(raw: dict[str, Any]) -> bool:
+    """Return whether a preset names no method and lists losses, none of them RMRKD's."""
+    losses = raw.get("losses")
+    if "method" in raw or not isinstance(losses, dict):
+        return False
+    return all(not isinstance(loss, dict) or loss.get("type") != OWN_METHOD for loss in losses.values())
 
 
 def _recipe_losses(recipe: MethodRecipe, raw: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rmrkd_cli.networks.outline import on_meta
 from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import CustomLossSpec
 from rmrkd_cli.presets.schema import Preset
+from rmrkd_cli.presets.user_code import error_summary
 from rmrkd_cli.training.label_check import has_images_without_labels, loss_needs_labels
 
 _IGNORED = 255
@@ -61,14 +62,16 @@ def check_networks(
         info: The data set, for a teacher that is a file.
 
     Raises:
-        RmrkdError: When a network or loss cannot be built, a network cannot process the crops, or the maps that a
-            loss compares are missing or differ in size.
+        RmrkdError: When a network or loss cannot be built, a network has nothing to train or cannot process the crops,
+            or the maps that a loss compares are missing or differ in size.
     """
     if "distill" in roles:
         check_has_losses(preset)
     needed = list(dict.fromkeys(what for role in roles for what in _networks(preset, role)))
     configs = {what: network_config(getattr(preset, what), num_classes, info) for what in needed}
     networks = {what: build_outline(config, what) for what, config in configs.items()}
+    for what in dict.fromkeys("teacher" if role == "teacher" else "student" for role in roles):
+        _check_trainable(networks[what], what)
     shapes: dict[tuple[str, tuple[int, int]], FeatureShapes] = {}
     for what, crop in ((what, preset.schedule_for(role).crop) for role in roles for what in _networks(preset, role)):
         if (what, crop) not in shapes:
@@ -148,14 +151,30 @@ def _run_on_crop(network: nn.Module, config: Mapping[str, Any], what: str, crop:
         raise RmrkdError(f"the {what} cannot be used: {error.message}", error.hint) from error
     except Exception as error:  # mmsegmentation fails in any way
         if "meta" not in str(error) and not isinstance(error, NotImplementedError):
-            raise _cannot_run(what, crop, error) from error
+            raise _cannot_run(what, crop, error, config) from error
     try:  # an operation that needs values
         return measure_shapes(build_network(config, device="cpu", name=what), crop)
     except Exception as error:
-        raise _cannot_run(what, crop, error) from error
+        raise _cannot_run(what, crop, error, config) from error
 
 
-def _cannot_run(what: str, crop: tuple[int, int], error: Exception) -> RmrkdError:
+def _check_trainable(network: nn.Module, what: str) -> None:
+    parameters = [*network.parameters()]
+    if not any(parameter.requires_grad for parameter in parameters):
+        why = "all its parameters are frozen" if parameters else "it has no parameters"
+        raise RmrkdError(
+            f"the {what} cannot be trained: {why}",
+            f"name another network, or set `requires_grad` in the code of the {what}",
+        )
+
+
+def _cannot_run(what: str, crop: tuple[int, int], error: Exception, config: Mapping[str, Any]) -> RmrkdError:
+    if config.get("library") == "python":
+        file = str(config["name"]).rpartition(":")[0]
+        return RmrkdError(
+            f"the {what} cannot process images of {crop[0]}x{crop[1]}: {error_summary(error, file)}",
+            f"correct `forward` in `{file}`, or choose another crop: --set schedule.crop=[HEIGHT,WIDTH]",
+        )
     return RmrkdError(
         f"the {what} cannot process crops of {crop[0]}x{crop[1]}: {summarize_error(error)[:300]}",
         f"choose the crop that the config was made for, --set schedule.crop=[HEIGHT,WIDTH], or another {what}.config",

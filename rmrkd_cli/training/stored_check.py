@@ -11,7 +11,7 @@ from rmrkd_cli.data.map_file import SUFFIX
 from rmrkd_cli.data.sample_reader import SampleFiles
 from rmrkd_cli.data.sample_table import SampleTable
 from rmrkd_cli.data.samples import fingerprint
-from rmrkd_cli.data.stored_outputs import MAPS, REFILL
+from rmrkd_cli.data.stored_outputs import MAPS, REFILL, REFILL_OTHERS
 from rmrkd_cli.data.unlabelled import find_training_samples
 from rmrkd_cli.distillation.teacher import describe_teacher
 from rmrkd_cli.distillation.teacher_outputs import check_matches, network_digest, read_index
@@ -57,7 +57,7 @@ def _check(teacher: Teacher, info: DatasetInfo, samples: SampleTable, skip_corru
         raise RmrkdError(
             f"{len(missing)} of {len(samples)} stored teacher outputs are missing, the first is "
             f"`{form.path(missing[0])}`{reason}",
-            REFILL,
+            REFILL_OTHERS if others else REFILL,
         )
 
 

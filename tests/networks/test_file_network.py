@@ -124,7 +124,35 @@ def test_probabilities_become_logits(tmp_path: Path) -> None:
 def test_logits_are_not_taken_for_probabilities(runner: Any) -> None:
     with pytest.raises(RmrkdError, match="does not return probabilities") as caught:
         FileNetwork(runner, output="probabilities")
-    assert caught.value.hint == "its output is `logits`"
+    assert caught.value.hint == "write `output: logits` in the preset, or --output logits"
+
+
+def softmax(path: Path, operator: str = "Softmax", channels: int = 4, **attributes: int) -> OnnxRunner:
+    """Return a file that ends with an activation."""
+    after = [helper.make_node(operator, ["logits"], ["shares"], **attributes)]
+    shape = ("n2", channels, "h2", "w2")
+    return OnnxRunner(write_onnx(path, channels, after=after, output=("shares", TensorProto.FLOAT, shape)))
+
+
+def test_probabilities_are_not_taken_for_logits(tmp_path: Path) -> None:
+    with pytest.raises(RmrkdError, match="returns probabilities, not logits: the channels of every pixel") as caught:
+        FileNetwork(softmax(tmp_path / "p.onnx", axis=1), classes=[0, 0, 1, 1], num_classes=2)
+    assert caught.value.hint == "write `output: probabilities` in the preset, or --output probabilities"
+
+
+def test_a_sigmoid_for_each_class_gives_no_probabilities(tmp_path: Path) -> None:
+    with pytest.raises(RmrkdError, match="does not return probabilities") as caught:
+        FileNetwork(softmax(tmp_path / "s.onnx", "Sigmoid"), output="probabilities")
+    assert "ends with a sigmoid for each class" in caught.value.hint
+
+
+def test_the_probability_of_one_channel_decides_between_two_classes(tmp_path: Path) -> None:
+    runner = softmax(tmp_path / "s.onnx", "Sigmoid", 1)
+    images = normalized(pixels())
+    shares = FileNetwork(runner, output="probabilities")(images).softmax(1)
+    assert torch.allclose(shares[:, 1:], runner.run(images), atol=1e-5)
+    with pytest.raises(RmrkdError, match=r"has 1 channel, which decides between 2 classes, the data set has 3"):
+        FileNetwork(runner, output="probabilities", num_classes=3)
 
 
 # Class maps that are wrong, and the message.
@@ -246,6 +274,11 @@ def test_files_without_maps_of_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RmrkdError, match=r"its output is `classes` tensor\(int64\)") as caught:
         OnnxRunner(path)
     assert "--output logits" in caught.value.hint
+    mean = [helper.make_node("ReduceMean", ["logits"], ["scores"], axes=[2, 3], keepdims=0)]
+    path = write_onnx(tmp_path / "c.onnx", after=mean, output=("scores", TensorProto.FLOAT, ("n2", 4)))
+    with pytest.raises(RmrkdError, match=r"its output is `scores` tensor\(float\)") as caught:
+        OnnxRunner(path)
+    assert "the map of logits" in caught.value.hint
     grey = write_onnx(tmp_path / "g.onnx", shape=("n", 5, "h", "w"))
     with pytest.raises(RmrkdError, match="its input has 5 channels, an image has 3"):
         OnnxRunner(grey)
@@ -286,6 +319,22 @@ def test_the_first_of_several_outputs_is_taken(tmp_path: Path) -> None:
 
     images = normalized(pixels())
     got = FileNetwork(TorchScriptRunner(write_torchscript(tmp_path / "d.pt", Several())))(images)
+    assert torch.allclose(got, 0.01 * expected(images), atol=1e-5)
+
+
+def test_outputs_are_chosen_by_name(tmp_path: Path) -> None:
+    class Edges(Tiny):
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            return {"seg": self.conv(image), "edges": image}
+
+    class Only(Tiny):
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            return {"seg": self.conv(image)}
+
+    with pytest.raises(RmrkdError, match="returns several outputs, `seg`, `edges`, and none of them is called `out`"):
+        FileNetwork(TorchScriptRunner(write_torchscript(tmp_path / "e.pt", Edges())))
+    images = normalized(pixels())
+    got = FileNetwork(TorchScriptRunner(write_torchscript(tmp_path / "o.pt", Only())))(images)
     assert torch.allclose(got, 0.01 * expected(images), atol=1e-5)
 
 

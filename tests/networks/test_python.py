@@ -16,7 +16,9 @@ from rmrkd_cli.networks import libraries
 from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import measure_shapes
 from rmrkd_cli.presets import user_code
+from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.network_schema import Network
+from rmrkd_cli.training.network_check import check_networks
 from tests.helpers.cli import rmrkd
 
 CODE = """
@@ -55,6 +57,30 @@ def text(num_classes):
 
 def broken(num_classes):
     raise ValueError("no such layer")
+
+def frozen(num_classes):
+    return only_logits(num_classes).requires_grad_(False)
+
+def empty(num_classes):
+    return nn.Identity()
+
+def failing(num_classes):
+    class Failing(nn.Conv2d):
+        def forward(self, images):
+            raise KeyError("stride")
+    return Failing(3, num_classes, 1)
+
+def leaving(num_classes):
+    class Leaving(nn.Conv2d):
+        def forward(self, images):
+            raise SystemExit(3)
+    return Leaving(3, num_classes, 1)
+
+def named(num_classes):
+    class Named(nn.Conv2d):
+        def forward(self, images):
+            return {"seg": super().forward(images)}
+    return Named(3, num_classes, 1)
 """
 PRESET = """
 dataset: camvid
@@ -119,6 +145,26 @@ def test_an_output_that_is_no_logits_is_explained(file: Path) -> None:
     message = r"returns a tensor \(1, 6, 64, 64\); expected are logits \(B, 5, h, w\)"
     with pytest.raises(RmrkdError, match=message):
         measure_shapes(build(file, "wrong"))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("frozen", "the student cannot be trained: all its parameters are frozen"),
+        ("empty", "the student cannot be trained: it has no parameters"),
+        ("failing", r"the student cannot process images of 48x72: KeyError: 'stride' \(line \d+\)"),
+        ("leaving", r"the student cannot be used: `.*net.py` failed: SystemExit: 3 \(line \d+\)"),
+        ("named", r"the network of `.*net.py` returns a dict with the keys `seg`; expected are logits"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_explained(file: Path, function: str, message: str) -> None:
+    path = file.with_name("preset.yaml")
+    path.write_text(PRESET.format(root=file.parent, file=file))
+    preset = load_preset(str(path), overrides=[f"student.name={file}:{function}", "student.maps={}"])
+    with pytest.raises(RmrkdError, match=message) as caught:
+        check_networks(preset, ["baseline"], 5, code=[str(file)])
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
 
 
 def test_a_file_that_the_command_line_does_not_name_does_not_run(file: Path) -> None:

@@ -182,6 +182,15 @@ def test_own_losses_cannot_be_asked_of_a_file_that_lost_them(tmp_path: Path) -> 
     assert "rmrkd" in refusal(file, method="rmrkd")
 
 
+def test_rmrkd_replaces_losses_of_a_preset_that_names_no_method(tmp_path: Path) -> None:
+    raw = {**custom(), "losses": {"kd": {"type": "kd"}}}
+    assert list(load_preset(write(raw, tmp_path / "kd.yaml")).losses) == ["kd"]
+    swapped = load_preset(write(raw, tmp_path / "kd.yaml"), method="rmrkd")
+    assert {name: loss.type for name, loss in swapped.losses.items()} == {"rmrkd": "rmrkd", "mgd": "mgd", "dkd": "dkd"}
+    raw["losses"] = {"relations": {"type": "rmrkd", "weight": 3}}
+    assert list(load_preset(write(raw, tmp_path / "own.yaml"), method="rmrkd").losses) == ["relations"]
+
+
 UNKNOWN = {  # where a key is unknown, and the nearest known one
     "tittle": "title", "data.rot": "root", "schedule.crops": "crop", "teacher.confg": "config", "student.ini": "init",
     "teacher.checkpoint.sha": "sha256", "teacher.schedule.iter": "iters", "data.train.image": "images",

@@ -238,8 +238,9 @@ def test_stored_outputs_of_the_teacher_train_without_labels(
     """Of the unlabelled images too; the teacher's file is not needed any more."""
     labels = overrides[0].partition("=")[2]
     images = f"data.unlabelled={{images: {more}, labels: {labels}}}"
-    options = ["--preset", tiny, "--teacher-checkpoint", teacher, "--set", images, "--set", overrides[0]]
-    outcome = rmrkd("cache-teacher", *options, "--out", tmp_path / "outputs", "--device", "cpu", "--workers", 0)
+    options = ["--preset", tiny, "--teacher-checkpoint", teacher, "--out", tmp_path / "outputs", "--set", overrides[0]]
+    options += ["--set", f"data.unlabelled.labels={labels}"]
+    outcome = rmrkd("cache-teacher", *options, "--unlabelled", more, "--device", "cpu", "--workers", 0)
     assert outcome.exit_code == 0, outcome.message
     changes = ["role=distill", f"teacher.outputs={tmp_path / 'outputs'}", images, *overrides]
     preset = load_preset(str(tiny), method="kd" if overrides == NONE else None, overrides=changes)
