@@ -232,9 +232,9 @@ def test_it_predicts_compares_and_exports(trained: Path, tmp_path: Path, monkeyp
     assert outcome.exit_code == 0, outcome.message
     outcome = rmrkd("compare", *files, "--device", "cpu", "--data-root", _root(trained))
     assert outcome.exit_code == 0, outcome.message
-    outcome = rmrkd("export", files[1], tmp_path / "x.onnx")
+    outcome = rmrkd("export", files[1], tmp_path / "x.pt")
     assert outcome.exit_code == 0, outcome.message
-    assert (tmp_path / "x.onnx").stat().st_size > 1 << 20
+    assert (tmp_path / "x.pt").stat().st_size > 1 << 20
 
 
 def test_a_resumed_run_is_exact(trained: Path, tmp_path: Path) -> None:
@@ -268,13 +268,16 @@ def test_a_hostile_description_is_refused(trained: Path, tmp_path: Path, change:
 
 
 @pytest.mark.slow
-def test_a_large_teacher_and_a_small_student_train(tmp_path: Path, camvid: Path) -> None:
-    """DeepLabV3-ResNet-50 → LR-ASPP-MobileNetV3, by three methods at once."""
+def test_a_large_teacher_teaches_a_small_student_that_is_exported(tmp_path: Path, camvid: Path) -> None:
+    """DeepLabV3-ResNet-50 → LR-ASPP-MobileNetV3, by three methods at once → ONNX."""
     preset = tmp_path / "preset.yaml"
     preset.write_text(PRESET.format(root=camvid, teacher=DEEPLAB))
     common = ("train", "--preset", preset, "--work-dir", tmp_path / "work", "--device", "cpu", "--max-iters", "2")
     outcome = rmrkd(*common)
     assert outcome.exit_code == 0, outcome.message
+    outcome = rmrkd("export", tmp_path / "work" / "distill" / "student.pth", tmp_path / "x.onnx")
+    assert outcome.exit_code == 0, outcome.message
+    assert (tmp_path / "x.onnx").stat().st_size > 1 << 20
 
 
 def test_a_student_of_torchvision_learns_from_a_teacher_of_mmsegmentation(tiny: Path, tmp_path: Path) -> None:
