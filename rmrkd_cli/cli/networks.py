@@ -46,7 +46,7 @@ def networks_command(
     ] = False,
     json_out: JsonOut = None,
 ) -> None:  # fmt: skip
-    """List the feature maps of a network: the module, channels and stride of each. Nothing is downloaded or trained.
+    """List the feature maps of a network: the module, channels and stride of each. No weights are downloaded.
 
     Examples:
         rmrkd networks Unet --option encoder_name=resnet18 --modules
