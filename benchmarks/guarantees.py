@@ -44,7 +44,7 @@ class GuardedSteps:
         self.model = built.distiller.to_device(device, inference_network)
         self.step = TrainStep(self.model, self.model, self.schedule, device)
         self.state = Checkpointer(
-            RunDir(folder), self.model, self.step, self.schedule, self.dist_ctx, built.sources, {}
+            RunDir(folder), self.model, self.step, self.schedule, self.dist_ctx, built.sources, {}, image_names=""
         )
         self.batch = random_batch(preset)
         self.batch.labels.remainder_(_CLASSES)

@@ -119,6 +119,11 @@ def resolve_dataset(job: EvalJob, model: CheckpointNetwork) -> DatasetInfo:
     """
     preset = model.preset
     if preset is None and job.dataset is None:
+        if model.checkpoint.meta.get("dataset") == "custom":
+            raise RmrkdError(
+                f"`{job.checkpoint}` is of a `custom` data set, and does not name its folders",
+                "name the preset: --preset FILE",
+            )
         raise RmrkdError(
             f"`{job.checkpoint}` does not name its data set",
             "name it with --dataset NAME, or your own with --preset FILE",

@@ -72,7 +72,7 @@ def model_card(model: CheckpointNetwork, *, dataset: str | None = None, scale: S
     matching = preset if preset is not None and preset.num_classes == count else None
     classes = _class_names(meta.get("CLASSES"), count) or (matching.classes if matching is not None else None)
     palette = _palette(meta.get("PALETTE"), count) or (matching.palette if matching is not None else None)
-    scale = scale or (preset.eval_scale if preset is not None else None) or _config_scale(meta.get("config"))
+    scale = scale or (preset.eval_scale if preset is not None else None) or _scale_of(meta)
     if classes is None:
         notes.append("the checkpoint has no class names: the classes are numbered")
         classes = tuple(f"class {number}" for number in range(count))
@@ -130,6 +130,14 @@ def _palette(value: object, count: int) -> Palette | None:
     if not all(_is_integer_list(colour, 3, 0, 255) for colour in value):
         return None
     return tuple((colour[0], colour[1], colour[2]) for colour in value)
+
+
+def _scale_of(meta: Mapping[str, Any]) -> Scale | None:
+    """Return the image size of a file that `rmrkd export` wrote, or of a config of mmsegmentation."""
+    exported = meta.get("scale")
+    if isinstance(exported, list) and _is_integer_list(exported, 2, 1, _MAX_SIDE):
+        return int(exported[0]), int(exported[1])
+    return _config_scale(meta.get("config"))
 
 
 def _config_scale(text: object) -> Scale | None:

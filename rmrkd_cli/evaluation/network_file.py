@@ -79,6 +79,9 @@ def _metadata(network: FileNetwork, info: DatasetInfo | None) -> dict[str, Any]:
     """Return the metadata of a checkpoint: the classes that the network predicts, and where the file comes from."""
     entries = network.facts.entries
     meta = {key: entries[key] for key in _KEPT if key in entries}
+    resize = (network.facts.preprocessing or {}).get("resize")
+    if isinstance(resize, Mapping):
+        meta["scale"] = resize.get("size")
     if info is not None and info.num_classes == network.num_classes:
         return meta | {"CLASSES": info.classes, "PALETTE": [list(colour) for colour in info.palette]}
     meta |= {name: entries[key] for key, name in _META.items() if key in entries}

@@ -11,7 +11,7 @@ from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.fields import IGNORE_CHANNEL as IGNORE
 
 _MAX_LISTED = 8  # names in a message
-_WHERE = "`teacher.classes` in the preset, or --classes"
+_WHERE = "`teacher.classes` of its preset (--set teacher.classes=[…]), in `eval` and `predict` with --classes"
 
 Entry = int | str  # index or name of a class of the data set, or `ignore`
 ClassMap = Sequence[Entry] | Mapping[str, Entry]

@@ -163,6 +163,18 @@ def test_a_file_that_names_classes_needs_no_options(camvid: Path, tmp_path: Path
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["classes"] == ["a", "b", "c"]
 
 
+def test_predict_takes_the_image_size_of_an_exported_file(camvid: Path, tmp_path: Path) -> None:
+    described = {"normalized_inside": True, "resize": {"size": [48, 40], "keep_ratio": True}}
+    metadata = {"classes": '["a", "b", "c"]', "dataset": '"custom"', "preprocessing": json.dumps(described)}
+    path = write_onnx(tmp_path / "n.onnx", 3, kind=TensorProto.UINT8, metadata=metadata)
+    outcome = rmrkd("predict", path, camvid / "val", "--out", tmp_path / "out", "--workers", 0, "--device", "cpu")
+    assert outcome.exit_code == 0, outcome.message
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["scale"] == [48, 40]
+    outcome = rmrkd("eval", path, "--device", "cpu")
+    assert "does not name its folders" in outcome.message
+    assert "--preset FILE" in outcome.hint
+
+
 @pytest.mark.parametrize("form", ["pt", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_the_file_that_export_wrote_is_measured_and_teaches(
     form: str, tiny: Path, camvid: Path, tmp_path: Path
