@@ -15,7 +15,7 @@ from benchmarks.camvid.trainings import Trainings, miou, seconds_per_step
 from benchmarks.report import table
 from rmrkd_cli.comparison.compare import compare
 from rmrkd_cli.results.record import Record, read_records
-from rmrkd_cli.results.training_log import read_curves
+from rmrkd_cli.results.training_log import find_log, read_curves
 from rmrkd_cli.storage.cache import sha256_of
 from rmrkd_cli.terminal.durations import format_duration
 
@@ -106,7 +106,7 @@ class Page:
     def _curve(self, row: Row) -> dict[int, float]:
         """Return the mean mIoU over the seeds by iteration."""
         runs = [run for seed in self.trainings.seeds for run in self.trainings.of(row, seed).runs()]
-        curves = [read_curves(run.run_dir.path) for run in runs]
+        curves = [read_curves(find_log(run.run_dir.path)) for run in runs]
         return {
             step: statistics.mean(curve.miou[curve.validated.index(step)] for curve in curves)
             for step in curves[0].validated

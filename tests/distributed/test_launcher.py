@@ -45,7 +45,6 @@ def worker_pids(launcher: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_workers")
 def test_three_workers_give_the_same_result_after_one_was_killed(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +56,7 @@ def test_three_workers_give_the_same_result_after_one_was_killed(
     results = []
     for name in ("uninterrupted", "killed"):
         run_dir = tmp_path / name / "distill"
-        killing = kill_one_worker(run_dir, 9, forked.workers) if name == "killed" else None
+        killing = kill_one_worker(run_dir, 9, lambda: worker_pids(os.getpid())) if name == "killed" else None
         train(preset, tmp_path / name, "cpu", Cluster(workers=3))
         if killing is not None:
             killing.join(timeout=1)
