@@ -20,9 +20,8 @@ def typical_images(baseline: Record, distilled: Record, count: int) -> list[str]
 
     They are those in the middle of all images in order of their difference, so neither won nor lost most.
     """
-    first, second = (
-        iou(counts_of(record["per_image"], len(record["metrics"]["iou"])))[:, -1] for record in (baseline, distilled)
-    )
+    classes = len(baseline["protocol"]["classes"])
+    first, second = (iou(counts_of(record["per_image"], classes))[:, -1] for record in (baseline, distilled))
     order = np.argsort(second - first, kind="stable")
     middle = (len(order) - count) // 2
     return [baseline["per_image"]["names"][index] for index in order[middle : middle + count]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,9 @@ def _check_names(name: str, values: dict[str, object]) -> None:
     if values.get("dataset") is not None:
         assert values["dataset"] in {*DATASETS, *DATASET_ALIASES}
     if not isinstance(preset, str):
+        return
+    if preset.startswith("examples/"):
+        load_preset(str(Path(__file__).parents[2] / preset))
         return
     if preset.endswith(".yaml"):
         assert preset in {block.title for page in PAGES for block in blocks(page)}, f"no page shows {preset}"
