@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.arguments import say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.registry import load_benchmarks
 from benchmarks.report import write_report
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unknown benchmark {', '.join(unknown)}; available: {', '.join(benchmarks)}")
     device = choose_device(options.device)
     use_device(device)
-    setting = Setting(1 if options.quick else options.pairs, options.quick, device, _say)
+    setting = Setting(1 if options.quick else options.pairs, options.quick, device, say)
     store = Store(None if options.quick else HERE / ".results.json", describe_machine(device))
     names = options.names or list(benchmarks)
     if not options.names and not options.resume:
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for name in names:
         if options.resume and name in store.results:
-            _say(f"{name}: measured {store.results[name].taken}")
+            say(f"{name}: measured {store.results[name].taken}")
         elif len(names) > 1 and output is not None and not options.quick:
             if _in_own_process(name, setting, output):
                 failed.append(name)
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             if output is not None:
                 output.write_text(_report(store, list(benchmarks)), encoding="utf-8")
     if failed:
-        _say(f"failed: {', '.join(failed)}")
+        say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -58,11 +59,11 @@ def _in_own_process(name: str, setting: Setting, output: Path) -> int:
 
 
 def _run(name: str, measure: Benchmark, setting: Setting, store: Store) -> bool:
-    _say(f"{name}:")
+    say(f"{name}:")
     try:
         result = measure(setting)
     except Disagreement as error:
-        _say(f"{name}: FAILED: {error}")
+        say(f"{name}: FAILED: {error}")
         store.drop(name)
         return False
     result.taken = date_and_commit()
@@ -72,10 +73,6 @@ def _run(name: str, measure: Benchmark, setting: Setting, store: Store) -> bool:
 
 def _report(store: Store, order: list[str]) -> str:
     return write_report(store.machine, [store.results[name] for name in order if name in store.results])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parser(names: list[str]) -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import say
 from benchmarks.gpu_parts import PARTS, Part
 from benchmarks.gpu_parts.common import ROOT, Options
 from benchmarks.gpu_parts.page import PartResult, write_page
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = _describe(options)
     try:
         for part in (part for part in PARTS if part.name in given.parts):
-            _say(f"{part.name}:")
+            say(f"{part.name}:")
             results.append(_run(part, options, deadline))
-            _say(f"  {results[-1].ending}, {results[-1].seconds:.0f} s, {len(results[-1].rows)} rows")
+            say(f"  {results[-1].ending}, {results[-1].seconds:.0f} s, {len(results[-1].rows)} rows")
             given.output.write_text(write_page(machine, results, options), encoding="utf-8")
     finally:
         if given.folder is None:
@@ -92,7 +93,7 @@ def _wait(command: list[str], limit: float) -> str:
     if process.returncode == 0:
         return "finished"
     lines = [line for line in errors.splitlines() if line.strip()]
-    _say("\n".join(f"  {line}" for line in lines[-15:]))
+    say("\n".join(f"  {line}" for line in lines[-15:]))
     return f"failed: {lines[-1][:300] if lines else f'exit code {process.returncode}'}"
 
 
@@ -126,10 +127,6 @@ def _describe(options: Options) -> dict[str, str]:
     machine: dict[str, str] = json.loads(out.splitlines()[-1])
     machine["measured on"] = f"{options.device}{', toy sizes' * options.toy}"
     return machine
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.arguments import read_seeds, say
+
 HERE = Path(__file__).parents[1]
 
 
@@ -23,20 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     files = Files(given.data.absolute(), given.weights.absolute(), folder, given.settings)
     trainings = Trainings(files, given.seeds, given.iterations)
-    bench = Bench(files, trainings, given.teacher_iterations, given.jobs, given.output, _say)
+    bench = Bench(files, trainings, given.teacher_iterations, given.jobs, given.output, say)
     try:
         failed = bench.run(given.parts or PARTS)
     except KeyboardInterrupt:
-        _say("stopped; the same command continues")
+        say("stopped; the same command continues")
         return 130
-    _say(f"written: {given.output}")
+    say(f"written: {given.output}")
     if failed:
-        _say(f"failed: {', '.join(failed)}")
+        say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", type=Path, required=True, help="folder of mobilenet_v2_imagenet.pth and cityscapes-teacher.onnx"
     )
     parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.camvid")
-    parser.add_argument("--seeds", type=_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
+    parser.add_argument("--seeds", type=read_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--iterations", type=int, default=1500, metavar="N", help="of students (default: 1500)")
     parser.add_argument("--teacher-iterations", type=int, default=2000, metavar="N", help="default: 2000")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
@@ -65,10 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=HERE / "CAMVID.md", metavar="FILE", help="the page")
     return parser
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

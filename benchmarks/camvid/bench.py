@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -117,7 +118,8 @@ class Bench:
         files = {row.name: student_of(self.trainings.of(row, seed)) for row in (plan.BASELINE, best)}
         files["teacher A"] = self.files.teacher_a
         folders = {name: self.files.folder / "predictions" / name.replace(" ", "-") for name in files}
-        common = ["--data-root", str(self.files.data), "--device", "cpu", "--force", "--save-predictions"]
+        shutil.rmtree(folders["teacher A"].parent, ignore_errors=True)  # `eval` fills empty folders only
+        common = ["--data-root", str(self.files.data), "--device", "cpu", "--save-predictions"]
         self._run(
             (f"predictions of {name}", ["eval", str(file), *common, str(folders[name])]) for name, file in files.items()
         )

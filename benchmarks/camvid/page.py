@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks.camvid import plan
-from benchmarks.camvid.latency import Speed
+from benchmarks.camvid.latency import THREADS, Speed
 from benchmarks.camvid.plan import Files, Row
-from benchmarks.camvid.trainings import Trainings, miou, seconds_per_step
+from benchmarks.camvid.trainings import ROWS, Trainings, miou, seconds_per_step
 from benchmarks.report import table
 from rmrkd_cli.comparison.compare import compare
 from rmrkd_cli.results.record import Record, read_records
@@ -50,23 +50,26 @@ class Page:
         parts = ["# CamVid", f"Written by `python -m benchmarks.camvid`, {self.taken}."]
         parts += ["\n".join(f"- {name}: {value}" for name, value in self.machine.items()), _INTRODUCTION]
         parts += self._teachers()
-        equal_time = self.trainings.equal_time_rows()
+        equal_time = self._equal_time
         for title, rows in (
             ("Student 1 with all masks, equal iterations", (plan.BASELINE, *plan.METHODS)),
             ("Student 1 with all masks, equal time", (plan.BASELINE, *equal_time) if equal_time else ()),
             ("Student 1 with fewer masks", (plan.BASELINE, *plan.WITHOUT_LABELS)),
             ("Student 2", plan.SMALL),
         ):
-            finished = self.trainings.results(rows)
-            if len(finished) > 1:
-                cells = [self._cells(row, finished) for row in rows if row.name in finished]
+            cells = [self._cells(row) for row in rows if row.name in self._results]
+            if len(cells) > 1:
                 parts += [f"## {title}", table(_HEADER, cells)]
         parts += [*self._curves(), *self._speed(), *self._trials(), *self._hashes()]
         return "\n\n".join(parts) + "\n"
 
     @cached_property
+    def _equal_time(self) -> list[Row]:
+        return self.trainings.equal_time_rows()
+
+    @cached_property
     def _results(self) -> dict[str, list[Record]]:
-        return self.trainings.results()
+        return self.trainings.results((*ROWS, *self._equal_time))
 
     def _teachers(self) -> Iterator[str]:
         paths = {title: self.files.folder / f"{name}.json" for title, name in _TEACHERS}
@@ -80,13 +83,14 @@ class Page:
             yield "## Teachers"
             yield table(("teacher", "mIoU"), rows)
 
-    def _cells(self, row: Row, finished: Mapping[str, Sequence[Record]]) -> tuple[str, ...]:
-        records = finished[row.name]
+    def _cells(self, row: Row) -> tuple[str, ...]:
+        records = self._results[row.name]
         values = [100 * miou(record) for record in records]
         training = [record["training"] for record in records]
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
         return (
-            row.title, f"{statistics.mean(values):.2f}", spread, *_difference(records, finished.get(row.base or "")),
+            row.title, f"{statistics.mean(values):.2f}", spread,
+            *_difference(records, self._results.get(row.base or "")),
             f"{training[0]['iterations']}", f"{seconds_per_step(records):.2f}",
             format_duration(statistics.median(each["seconds"] for each in training)),
             ", ".join(f"{value:.2f}" for value in values),
@@ -116,11 +120,13 @@ class Page:
         path = self.files.folder / "speed.json"
         if path.is_file():
             speeds = {name: Speed.read(entries) for name, entries in json.loads(path.read_text()).items()}
-            header = ("network", "ONNX file", *(f"ms, {count} thread(s)" for count in (1, 2)))
-            rows = [
-                (name, f"{speed.megabytes:.1f} MB", *(f"{middle:.0f} ({low:.0f})" for middle, low in times(speed)))
-                for name, speed in speeds.items()
-            ]
+            header = ("network", "ONNX file", *(f"ms, {count} thread(s)" for count in THREADS))
+            rows = []
+            for name, speed in speeds.items():
+                times = [speed.milliseconds[count] for count in THREADS]
+                rows.append(
+                    (name, f"{speed.megabytes:.1f} MB", *(f"{middle:.0f} ({low:.0f})" for middle, low in times))
+                )
             yield "## Size and speed"
             yield _SPEED
             yield table(header, rows)
@@ -134,17 +140,13 @@ class Page:
 
     def _hashes(self) -> Iterator[str]:
         rows = []
-        for row in (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL):
+        for row in ROWS:
             for seed in self.trainings.seeds if row.name in self._results else ():
                 [run] = self.trainings.of(row, seed).runs()
                 rows.append((row.name, str(seed), f"`{sha256_of(run.run_dir.student)[:16]}`"))
         if rows:
             yield "## Student files"
             yield table(("row", "seed", "SHA-256 begins"), rows)
-
-
-def times(speed: Speed) -> list[tuple[float, float]]:
-    return [speed.milliseconds[count] for count in sorted(speed.milliseconds)]
 
 
 def _difference(records: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str]:

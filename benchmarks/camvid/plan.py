@@ -143,11 +143,7 @@ def teacher_training(files: Files, iterations: int) -> Training:
 
 def _inputs(files: Files, row: Row) -> Iterable[str]:
     """Yield the settings that name data, starting weights and teacher."""
-    root = files.data if row.data == "all" else files.eighth
-    yield f"data.root={json.dumps(str(root))}"
-    if row.data == "eighth + all":
-        yield "data.train=null"
-        yield f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"
+    yield from _data(files, row.data)
     if row.start:
         yield f"student.checkpoint={{path: {json.dumps(str(files.imagenet))}}}"
     if row.outputs is not None and row.method != "baseline":
@@ -156,6 +152,14 @@ def _inputs(files: Files, row: Row) -> Iterable[str]:
         yield f"teacher.file={json.dumps(str(files.teacher_b))}"
     elif row.method != "baseline" and row.outputs is None:
         yield f"teacher.checkpoint={{path: {json.dumps(str(files.teacher_a))}}}"
+
+
+def _data(files: Files, data: str) -> Iterable[str]:
+    """Yield the settings that name the images; see `Row.data`."""
+    yield f"data.root={json.dumps(str(files.data if data == 'all' else files.eighth))}"
+    if data == "eighth + all":
+        yield "data.train=null"
+        yield f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"
 
 
 def make_eighth(files: Files) -> None:
@@ -187,9 +191,7 @@ def cache_arguments(files: Files, name: str) -> list[str]:
         common += views
     else:
         presets, checkpoints = of_b
-    data = ["--data-root", str(files.data)]
-    if name == "b-eighth":
-        data = ["--data-root", str(files.eighth), "--set", "data.train=null"]
-        data += ["--set", f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"]
+    images = _data(files, "eighth + all" if name == "b-eighth" else "all")
+    data = [part for text in images for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]

@@ -13,7 +13,7 @@ from benchmarks.methods.runs import Training
 from rmrkd_cli.results.record import Record, read_record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
-_ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
+ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Trainings:
         ]
         return [(name, miou(result)) for name, trial in trials if (result := result_of(trial)) is not None]
 
-    def results(self, rows: Sequence[Row] = _ROWS) -> dict[str, list[Record]]:
+    def results(self, rows: Sequence[Row] = ROWS) -> dict[str, list[Record]]:
         """Return the results of each row of which every seed is finished, by its name."""
         results = {}
         for row in rows if self._has_trials() else ():

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import read_seeds, say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
 from benchmarks.methods.costs import format_ratio, write_costs
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RmrkdError as error:
         parser.error(error.message)
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on")
+        say("stopped; the same command goes on")
         return 130
 
 
@@ -56,7 +57,7 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     seeds = given.seeds or ((0,) if given.quick else (0, 1, 2))
     seconds = given.time or (0.2 if given.quick else 20.0)
     conditions = Conditions(preset, seeds, methods, settings, seconds, folder, device)
-    setting = Setting(1 if given.quick else given.rounds, given.quick, device, _say)
+    setting = Setting(1 if given.quick else given.rounds, given.quick, device, say)
     output = given.output or (REPORT if preset == PRESET and not settings else folder / REPORT.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
     what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
@@ -68,18 +69,14 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     else:
         for name, cost in bench.costs().items():
             print(f"presets/methods/{name}.yaml: cost: {format_ratio(cost)}")
-    _say(f"written: {output}")
+    say(f"written: {output}")
     if failed:
-        _say(f"failed: {', '.join(failed)}")
+        say(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 def _all(quick: bool) -> Sequence[str]:
     return _QUICK_METHODS if quick else method_names()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", default=PRESET, help="a preset's name or file (default: demo)")
     parser.add_argument("--methods", type=_names, metavar="NAME,NAME", help="default: all of `rmrkd methods`")
-    parser.add_argument("--seeds", type=_seeds, metavar="N,N", help="default: 0,1,2")
+    parser.add_argument("--seeds", type=read_seeds, metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--time", type=_positive, metavar="S", help="seconds of computing at equal time (default: 20)")
     parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="timed rounds (default: 5)")
     parser.add_argument(
@@ -111,13 +108,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    seeds = tuple(int(part) for part in text.split(","))
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError("must be different whole numbers from 0")
-    return seeds
 
 
 def _positive(text: str) -> float:
