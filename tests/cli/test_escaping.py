@@ -247,7 +247,7 @@ def test_a_terminal_with_ascii_only(environment: dict[str, str], here: Path) -> 
         assert b"Traceback" not in done.stderr
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_record_is_compared_or_explained(data: st.DataObject, here: Path) -> None:
     good = record(5, parameters=3, macs=4, training={"seconds": 1.0, "seconds_per_step": 0.5}, iterations=1)

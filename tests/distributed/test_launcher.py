@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,14 @@ from tests.helpers.ports import free_port
 ROOT = Path(__file__).parents[2]
 
 
-def kill_one_worker(run_dir: Path, after: int, workers: Callable[[], list[int]]) -> threading.Thread:
-    """Start a thread that kills the last of the workers when the log has `after` lines."""
+def kill_one_worker(run_dir: Path, after: int) -> threading.Thread:
+    """Start a thread that kills one of this process's workers when the log has `after` lines."""
 
     def kill() -> None:
         log = run_dir / "log.jsonl"
         while not (log.is_file() and len(log.read_bytes().splitlines()) >= after):
             time.sleep(0.005)
-        os.kill(workers()[-1], signal.SIGKILL)
+        os.kill(worker_pids(os.getpid())[-1], signal.SIGKILL)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
@@ -56,7 +55,7 @@ def test_three_workers_give_the_same_result_after_one_was_killed(
     results = []
     for name in ("uninterrupted", "killed"):
         run_dir = tmp_path / name / "distill"
-        killing = kill_one_worker(run_dir, 9, lambda: worker_pids(os.getpid())) if name == "killed" else None
+        killing = kill_one_worker(run_dir, 9) if name == "killed" else None
         train(preset, tmp_path / name, "cpu", Cluster(workers=3))
         if killing is not None:
             killing.join(timeout=1)
@@ -75,7 +74,7 @@ def test_three_workers_give_the_same_result_after_one_was_killed(
 
 def test_without_restarts_a_killed_worker_ends_the_run(tiny: Path, tmp_path: Path) -> None:
     preset = load_preset(str(tiny), overrides=["role=baseline", "schedule.iters=400", "schedule.eval_interval=400"])
-    kill_one_worker(tmp_path / "baseline", 2, lambda: worker_pids(os.getpid()))
+    kill_one_worker(tmp_path / "baseline", 2)
     with pytest.raises(RmrkdError, match="worker 1 was killed by signal 9; by hand") as failure:
         train(preset, tmp_path, "cpu", Cluster(workers=2, max_restarts=0))
     assert failure.value.exit_code == 1
@@ -120,7 +119,7 @@ class Forked(TwoMachines):
         for node in self.nodes:
             node.join(max(0.0, deadline - time.monotonic()))
             node.kill()
-        return [(out.read_text().rstrip("0123456789\n"), err.read_text()) for out, err in self.files]
+        return [(out.read_text(), err.read_text()) for out, err in self.files]
 
 
 class Interpreters(TwoMachines):
@@ -157,12 +156,12 @@ def test_a_signal_to_one_machine_stops_both(tiny: Path, tmp_path: Path, signalle
 
 @pytest.mark.slow
 def test_two_machines_share_a_run_directory(tiny: Path, tmp_path: Path) -> None:
-    both = Forked(tiny, tmp_path / "work", "--max-iters", "2")
+    both = Interpreters(tiny, tmp_path, "--max-iters", "2")
     outputs = both.outputs(timeout=300)
-    assert [node.exitcode for node in both.nodes] == [0, 0], outputs
+    assert [node.returncode for node in both.nodes] == [0, 0], outputs
     assert "baseline" in outputs[0][0]
     assert outputs[1][0] == ""
-    assert json.loads((tmp_path / "work/baseline/result.json").read_text())["training"]["workers"] == 2
+    assert json.loads((tmp_path / "baseline" / "result.json").read_text())["training"]["workers"] == 2
 
 
 @pytest.mark.slow

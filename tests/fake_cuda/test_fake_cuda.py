@@ -26,7 +26,7 @@ NONDETERMINISTIC = {
     "_unsafe_index_put", "upsample_bilinear2d_backward", "_adaptive_avg_pool2d_backward", "grid_sampler_2d_backward",
 }  # fmt: skip
 
-PRESETS = [Job(name) for name in preset_names() if "voc" not in name]  # which has the networks of other presets
+PRESETS = [Job(name) for name in preset_names()]
 VARIANTS = [
     Job(method=ALL),  # a wait is shown with the line of its loss
     Job(method=ALL, amp="bf16"),

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -96,12 +95,6 @@ def launched_by_forking() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "elastic_launch", elastic_launch)
         yield
-
-
-def workers() -> list[int]:
-    """Return the process ids of the workers that `launched_by_forking` has started, by rank."""
-    pid = str(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
-    return sorted(map(int, subprocess.run(["pgrep", "-P", pid], capture_output=True, text=True).stdout.split()))
 
 
 def start_launcher(

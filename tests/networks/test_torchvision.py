@@ -269,12 +269,18 @@ def test_a_hostile_description_is_refused(trained: Path, tmp_path: Path, change:
 
 @pytest.mark.slow
 def test_a_large_teacher_teaches_a_small_student_that_is_exported(tmp_path: Path, camvid: Path) -> None:
-    """DeepLabV3-ResNet-50 → LR-ASPP-MobileNetV3, by three methods at once → ONNX."""
+    """DeepLabV3-ResNet-50 → LR-ASPP-MobileNetV3, by three methods at once and by each alone → ONNX."""
     preset = tmp_path / "preset.yaml"
     preset.write_text(PRESET.format(root=camvid, teacher=DEEPLAB))
     common = ("train", "--preset", preset, "--work-dir", tmp_path / "work", "--device", "cpu", "--max-iters", "2")
     outcome = rmrkd(*common)
     assert outcome.exit_code == 0, outcome.message
+    methods = ("rmrkd", "cwd", "kd")
+    for method in methods:
+        drop = [word for name in methods if name != method for word in ("--set", f"losses.{name}=null")]
+        given = ("--teacher-checkpoint", tmp_path / "work" / "teacher" / "student.pth", "--role", "distill", *drop)
+        outcome = rmrkd(*common, *given, "--work-dir", tmp_path / method)
+        assert outcome.exit_code == 0, outcome.message
     outcome = rmrkd("export", tmp_path / "work" / "distill" / "student.pth", tmp_path / "x.onnx")
     assert outcome.exit_code == 0, outcome.message
     assert (tmp_path / "x.onnx").stat().st_size > 1 << 20
