@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     # A training of one thread needs two thirds of the CPU time of one with two, so two of them run side by side.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // given.jobs)))
-    from benchmarks.camvid.bench import PARTS, Bench
+    from benchmarks.camvid.bench import Bench
     from benchmarks.camvid.plan import Files
     from benchmarks.camvid.trainings import Trainings
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     trainings = Trainings(files, given.seeds, given.iterations)
     bench = Bench(files, trainings, given.teacher_iterations, given.jobs, given.output, say)
     try:
-        failed = bench.run(given.parts or PARTS)
+        failed = bench.run()
     except KeyboardInterrupt:
         say("stopped; the same command continues")
         return 130
@@ -52,12 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--iterations", type=int, default=1500, metavar="N", help="of students (default: 1500)")
     parser.add_argument("--teacher-iterations", type=int, default=2000, metavar="N", help="default: 2000")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
-    parser.add_argument(
-        "--parts",
-        type=lambda text: text.split(","),
-        metavar="NAME,NAME",
-        help="some of: teachers,trials,methods,equal-time,labels,small,speed,picture",
-    )
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"
     )

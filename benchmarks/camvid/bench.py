@@ -1,27 +1,26 @@
-"""Run everything that is missing, several trainings side by side, and write the page anew after each part."""
+"""Run everything that is missing, several trainings side by side, and write the page anew after each training."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from benchmarks.camvid import latency, picture, plan
+from benchmarks.camvid import costs, latency, picture, plan
+from benchmarks.camvid.jobs import Job, run_jobs
 from benchmarks.camvid.page import Page
 from benchmarks.camvid.plan import Files, Row
-from benchmarks.camvid.trainings import Trainings, miou, result_of, student_of
+from benchmarks.camvid.trainings import ROWS, Trainings, miou, result_of, student_of
 from benchmarks.machine import date_and_commit, describe_machine
 from benchmarks.methods.runs import Training, start
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 
-PARTS = ("teachers", "trials", "methods", "equal-time", "labels", "small", "speed", "picture")
-Job = tuple[str, Training | list[str]]  # a name, and a training or the arguments of `rmrkd`
+TEACHER_A = "teacher a"
 
 
 @dataclass
@@ -36,64 +35,66 @@ class Bench:
     say: Callable[[str], object]
     failed: list[str] = field(default_factory=list)
 
-    def run(self, parts: Sequence[str]) -> list[str]:
-        """Run these parts; return the names of what failed."""
-        for part in parts:
-            getattr(self, f"_{part.replace('-', '_')}")()
+    def run(self) -> list[str]:
+        """Run what is missing; return the names of what failed."""
+        plan.make_eighth(self.files)
+        for part in (self._networks, self._equal_time, self._speed, self._picture):
+            part()
+            self._write()
             if self.failed:
                 break
-            self._write()
         return self.failed
 
-    def _teachers(self) -> None:
-        plan.make_eighth(self.files)
-        self._run([(f"outputs of {name}", plan.cache_arguments(self.files, name)) for name in ("b", "b-eighth")])
-        threads = os.environ.pop("OMP_NUM_THREADS", None)  # it runs alone
-        self._run([("teacher A", plan.teacher_training(self.files, self.teacher_iterations))])
-        if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = threads
-        self._run([(f"outputs of {name}", plan.cache_arguments(self.files, name)) for name in ("a", "c")])
-        self._run(self._evaluations())
+    def _networks(self) -> None:
+        """Train everything that is known before; what stands first is preferred when a job can start."""
+        self._run([*self._teachers(), *self._trials(), *self._rows(ROWS), *self._evaluations()])
 
-    def _evaluations(self) -> Iterable[Job]:
+    def _teachers(self) -> Iterator[Job]:
+        yield self._outputs("b")
+        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations), (_outputs_of("b"),))
+        yield self._outputs("c", TEACHER_A)
+        yield self._outputs("b-eighth")
+
+    def _outputs(self, name: str, *after: str) -> Job:
+        return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, once=True)
+
+    def _evaluations(self) -> Iterator[Job]:
         """Yield the commands that measure the teachers on the validation images."""
+        views = ["--flip", "--scales", plan.SCALES]
         for name, file, options in (
             ("a", self.files.teacher_a, ["--dataset", "camvid"]),
-            ("a-views", self.files.teacher_a, ["--dataset", "camvid", "--flip", "--scales", plan.SCALES]),
+            ("a-views", self.files.teacher_a, ["--dataset", "camvid", *views]),
             ("b", self.files.teacher_b, ["--preset", str(plan.PRESETS / "student-from-b.yaml")]),
         ):
-            output = self.files.folder / f"{name}.json"
-            if not output.is_file():
-                common = ["--data-root", str(self.files.data), "--device", "cpu", "--json", str(output)]
-                yield f"mIoU of {name}", ["eval", str(file), *options, *common]
+            common = ["--data-root", str(self.files.data), "--device", "cpu"]
+            arguments = ["eval", str(file), *options, *common, "--json", str(self.files.folder / f"{name}.json")]
+            yield Job(f"mIoU of {name}", partial(list, arguments), (TEACHER_A,), once=True)
 
-    def _trials(self) -> None:
-        """Train with each learning rate and each weight for a third of the iterations, with one seed."""
-        rates = plan.LEARNING_RATES
-        self._run([(f"trial of the baseline, lr {rate:g}", self.trainings.lr_trial(rate)) for rate in rates])
-        for factors in (plan.WEIGHT_FACTORS[:1], plan.WEIGHT_FACTORS[1:]):  # the first measures the automatic weights
-            if not self.failed:
-                self._run(
-                    (f"trial of {row.name}, weights x{factor:g}", self.trainings.weight_trial(row, factor))
-                    for row in plan.METHODS
-                    for factor in factors
-                )
+    def _trials(self) -> Iterator[Job]:
+        """Yield the trainings with each learning rate and each weight, with one seed."""
+        for lr in plan.LEARNING_RATES:
+            yield Job(_lr_trial(lr), partial(self.trainings.lr_trial, lr))
+        for factor in plan.WEIGHT_FACTORS:
+            for row in plan.METHODS:
+                after = _LR_TRIALS if factor == 1 else (_weight_trial(row, 1.0),)  # which has the automatic weights
+                work = partial(self.trainings.weight_trial, row, factor)
+                yield Job(_weight_trial(row, factor), work, (*after, *_teacher_of(row)))
 
-    def _methods(self) -> None:
-        self._rows([plan.BASELINE, *plan.METHODS])
+    def _rows(self, rows: Sequence[Row]) -> Iterator[Job]:
+        tuned = {row.name: row for row in plan.METHODS}
+        for row in rows:
+            like = tuned.get(row.tuned_like or row.name)
+            trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
+            for seed in self.trainings.seeds:
+                work = partial(self.trainings.of, row, seed)
+                yield Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))
 
     def _equal_time(self) -> None:
-        self._rows(self.trainings.equal_time_rows())
-
-    def _labels(self) -> None:
-        self._rows(plan.WITHOUT_LABELS)
-
-    def _small(self) -> None:
-        self._rows(plan.SMALL)
-
-    def _rows(self, rows: Sequence[Row]) -> None:
-        seeds = self.trainings.seeds
-        self._run([(f"{row.name}, seed {seed}", self.trainings.of(row, seed)) for seed in seeds for row in rows])
+        """Measure the time of a step of each row, then train the best methods again."""
+        if not self.failed:
+            if not self.files.costs.is_file():
+                self.failed += costs.measure(self.files, ROWS, self.say)
+            self._run(list(self._rows(self.trainings.equal_time_rows())))
 
     def _speed(self) -> None:
         """Export what the page compares, and run it in onnxruntime."""
@@ -103,7 +104,10 @@ class Bench:
         networks = {name: self.files.folder / "onnx" / f"{name.replace(' ', '-')}.onnx" for name in files}
         networks["teacher A"].parent.mkdir(exist_ok=True)
         self._run(
-            (f"export of {name}", ["export", str(file), str(networks[name]), "--force"]) for name, file in files.items()
+            [
+                Job(f"export of {name}", partial(list, ["export", str(file), str(networks[name]), "--force"]))
+                for name, file in files.items()
+            ]
         )
         if not self.failed:
             networks["teacher B"] = self.files.teacher_b
@@ -121,40 +125,63 @@ class Bench:
         shutil.rmtree(folders["teacher A"].parent, ignore_errors=True)  # `eval` fills empty folders only
         common = ["--data-root", str(self.files.data), "--device", "cpu", "--save-predictions"]
         self._run(
-            (f"predictions of {name}", ["eval", str(file), *common, str(folders[name])]) for name, file in files.items()
+            [
+                Job(f"predictions of {name}", partial(list, ["eval", str(file), *common, str(folders[name])]))
+                for name, file in files.items()
+            ]
         )
         if not self.failed:
             columns = {"photograph": self.files.data / "val", "truth": self.files.data / "valannot", **folders}
             palette = dataset_info(load_preset(str(plan.PRESETS / "student.yaml"))).palette
             picture.draw(names, columns, palette, self.output.with_suffix(".png"))
 
-    def _run(self, jobs: Iterable[Job]) -> None:
-        """Run what is not finished, `jobs` at a time."""
-        if self.jobs == 1:
-            self.failed += filter(None, map(self._run_one, jobs))
-            return
-        with ThreadPoolExecutor(self.jobs) as pool:
-            self.failed += filter(None, pool.map(self._run_one, jobs))
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Run what is not finished."""
+        self.failed += run_jobs(jobs, self.jobs, self._run_one)
 
-    def _run_one(self, job: Job) -> str | None:
-        name, what = job
+    def _run_one(self, job: Job) -> bool:
+        """Run a job, and return whether it succeeded."""
+        work = job.work()
+        output = self.files.folder / "output" / f"{job.name.replace(', ', '-').replace(' ', '-')}.txt"
+        done = output.with_suffix(".done")
         try:
-            if isinstance(what, Training) and what.finished:
-                return None
+            if work.finished if isinstance(work, Training) else done.is_file():
+                return True
         except RmrkdError as error:
-            self.say(f"{name}: {error.message}")
-            return name
-        self.say(name)
-        arguments = what.arguments() if isinstance(what, Training) else what
-        output = self.files.folder / "output" / f"{name.replace(', ', '-').replace(' ', '-')}.txt"
-        status = start(arguments, output)
-        if status:
-            self.say(f"{name}: ended with {status}, see {output}")
-            return name
-        if isinstance(what, Training):
-            self.say(f"{name}: mIoU {100 * miou(result_of(what)):.2f}")
-        return None
+            self.say(f"{job.name}: {error.message}")
+            return False
+        self.say(job.name)
+        if status := start(work.arguments() if isinstance(work, Training) else work, output):
+            self.say(f"{job.name}: ended with {status}, see {output}")
+        elif isinstance(work, Training):
+            self.say(f"{job.name}: mIoU {100 * miou(result_of(work)):.2f}")
+            self._write()
+        elif job.once:
+            done.touch()
+        return not status
 
     def _write(self) -> None:
         page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"))
         self.output.write_text(page.text(), encoding="utf-8")
+
+
+def _outputs_of(name: str) -> str:
+    return f"outputs of {name}"
+
+
+def _lr_trial(lr: float) -> str:
+    return f"trial of the baseline, lr {lr:g}"
+
+
+def _weight_trial(row: Row, factor: float) -> str:
+    return f"trial of {row.name}, weights x{factor:g}"
+
+
+def _teacher_of(row: Row) -> tuple[str, ...]:
+    """Return the job that makes what a row learns from."""
+    if row.method == "baseline":
+        return ()
+    return (TEACHER_A if row.outputs is None else _outputs_of(row.outputs),)
+
+
+_LR_TRIALS = tuple(map(_lr_trial, plan.LEARNING_RATES))

@@ -50,6 +50,11 @@ class Files:
         """A data root with the masks of every eighth image."""
         return self.folder / "eighth"
 
+    @property
+    def costs(self) -> Path:
+        """The seconds of a step by the name of the row."""
+        return self.folder / "costs.json"
+
     def outputs(self, name: str) -> Path:
         return self.folder / "outputs" / name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,10 +68,15 @@ class Trainings:
 
         They follow from the seconds of a step, not from a clock, so the runs can be repeated.
         """
-        results = self.results((plan.BASELINE, *plan.METHODS))
-        base = results.get(plan.BASELINE.name)
-        lengths = [(row, seconds_per_step(base) / seconds_per_step(results[row.name])) for row in self.best(2) if base]
+        if not (costs := self.costs()):
+            return []
+        lengths = [(row, costs[plan.BASELINE.name] / costs[row.name]) for row in self.best(2)]
         return [plan.longer(row, round(length, 2)) for row, length in lengths if length < _EQUAL_COST]
+
+    def costs(self) -> dict[str, float]:
+        """Return the seconds of a step by the name of the row; empty until they are measured."""
+        path = self.files.costs
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / f"trials-{self.iterations}" / row.name / name
@@ -112,8 +118,3 @@ def miou(record: Record | None) -> float:
     """Return mIoU in 0..1; -1 without a result."""
     value = record["metrics"]["miou"] if record else None
     return -1.0 if value is None else float(value)
-
-
-def seconds_per_step(records: Sequence[Record]) -> float:
-    """Return the median over the seeds."""
-    return statistics.median(record["training"]["seconds_per_step"] for record in records)

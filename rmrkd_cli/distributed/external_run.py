@@ -21,7 +21,7 @@ from rmrkd_cli.signals import StopRequest, handled_signals, ignore_stop_signals,
 from rmrkd_cli.terminal.console import print_error
 
 _ERROR_SECONDS = 5.0  # until the error of a lost worker must have arrived
-_LEAVE_SECONDS = 3.0  # until the others have read the error of rank 0, whose process may hold the store
+_LEAVE_SECONDS = 15.0  # until the others, which may still start, have read the error of rank 0: it may hold the store
 
 
 @contextmanager

@@ -49,9 +49,9 @@ class Stuck(nn.Module):
 """
 
 
-def start(tiny: Path, folder: Path, *options: str, **environment: str) -> Ranks:
+def start(tiny: Path, folder: Path, *options: str, pause: float = 0, **environment: str) -> Ranks:
     arguments = ["train", "--preset", str(tiny), "--work-dir", "work", "--device", "cpu", *options]
-    return start_ranks(arguments, folder, free_port(), **environment)
+    return start_ranks(arguments, folder, free_port(), pause=pause, **environment)
 
 
 def student_of(folder: Path, role: str = "baseline") -> dict[str, torch.Tensor]:
@@ -237,6 +237,13 @@ def test_wrong_usage_is_said_once(tiny: Path, tmp_path: Path, options: tuple[str
     assert message in text
     assert text.count("error:") == 1
     assert not (tmp_path / "work").exists()
+
+
+def test_a_worker_that_starts_late_learns_of_wrong_usage_too(tiny: Path, tmp_path: Path) -> None:
+    """On a busy machine workers of one launcher start seconds apart."""
+    (first, text), (second, silent) = start(tiny, tmp_path, "--batch", "2", pause=4).wait()
+    assert (first, second, silent) == (2, 2, ""), text
+    assert text.count("error:") == 1
 
 
 def test_equal_options_are_accepted_and_slurm_is_not_asked(tiny: Path, tmp_path: Path) -> None:

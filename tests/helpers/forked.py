@@ -189,14 +189,18 @@ def run(context: multiprocessing.context.ForkServerContext, arguments: list[str]
     return End(None if killed else process.exitcode, "\n".join(lines), seconds, size)
 
 
-def start_ranks(arguments: list[str], folder: Path, port: int, ranks: int = 2, **environment: str) -> Ranks:
+def start_ranks(
+    arguments: list[str], folder: Path, port: int, ranks: int = 2, pause: float = 0, **environment: str
+) -> Ranks:
     """Start `rmrkd ARGUMENTS` once for each rank, with the variables that torchrun sets; see `Ranks`.
 
     Args:
+        pause: Seconds between the starts.
         environment: More variables; `{rank}` in a value is the rank.
     """
     processes, outputs = [], []
     for rank in range(ranks):
+        time.sleep(pause if rank else 0)
         variables = {
             "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

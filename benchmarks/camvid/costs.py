@@ -1,0 +1,42 @@
+"""The seconds of a training step of each row, measured one after another while nothing else runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.camvid import plan
+from benchmarks.camvid.plan import Files, Row
+from benchmarks.methods.runs import start
+from rmrkd_cli.results.training_log import find_log
+
+STEPS, ROUNDS = 20, 3
+START = Callable[[list[str], Path], int]
+
+
+def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run: START = start) -> list[str]:
+    """Train each row for some steps, in turns, and keep the smallest median time of a step.
+
+    Other programs on the machine can only make a step slower. Return the names of what failed.
+    """
+    costs: dict[str, float] = {}
+    for number in range(ROUNDS):
+        for row in rows:
+            folder = files.folder / "costs" / row.name
+            shutil.rmtree(folder, ignore_errors=True)
+            say(f"time of a step, {row.name}, {number + 1} of {ROUNDS}")
+            training = plan.training(files, row, 0, STEPS, None, folder)
+            shown = (f"schedule.eval_interval={STEPS}", "schedule.log_interval=1")
+            training = replace(training, settings=(*training.settings, *shown))
+            if run(training.arguments(), files.folder / "output" / f"cost-{row.name}.txt"):
+                return [f"time of a step, {row.name}"]
+            [done] = training.runs()
+            lines = map(json.loads, find_log(done.run_dir.path).read_text().splitlines())
+            seconds = statistics.median(line["seconds_per_step"] for line in lines if "seconds_per_step" in line)
+            costs[row.name] = min(seconds, costs.get(row.name, seconds))
+    files.costs.write_text(json.dumps(costs))
+    return []
