@@ -19,6 +19,7 @@ from rmrkd_cli.cli.data import data_app
 from rmrkd_cli.cli.doctor import doctor_command
 from rmrkd_cli.cli.eval import eval_command
 from rmrkd_cli.cli.export import export_command
+from rmrkd_cli.cli.init import init_command
 from rmrkd_cli.cli.methods import methods_command
 from rmrkd_cli.cli.networks import networks_command
 from rmrkd_cli.cli.plot import plot_command
@@ -73,6 +74,7 @@ app.command("export", cls=Command, rich_help_panel=_USE)(export_command)
 app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(presets_command)
 app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(methods_command)
 app.command("networks", cls=Command, rich_help_panel=_LOOK_UP)(networks_command)
+app.command("init", cls=Command, rich_help_panel=_SET_UP)(init_command)
 app.command("setup", cls=Command, rich_help_panel=_SET_UP)(setup_command)
 app.command("doctor", cls=Command, rich_help_panel=_SET_UP)(doctor_command)
 app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)

@@ -89,7 +89,7 @@ def check_command(
     check_json_out(json_out)
     info = _dataset_info(dataset, data_root, preset, absolute_path(unlabelled))
     with live_display() as display:
-        progress = _progress_bars(display, info.name)
+        progress = progress_bars(display, info.name)
         report = check_dataset(
             info, split or (), workers=workers or default_workers(),
             on_progress=lambda done, total: progress("check", done, total),
@@ -134,11 +134,11 @@ def prepare_command(
     if name != "voc12aug" and sbd is not None:
         raise RmrkdError(f"--sbd is for voc12aug, not for {name}", "leave out --sbd")
     with live_display() as display:
-        outcome = _prepare(info, sbd, workers or default_workers(), _progress_bars(display, info.name))
+        outcome = _prepare(info, sbd, workers or default_workers(), progress_bars(display, info.name))
     _print_outcome(outcome, info)
 
 
-def _progress_bars(display: LiveDisplay, dataset: str) -> Progress:
+def progress_bars(display: LiveDisplay, dataset: str) -> Progress:
     """Return a function that shows the progress of each step in a separate bar."""
     bars: dict[str, ProgressBar | None] = {}
 

@@ -34,9 +34,9 @@ def suggest_suffixes(info: DatasetInfo, images: Path, labels: Path, listed: Iter
     )
     if info.name != "custom":
         return "" if fitting else _rename_labels(info, image_files, label_files, image_names)
-    label_suffix, label_count = _best_suffix(label_files, image_names, info.label_suffix)
-    image_suffix, image_count = _best_suffix(image_files, label_names, info.image_suffix)
-    both_count, *both = _common_suffixes(image_files, label_files) if names is None else (0,)
+    label_suffix, label_count = best_suffix(label_files, image_names, info.label_suffix)
+    image_suffix, image_count = best_suffix(image_files, label_names, info.image_suffix)
+    both_count, *both = common_suffixes(image_files, label_files) if names is None else (0,)
     most = max(label_count, image_count, both_count)
     if most > fitting:
         if most == label_count:
@@ -98,7 +98,7 @@ def _stems(files: Iterable[str], suffix: str) -> set[str]:
     return {file[: -len(suffix)] for file in files if file.endswith(suffix)}
 
 
-def _best_suffix(files: Iterable[str], names: Collection[str], now: str) -> tuple[str, int]:
+def best_suffix(files: Iterable[str], names: Collection[str], now: str) -> tuple[str, int]:
     """Return the suffix, other than `now`, that completes the most names to a file, and their number."""
     counts: Counter[str] = Counter()
     for file in files:
@@ -113,7 +113,7 @@ def _best_suffix(files: Iterable[str], names: Collection[str], now: str) -> tupl
     return max(counts.items(), key=lambda item: (item[1], len(item[0])), default=("", 0))
 
 
-def _common_suffixes(images: Iterable[str], labels: Iterable[str]) -> tuple[int, str, str]:
+def common_suffixes(images: Iterable[str], labels: Iterable[str]) -> tuple[int, str, str]:
     """Return the longest common endings of all images and of all label maps, and how many names are equal then."""
     ends = [_common_end(images), _common_end(labels)]
     if not all(ends) or any(_FORBIDDEN.search(end) for end in ends):

@@ -17,7 +17,7 @@ from tests.report.html import synthetic
 
 COMMANDS = (
     "train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor",
-    "setup", "networks",
+    "setup", "networks", "init",
 )  # fmt: skip
 _SCRIPT = """
 import json, sys

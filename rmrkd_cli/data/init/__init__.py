@@ -1,0 +1,1 @@
+"""Describe a folder of images and masks as a preset: `rmrkd init`."""
