@@ -11,7 +11,7 @@ from benchmarks.methods.runs import Conditions, Training
 
 PRESETS = Path(__file__).parent / "presets"
 SCALES = "0.75,1.0,1.25"
-LEARNING_RATES = (0.01, 0.02, 0.05)  # of the baseline's trials
+LEARNING_RATES = (0.005, 0.01, 0.02)  # of the baseline's trials
 WEIGHT_FACTORS = (1.0, 3.0, 9.0)  # of a method's trials, by the automatic weights
 TRIAL_SHARE = 3  # a trial has this share of the iterations
 EIGHTH = 8  # every eighth training image keeps its mask
