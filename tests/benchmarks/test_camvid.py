@@ -37,14 +37,17 @@ def test_both_presets_of_student_1_and_both_of_teacher_a_have_one_network() -> N
     assert presets["student"].student == presets["student-from-b"].student
     for name in ("student", "small"):
         of_students = presets[name].teacher
-        assert (of_students.config, of_students.overrides) == (teacher.config, teacher.overrides)
+        shape = {key: value for key, value in teacher.overrides.items() if not key.endswith("class_weight")}
+        assert (of_students.config, of_students.overrides) == (teacher.config, shape)
 
 
 def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> None:
     files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work")
     runs = {row.name: plan.training(files, row, 3, 100, Choice(0.05, {}), tmp_path).runs()[0].preset for row in ROWS}
-    schedules = {str(preset.schedule) for preset in runs.values()}
-    assert len(schedules) == 1
+    small = {row.name for row in plan.SMALL}  # its backbone learns as fast as its head
+    for names in (runs.keys() - small, small):
+        assert len({str(runs[name].schedule) for name in names}) == 1
+    assert len({str(preset.schedule.model_copy(update={"optimizer": None})) for preset in runs.values()}) == 1
     assert {preset.seed for preset in runs.values()} == {3}
     assert {name: preset.data.train_labels for name, preset in runs.items() if preset.data.train_labels != "files"} == {
         "no-masks": "none"
