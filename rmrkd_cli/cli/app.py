@@ -58,7 +58,6 @@ Examples:
   rmrkd train --help
 """,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_preset
 from rmrkd_cli.cli.evaluation_options import choose_devices, parse_scales
 from rmrkd_cli.cli.options import (
     NETWORK,
@@ -39,6 +40,7 @@ def cache_teacher_command(
             NETWORK,
             "Take the teacher and the training images of this preset; repeat it to average several teachers.",
             metavar="NAME|FILE",
+            autocompletion=complete_preset,
         ),
     ],
     out: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import Command, CommandGroup, option
+from rmrkd_cli.cli.completion import complete_dataset, complete_preset
 from rmrkd_cli.cli.options import (
     DATA,
     DataRoot,
@@ -52,7 +53,12 @@ Workers = Annotated[
 def check_command(
     dataset: Annotated[
         str | None,
-        typer.Argument(metavar="DATASET", help="Check this data set.", show_default="the preset's"),
+        typer.Argument(
+            metavar="DATASET",
+            help="Check this data set.",
+            show_default="the preset's",
+            autocompletion=complete_dataset,
+        ),
     ] = None,
     data_root: DataRoot = None,
     unlabelled: Unlabelled = None,
@@ -63,6 +69,7 @@ def check_command(
             DATA,
             "Check the data set of this preset, in its folders and with its classes (list: rmrkd presets).",
             metavar="NAME|FILE",
+            autocompletion=complete_preset,
         ),
     ] = None,
     split: Annotated[
@@ -107,7 +114,12 @@ def check_command(
 @data_app.command("prepare", cls=Command)
 def prepare_command(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="Prepare cityscapes or voc12aug; other data sets need nothing.")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Prepare cityscapes or voc12aug; other data sets need nothing.",
+            autocompletion=lambda incomplete: [name for name in _PREPARED if name.startswith(incomplete)],
+        ),
     ],
     data_root: DataRoot = None,
     sbd: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_dataset
 from rmrkd_cli.cli.options import (
     Code,
     JsonOut,
@@ -82,6 +83,7 @@ def export_command(
             "Record the class names of this data set in the file.",
             default="the checkpoint's",
             metavar="NAME",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     force: Annotated[bool, option("--force", _FILE, "Replace OUT, and the file of --json, if they exist.")] = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def init_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Look at the images and masks below this folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Read the images and masks below this folder.")],
     out: Annotated[
         Path | None,
         option("--out", OUTPUT, "Write the preset into this new file.", default="<DIR's name>.yaml", metavar="FILE"),

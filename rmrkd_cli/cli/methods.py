@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rmrkd_cli.cli.completion import complete_method
+
 if TYPE_CHECKING:
     from rmrkd_cli.presets.loss_schema import LossSpec
     from rmrkd_cli.presets.schema import MethodRecipe
@@ -17,7 +19,9 @@ _STEP = "relative to the baseline's, on the demo's networks on a CPU"
 
 def methods_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show this method.", show_default="list all")
+        str | None, typer.Argument(
+            metavar="NAME", help="Show this method.", show_default="list all", autocompletion=complete_method
+        ),
     ] = None,
 ) -> None:  # fmt: skip
     """List the distillation methods, or show one: formula, where it applies, cost, source, known problems.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_preset
 from rmrkd_cli.cli.options import NETWORK, OUTPUT, Code, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
@@ -31,7 +32,14 @@ def networks_command(
         ),
     ] = None,
     preset: Annotated[
-        str | None, option("--preset", NETWORK, "Show teacher and student of this preset.", metavar="NAME|FILE")
+        str | None,
+        option(
+            "--preset",
+            NETWORK,
+            "Show teacher and student of this preset.",
+            metavar="NAME|FILE",
+            autocompletion=complete_preset,
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_dataset, complete_preset
 from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.output_paths import check_new_file
@@ -70,7 +71,14 @@ Unlabelled = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    option("--dataset", DATA, "Use this data set.", default="the checkpoint's", metavar="NAME"),
+    option(
+        "--dataset",
+        DATA,
+        "Use this data set.",
+        default="the checkpoint's",
+        metavar="NAME",
+        autocompletion=complete_dataset,
+    ),
 ]
 NetworkPreset = Annotated[
     str | None,
@@ -79,6 +87,7 @@ NetworkPreset = Annotated[
         NETWORK,
         "Take the network from this preset if the checkpoint does not describe it (list: rmrkd presets).",
         metavar="NAME|FILE",
+        autocompletion=complete_preset,
     ),
 ]
 Code = Annotated[

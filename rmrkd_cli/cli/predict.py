@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_dataset
 from rmrkd_cli.cli.evaluation_options import CropOption, Mode, ModeOption, StrideOption, parse_scales, parse_window
 from rmrkd_cli.cli.network_file_options import (
     ClassesOption,
@@ -72,6 +73,7 @@ def predict_command(
             "Take class names, colours and image size from this data set.",
             default="the checkpoint's",
             metavar="NAME",
+            autocompletion=complete_dataset,
         ),
     ] = None,
     scale: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rmrkd_cli.cli.completion import complete_preset
 from rmrkd_cli.errors import RmrkdError
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 def presets_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME|FILE", help="Show this preset with every default.", show_default="list all"),
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="Show this preset with every default.",
+            show_default="list all",
+            autocompletion=complete_preset,
+        ),
     ] = None,
 ) -> None:
     """List the presets, or show one with every default.

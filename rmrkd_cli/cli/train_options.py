@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rmrkd_cli.cli.command import option
+from rmrkd_cli.cli.completion import complete_method, complete_preset
 from rmrkd_cli.cli.options import (
     DATA,
     DEVICES,
@@ -55,6 +56,7 @@ class TrainOptions:
             _WHAT,
             "Train the networks of this preset (list: rmrkd presets) or of your own YAML file.",
             metavar="NAME|FILE",
+            autocompletion=complete_preset,
         ),
     ]
     role: Annotated[
@@ -76,6 +78,7 @@ class TrainOptions:
             "Distil with this method (list: rmrkd methods) or with the loss CLASS of your Python FILE.",
             default=_PRESETS,
             metavar="NAME|FILE:CLASS",
+            autocompletion=complete_method,
         ),
     ] = None
     code: Annotated[

@@ -13,7 +13,9 @@ import yaml
 
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.config_paths import resolve_config
-from rmrkd_cli.presets.methods import apply_method, fill_weights, preset_dir
+from rmrkd_cli.presets.methods import apply_method, fill_weights
+from rmrkd_cli.presets.names import preset_dir
+from rmrkd_cli.presets.names import preset_names as preset_names
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
@@ -22,11 +24,6 @@ from rmrkd_cli.terminal.text import shorten
 
 _SUFFIXES = (".yaml", ".yml")
 _MAX_FILES = 10  # in a message
-
-
-def preset_names() -> list[str]:
-    """Return the names of all presets that come with rmrkd."""
-    return sorted(path.stem for path in preset_dir().glob("*.yaml"))
 
 
 def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str] = ()) -> Preset:

@@ -10,22 +10,12 @@ from typing import Any
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import LossSpec, is_custom_loss, needs_labels
+from rmrkd_cli.presets.names import method_names as method_names
+from rmrkd_cli.presets.names import preset_dir as preset_dir
 from rmrkd_cli.presets.schema import DATASET_ALIASES, OWN_METHOD, MethodRecipe, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
 
 ALIASES = {"dkd": "dkd-region"}  # its former name; elsewhere DKD is another method
-
-
-def preset_dir() -> Path:
-    """Return the folder of the presets that come with rmrkd, in a wheel or in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    packed = package / "_presets"
-    return packed if packed.is_dir() else package.parent / "presets"
-
-
-def method_names() -> list[str]:
-    """Return the names that `--method` accepts; `rmrkd` selects the preset's losses."""
-    return sorted({OWN_METHOD, *(path.stem for path in (preset_dir() / "methods").glob("*.yaml"))})
 
 
 def load_method(name: str) -> MethodRecipe:

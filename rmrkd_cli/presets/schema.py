@@ -7,7 +7,7 @@ a default is required. The keys of `data` are in `data_schema.py`, those of loss
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,16 +27,16 @@ from rmrkd_cli.presets.fields import (
 )
 from rmrkd_cli.presets.label_rules import WITHOUT_LABELS
 from rmrkd_cli.presets.loss_schema import Losses
+from rmrkd_cli.presets.names import DATASET_ALIASES as DATASET_ALIASES
+from rmrkd_cli.presets.names import DATASETS as DATASETS
+from rmrkd_cli.presets.names import OWN_METHOD as OWN_METHOD
+from rmrkd_cli.presets.names import DatasetName as DatasetName
 from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, FileInput, Network
 from rmrkd_cli.presets.schedule_schema import PartialSchedule as PartialSchedule
 from rmrkd_cli.presets.schedule_schema import Schedule as Schedule
 from rmrkd_cli.presets.validation import StrictModel
 
-DatasetName = Literal["cityscapes", "voc12aug", "camvid", "ade20k", "demo", "custom"]
 Role = Literal["teacher", "baseline", "distill", "all"]
-DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
-DATASET_ALIASES = {"city": "cityscapes", "voc": "voc12aug", "ade": "ade20k"}
-OWN_METHOD = "rmrkd"  # the method name for the losses that a preset lists
 
 
 class Teacher(Network):

@@ -161,7 +161,8 @@ def test_costs_are_written_into_the_recipes_and_read_back(tmp_path: Path, monkey
     for name in method_names():
         (folder / f"{name}.yaml").write_text((preset_dir() / "methods" / f"{name}.yaml").read_text())
     before = {name: load_method(name) for name in method_names()}
-    monkeypatch.setattr("rmrkd_cli.presets.methods.preset_dir", lambda: tmp_path)
+    for module in ("names", "methods"):
+        monkeypatch.setattr(f"rmrkd_cli.presets.{module}.preset_dir", lambda: tmp_path)
     first = {name: 1.234 + number for number, name in enumerate(before)}
     for ratios in (first, {"kd": 7.0}):
         assert {path.stem for path in write_costs(ratios, folder)} == set(ratios)

@@ -154,7 +154,8 @@ def test_a_recipe_that_tells_nothing_of_itself_is_listed_and_shown(
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "plain.yaml").write_text("losses: {a: {type: kd, weight: 3}, b: {type: cwd, stage: head}}")
     (tmp_path / "methods" / "rmrkd.yaml").write_text("losses: {mgd: {type: mgd}}")
-    monkeypatch.setattr("rmrkd_cli.presets.methods.preset_dir", lambda: tmp_path)
+    for module in ("names", "methods"):
+        monkeypatch.setattr(f"rmrkd_cli.presets.{module}.preset_dir", lambda: tmp_path)
     listed, shown = rmrkd("methods").stdout, rmrkd("methods", "plain").stdout
     assert re.search(r"plain +logits, head +–", listed)
     assert "3 on every data set" in shown
