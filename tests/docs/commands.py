@@ -10,6 +10,8 @@ from typing import Any
 from tests.helpers.cli import COMMAND
 
 _SEPARATORS = {"&&", "||", ";", "|", "{", "}"}
+# Options that do their work while the command line is parsed.
+ALONE = (["--help"], ["--version"], ["--install-completion"], ["--show-completion"])
 _STARTERS = (["python3", "-m", "uv", "run"], ["uv", "run"], ["srun"])
 
 
@@ -66,7 +68,7 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         assert rest[0] in command.commands, f"no command `{name} {rest[0]}`"
         name, command = f"{name} {rest[0]}", command.commands[rest[0]]
         rest = rest[1:]
-    if rest in (["--help"], ["--version"]) or (not rest and hasattr(command, "commands")):
+    if rest in ALONE or (not rest and hasattr(command, "commands")):
         return name, {}
     return name, command.make_context(name, rest).params
 

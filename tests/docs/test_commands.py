@@ -12,7 +12,7 @@ from rmrkd_cli.cli.usage_errors import is_usage_error
 from rmrkd_cli.presets.loader import load_preset, preset_names
 from rmrkd_cli.presets.methods import ALIASES, method_names
 from rmrkd_cli.presets.schema import DATASET_ALIASES, DATASETS
-from tests.docs.commands import expand_braces, options, parse, rmrkd_commands
+from tests.docs.commands import ALONE, expand_braces, options, parse, rmrkd_commands
 from tests.docs.pages import NOT_A_PRESET, PAGES, all_blocks, blocks, inline_code
 from tests.helpers.cli import rmrkd
 
@@ -52,8 +52,8 @@ def test_a_command_in_a_block_is_accepted(where: str, arguments: list[str]) -> N
 def test_a_command_in_the_text_names_a_command_and_options_that_exist(where: str, code: str) -> None:
     words = [part for word in code.split()[1:] for part in expand_braces(word)]
     words = [PLACEHOLDERS.get(word, word) for word in words if word not in ("…", "...")]
-    name, _ = parse([*words[: 2 if words[:1] == ["data"] else 1], "--help"] if words != ["--version"] else words)
-    assert name != "rmrkd" or words in ([], ["--version"])
+    name, _ = parse([*words[: 2 if words[:1] == ["data"] else 1], "--help"] if words not in ALONE else words)
+    assert name != "rmrkd" or words in ([], *ALONE)
     given = {word.split("=")[0] for word in words if word.startswith("-")}
     assert given <= options()
     _check_values(words)
