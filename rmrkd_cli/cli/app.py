@@ -25,6 +25,7 @@ from rmrkd_cli.cli.networks import networks_command
 from rmrkd_cli.cli.plot import plot_command
 from rmrkd_cli.cli.predict import predict_command
 from rmrkd_cli.cli.presets import presets_command
+from rmrkd_cli.cli.recipes import recipes_command
 from rmrkd_cli.cli.setup import setup_command
 from rmrkd_cli.cli.train import train_command
 from rmrkd_cli.cli.transfer import transfer_command
@@ -72,6 +73,7 @@ app.command("predict", cls=Command, rich_help_panel=_USE)(predict_command)
 app.command("export", cls=Command, rich_help_panel=_USE)(export_command)
 app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(presets_command)
 app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(methods_command)
+app.command("recipes", cls=Command, rich_help_panel=_LOOK_UP)(recipes_command)
 app.command("networks", cls=Command, rich_help_panel=_LOOK_UP)(networks_command)
 app.command("init", cls=Command, rich_help_panel=_SET_UP)(init_command)
 app.command("setup", cls=Command, rich_help_panel=_SET_UP)(setup_command)

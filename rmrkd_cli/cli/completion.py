@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rmrkd_cli.presets.names import DATASETS, method_names, preset_dir, preset_names
+from rmrkd_cli.presets.names import DATASETS, method_names, preset_dir, preset_names, recipe_names
 
 _YAML = (".yaml", ".yml")
 _TITLE = re.compile(r'^title: *"?(.*?)"? *$', re.MULTILINE)
@@ -28,6 +28,13 @@ def complete_method(incomplete: str) -> list[tuple[str, str]]:
     """Return the methods of rmrkd with their titles."""
     folder = preset_dir() / "methods"
     return [(name, _title(folder / f"{name}.yaml")) for name in method_names() if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    """Return the recipes of rmrkd with their titles, and YAML files and folders."""
+    folder = preset_dir() / "recipes"
+    names = [(name, _title(folder / f"{name}.yaml")) for name in recipe_names() if name.startswith(incomplete)]
+    return [*names, *((file, "") for file in _files(incomplete, _YAML))]
 
 
 def complete_dataset(incomplete: str) -> list[str]:

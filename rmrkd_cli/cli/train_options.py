@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rmrkd_cli.cli.command import option
-from rmrkd_cli.cli.completion import complete_method, complete_preset
+from rmrkd_cli.cli.completion import complete_method, complete_preset, complete_recipe
 from rmrkd_cli.cli.options import (
     DATA,
     DEVICES,
@@ -79,6 +79,17 @@ class TrainOptions:
             default=_PRESETS,
             metavar="NAME|FILE:CLASS",
             autocompletion=complete_method,
+        ),
+    ] = None
+    recipe: Annotated[
+        str | None,
+        option(
+            "--recipe",
+            _WHAT,
+            "Change the preset by this recipe (list: rmrkd recipes) or by your own YAML file, before --set.",
+            default="none",
+            metavar="NAME|FILE",
+            autocompletion=complete_recipe,
         ),
     ] = None
     code: Annotated[

@@ -35,6 +35,10 @@ def check_options(options: TrainOptions) -> None:
             f"for the teacher's iterations: --time-budget {shorten_value(options.time_budget)} "
             f"--set teacher.schedule.iters={options.max_iters}",
         )
+    if options.recipe is not None and options.method is not None:
+        raise RmrkdError(
+            "--recipe and --method exclude each other", f"rmrkd recipes {options.recipe} shows what a recipe changes"
+        )
     check_recordable(options.work_dir, "--work-dir")
 
 
@@ -47,7 +51,7 @@ def load_changed_preset(options: TrainOptions) -> Preset:
     from rmrkd_cli.presets.loader import load_preset
 
     overrides = [*_forget_reported_miou(options), *combine_settings(options.settings or [], list(_overrides(options)))]
-    preset = load_preset(options.preset, method=options.method, overrides=overrides)
+    preset = load_preset(options.preset, method=options.method, recipe=options.recipe, overrides=overrides)
     _check_budget(preset, options)
     _check_role(preset, options)
     if options.allow_partial:

@@ -16,6 +16,7 @@ from rmrkd_cli.presets.config_paths import resolve_config
 from rmrkd_cli.presets.methods import apply_method, fill_weights
 from rmrkd_cli.presets.names import preset_dir
 from rmrkd_cli.presets.names import preset_names as preset_names
+from rmrkd_cli.presets.recipes import apply_recipe
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
@@ -26,12 +27,15 @@ _SUFFIXES = (".yaml", ".yml")
 _MAX_FILES = 10  # in a message
 
 
-def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str] = ()) -> Preset:
+def load_preset(
+    name: str, *, method: str | None = None, recipe: str | None = None, overrides: Iterable[str] = ()
+) -> Preset:
     """Return a preset: read from YAML, with another method's losses, with overrides, validated.
 
     Args:
         name: A preset that comes with rmrkd, or a YAML file (anything with a path separator or a YAML suffix).
         method: A recipe whose losses replace the preset's own; None or `rmrkd` keeps them.
+        recipe: A recipe's name or YAML file, laid over the preset before the method and the overrides.
         overrides: `key.path=value` texts, applied last. A value is read as YAML, and `null` removes a loss.
 
     Raises:
@@ -41,6 +45,8 @@ def load_preset(name: str, *, method: str | None = None, overrides: Iterable[str
     raw = read_mapping(path)
     raw.setdefault("name", re.sub(r"[^\w.+-]+", "-", path.stem).lstrip(".+-") or "preset")  # it names a folder
     problems: list[RmrkdError] = []
+    if recipe is not None:
+        apply_recipe(raw, recipe)
     with _collect(problems):
         apply_method(raw, method, path)
     for text in overrides:

@@ -29,3 +29,8 @@ def preset_names() -> list[str]:
 def method_names() -> list[str]:
     """Return the names that `--method` accepts; `rmrkd` selects the preset's losses."""
     return sorted({OWN_METHOD, *(path.stem for path in (preset_dir() / "methods").glob("*.yaml"))})
+
+
+def recipe_names() -> list[str]:
+    """Return the names that `--recipe` accepts."""
+    return sorted(path.stem for path in (preset_dir() / "recipes").glob("*.yaml"))
