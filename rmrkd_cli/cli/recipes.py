@@ -21,7 +21,7 @@ def recipes_command(
         ),
     ] = None,
 ) -> None:
-    """List the recipes that rmrkd train --recipe takes, or show one: what it changes in a preset, its source, what was measured.
+    """List the recipes that rmrkd train --recipe takes, or show one: changes, source, published and measured figures.
 
     Examples:
         rmrkd recipes
