@@ -2,7 +2,7 @@
 
 The Python API is imported on first use, so `import rmrkd_cli` loads neither torch nor mmsegmentation:
 
-    from rmrkd_cli import ConfusionMatrix, Distiller, RMRKDLoss, load_network
+    from rmrkd_cli import ConfusionMatrix, Distiller, RMRKDLoss, evaluate, load_network, train
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rmrkd_cli.api.compare import compare
+    from rmrkd_cli.api.evaluate import evaluate
+    from rmrkd_cli.api.export import export
+    from rmrkd_cli.api.predict import predict
+    from rmrkd_cli.api.train import train
     from rmrkd_cli.checkpoints.transfer import transfer
     from rmrkd_cli.distillation.distiller import Distiller
     from rmrkd_cli.errors import RmrkdError
@@ -40,14 +45,21 @@ if TYPE_CHECKING:
     )
     from rmrkd_cli.networks.feature_maps import segment
     from rmrkd_cli.presets.loader import load_preset
+    from rmrkd_cli.terminal.progress import ProgressUpdate
 
 _MODULES = {
     "ConfusionMatrix": "evaluation.confusion_matrix",
     "Distiller": "distillation.distiller",
+    "ProgressUpdate": "terminal.progress",
     "RmrkdError": "errors",
+    "compare": "api.compare",
+    "evaluate": "api.evaluate",
+    "export": "api.export",
     "load_network": "evaluation.load",
     "load_preset": "presets.loader",
+    "predict": "api.predict",
     "segment": "networks.feature_maps",
+    "train": "api.train",
     "transfer": "checkpoints.transfer",
 }
 
@@ -70,12 +82,18 @@ __all__ = [
     "MGDLoss",
     "PKDLoss",
     "PSDLoss",
+    "ProgressUpdate",
     "RMRKDLoss",
     "RmrkdError",
     "SKDLoss",
+    "compare",
+    "evaluate",
+    "export",
     "load_network",
     "load_preset",
+    "predict",
     "segment",
+    "train",
     "transfer",
 ]
 

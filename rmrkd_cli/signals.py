@@ -20,6 +20,7 @@ _EXIT_TIMEOUT = 5.0  # seconds
 _END = b"\0"  # no signal has this number
 _SHOW_CURSOR = b"\x1b[?25h"
 _exit_signals: list[int] = []
+_owners: list[int] = []  # ids of processes whose signals this package handles
 
 
 def exit_code(signum: int) -> int:
@@ -45,12 +46,18 @@ def end_children() -> None:
             child.kill()
 
 
+def own_signals() -> None:
+    """Let `stop_requests` set handlers in this process, which runs a command."""
+    _owners[:] = [os.getpid()]
+
+
 def exit_on_stop_signals(*, at_once: bool = False) -> None:
     """Let a stop signal end the process with its exit code, without a traceback.
 
     Args:
         at_once: Exit without unwinding the stack; for worker processes, which have nothing to clean up.
     """
+    own_signals()
     for signum in handled_signals():
         signal.signal(signum, _exit_at_once if at_once else _exit)
 
@@ -73,12 +80,17 @@ class StopRequest:
 def stop_requests(*, ignore_repeats: bool = False) -> Iterator[StopRequest]:
     """Record stop signals instead of ending the process.
 
+    In a program that only imports this package, such as a notebook, no handler is set: it decides what signals do.
+
     Args:
         ignore_repeats: Ignore further signals. Workers of a launcher can get one signal twice, from the scheduler
             and from the launcher; the launcher kills them after a timeout. Otherwise a second signal ends the process
             at once. Files stay valid, because each is written completely or not at all.
     """
     request = StopRequest()
+    if _owners != [os.getpid()]:
+        yield request
+        return
     with preserve_handlers(), nullcontext() if ignore_repeats else _exit_at_second_signal():
         for signum in handled_signals():
             signal.signal(signum, request)
@@ -129,8 +141,9 @@ def preserve_handlers() -> Iterator[None]:
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        if threading.current_thread() is threading.main_thread():  # in others nothing can have changed them
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def received_exit_signal() -> bool:

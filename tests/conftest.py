@@ -136,6 +136,14 @@ def _one_server() -> None:
     server.ensure_running = forkserver.ensure_running = start_here
 
 
+@pytest.fixture(autouse=True)
+def _messages() -> None:
+    """Print messages as the command line does, also where a test calls a function of the package."""
+    from rmrkd_cli.terminal.messages import show_messages
+
+    show_messages()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RMRKD_CACHE"] = str(tmp_path_factory.mktemp("cache"))

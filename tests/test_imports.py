@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 # Highest first: a package imports only packages below it. `docs/architecture.md` says what each is for.
 ROOMS = (
-    "cli", "doctor", "report", "exporters", "prediction", "training", "comparison", "evaluation", "distributed",
+    "cli", "api", "doctor", "report", "exporters", "prediction", "training", "comparison", "evaluation", "distributed",
     "distillation", "losses", "networks", "data", "results", "checkpoints", "presets", "installation", "storage",
     "terminal",
 )  # fmt: skip

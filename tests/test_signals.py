@@ -92,7 +92,16 @@ def test_a_signal_during_imports_ends_the_command_without_a_traceback() -> None:
     assert b"Traceback" not in err
 
 
+def test_a_program_that_only_imports_the_package_keeps_its_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_owners", [])
+    before = [signal.getsignal(signum) for signum in signals.STOP_SIGNALS]
+    with signals.stop_requests() as stop:
+        assert [signal.getsignal(signum) for signum in signals.STOP_SIGNALS] == before
+        assert stop.signum == 0
+
+
 def test_handlers_are_restored_and_no_descriptor_is_left_open() -> None:
+    signals.own_signals()
     before = [signal.getsignal(signum) for signum in signals.STOP_SIGNALS]
     open_before = len(os.listdir("/proc/self/fd"))
     with signals.stop_requests():

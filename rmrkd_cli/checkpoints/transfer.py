@@ -12,18 +12,18 @@ _MAX_LISTED = 6
 
 
 def transfer(
-    source: Path,
-    target: Path,
-    form: str,
+    source: str | Path,
+    target: str | Path,
+    form: str | None = None,
     *,
     force: bool = False,
-    config: Path | None = None,
+    config: str | Path | None = None,
     without_config: bool = False,
 ) -> tuple[int, int]:
     """Write the student of a checkpoint to a file, read the file again, and compare.
 
     Args:
-        form: "pth" or "safetensors".
+        form: "pth" or "safetensors"; None: by the ending of `target`.
         force: Overwrite existing files.
         config: Also write the student's mmsegmentation config to this file.
         without_config: Leave the config out of the student's metadata.
@@ -42,11 +42,14 @@ def transfer(
     from rmrkd_cli.checkpoints.plain_metadata import has_objects, to_plain
     from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint, save_torch
     from rmrkd_cli.storage.atomic import write_text
-    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.messages import log
     from rmrkd_cli.terminal.text import shorten
 
+    source, target = Path(source), Path(target)
+    config_file = Path(config) if config is not None else None
+    form = form or ("safetensors" if target.suffix == ".safetensors" else "pth")
     check_new_file(target, force=force, inputs=[source])
-    check_new_file(config, force=force, inputs=[source, target])
+    check_new_file(config_file, force=force, inputs=[source, target])
     if (form == "safetensors") != (target.suffix == ".safetensors"):
         raise RmrkdError(f"`{target.name}` must end with .{form} for this format", f"{target}.{form}")
     checkpoint = read_checkpoint(source, lazy=True)
@@ -67,11 +70,11 @@ def transfer(
         meta.pop("config", None)
     elif isinstance(meta.get("config"), str):
         _check_config(meta["config"], source)  # mmsegmentation would run it
-    if config is not None:
+    if config_file is not None:
         text = meta.get("config")
         if not isinstance(text, str) or checkpoint.kind == "released":
             raise RmrkdError(f"`{source}` contains no config of its student", "leave out --config")
-        write_text(text, config)
+        write_text(text, config_file)
     if form == "safetensors":
         _save_safetensors(tensors, meta, target)
     else:

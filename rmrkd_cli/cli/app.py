@@ -20,6 +20,7 @@ from rmrkd_cli.cli.doctor import doctor_command
 from rmrkd_cli.cli.eval import eval_command
 from rmrkd_cli.cli.export import export_command
 from rmrkd_cli.cli.init import init_command
+from rmrkd_cli.cli.message_options import with_message_options
 from rmrkd_cli.cli.methods import methods_command
 from rmrkd_cli.cli.networks import networks_command
 from rmrkd_cli.cli.plot import plot_command
@@ -34,10 +35,12 @@ from rmrkd_cli.cli.usage_errors import (
     check_switches,
     explain_usage_error,
     is_usage_error,
-    shorten_value,
 )
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.signals import own_signals
+from rmrkd_cli.terminal.messages import show_messages
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
+from rmrkd_cli.terminal.text import shorten_value
 
 _WITH_WORKERS = ("train", "eval", "compare", "cache-teacher")  # commands
 # Errors of the operating system that only a wrong path on the command line causes.
@@ -63,21 +66,21 @@ Examples:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _TRAIN, _USE, _LOOK_UP, _SET_UP = "Train and measure", "Use a student", "Presets and methods", "Set up and check"
-app.command("train", cls=Command, rich_help_panel=_TRAIN)(train_command)
-app.command("eval", cls=Command, rich_help_panel=_TRAIN)(eval_command)
-app.command("compare", cls=Command, rich_help_panel=_TRAIN)(compare_command)
-app.command("cache-teacher", cls=Command, rich_help_panel=_TRAIN)(cache_teacher_command)
-app.command("plot", cls=Command, rich_help_panel=_TRAIN)(plot_command)
-app.command("transfer", cls=Command, rich_help_panel=_USE)(transfer_command)
-app.command("predict", cls=Command, rich_help_panel=_USE)(predict_command)
-app.command("export", cls=Command, rich_help_panel=_USE)(export_command)
-app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(presets_command)
-app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(methods_command)
-app.command("recipes", cls=Command, rich_help_panel=_LOOK_UP)(recipes_command)
-app.command("networks", cls=Command, rich_help_panel=_LOOK_UP)(networks_command)
-app.command("init", cls=Command, rich_help_panel=_SET_UP)(init_command)
-app.command("setup", cls=Command, rich_help_panel=_SET_UP)(setup_command)
-app.command("doctor", cls=Command, rich_help_panel=_SET_UP)(doctor_command)
+app.command("train", cls=Command, rich_help_panel=_TRAIN)(with_message_options(train_command))
+app.command("eval", cls=Command, rich_help_panel=_TRAIN)(with_message_options(eval_command))
+app.command("compare", cls=Command, rich_help_panel=_TRAIN)(with_message_options(compare_command))
+app.command("cache-teacher", cls=Command, rich_help_panel=_TRAIN)(with_message_options(cache_teacher_command))
+app.command("plot", cls=Command, rich_help_panel=_TRAIN)(with_message_options(plot_command))
+app.command("transfer", cls=Command, rich_help_panel=_USE)(with_message_options(transfer_command))
+app.command("predict", cls=Command, rich_help_panel=_USE)(with_message_options(predict_command))
+app.command("export", cls=Command, rich_help_panel=_USE)(with_message_options(export_command))
+app.command("presets", cls=Command, rich_help_panel=_LOOK_UP)(with_message_options(presets_command))
+app.command("methods", cls=Command, rich_help_panel=_LOOK_UP)(with_message_options(methods_command))
+app.command("recipes", cls=Command, rich_help_panel=_LOOK_UP)(with_message_options(recipes_command))
+app.command("networks", cls=Command, rich_help_panel=_LOOK_UP)(with_message_options(networks_command))
+app.command("init", cls=Command, rich_help_panel=_SET_UP)(with_message_options(init_command))
+app.command("setup", cls=Command, rich_help_panel=_SET_UP)(with_message_options(setup_command))
+app.command("doctor", cls=Command, rich_help_panel=_SET_UP)(with_message_options(doctor_command))
 app.add_typer(data_app, name="data", rich_help_panel=_SET_UP)
 
 
@@ -99,6 +102,8 @@ def _global_options(
 def main() -> None:
     """Run a command. Print every error that the user can fix as message and hint, and exit with its code."""
     install_output_guard()
+    own_signals()
+    show_messages()  # options of a command may change this
     arguments = sys.argv[1:]
     try:
         with _workers_of_another_launcher(arguments):

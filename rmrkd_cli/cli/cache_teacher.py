@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rmrkd_cli.api.devices import choose_devices
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_preset
-from rmrkd_cli.cli.evaluation_options import choose_devices, parse_scales
+from rmrkd_cli.cli.evaluation_options import parse_scales
 from rmrkd_cli.cli.options import (
     NETWORK,
     OUTPUT,
@@ -21,12 +22,11 @@ from rmrkd_cli.cli.options import (
     LoaderWorkers,
     Scales,
     Unlabelled,
-    absolute_path,
-    check_recordable,
 )
-from rmrkd_cli.cli.settings import checkpoint_override, combine_settings
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.changes import checkpoint_override, combine_settings
 from rmrkd_cli.presets.user_code import allow_files
+from rmrkd_cli.storage.output_paths import absolute_path, check_recordable
 
 if TYPE_CHECKING:
     from rmrkd_cli.presets.schema import Preset
@@ -97,8 +97,8 @@ def cache_teacher_command(
     allow_files(code or ())
     check_recordable(out, "--out")
     presets = load_presets(preset, teacher_checkpoint or [], settings or [], data_root, absolute_path(unlabelled))
-    kind, cluster = choose_devices(device, gpus, workers)
-    from rmrkd_cli.terminal import console
+    kind, cluster = choose_devices(device.value, gpus, workers)
+    from rmrkd_cli.terminal import console, messages
     from rmrkd_cli.training.caching.command import cache_teacher
 
     index = cache_teacher(
@@ -109,7 +109,7 @@ def cache_teacher_command(
         return
     miou = f", mIoU {100 * index.miou:.2f}" if index.miou is not None else ""
     console.print_line(f"`{out}`: {index.images} images, {index.describe()}{miou}")
-    console.log(f"train from them: rmrkd train --preset {preset[0]} --method kd --teacher-outputs {out}")
+    messages.log(f"train from them: rmrkd train --preset {preset[0]} --method kd --teacher-outputs {out}")
 
 
 def load_presets(

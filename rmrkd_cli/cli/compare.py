@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rmrkd_cli.api.compare import compare_with
 from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
-from rmrkd_cli.cli.network_file_options import check_for_files
 from rmrkd_cli.cli.options import OUTPUT, JsonOut, check_json_out, write_json
-from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets.user_code import allow_files
-from rmrkd_cli.storage.folder_contents import files_to_name
 from rmrkd_cli.storage.output_paths import check_free_folder
 
 if TYPE_CHECKING:
@@ -50,47 +47,18 @@ def compare_command(
         rmrkd compare work_dirs/demo/baseline/student.pth work_dirs/demo/distill/student.pth
         rmrkd compare work_dirs/demo/baseline/result.json work_dirs/demo/distill/result.json --report report
     """
-    from rmrkd_cli.comparison.compare import as_document, compare
-    from rmrkd_cli.comparison.inputs import add_latencies, load_compared_files
-    from rmrkd_cli.report.folder import write_report_folder
+    from rmrkd_cli.comparison.compare import as_document
 
-    allow_files(options.code or ())
-    _check_files(files, options)
-    check_for_files(options.file_input(), files)
+    settings = options.as_settings()
     check_free_folder(report_dir, force=force)
     check_json_out(json_out, force=force)
     check_json_out(json_out, force=True, inputs=files)
-    preset = options.load_preset()
-    device, cluster = options.choose_devices()
-    arguments = options.arguments(preset, device)
-    compared = load_compared_files(files, arguments, cluster)
-    loading = {key: arguments[key] for key in ("allow_partial", "file_input", "dataset")}
-    add_latencies(compared, preset, device, **loading)
-    comparison = compare([one.record for one in compared])
-    if report_dir is not None:
-        settings = {key: arguments[key] for key in ("dataset", "data_root", "device", "allow_partial", "file_input")}
-        command = _command_line(files, options, report_dir)
-        write_report_folder(comparison, compared, report_dir, command, given=preset, **settings)
+    command = _command_line(files, options, report_dir) if report_dir is not None else ""
+    comparison = compare_with(files, settings, report_dir, command)
     if json_out is not None:
         write_json(as_document(comparison), json_out)
     if json_out != "-":
         _print_comparison(comparison)
-
-
-def _check_files(files: list[Path], options: EvaluationOptions) -> None:
-    if len(files) < 2 and files[0].suffix != ".json":  # a result file can contain several results
-        raise RmrkdError(f"a comparison needs two or more files, got {len(files)}", "rmrkd compare FILE FILE")
-    for file in files:
-        if file.is_dir():
-            hint = files_to_name(file, results=True) or "name checkpoints, or result files of `rmrkd eval --json`"
-            raise RmrkdError(f"`{file}` is a folder, not a file", hint)
-        if not file.is_file():
-            raise RmrkdError(f"`{file}` does not exist", "name checkpoints, or result files of `rmrkd eval --json`")
-    if all(file.suffix == ".json" for file in files) and not options.has_defaults:
-        raise RmrkdError(
-            "result files contain finished measurements, which options of an evaluation cannot change",
-            "name the checkpoints, or measure them again with `rmrkd eval --json`",
-        )
 
 
 def _print_comparison(comparison: Comparison) -> None:

@@ -9,17 +9,18 @@ import typer
 
 from rmrkd_cli.cli.command import Command, CommandGroup, option
 from rmrkd_cli.cli.completion import complete_dataset, complete_preset
+from rmrkd_cli.cli.message_options import with_message_options
 from rmrkd_cli.cli.options import (
     DATA,
     DataRoot,
     JsonOut,
     Unlabelled,
-    absolute_path,
     check_json_out,
-    dataset_name,
     write_json,
 )
 from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.presets.dataset_names import dataset_name
+from rmrkd_cli.storage.output_paths import absolute_path
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import plural
 
@@ -50,6 +51,7 @@ Workers = Annotated[
 
 
 @data_app.command("check", cls=Command)
+@with_message_options
 def check_command(
     dataset: Annotated[
         str | None,
@@ -112,6 +114,7 @@ def check_command(
 
 
 @data_app.command("prepare", cls=Command)
+@with_message_options
 def prepare_command(
     dataset: Annotated[
         str,
@@ -224,14 +227,14 @@ def _prepare(info: DatasetInfo, sbd: Path | None, workers: int, on_progress: Pro
 
 
 def _print_outcome(outcome: PrepareResult, info: DatasetInfo) -> None:
-    from rmrkd_cli.terminal import console
+    from rmrkd_cli.terminal import console, messages
 
     images = ", ".join(f"{count} {split}" for split, count in outcome.images.items())
     written, kept = outcome.counts["written"], outcome.counts["unchanged"]
     console.print_line(f"{written} files written, {kept} already there, all verified")
     console.print_line(f"images: {images}")
     for notice in outcome.notices:
-        console.log(f"note: {notice}")
+        messages.log(f"note: {notice}")
     if outcome.problems:
         lines = [escape_control(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
         lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []

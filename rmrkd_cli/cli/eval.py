@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rmrkd_cli.api.evaluate import evaluate_with
 from rmrkd_cli.cli.command import expand_options, option
 from rmrkd_cli.cli.evaluation_options import EvaluationOptions
-from rmrkd_cli.cli.network_file_options import check_for_files
-from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, dataset_name, write_json
+from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.dataset_names import dataset_name
 from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import shorten
@@ -69,21 +70,15 @@ def eval_command(
     if label_ids is not None and save_predictions is None:
         flag = "--label-ids" if label_ids else "--class-indices"
         raise RmrkdError(f"{flag} is for predictions, but none are written", "--save-predictions DIR")
-    options.protocol()
-    allow_files(options.code or ())
+    measured = options.as_settings()
+    allow_files(measured.code)
     check_json_out(json_out, force=force)
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, dataset)
     check_json_out(json_out, force=True, inputs=files)
-    check_for_files(options.file_input(), files)
-    preset = options.load_preset()
-    device, cluster = options.choose_devices()
-    from rmrkd_cli.evaluation.run import evaluate_files
-
-    records = evaluate_files(
-        files, cluster, **options.arguments(preset, device),
-        save_predictions=save_predictions, label_ids=label_ids, require_labels=json_out is not None,
-    )  # fmt: skip
+    records = evaluate_with(
+        files, measured, save_predictions=save_predictions, label_ids=label_ids, require_labels=json_out is not None
+    )
     if json_out is not None:
         write_json(records, json_out)
     if json_out != "-":
@@ -99,7 +94,7 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
     if dataset is None:
         raise RmrkdError("no checkpoint and no data set is given", "name a file, or rmrkd eval --dataset demo")
     from rmrkd_cli.checkpoints.reader import read_checkpoint
-    from rmrkd_cli.terminal import console
+    from rmrkd_cli.terminal import messages
 
     files = (path for folders in ("*/*", "*/seed-*/*") for path in work_root.glob(f"{folders}/student.pth"))
     students = [path for path in sorted(files) if ".old" not in path.parent.name]
@@ -109,7 +104,7 @@ def find_students(work_root: Path, dataset: str | None) -> list[Path]:
             if read_checkpoint(path, lazy=True).meta.get("dataset") == dataset:
                 matching.append(path)
         except RmrkdError as error:
-            console.log(f"skipped: {error.message}")
+            messages.log(f"skipped: {error.message}")
     if not matching:
         others = f" ({len(students)} for other data sets)" if students else ""
         raise RmrkdError(

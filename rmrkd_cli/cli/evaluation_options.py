@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+from rmrkd_cli.api.checks import MAX_SCALE, MAX_SCALES, MIN_SCALE, check_window
+from rmrkd_cli.api.evaluation_settings import EvaluationSettings
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.network_file_options import (
     ClassesOption,
@@ -32,17 +34,13 @@ from rmrkd_cli.cli.options import (
     LoaderWorkers,
     NetworkPreset,
     Scales,
-    dataset_name,
 )
-from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.terminal.text import shorten_value
 
 if TYPE_CHECKING:
-    from rmrkd_cli.distributed.cluster import Cluster
-    from rmrkd_cli.presets.schema import Preset
+    pass
 
-_MAX_SCALES = 32
-_MIN_SCALE, _MAX_SCALE = 0.05, 8
 _MAX_SIDE = 16_384  # pixels
 _SIZE = re.compile(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?")
 
@@ -113,62 +111,23 @@ class EvaluationOptions:
     output: FileOutputOption = None
     classes: ClassesOption = None
 
-    def protocol(self) -> dict[str, Any]:
-        """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`.
+    def as_settings(self) -> EvaluationSettings:
+        """Return the options as `rmrkd_cli.evaluate` and `rmrkd_cli.compare` take them.
 
         Raises:
             RmrkdError: For values that are invalid or exclude each other.
         """
         crop, stride = parse_window(self.mode, self.crop, self.stride)
-        return {
-            "split": self.split.value, "scales": parse_scales(self.scales), "flip": self.flip, "mode": self.mode.value,
-            "crop": crop, "stride": stride,
-        }  # fmt: skip
-
-    def file_input(self) -> dict[str, Any] | None:
-        """Return how ONNX and TorchScript files take images, as an argument of `evaluate_files`."""
-        return describe_file_input(self.mean, self.std, self.color, self.input_size, self.output, self.classes)
-
-    @property
-    def has_defaults(self) -> bool:
-        """Return whether no option changes what is measured."""
-        return self.protocol() == EvaluationOptions().protocol() and self.max_images is None
-
-    def load_preset(self) -> Preset | None:
-        """Return the preset of `--preset`."""
-        from rmrkd_cli.presets.loader import load_preset
-
-        return load_preset(self.preset) if self.preset is not None else None
-
-    def choose_devices(self) -> tuple[str, Cluster]:
-        """Return the device kind, and the workers: another launcher's, else those of the options."""
-        return choose_devices(self.device, self.gpus, self.workers)
-
-    def arguments(self, preset: Preset | None, device: str) -> dict[str, Any]:
-        """Return the arguments of `evaluate_files` that the options set."""
-        return {
-            "preset": preset.model_dump(mode="json") if preset is not None else None,
-            "dataset": dataset_name(self.dataset), "data_root": self.data_root, **self.protocol(),
-            "batch_size": self.batch_size, "workers": self.workers, "device": device, "max_images": self.max_images,
-            "allow_partial": self.allow_partial, "file_input": self.file_input(),
-        }  # fmt: skip
-
-
-def choose_devices(device: Device, gpus: int | None, loader_processes: int | None) -> tuple[str, Cluster]:
-    """Return the device kind, and the workers: another launcher's, else those of the options."""
-    from rmrkd_cli.data import loader_server
-
-    if gpus in (None, 1):  # before this process imports torch, which takes as long
-        loader_server.start_loader_server(loader_processes)
-    from rmrkd_cli.distributed.cluster import Cluster, external_cluster
-    from rmrkd_cli.distributed.coordination import current_coordinator
-    from rmrkd_cli.distributed.device import choose_device, choose_external_device
-
-    if (coordinator := current_coordinator()) is not None:
-        cluster = external_cluster(coordinator, gpus=gpus)
-        return choose_external_device(device.value, coordinator.local_size), cluster
-    kind, workers = choose_device(device.value, gpus)
-    return kind, Cluster(workers=workers)
+        settings = EvaluationSettings(
+            dataset=self.dataset, data_root=self.data_root, split=self.split.value, max_images=self.max_images,
+            preset=self.preset, code=self.code or (), allow_partial=self.allow_partial, mode=self.mode.value,
+            crop=crop, stride=stride, flip=self.flip, scales=parse_scales(self.scales), device=self.device.value,
+            gpus=self.gpus, batch_size=self.batch_size, workers=self.workers, file_input=describe_file_input(
+                self.mean, self.std, self.color, self.input_size, self.output, self.classes
+            ),
+        )  # fmt: skip
+        settings.protocol()
+        return settings
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
@@ -181,9 +140,9 @@ def parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not 1 <= len(scales) <= _MAX_SCALES or not all(_MIN_SCALE <= scale <= _MAX_SCALE for scale in scales):
+    if not 1 <= len(scales) <= MAX_SCALES or not all(MIN_SCALE <= scale <= MAX_SCALE for scale in scales):
         raise RmrkdError(
-            f"--scales `{shorten_value(text)}` must be 1 to {_MAX_SCALES} numbers from {_MIN_SCALE} to {_MAX_SCALE}, "
+            f"--scales `{shorten_value(text)}` must be 1 to {MAX_SCALES} numbers from {MIN_SCALE} to {MAX_SCALE}, "
             "separated by commas",
             "--scales 0.5,1.0,1.5",
         )
@@ -200,11 +159,7 @@ def parse_window(mode: Mode, crop: str | None, stride: str | None) -> tuple[Size
         if text is not None and mode is not Mode.slide:
             raise RmrkdError(f"{name} needs a sliding window, but --mode is {mode.value}", "--mode slide")
     window, steps = _parse_size("--crop", crop), _parse_size("--stride", stride)
-    if window and steps and (steps[0] > window[0] or steps[1] > window[1]):
-        raise RmrkdError(
-            f"--stride {stride} is more than --crop {crop}, so pixels between two windows would be skipped",
-            "a --stride of about two thirds of --crop",
-        )
+    check_window(mode.value, window, steps)
     return window, steps
 
 

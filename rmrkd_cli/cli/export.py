@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rmrkd_cli.api.export import export
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_dataset
 from rmrkd_cli.cli.options import (
     Code,
     JsonOut,
     NetworkPreset,
-    check_inputs,
     check_json_out,
-    dataset_name,
     parse_image_size,
     write_json,
 )
-from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.installation.mmseg import require_mmseg
-from rmrkd_cli.presets.user_code import allow_files
-from rmrkd_cli.storage.output_paths import check_new_file
 
 if TYPE_CHECKING:
     from rmrkd_cli.exporters.run import ExportResult
@@ -44,9 +39,6 @@ class Input(str, Enum):
 class Output(str, Enum):
     logits = "logits"
     classes = "classes"
-
-
-_SUFFIXES = {".onnx": Format.onnx, ".pt": Format.torchscript, ".torchscript": Format.torchscript}
 
 
 def export_command(
@@ -118,37 +110,16 @@ def export_command(
         rmrkd export student.pth student.onnx
         rmrkd export student.pth student.pt --output classes
     """
-    from rmrkd_cli.presets.loader import load_preset
-
-    allow_files(code or ())
-    chosen = _choose_format(file_format, target)
-    name, size = dataset_name(dataset), parse_image_size(scale)
-    check_new_file(target, force=force, inputs=[checkpoint])
     check_json_out(json_out, force=force)
-    check_inputs([check_images] if check_images is not None else [])
-    network_preset = load_preset(preset) if preset is not None else None
-    require_mmseg()
-    from rmrkd_cli.exporters.run import ExportJob, run_export
-
-    job = ExportJob(
-        checkpoint=checkpoint, target=target, format=chosen.value, input=input_kind.value, output=output_kind.value,
-        preset=network_preset, dataset=name, scale=size, tolerance=tolerance, check_images=check_images,
+    exported = export(
+        checkpoint, target, format=file_format.value if file_format is not None else None, input=input_kind.value,
+        output=output_kind.value, scale=parse_image_size(scale), dataset=dataset, force=force, preset=preset,
+        code=code or (), check_images=check_images, tolerance=tolerance,
     )  # fmt: skip
-    exported = run_export(job)
     if json_out is not None:
         write_json(exported.to_json(), json_out)
     if json_out != "-":
         _print_exported(exported)
-
-
-def _choose_format(chosen: Format | None, target: Path) -> Format:
-    """Return the format that `--format` or the ending of the file names."""
-    by_suffix = _SUFFIXES.get(target.suffix)
-    if by_suffix is None and chosen is None:
-        raise RmrkdError(f"`{target.name}` must end in {', '.join(_SUFFIXES)}", "OUT.onnx, or OUT.pt")
-    if by_suffix is not None and chosen is not None and by_suffix is not chosen:
-        raise RmrkdError(f"`{target.name}` does not end like a {chosen.value} file", "leave out --format")
-    return chosen or by_suffix or Format.onnx
 
 
 def _print_exported(exported: ExportResult) -> None:

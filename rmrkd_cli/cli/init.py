@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import option
-from rmrkd_cli.cli.options import DATA, OUTPUT, check_recordable
+from rmrkd_cli.cli.options import DATA, OUTPUT
 from rmrkd_cli.errors import RmrkdError, RunError
-from rmrkd_cli.storage.output_paths import check_new_file
+from rmrkd_cli.storage.output_paths import check_new_file, check_recordable
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.init.folder_preset import FolderPreset

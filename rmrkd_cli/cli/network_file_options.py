@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 from rmrkd_cli.cli.command import option
-from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.terminal.text import shorten_value
 
 FILES = "ONNX and TorchScript files"
 _YAML = (".yaml", ".yml")
@@ -89,18 +88,6 @@ def describe_file_input(
         "output": (output or FileOutput.logits).value,
         "classes": _class_map(classes),
     }
-
-
-def check_for_files(given: dict[str, Any] | None, files: Iterable[Path]) -> None:
-    """Raise RmrkdError if the options are given, and no file is ONNX or TorchScript."""
-    from rmrkd_cli.checkpoints.file_formats import network_file_format
-
-    if given is not None and not any(network_file_format(file) for file in files if file.is_file()):
-        raise RmrkdError(
-            "--mean, --std, --color, --input-size, --output and --classes are for ONNX and TorchScript files, and no "
-            "such file is given",
-            "leave them out: a checkpoint describes its network",
-        )
 
 
 def _numbers(name: str, text: str | None) -> list[float] | None:

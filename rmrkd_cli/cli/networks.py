@@ -93,7 +93,7 @@ def _list(networks: dict[str, Network], info: DatasetInfo | None) -> dict[str, L
     """Return the maps of each network; a file that cannot be opened here is only logged."""
     from rmrkd_cli.networks.listing import list_maps
     from rmrkd_cli.presets.network_schema import FILE_LIBRARIES
-    from rmrkd_cli.terminal import console
+    from rmrkd_cli.terminal import messages
 
     listings = {}
     for what, spec in networks.items():
@@ -102,7 +102,7 @@ def _list(networks: dict[str, Network], info: DatasetInfo | None) -> dict[str, L
         except RmrkdError as error:
             if spec.library not in FILE_LIBRARIES:
                 raise
-            console.log(f"the {what} is a file, which gives logits and no other map; not listed: {error.message}")
+            messages.log(f"the {what} is a file, which gives logits and no other map; not listed: {error.message}")
     return listings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from enum import Enum
@@ -11,9 +10,9 @@ from typing import Annotated, Any
 
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_dataset, complete_preset
-from rmrkd_cli.cli.usage_errors import shorten_value
-from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.storage.output_paths import check_new_file
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.storage.output_paths import check_new_file, check_recordable
+from rmrkd_cli.terminal.text import shorten_value
 
 # Groups of options in the help.
 DATA, NETWORK, INFERENCE, DEVICES, OUTPUT = "Data", "Network", "Inference", "Devices", "Output"
@@ -23,7 +22,6 @@ LOADER_PROCESSES = "Read images in N loader processes per GPU."
 LOAD_MATCHING = "Load the matching tensors of a checkpoint that does not match the network; the rest stays random."
 
 _MIN_SIDE, _MAX_SIDE = 32, 16_384  # pixels
-_MAX_PATH, _MAX_PATH_PART = 3000, 255  # characters, bytes
 
 
 class Device(str, Enum):
@@ -40,11 +38,6 @@ def _check_folder(folder: str | None, name: str) -> str | None:
     if folder is not None and folder.startswith("~") and not folder.startswith("~/") and folder != "~":
         raise RmrkdError(f"`{name} {shorten_value(folder)}`: `~` must be followed by `/`", "write the full path")
     return folder
-
-
-def absolute_path(folder: str | None) -> str | None:
-    """Return the absolute path of a folder that the command line names; None for None."""
-    return os.path.abspath(os.path.expanduser(folder)) if folder is not None else None
 
 
 DataRoot = Annotated[
@@ -142,25 +135,6 @@ JsonOut = Annotated[
 ]
 
 
-def dataset_name(text: str | None) -> str | None:
-    """Return the name of a data set from its name or its alias.
-
-    Raises:
-        RmrkdError: If there is no such data set; it names the most similar one.
-    """
-    from rmrkd_cli.presets.schema import DATASET_ALIASES, DATASETS
-
-    if text is None:
-        return None
-    name = DATASET_ALIASES.get(text, text)
-    if name not in DATASETS:
-        raise RmrkdError(
-            f"unknown data set `{shorten_value(text)}`, {did_you_mean(text, [*DATASETS, *DATASET_ALIASES])}",
-            "rmrkd presets",
-        )
-    return name
-
-
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
     """Return (width, height) of `WIDTHxHEIGHT`.
 
@@ -177,30 +151,6 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
             "--scale 1024x512",
         )
     return sides
-
-
-def check_inputs(paths: Iterable[Path]) -> None:
-    """Raise RmrkdError for the first path that does not exist."""
-    for path in paths:
-        if not path.exists():
-            raise RmrkdError(f"`{path}` does not exist", "name images, videos, or folders of them")
-
-
-def check_recordable(path: Path | str | None, option: str) -> None:
-    """Raise RmrkdError for a path that a preset file cannot contain; a run writes its preset into its folder."""
-    from rmrkd_cli.terminal.sanitize import first_control
-
-    text = str(path or "")
-    longest_part = max(len(os.fsencode(part)) for part in text.split("/"))
-    if first_control(text) is not None:
-        problem = f"contains the character {first_control(text)}"
-    elif len(text) > _MAX_PATH:
-        problem = f"has {len(text)} characters, at most {_MAX_PATH} are allowed"
-    elif longest_part > _MAX_PATH_PART:
-        problem = f"has a part of {longest_part} bytes, at most {_MAX_PATH_PART} are allowed"
-    else:
-        return
-    raise RmrkdError(f"`{option} {shorten_value(text)}` {problem}", "choose another folder")
 
 
 def check_json_out(target: str | None, *, force: bool | None = None, inputs: Iterable[Path] = ()) -> None:

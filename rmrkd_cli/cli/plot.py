@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmrkd_cli.cli.command import option
-from rmrkd_cli.cli.usage_errors import shorten_value
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.storage.output_paths import check_new_file
-from rmrkd_cli.terminal.text import format_percent, plural
+from rmrkd_cli.terminal.text import format_percent, plural, shorten_value
 
 if TYPE_CHECKING:
     from rmrkd_cli.results.training_log import Curves

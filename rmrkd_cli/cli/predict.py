@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rmrkd_cli.api.predict import predict
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_dataset
 from rmrkd_cli.cli.evaluation_options import CropOption, Mode, ModeOption, StrideOption, parse_scales, parse_window
@@ -18,7 +19,6 @@ from rmrkd_cli.cli.network_file_options import (
     InputSizeOption,
     MeanOption,
     StdOption,
-    check_for_files,
     describe_file_input,
 )
 from rmrkd_cli.cli.options import (
@@ -32,15 +32,9 @@ from rmrkd_cli.cli.options import (
     Flip,
     NetworkPreset,
     Scales,
-    check_inputs,
-    dataset_name,
     parse_image_size,
 )
 from rmrkd_cli.errors import RunError
-from rmrkd_cli.installation.mmseg import require_mmseg
-from rmrkd_cli.presets.user_code import allow_files
-from rmrkd_cli.storage.folder_contents import check_checkpoint_file
-from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import plural
 
 if TYPE_CHECKING:
@@ -134,30 +128,17 @@ def predict_command(
         rmrkd predict student.pth photos drive.mp4
         rmrkd predict student.pth photos --out segmented --mode slide --scale 8064x6048
     """
-    from rmrkd_cli.presets.loader import load_preset
-
-    scale_list, name, size = parse_scales(scales), dataset_name(dataset), parse_image_size(scale)
     window, steps = parse_window(mode, crop, stride)
-    allow_files(code or ())
-    check_free_folder(out, force=force)
-    check_inputs(inputs)
-    check_checkpoint_file(checkpoint)
-    file_input = describe_file_input(mean, std, color, input_size, output, classes)
-    check_for_files(file_input, [checkpoint])
-    network_preset = load_preset(preset) if preset is not None else None
-    require_mmseg()
-    from rmrkd_cli.distributed.device import choose_device
-    from rmrkd_cli.prediction.run import PredictJob, run_predictions
-
-    device_type, _ = choose_device(device.value, None)
-    job = PredictJob(
-        checkpoint=checkpoint, inputs=tuple(inputs), out=out, preset=network_preset, dataset=name, scale=size,
-        max_value=max_value,
-        mode=mode.value, crop=window, stride=steps, scales=scale_list, flip=flip,
-        device=device_type, workers=workers, overlay=overlay.value, opacity=opacity,
-        legend=legend, frames=frames, file_input=file_input,
+    file_input = describe_file_input(mean, std, color, input_size, output, classes) or {"input": {}}
+    results = predict(
+        checkpoint, inputs, preset=preset, code=code or (), dataset=dataset, scale=parse_image_size(scale),
+        max_value=max_value, mode=mode.value, crop=window, stride=steps, flip=flip, scales=parse_scales(scales),
+        device=device.value, workers=workers, out=out, force=force, overlay=overlay.value, opacity=opacity,
+        legend=legend, frames=frames, output=file_input.get("output"), classes=file_input.get("classes"),
+        mean=file_input["input"].get("mean"), std=file_input["input"].get("std"),
+        color=file_input["input"].get("color"), input_size=file_input["input"].get("size"),
     )  # fmt: skip
-    _print_results(run_predictions(job), out)
+    _print_results(results, out)
 
 
 def _print_results(results: PredictionResults, out: Path) -> None:

@@ -49,19 +49,19 @@ def setup_command(
     from rmrkd_cli.doctor.demo_network import build_demo_student
     from rmrkd_cli.installation.setup import download as download_wheels
     from rmrkd_cli.installation.setup import set_up
-    from rmrkd_cli.terminal import console
+    from rmrkd_cli.terminal import console, messages
 
     if download is not None:
         if source is not None or dry_run or reinstall:
             raise RmrkdError("--download installs nothing and excludes the other options", "rmrkd setup --download DIR")
         check_free_folder(download)
-        for file in download_wheels(download, console.log):
+        for file in download_wheels(download, messages.log):
             console.print_line(str(file))
         return
     if source is not None and not source.is_dir():
         raise RmrkdError(
             f"`--from {source}` is not a folder", "rmrkd setup --download DIR, on a machine with a network, writes one"
         )
-    set_up(console.log, source=source, dry_run=dry_run, reinstall=reinstall)
+    set_up(messages.log, source=source, dry_run=dry_run, reinstall=reinstall)
     if not dry_run:
         console.print_line(f"mmsegmentation works: built the demo's student, {build_demo_student():,} parameters")

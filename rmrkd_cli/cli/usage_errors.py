@@ -11,9 +11,8 @@ from typing import Any
 
 from rmrkd_cli.cli.other_names import name_here
 from rmrkd_cli.errors import RmrkdError, did_you_mean
-from rmrkd_cli.terminal.text import shorten
+from rmrkd_cli.terminal.text import shorten_value
 
-_MAX_VALUE = 200  # characters
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # values that other tools give to switches
 
 
@@ -30,11 +29,6 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
         except UnicodeEncodeError:
             raise RmrkdError(f"argument {number} `{shorten_value(text)}` is not text of this system") from None
     return list(arguments)
-
-
-def shorten_value(text: object) -> str:
-    """Return a value for a message, cut after 200 characters."""
-    return shorten(text, _MAX_VALUE)
 
 
 def is_usage_error(error: Exception) -> bool:

@@ -87,7 +87,7 @@ def add_latencies(compared: Sequence[ComparedFile], given: Any, device: str, **o
     from rmrkd_cli.comparison.groups import group_records
     from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
     from rmrkd_cli.evaluation.latency import measure_latencies
-    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.messages import log
     from rmrkd_cli.terminal.text import plural
 
     width, height = compared[0].record["protocol"]["scale"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rmrkd_cli.distributed.external_worker import ExternalWorker
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 
 NOTICE_SECONDS = 10.0  # workers of one launcher come within seconds, those of other machines may take longer
 

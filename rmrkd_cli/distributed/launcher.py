@@ -20,7 +20,7 @@ from rmrkd_cli.distributed.tcp_store import JOIN_SECONDS
 from rmrkd_cli.distributed.worker_errors import ERRORS, LAUNCHER, WorkerErrors
 from rmrkd_cli.errors import Interrupted, RmrkdError, RunError, summarize_error
 from rmrkd_cli.signals import handled_signals, preserve_handlers
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 
 _SHUTDOWN_SECONDS = 120  # a worker finishes its step and saves after a signal
 _KEEP_ALIVE_SECONDS = 2  # between heartbeats; a machine is lost after three missed ones

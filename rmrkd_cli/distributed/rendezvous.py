@@ -8,7 +8,7 @@ from typing import Any
 
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.distributed.tcp_store import connect_store, open_store
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 
 
 class LocalRendezvous:

@@ -13,6 +13,8 @@ from rmrkd_cli.distributed.watchdog import Watchdog
 from rmrkd_cli.distributed.worker_errors import LAUNCHER, WorkerErrors
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.signals import exit_on_stop_signals
+from rmrkd_cli.terminal.messages import show_messages_as_launched
+from rmrkd_cli.terminal.sanitize import install_output_guard
 
 _PR_SET_PDEATHSIG = 1
 
@@ -20,6 +22,8 @@ _PR_SET_PDEATHSIG = 1
 def main(job_file: str) -> int:
     """Run the job and return the exit code; write an error where the launcher reads it."""
     exit_on_stop_signals(at_once=True)  # until the training catches signals itself
+    install_output_guard()
+    show_messages_as_launched()
     _die_with_launcher()
     errors, rank = WorkerErrors.from_environment(), int(os.environ.get("RANK", "0"))
     errors.register(rank)

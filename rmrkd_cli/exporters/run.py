@@ -36,7 +36,7 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.atomic import save_atomic
 from rmrkd_cli.storage.cache import sha256_of
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
 _SECONDS = 4.0  # of timing, for the network and for the file

@@ -32,7 +32,7 @@ def write_report_folder(
         RunError: When a file cannot be written.
     """
     from rmrkd_cli.report.html import write_report, write_results
-    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.messages import log
 
     written = write_results(comparison, folder)  # first, so that the results survive a failure below
     has_networks = any(file.checkpoint is not None for file in files)

@@ -112,7 +112,7 @@ def _download_lock(target: Path, partial: Path) -> Iterator[bool]:
 def _acquire(lock: BaseFileLock, name: str, partial: Path) -> bool:
     from filelock import Timeout
 
-    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.messages import log
 
     size = -1
     while True:

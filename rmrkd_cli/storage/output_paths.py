@@ -1,4 +1,4 @@
-"""Check the paths that results are written to, before the work starts."""
+"""Check the paths of inputs and results before the work starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.terminal.sanitize import first_control
+from rmrkd_cli.terminal.text import shorten_value
+
+_MAX_PATH, _MAX_PATH_PART = 3000, 255  # characters, bytes
 
 
 def check_free_folder(folder: Path | None, *, force: bool | None = None) -> None:
@@ -62,3 +66,30 @@ def _check_writable(path: Path) -> None:
         raise RmrkdError(f"`{path}` cannot be written: `{parent}` is not a folder", "choose another folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise RmrkdError(f"`{path}` cannot be written: no write permission for `{parent}`", "choose another folder")
+
+
+def check_recordable(path: Path | str | None, option: str) -> None:
+    """Raise RmrkdError for a path that a preset file cannot contain; a run writes its preset into its folder."""
+    text = str(path or "")
+    longest_part = max(len(os.fsencode(part)) for part in text.split("/"))
+    if first_control(text) is not None:
+        problem = f"contains the character {first_control(text)}"
+    elif len(text) > _MAX_PATH:
+        problem = f"has {len(text)} characters, at most {_MAX_PATH} are allowed"
+    elif longest_part > _MAX_PATH_PART:
+        problem = f"has a part of {longest_part} bytes, at most {_MAX_PATH_PART} are allowed"
+    else:
+        return
+    raise RmrkdError(f"`{option} {shorten_value(text)}` {problem}", "choose another folder")
+
+
+def absolute_path(folder: str | None) -> str | None:
+    """Return the absolute path of a folder that the command line names; None for None."""
+    return os.path.abspath(os.path.expanduser(folder)) if folder is not None else None
+
+
+def check_inputs(paths: Iterable[Path]) -> None:
+    """Raise RmrkdError for the first path that does not exist."""
+    for path in paths:
+        if not path.exists():
+            raise RmrkdError(f"`{path}` does not exist", "name images, videos, or folders of them")

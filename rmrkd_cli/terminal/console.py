@@ -1,4 +1,4 @@
-"""Print results to stdout, and messages and errors to stderr.
+"""Print results to stdout, and errors to stderr.
 
 Every text is data: rich markup in it is not interpreted, and its control characters are escaped.
 """
@@ -15,22 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.sanitize import escape_control, escape_message, install_output_guard
+from rmrkd_cli.terminal.messages import err
+from rmrkd_cli.terminal.sanitize import escape_control, escape_message
 from rmrkd_cli.terminal.text import NONE
 
 _REDIRECTED_WIDTH = 160  # columns if stdout is a file or a pipe
 _STATUS_WIDTH, _NAME_WIDTH = 7, 20  # columns
 _STATUS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
-install_output_guard()
 out = Console(width=None if sys.stdout.isatty() else _REDIRECTED_WIDTH)
-err = Console(stderr=True)
-
-
-def log(text: str) -> None:
-    """Print a message to stderr. A closed terminal does not end a run."""
-    with suppress(OSError):
-        err.print(Text(escape_message(text)), highlight=False, soft_wrap=True)
 
 
 def print_error(error: RmrkdError) -> None:

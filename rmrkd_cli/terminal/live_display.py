@@ -1,4 +1,7 @@
-"""Show progress on stderr: bars if it is a terminal, otherwise a line every ten seconds."""
+"""Show progress: as bars if the command line runs in a terminal, otherwise as a message every ten seconds.
+
+A function of the caller (`terminal.progress`) gets every update.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from rmrkd_cli.terminal import console
+from rmrkd_cli.terminal import messages
+from rmrkd_cli.terminal.progress import ProgressUpdate, report_progress
 from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.training_status import SPARKLINE_WIDTH, TrainingStatus, format_loss, sparkline
 
@@ -35,11 +39,12 @@ class ProgressBar:
 
     def update(self, done: int) -> None:
         """Show that `done` of all items are done."""
+        report_progress(lambda: ProgressUpdate(self._title, done / max(1, self._total), f"{done}/{self._total}"))
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done)
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL:
             self._last_line = time.monotonic()
-            console.log(f"{self._title} {done}/{self._total}")
+            messages.log(f"{self._title} {done}/{self._total}")
 
     def close(self) -> None:
         """Remove the bar."""
@@ -61,18 +66,19 @@ class TrainingProgress:
 
     def update(self) -> None:
         """Show the changed status."""
+        report_progress(self._status.progress_update)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=self._status.fraction_done)
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL:
             self._last_line = time.monotonic()
-            console.log(self._status.log_line)
+            messages.log(self._status.log_line)
 
     def close(self) -> None:
         """Remove the display, or print the last line."""
         if self._progress is not None and self._task is not None:
             self._progress.remove_task(self._task)
         elif self._status.losses:
-            console.log(self._status.log_line)
+            messages.log(self._status.log_line)
 
 
 class LiveDisplay:
@@ -93,16 +99,16 @@ class LiveDisplay:
     def log(self, text: str) -> None:
         """Print a message above the bars."""
         if not self.quiet:
-            console.log(text)
+            messages.log(text)
 
 
 @contextmanager
 def live_display(quiet: bool = False) -> Iterator[LiveDisplay]:
     """Show bars at the bottom of the terminal until the block ends."""
-    if quiet or not console.err.is_terminal:
+    if quiet or not messages.SHOWN.progress or not messages.err.is_terminal:
         yield LiveDisplay(None, quiet)
         return
-    progress = _Progress(console=console.err, transient=True, refresh_per_second=_REFRESHES)
+    progress = _Progress(console=messages.err, transient=True, refresh_per_second=_REFRESHES)
     progress.start()
     try:
         yield LiveDisplay(progress, quiet)

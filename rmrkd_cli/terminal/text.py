@@ -13,6 +13,7 @@ from rmrkd_cli.terminal.sanitize import escape_control
 
 NONE = "–"  # for a value that is unknown or undefined
 _MAX_LENGTH = 60  # characters of a label
+_MAX_VALUE = 200  # characters of a value in a message
 _MAX_FILE_NAME_LENGTH = 60  # characters of a file name made from a label
 
 
@@ -23,6 +24,11 @@ def shorten(text: object, max_length: int = _MAX_LENGTH) -> str:
     """
     line = escape_control(text)
     return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
+
+
+def shorten_value(text: object) -> str:
+    """Return a value for a message, cut after 200 characters."""
+    return shorten(text, _MAX_VALUE)
 
 
 def abbreviate_labels(labels: Iterable[str], max_length: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rmrkd_cli.terminal.durations import format_clock
+from rmrkd_cli.terminal.progress import ProgressUpdate
 
 _BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 8  # logged steps
@@ -57,6 +58,12 @@ class TrainingStatus:
         """Add the weighted losses of a logged step, in the order of the display."""
         for name, value in {"total": sum(weighted.values()), **weighted}.items():
             self.losses.setdefault(name, deque(maxlen=SPARKLINE_WIDTH)).append(value)
+
+    def progress_update(self) -> ProgressUpdate:
+        """Return the status for a function of the caller."""
+        losses = {name: values[-1] for name, values in self.losses.items()}
+        best = self.best[0] if self.best is not None else None
+        return ProgressUpdate(self.title, self.fraction_done, self.position, losses, best, self.seconds_left)
 
     @property
     def time_left(self) -> str:

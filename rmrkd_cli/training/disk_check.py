@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import warn
 from rmrkd_cli.training.network_check import Outlines
 from rmrkd_cli.training.plan import Run
 
@@ -55,8 +55,8 @@ class _Disk:
                 "free some space, or write to another disk with --work-dir DIR",
             )
         if self.most > free:
-            log(
-                f"warning: `{self.folder}` has {free / 1e9:.2f} GB free, the checkpoints of all runs can take "
+            warn(
+                f"`{self.folder}` has {free / 1e9:.2f} GB free, the checkpoints of all runs can take "
                 f"{self.most / 1e9:.2f} GB: the run stops when the disk is full; --keep 1 needs less"
             )
 

@@ -12,8 +12,8 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.network_schema import CheckpointSource
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.record import read_record
-from rmrkd_cli.terminal.console import log
 from rmrkd_cli.terminal.durations import format_duration
+from rmrkd_cli.terminal.messages import log
 from rmrkd_cli.training.run_directory import RunDir, run_path
 
 WORK_DIRS = Path("work_dirs")  # has a folder for each preset

@@ -20,7 +20,7 @@ from rmrkd_cli.networks.libraries import build_outline, network_config
 from rmrkd_cli.networks.weights import check_weights, fetch_weights
 from rmrkd_cli.presets.network_schema import CheckpointSource
 from rmrkd_cli.presets.schema import Preset, Schedule
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 from rmrkd_cli.training.disk_check import check_disk_space
 from rmrkd_cli.training.label_check import check_labels
 from rmrkd_cli.training.network_check import Outlines, check_networks

@@ -63,7 +63,7 @@ def train(
     from rmrkd_cli.distributed.launcher import execute
     from rmrkd_cli.presets import user_code
     from rmrkd_cli.results.record import read_record
-    from rmrkd_cli.terminal import console
+    from rmrkd_cli.terminal import messages
     from rmrkd_cli.training.kept_length import keep_lengths
     from rmrkd_cli.training.plan import plan_runs
 
@@ -75,7 +75,7 @@ def train(
         loader_server.start_loader_server(preset.schedule.workers)
     plans = plan_runs(preset, work_dir, seeds)
     if resume and chosen_lengths is not None:
-        plans = keep_lengths(plans, chosen_lengths, console.log if cluster.is_first_node else lambda _: None)
+        plans = keep_lengths(plans, chosen_lengths, messages.log if cluster.is_first_node else lambda _: None)
     runs = [run for plan in plans for run in plan]
     unfinished = _unfinished_runs(plans, cluster, code=code, resume=resume, fresh=fresh, force=force)
     with ExitStack() as stack:
@@ -91,17 +91,17 @@ def train(
                 stack.enter_context(run.run_dir.lock())
                 run.run_dir.create(run.preset, fresh=fresh)
         if image_cache is not None:
-            console.log(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.location}")
+            messages.log(f"decoded training images: {image_cache.size / 1e9:.2f} GB in {image_cache.location}")
         for run in _teachers_to_measure(unfinished):
             execute(_make_job(run, device, only_measure=True, code=code), cluster)
         cache_path = image_cache.path if image_cache is not None else None
         for run in runs:
             if run not in unfinished:
                 label = run.role if seeds is None else f"seed {run.preset.seed}: {run.role}"
-                console.log(f"{label} is already finished: {run.run_dir.path}")
+                messages.log(f"{label} is already finished: {run.run_dir.path}")
                 continue
             if seeds is not None:
-                console.log(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
+                messages.log(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
             execute(_make_job(run, device, image_cache=cache_path, code=code, force=force), cluster)
     return [read_record(run.run_dir.result) for run in runs] if cluster.is_first_node else []
 

@@ -26,7 +26,7 @@ from rmrkd_cli.comparison.protocol import check_same_protocol
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import preset_dir
 from rmrkd_cli.results.record import to_json
-from rmrkd_cli.terminal import console, live_display
+from rmrkd_cli.terminal import console, live_display, messages, sanitize
 from rmrkd_cli.terminal.sanitize import CONTROL, escape_control, escape_message
 from tests.helpers.cli import run_main
 from tests.presets.test_presets import places
@@ -198,10 +198,10 @@ def test_different_protocols_name_odd_values() -> None:
 
 def test_tables_progress_logs_and_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     console.print_table(ODD, [ODD, "x"], [[ODD, ODD]], [ODD])
-    console.log(ODD)
+    messages.log(ODD)
     monkeypatch.setattr(live_display, "_LINE_INTERVAL", 0)
     live_display.ProgressBar(ODD, 3, None).update(1)
-    console.install_output_guard()
+    sanitize.install_output_guard()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning(UserWarning(ODD), UserWarning, f"{ODD}.py", 1)
@@ -221,7 +221,7 @@ def test_a_progress_bar_shows_odd_names_as_text() -> None:
     stream = StringIO()
     terminal = Console(file=stream, force_terminal=True, width=400, no_color=True, legacy_windows=False)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(console, "err", terminal)
+        patched.setattr(messages, "err", terminal)
         with live_display.live_display() as display:
             progress_bar = display.progress_bar(ODD, 3)
             assert progress_bar is not None

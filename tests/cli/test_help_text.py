@@ -21,7 +21,8 @@ VERBS = """
 """
 # Without these options nothing is added, so there is no default to show.
 NO_DEFAULT = """
-    --code --config --download --from --json --option --preset --report --save-predictions --sbd --seeds --set
+    --code --config --download --from --json --log-file --option --preset --report --save-predictions --sbd --seeds
+    --set
 """
 
 
@@ -132,7 +133,16 @@ def test_commands_and_options_in_help_texts_exist(path: tuple[str, ...]) -> None
 
 def test_train_has_the_groups_of_its_job() -> None:
     panels = dict.fromkeys(param.rich_help_panel for param in get_params(("train",)))
-    assert list(panels) == ["What to train", "Data", "Networks", "Schedule", "Devices", "Run directory", "Output"]
+    assert list(panels) == [
+        "What to train",
+        "Data",
+        "Networks",
+        "Schedule",
+        "Devices",
+        "Run directory",
+        "Output",
+        "Messages",
+    ]
 
 
 def test_the_first_help_says_where_to_start() -> None:

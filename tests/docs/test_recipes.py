@@ -30,7 +30,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (folder / name).parent.is_dir()
         (folder / name).write_text(text, encoding="utf-8")
     app = folder / "rmrkd_cli/cli/app.py"
-    register = re.search(r'`(app\.command\("hello", cls=Command\)\(hello_command\))`', prose("CONTRIBUTING.md"))
+    register = re.search(r'`(app\.command\("hello", cls=Command\)\(\w+\(hello_command\)\))`', prose("CONTRIBUTING.md"))
     assert register is not None
     text = app.read_text(encoding="utf-8").replace(
         'app.command("train"', f'from rmrkd_cli.cli.hello import hello_command\n\n{register[1]}\napp.command("train"'

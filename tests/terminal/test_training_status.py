@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from rmrkd_cli.terminal import console
+from rmrkd_cli.terminal import messages
 from rmrkd_cli.terminal.live_display import live_display
 from rmrkd_cli.terminal.training_status import TrainingStatus, format_loss, sparkline
 
@@ -28,7 +28,7 @@ def render(monkeypatch: pytest.MonkeyPatch, status: TrainingStatus, width: int) 
     """Return the lines of the live display, with the bar of a validation in progress."""
     stream = StringIO()
     terminal = Console(file=stream, force_terminal=True, width=width, no_color=True, legacy_windows=False)
-    monkeypatch.setattr(console, "err", terminal)
+    monkeypatch.setattr(messages, "err", terminal)
     with live_display() as display:
         training = display.training_progress(status)
         assert training is not None

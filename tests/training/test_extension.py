@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rmrkd_cli.cli.train_options import Role, TrainOptions
-from rmrkd_cli.cli.train_overrides import chosen_lengths, load_changed_preset, parse_seeds
+from rmrkd_cli.api.train_settings import TrainSettings, chosen_lengths, load_changed_preset
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
@@ -175,9 +174,9 @@ def test_resume_alone_keeps_the_length_of_the_run(finished: bool, extended: Path
 
 def lengths(tiny: Path, work: Path, **changes: Any) -> tuple[dict[str, float], list[str]]:
     """Return role -> length of `train --role all --resume` with more options, and the notes."""
-    options, notes = TrainOptions(preset=str(tiny), role=Role.all, resume=True, **changes), list[str]()
+    options, notes = TrainSettings(preset=str(tiny), role="all", resume=True, **changes), list[str]()
     preset = load_changed_preset(options)
-    plans = plan_runs(preset, work, parse_seeds(options.seeds))
+    plans = plan_runs(preset, work, options.seeds)
     (runs,) = keep_lengths(plans, chosen_lengths(preset, options), notes.append)
     schedules = {run.role: run.preset.schedule_for(run.role) for run in runs}
     return {role: schedule.time_budget or schedule.iters for role, schedule in schedules.items()}, notes

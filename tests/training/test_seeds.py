@@ -10,7 +10,7 @@ import torch
 
 from rmrkd_cli.cli.eval import find_students
 from rmrkd_cli.cli.train import _print_results as show
-from rmrkd_cli.cli.train_overrides import parse_seeds
+from rmrkd_cli.cli.train_values import parse_seeds
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset

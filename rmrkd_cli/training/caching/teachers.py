@@ -15,7 +15,7 @@ from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.networks.libraries import resolve_weights
 from rmrkd_cli.presets.network_schema import CheckpointSource
 from rmrkd_cli.presets.schema import Preset
-from rmrkd_cli.terminal.console import log
+from rmrkd_cli.terminal.messages import log
 from rmrkd_cli.training.plan import WORK_DIRS
 from rmrkd_cli.training.preflight import check_class_order, check_teacher
 from rmrkd_cli.training.weight_files import WeightFile, download_weights

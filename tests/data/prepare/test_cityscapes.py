@@ -186,7 +186,7 @@ def test_a_bad_polygon_file_is_named_and_the_others_are_converted(contents: str,
 
 def test_links_to_other_folders_are_noted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.messages.log", logged.append)
     prepare(root)
     assert "is a link" not in "".join(logged)
     (root / "gtFine").rename(tmp_path / "store")

@@ -86,7 +86,7 @@ def test_label_maps_equal_those_of_mmsegmentation(
 
 def test_an_incomplete_data_set_is_noted(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.messages.log", logged.append)
     assert prepare(voc).exit_code == 0
     assert "6 training images instead of 10582" in logged[-1]
     assert "9 in the lists of SBD (published: 11355)" in logged[-1]
@@ -145,7 +145,7 @@ def test_an_invalid_mat_file_is_named(tmp_path: Path) -> None:
 
 def test_a_linked_label_folder_is_noted(voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("rmrkd_cli.terminal.console.log", logged.append)
+    monkeypatch.setattr("rmrkd_cli.terminal.messages.log", logged.append)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (voc / "SegmentationClassAug").symlink_to(elsewhere)

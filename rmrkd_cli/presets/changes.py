@@ -21,7 +21,7 @@ def combine_settings(settings: Sequence[str], options: Sequence[tuple[str, str, 
     Raises:
         RmrkdError: For `--seeds` and another seed by `--set`.
     """
-    from rmrkd_cli.terminal.console import log
+    from rmrkd_cli.terminal.messages import log
 
     given = set_keys(settings)
     if "seed" in given and any(option == "--seeds" for *_, option in options):
