@@ -51,7 +51,7 @@ class Bench:
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")
-        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations), (_outputs_of("b"),))
+        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations))
         yield self._outputs("c", TEACHER_A)
         yield self._outputs("b-eighth")
 

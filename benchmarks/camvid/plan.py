@@ -43,7 +43,7 @@ class Files:
 
     @property
     def teacher_a(self) -> Path:
-        return self.folder / "teacher-a" / "seed-0" / "distill-kd" / "student.pth"
+        return self.folder / "teacher-a" / "seed-0" / "baseline" / "student.pth"
 
     @property
     def eighth(self) -> Path:
@@ -142,7 +142,7 @@ def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice 
 
 
 def teacher_training(files: Files, iterations: int) -> Training:
-    row = Row("teacher-a", "teacher A", "teacher-a", "kd", outputs="b")
+    row = Row("teacher-a", "teacher A", "teacher-a", "baseline")
     return training(files, row, 0, iterations, None, files.folder / row.name)
 
 
