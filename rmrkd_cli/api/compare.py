@@ -10,7 +10,7 @@ from rmrkd_cli.api.checks import Size, file_input, path_or_none, paths
 from rmrkd_cli.api.evaluation_settings import EvaluationSettings
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
-from rmrkd_cli.storage.folder_contents import files_to_name
+from rmrkd_cli.storage.folder_contents import files_to_name, network_path
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.progress import progress_to
 
@@ -90,6 +90,7 @@ def compare_with(
 
     settings.protocol()
     allow_files(settings.code)
+    files = [network_path(file) for file in files]
     _check_files(files, settings)
     check_for_files(settings.file_input, files)
     preset = settings.load_preset()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.checkpoints import digest
 from rmrkd_cli.checkpoints.file_formats import describe_format, torchscript
+from rmrkd_cli.checkpoints.hub_folder import read_hub_metadata
 from rmrkd_cli.checkpoints.mismatch import mismatch_error
 from rmrkd_cli.checkpoints.network_state import STATE_DICT_LINE, NetworkState, find_state, strip_common_prefix
 from rmrkd_cli.checkpoints.plain_metadata import in_mmseg_form
@@ -277,15 +278,19 @@ def _read_safetensors(path: Path) -> Checkpoint:
             raise ValueError(f"its header claims {header:,} bytes, the file has {path.stat().st_size:,}")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            meta = json.loads((file.metadata() or {}).get("rmrkd", "{}"))
+            own = json.loads((file.metadata() or {}).get("rmrkd", "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if zipfile.is_zipfile(path):
             raise _not_a_checkpoint(
                 path, "an archive, as torch.save writes it", "rename it so that it ends in .pth"
             ) from error
         raise RmrkdError(f"`{path}` is not a readable safetensors file: {error}") from error
+    beside = read_hub_metadata(path)
+    meta = own if beside is None else beside
     _check_plain(meta, path)
-    return _checkpoint(path, find_state(tensors, path), meta, {})
+    described = isinstance(meta, Mapping) and isinstance(meta.get("network"), Mapping)
+    contents = {"meta": meta, "state_dict": tensors} if described else tensors  # then the names are the network's
+    return _checkpoint(path, find_state(contents, path), meta, {})
 
 
 def _grouped(keys: list[str]) -> str:

@@ -42,10 +42,11 @@ def transfer(
     from rmrkd_cli.checkpoints.plain_metadata import has_objects, to_plain
     from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint, save_torch
     from rmrkd_cli.storage.atomic import write_text
+    from rmrkd_cli.storage.folder_contents import HUB_WEIGHTS, network_path
     from rmrkd_cli.terminal.messages import log
     from rmrkd_cli.terminal.text import shorten
 
-    source, target = Path(source), Path(target)
+    source, target = network_path(Path(source)), Path(target)
     config_file = Path(config) if config is not None else None
     form = form or ("safetensors" if target.suffix == ".safetensors" else "pth")
     check_new_file(target, force=force, inputs=[source])
@@ -55,13 +56,19 @@ def transfer(
     checkpoint = read_checkpoint(source, lazy=True)
     student = checkpoint.student()
     is_known = HEAD in student or checkpoint.network is not None
-    if checkpoint.kind == "plain" and is_known and not (checkpoint.rest or has_objects(checkpoint.meta)):
+    converts = source.name == HUB_WEIGHTS and form == "pth"
+    if (
+        checkpoint.kind == "plain"
+        and is_known
+        and not converts
+        and not (checkpoint.rest or has_objects(checkpoint.meta))
+    ):
         raise RmrkdError(f"`{source}` is already a plain checkpoint without a teacher", "use it as it is")
     if not student or (checkpoint.kind in ("plain", "wrapped") and not is_known):
         raise missing_student(checkpoint)
     if checkpoint.note:
         log(f"{source}: {checkpoint.note}")
-    elif checkpoint.kind == "plain":
+    elif checkpoint.kind == "plain" and not converts:
         others = ", ".join(f"`{shorten(key, 40)}`" for key in list(checkpoint.rest)[:_MAX_LISTED])
         log(f"{source}: a plain checkpoint; written without {others or 'the objects of other libraries in `meta`'}")
     tensors = {key: value.contiguous().clone() for key, value in student.items()}

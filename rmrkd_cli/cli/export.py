@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rmrkd_cli.api.export import export
+from rmrkd_cli.api.export import export_with
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_dataset
+from rmrkd_cli.cli.hub_option import HubOption, print_hub
 from rmrkd_cli.cli.options import (
     Code,
     JsonOut,
@@ -19,6 +20,17 @@ from rmrkd_cli.cli.options import (
     parse_image_size,
     write_json,
 )
+from rmrkd_cli.cli.quantization_options import (
+    CalibrationImagesOption,
+    CalibrationOption,
+    LabelsOption,
+    MaxLossOption,
+    QuantizeOption,
+    WeightBitsOption,
+    print_quantization,
+)
+from rmrkd_cli.exporters.quantization_settings import CALIBRATION_IMAGES, MAX_LOSS, WEIGHT_BITS
+from rmrkd_cli.storage.folder_contents import network_path
 
 if TYPE_CHECKING:
     from rmrkd_cli.exporters.run import ExportResult
@@ -46,8 +58,13 @@ def export_command(
         Path, typer.Argument(metavar="CHECKPOINT", help="Export the network of this checkpoint, such as student.pth.")
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Write this new file: OUT.onnx, or OUT.pt for TorchScript.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="Write this new file: OUT.onnx, or OUT.pt for TorchScript.",
+            show_default="no file, with --hub",
+        ),
+    ] = None,
     file_format: Annotated[
         Format | None, option("--format", _FILE, "Write this file format.", default="by the ending of OUT")
     ] = None,
@@ -78,7 +95,9 @@ def export_command(
             autocompletion=complete_dataset,
         ),
     ] = None,
-    force: Annotated[bool, option("--force", _FILE, "Replace OUT, and the file of --json, if they exist.")] = False,
+    force: Annotated[
+        bool, option("--force", _FILE, "Replace OUT, the files in --hub, and the file of --json.")
+    ] = False,
     preset: NetworkPreset = None,
     code: Code = None,
     check_images: Annotated[
@@ -92,34 +111,49 @@ def export_command(
         ),
     ] = None,
     tolerance: Annotated[
-        float,
+        float | None,
         option(
             "--tolerance",
             _CHECK,
             "Fail if a larger share of pixels gets another class.",
+            default="0.0001; 0.05 for INT8 without label maps",
             min=0.0,
             max=1.0,
             metavar="SHARE",
         ),
-    ] = 1e-4,
+    ] = None,
+    quantize: QuantizeOption = None,
+    calibration: CalibrationOption = None,
+    calibration_images: CalibrationImagesOption = CALIBRATION_IMAGES,
+    weight_bits: WeightBitsOption = WEIGHT_BITS,
+    max_loss: MaxLossOption = MAX_LOSS,
+    data_root: LabelsOption = None,
+    hub: HubOption = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Export a network to ONNX or TorchScript, and check the file against the network.
+    """Export a network to ONNX, TorchScript or a Hugging Face folder, and check it against the network.
 
     Examples:
         rmrkd export student.pth student.onnx
-        rmrkd export student.pth student.pt --output classes
+        rmrkd export student.pth student.int8.onnx --quantize int8 --calibration data/camvid/train
     """
     check_json_out(json_out, force=force)
-    exported = export(
-        checkpoint, target, format=file_format.value if file_format is not None else None, input=input_kind.value,
-        output=output_kind.value, scale=parse_image_size(scale), dataset=dataset, force=force, preset=preset,
-        code=code or (), check_images=check_images, tolerance=tolerance,
+    quantization = {
+        "quantize": quantize.value if quantize is not None else None, "calibration": calibration,
+        "calibration_images": calibration_images, "weight_bits": weight_bits, "max_loss": max_loss,
+        "data_root": data_root,
+    }  # fmt: skip
+    exported, folder = export_with(
+        network_path(checkpoint), target, hub, format=file_format.value if file_format is not None else None,
+        input=input_kind.value, output=output_kind.value, scale=parse_image_size(scale), dataset=dataset, force=force,
+        preset=preset, code=code or (), tolerance=tolerance, check_images=check_images, quantization=quantization,
     )  # fmt: skip
     if json_out is not None:
-        write_json(exported.to_json(), json_out)
-    if json_out != "-":
+        write_json({**(exported.to_json() if exported else {}), **(folder.to_json() if folder else {})}, json_out)
+    if json_out != "-" and exported is not None:
         _print_exported(exported)
+    if json_out != "-" and folder is not None:
+        print_hub(folder)
 
 
 def _print_exported(exported: ExportResult) -> None:
@@ -138,6 +172,9 @@ def _print_exported(exported: ExportResult) -> None:
     times = ", ".join(f"{name} {format_latency(latency)}" for name, latency in exported.latency.items())
     warnings = latency_warnings([Timed(name, latency) for name, latency in exported.latency.items()])
     size = "x".join(map(str, exported.latency_size))
+    if exported.job.quantize is not None:
+        print_quantization(exported)
+        return
     console.print_table(
         "The file against the network",
         ["images", "size", "batch", "logits differ by", "pixels of another class"],

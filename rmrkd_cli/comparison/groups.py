@@ -60,12 +60,14 @@ def unique_labels(records: Sequence[Record], *, several_seeds: Iterable[bool] = 
             "seed": "" if many else f"seed {record.get('seed', '?')}",
             "iterations": f"at {record['iterations']}" if record.get("iterations") is not None else "",
             "file": _file_stem(record),
+            "file name": _file_name(record),
             "checkpoint": str(record.get("checkpoint") or "?"),
         }
         for record, many in zip(records, several, strict=True)
     ]
     candidates = (
         ("label",), ("name", "label"), ("label", "seed"), ("label", "file"), ("label", "iterations"),
+        ("label", "file name"),
         ("name", "label", "seed"), ("name", "label", "seed", "iterations", "file"), ("checkpoint",),
     )  # fmt: skip
     for keys in candidates:
@@ -89,8 +91,12 @@ def _seed(record: Record) -> int:
     return seed if isinstance(seed, int) else -1
 
 
+def _file_name(record: Record) -> str:
+    return str(record.get("checkpoint") or "?").replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
 def _file_stem(record: Record) -> str:
-    name = str(record.get("checkpoint") or "?").replace("\\", "/").rstrip("/").rpartition("/")[2]
+    name = _file_name(record)
     return name.rpartition(".")[0] or name
 
 

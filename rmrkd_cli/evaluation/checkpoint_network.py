@@ -30,6 +30,7 @@ from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, Network
 from rmrkd_cli.presets.safe_yaml import read_yaml
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.provenance import provenance
+from rmrkd_cli.storage.folder_contents import network_path
 from rmrkd_cli.storage.memory_limit import limit_memory
 
 _PRESET_HINT = "name the preset of its network with --preset NAME (`rmrkd presets` lists them)"
@@ -77,7 +78,7 @@ def load_checkpoint_network(
     """Build the network of a checkpoint and load its weights: a distiller's student, a plain student, or a teacher.
 
     Args:
-        path: A checkpoint file.
+        path: A checkpoint file, or a folder of `rmrkd export --hub`.
         preset: Take the network from this preset; None: from the checkpoint's own config.
         device: "cpu" or "cuda"; decides between BatchNorm and SyncBN.
         allow_partial: Load the matching tensors if the weights do not match the network; the rest stays random. None:
@@ -89,6 +90,7 @@ def load_checkpoint_network(
     Raises:
         RmrkdError: The file describes no network, its weights do not match, or its network cannot run.
     """
+    path = str(network_path(Path(path)))
     if (library := library_of_file(Path(path))) is not None:
         return CheckpointNetwork(*load_network_file(Path(path), library, preset, device, file_input, dataset))
     checkpoint = read_checkpoint(path, lazy=True)

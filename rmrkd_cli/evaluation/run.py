@@ -36,7 +36,7 @@ from rmrkd_cli.presets.user_code import allowed_files
 from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.record import read_record, to_json
 from rmrkd_cli.storage.atomic import write_text
-from rmrkd_cli.storage.folder_contents import check_checkpoint_file
+from rmrkd_cli.storage.folder_contents import check_checkpoint_file, network_path
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.live_display import live_display
 
@@ -73,7 +73,7 @@ def evaluate_files(
     Progress and notes go to stderr. A split without labels gives no record, only prediction files.
 
     Args:
-        checkpoints: Files of any kind: student, distiller, teacher or released weights.
+        checkpoints: Files of any kind: student, distiller, teacher or released weights, or folders of `export --hub`.
         cluster: The worker processes that share the images of each checkpoint.
         dataset: A built-in data set; None: the one in the checkpoint or preset.
         data_root: Folder of the data set; None: the one in the checkpoint or preset.
@@ -98,6 +98,7 @@ def evaluate_files(
         RmrkdError: A file is missing or unusable, an option does not apply, or mmsegmentation is not installed.
         RunError: A worker failed.
     """
+    checkpoints = [network_path(path) for path in checkpoints]
     for file in checkpoints:
         check_checkpoint_file(file)
     require_mmseg()

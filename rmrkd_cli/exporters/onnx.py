@@ -47,9 +47,18 @@ def write_onnx(graph: ExportGraph, properties: Mapping[str, str], path: Path) ->
     Raises:
         RunError: torch cannot export the network, or it is too large for one file.
     """
+    model = _export(graph)
+    save_model(model, properties, path)
+
+
+def save_model(model: onnx.ModelProto, properties: Mapping[str, str], path: Path) -> None:
+    """Check a graph and write it, with the properties as its only metadata.
+
+    Raises:
+        RunError: It is invalid, or too large for one file.
+    """
     import onnx
 
-    model = _export(graph)
     _remove_source_info(model)
     onnx.helper.set_model_props(model, dict(properties))
     model.producer_name, model.producer_version = "rmrkd", properties.get("rmrkd_version", "").strip('"')
@@ -60,7 +69,7 @@ def write_onnx(graph: ExportGraph, properties: Mapping[str, str], path: Path) ->
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker raises two unrelated types
         raise RunError(
-            f"torch wrote an invalid ONNX graph: {summarize_error(error)[:300]}", "try TorchScript: OUT.pt"
+            f"the exporter wrote an invalid ONNX graph: {summarize_error(error)[:300]}", "try TorchScript: OUT.pt"
         ) from error
     path.write_bytes(model.SerializeToString())
 

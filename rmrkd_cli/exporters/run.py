@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from rmrkd_cli import __version__
 from rmrkd_cli.data.transforms import NORMALIZE
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
-from rmrkd_cli.evaluation.latency import summarize_times, time_in_turns
 from rmrkd_cli.evaluation.model_card import ModelCard, Scale, model_card
-from rmrkd_cli.exporters import onnx, torchscript
+from rmrkd_cli.exporters import int8, onnx, torchscript
+from rmrkd_cli.exporters.calibration import choose_images
 from rmrkd_cli.exporters.graph import MIN_SIDE, ExportGraph, build_graph
+from rmrkd_cli.exporters.quantization_settings import CALIBRATION_IMAGES, MAX_LOSS, WEIGHT_BITS
+from rmrkd_cli.exporters.quantized import quantize_checked
+from rmrkd_cli.exporters.timing import measure_file_latency
 from rmrkd_cli.exporters.verify import (
     Batches,
     Difference,
@@ -26,20 +31,16 @@ from rmrkd_cli.exporters.verify import (
     check_size,
     compare_outputs,
     image_batches,
-    normalize,
     synthetic_batches,
-    synthetic_images,
 )
 from rmrkd_cli.networks.adapter import adapter_of
-from rmrkd_cli.networks.feature_maps import segment
-from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.atomic import save_atomic
 from rmrkd_cli.storage.cache import sha256_of
 from rmrkd_cli.terminal.messages import log
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-_SECONDS = 4.0  # of timing, for the network and for the file
+_TOLERANCE = 1e-4
 _MAX_LOGIT_ERROR = 1e-2  # relative to the largest logit; rounding is a thousand times smaller
 
 
@@ -56,8 +57,15 @@ class ExportJob:
         preset: Take the network from this preset if the checkpoint does not describe it.
         dataset: Take class names, palette and scale from this built-in data set.
         scale: (width, height) in pixels that images are fitted into; None: as in the checkpoint.
-        tolerance: Largest share of pixels (0 to 1) whose class may differ between file and network.
+        tolerance: Largest share of pixels (0 to 1) whose class may differ between file and network, or between INT8 and
+            float. None: 0.0001, and 0.05 for INT8 where no mIoU can be measured.
         check_images: Compare the outputs on the images of this folder as well.
+        quantize: "int8", or None for float32. INT8 is written as ONNX.
+        calibration: Folder of the images that INT8 is calibrated and measured with.
+        calibration_images: How many of them to calibrate with.
+        weight_bits: 8, or 7 for x86 CPUs without VNNI, where sums of 8-bit products can saturate.
+        max_loss: Largest loss of mIoU by INT8, in points, where label maps are found.
+        data_root: Folder of the data set whose validation images measure the mIoU; None: the data set's own.
     """
 
     checkpoint: Path
@@ -68,8 +76,14 @@ class ExportJob:
     preset: Preset | None = None
     dataset: str | None = None
     scale: Scale | None = None
-    tolerance: float = 1e-4
+    tolerance: float | None = None
     check_images: Path | None = None
+    quantize: str | None = None
+    calibration: Path | None = None
+    calibration_images: int = CALIBRATION_IMAGES
+    weight_bits: int = WEIGHT_BITS
+    max_loss: float = MAX_LOSS
+    data_root: str | None = None
 
     @property
     def raw(self) -> bool:
@@ -126,6 +140,36 @@ def run_export(job: ExportJob) -> ExportResult:
         RunError: torch cannot export the network, the logits differ, or more than `job.tolerance` of the pixels get
             another class.
     """
+    model, card = _load(job)
+    images = choose_images(job.calibration, job.calibration_images) if job.calibration is not None else None
+    graph = build_graph(model.network, raw=job.raw, classes=job.classes)
+    properties = file_properties(job, model, card)
+    size = check_size(card.scale)
+    differences: list[Difference] = []
+    latency: dict[str, dict[str, Any]] = {}
+
+    def write_and_check(unfinished: Path) -> None:
+        log(f"writing {job.format} and comparing its outputs with the network's")
+        with _float_file(unfinished, temporary=images is not None) as file:
+            _write_graph(job.format, graph, properties, file)
+            differences.extend(_check_outputs(job, model, file, _batches(job, card)))
+            files = {"onnxruntime" if job.format == ONNX else "torchscript": file}
+            if images is not None:
+                properties["quantization"] = quantize_checked(job, model, card, images, file, unfinished)
+                files = {"onnxruntime_float": file, "onnxruntime_int8": unfinished}
+            runners = {name: _load_runner(job.format, path) for name, path in files.items()}
+            latency.update(measure_file_latency(model.network, runners, size, raw=job.raw))
+        if images is not None:
+            properties["quantization"] |= {"latency": latency, "latency_size": list(size)}
+            int8.write_metadata(unfinished, _texts(properties))
+
+    save_atomic(write_and_check, job.target)
+    parameters = sum(parameter.numel() for parameter in graph.parameters())
+    return ExportResult(job, properties, parameters, job.target.stat().st_size, differences, latency, size)
+
+
+def _load(job: ExportJob) -> tuple[CheckpointNetwork, ModelCard]:
+    """Return the network to export, and its model card."""
     if job.format == ONNX:
         onnx.check_installed()
     model = load_checkpoint_network(str(job.checkpoint), job.preset, "cpu")
@@ -136,24 +180,25 @@ def run_export(job: ExportJob) -> ExportResult:
     card = model_card(model, dataset=job.dataset, scale=job.scale)
     for note in card.notes:
         log(f"{job.checkpoint}: {note}")
+    return model, card
+
+
+def _batches(job: ExportJob, card: ModelCard) -> Batches:
+    """Return the images on which the file is compared with the network."""
     batches: Batches = synthetic_batches(card.scale)
     if job.check_images is not None:
         batches = itertools.chain(batches, image_batches(job.check_images, card.scale, card.max_value))
-    graph = build_graph(model.network, raw=job.raw, classes=job.classes)
-    properties = file_properties(job, model, card)
-    size = check_size(card.scale)
-    differences: list[Difference] = []
-    latency: dict[str, dict[str, Any]] = {}
+    return batches
 
-    def write_and_check(partial: Path) -> None:
-        log(f"writing {job.format} and comparing its outputs with the network's")
-        _write_graph(job.format, graph, properties, partial)
-        differences.extend(_check_outputs(job, model, partial, batches))
-        latency.update(_measure_latency(job, model, partial, size))
 
-    save_atomic(write_and_check, job.target)
-    parameters = sum(parameter.numel() for parameter in graph.parameters())
-    return ExportResult(job, properties, parameters, job.target.stat().st_size, differences, latency, size)
+@contextmanager
+def _float_file(path: Path, *, temporary: bool) -> Iterator[Path]:
+    """Yield where the float file is written: the path, or a file that is deleted when the block ends."""
+    if not temporary:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="rmrkd-") as folder:
+        yield Path(folder) / "float.onnx"
 
 
 def file_properties(job: ExportJob, model: CheckpointNetwork, card: ModelCard) -> dict[str, Any]:
@@ -192,9 +237,12 @@ def file_properties(job: ExportJob, model: CheckpointNetwork, card: ModelCard) -
 
 
 def _write_graph(form: str, graph: ExportGraph, properties: dict[str, Any], path: Path) -> None:
-    texts = {key: json.dumps(value, ensure_ascii=True) for key, value in properties.items()}
     write = onnx.write_onnx if form == ONNX else torchscript.write_torchscript
-    write(graph, texts, path)
+    write(graph, _texts(properties), path)
+
+
+def _texts(properties: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, ensure_ascii=True) for key, value in properties.items()}
 
 
 def _load_runner(form: str, path: Path) -> onnx.Runner:
@@ -209,12 +257,13 @@ def _check_outputs(job: ExportJob, model: CheckpointNetwork, path: Path, batches
         raise
     except Exception as error:  # onnxruntime's errors have no common base class
         raise RunError(f"the {job.format} file does not run: {str(error)[:300]}") from error
+    tolerance = _TOLERANCE if job.tolerance is None or job.quantize is not None else job.tolerance
     share = changed_share(differences)
     worst = max(differences, key=lambda one: one.differing / one.pixels)
-    if share > job.tolerance or worst.differing / worst.pixels > 10 * job.tolerance:
+    if share > tolerance or worst.differing / worst.pixels > 10 * tolerance:
         raise RunError(
             f"the {job.format} file assigns another class than the network to {share:.2e} of the pixels, the limit is "
-            f"{job.tolerance:.0e} (worst batch: {worst.differing} of {worst.pixels} pixels, "
+            f"{tolerance:.0e} (worst batch: {worst.differing} of {worst.pixels} pixels, "
             f"{worst.size[0]}x{worst.size[1]}, batch size {worst.batch}); the file was not kept",
             "--tolerance SHARE raises the limit",
         )
@@ -226,21 +275,3 @@ def _check_outputs(job: ExportJob, model: CheckpointNetwork, path: Path, batches
                 "try the other format: OUT.pt or OUT.onnx",
             )
     return differences
-
-
-def _measure_latency(job: ExportJob, model: CheckpointNetwork, path: Path, size: Scale) -> dict[str, dict[str, Any]]:
-    """Time the file, and the network as `rmrkd predict` runs it, in turns and with the same number of threads."""
-    image = synthetic_images(size, 1)
-    network = inference_network(model.network, "cpu")
-
-    @torch.inference_mode()
-    def run_torch(batch: NDArray[Any]) -> NDArray[Any]:
-        logits: NDArray[Any] = segment(network, torch.from_numpy(batch)).numpy()
-        return logits
-
-    run_file, file_input = _load_runner(job.format, path), image if job.raw else normalize(image)
-    torch_input = normalize(image)
-    times, load = time_in_turns([lambda: run_torch(torch_input), lambda: run_file(file_input)], _SECONDS)
-    facts = {"device": "cpu", "threads": torch.get_num_threads(), **load}
-    runtime = "onnxruntime" if job.format == ONNX else "torchscript"
-    return {name: {**summarize_times(own), **facts} for name, own in zip(("torch", runtime), times, strict=True)}

@@ -61,7 +61,7 @@ class OnnxRunner:
         self.file = str(path)
         with describe_file_errors(self.file):
             model = read_onnx_file(path)
-        self.parameters = sum(math.prod(weights.dims) for weights in model.graph.initializer)
+        self.parameters = _count_parameters(model)
         self.metadata: Mapping[str, str] = {entry.key: entry.value for entry in model.metadata_props}
         self._wants_gpu = device.startswith("cuda")
         self._session = _open_session(path, *_choose_provider(device))
@@ -157,6 +157,13 @@ class OnnxRunner:
         shown = "; ".join(f"`{entry.name}` {entry.type} {list(entry.shape)}" for entry in outputs[:4])
         integers = any("int" in entry.type for entry in outputs)
         raise no_map_error(self.file, f"its output is {shown}", integers=integers)
+
+
+def _count_parameters(model: Any) -> int:
+    """Return the number of weights, without the scales and zero points of a quantized file."""
+    quantizing = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    ranges = {name for node in quantizing for name in node.input[1:]}
+    return sum(math.prod(weights.dims) for weights in model.graph.initializer if weights.name not in ranges)
 
 
 def _choose_provider(device: str) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from rmrkd_cli.errors import RmrkdError
 _MAX_SHOWN = 6
 _RUN_FILES = ("student.pth", "best.pth", "last.pth")
 RESULT = "result.json"
+HUB_WEIGHTS, HUB_CONFIG = "model.safetensors", "config.json"  # of a folder that `rmrkd export --hub` writes
 
 
 def files_to_name(folder: Path, *, results: bool = False) -> str:
@@ -30,9 +31,15 @@ def files_to_name(folder: Path, *, results: bool = False) -> str:
     return f"name the file: {' or '.join(map(str, found[:_MAX_SHOWN]))}{more}" if found else ""
 
 
+def network_path(path: Path) -> Path:
+    """Return the weights of a hub folder, see `checkpoints.hub_folder`; any other path unchanged."""
+    weights = path / HUB_WEIGHTS
+    return weights if weights.is_file() and (path / HUB_CONFIG).is_file() else path
+
+
 def check_checkpoint_file(path: Path) -> None:
     """Raise RmrkdError if a checkpoint that a command needs is missing or a folder; the hint names files to give."""
-    if path.is_file():
+    if network_path(path).is_file():
         return
     problem, named = ("is a folder, not a file", files_to_name(path)) if path.is_dir() else ("does not exist", "")
     raise RmrkdError(f"checkpoint `{path}` {problem}", named or "name a .pth or .safetensors file")

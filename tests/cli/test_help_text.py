@@ -15,14 +15,14 @@ from tests.helpers.cli import run_main
 
 ROOT = typer.main.get_command(app)
 VERBS = """
-    Accept Average Change Check Compare Compute Continue Distil Draw Export Extract Fail Find Fit Install Keep Let
-    List Load Make Measure Move Predict Prepare Print Read Record Replace Restart Resume Return Segment Set
-    Show Skip Smooth Start Stop Take Train Use Write
+    Accept Average Calibrate Change Check Compare Compute Continue Distil Draw Export Extract Fail Find Fit Install Keep
+    Let List Load Look Make Measure Move Predict Prepare Print Read Record Replace Restart Resume Return Segment Set
+    Show Skip Smooth Start Stop Store Take Train Use Write
 """
 # Without these options nothing is added, so there is no default to show.
 NO_DEFAULT = """
-    --code --config --download --from --json --log-file --option --preset --report --save-predictions --sbd --seeds
-    --set
+    --calibration --code --config --download --from --json --log-file --option --preset --report --save-predictions
+    --sbd --seeds --set
 """
 
 
