@@ -18,6 +18,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.installation.mmseg import require_mmseg
 from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.terminal.progress import progress_to
+from rmrkd_cli.training.trackers.names import parse_trackers
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
@@ -64,6 +65,7 @@ def train(
     force: bool = False,
     fresh: bool = False,
     keep: int | None = None,
+    track: str | Sequence[str] | None = None,
     progress: Callable[[ProgressUpdate], object] | None = None,
 ) -> list[Record]:
     """Train a teacher, a baseline student, a distilled student, or all of them.
@@ -105,6 +107,7 @@ def train(
         force: With `resume`, accept another number of GPUs or another batch size.
         fresh: Start over; the existing directory is renamed.
         keep: Newest checkpoints to keep.
+        track: Of "tensorboard", "wandb" and "mlflow", where the run is recorded; "none" for nowhere. None: TensorBoard.
         progress: Called after every step and validated image, if the training runs in this process (`gpus` is 1).
             What it raises ends the run, and `resume` continues from its last checkpoint.
 
@@ -153,6 +156,7 @@ def train_preset(preset: Preset, options: TrainSettings) -> list[Record]:
     return train_runs(
         preset, options.work_dir, device, cluster, seeds=options.seeds, code=code_files(options),
         resume=options.resume, fresh=options.fresh, force=options.force, chosen_lengths=chosen_lengths(preset, options),
+        track=parse_trackers(options.track),
     )  # fmt: skip
 
 

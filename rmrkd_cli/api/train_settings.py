@@ -13,6 +13,7 @@ from rmrkd_cli.presets.changes import checkpoint_override, combine_settings, set
 from rmrkd_cli.storage.output_paths import absolute_path, check_recordable
 from rmrkd_cli.terminal.durations import format_duration
 from rmrkd_cli.terminal.text import shorten_value
+from rmrkd_cli.training.trackers.names import parse_trackers
 
 if TYPE_CHECKING:
     from rmrkd_cli.presets.schema import Preset
@@ -60,6 +61,7 @@ class TrainSettings:
     force: bool = False
     fresh: bool = False
     keep: int | None = None
+    track: str | Sequence[str] | None = None
 
 
 def check_options(options: TrainSettings) -> None:
@@ -82,6 +84,7 @@ def check_options(options: TrainSettings) -> None:
             "--recipe and --method exclude each other", f"rmrkd recipes {options.recipe} shows what a recipe changes"
         )
     check_recordable(options.work_dir, "--work-dir")
+    parse_trackers(options.track)
 
 
 def load_changed_preset(options: TrainSettings) -> Preset:

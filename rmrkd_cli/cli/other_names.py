@@ -52,7 +52,7 @@ _TRAIN = """
 `--cache ram|disk`: cache-images cache-dataset
 `--dry-run`: fast-dev-run debug check-only sanity-check
 `rmrkd eval CHECKPOINT`: eval evaluate val validate test test-only evaluate-only
-TensorBoard files, which every run writes below `--work-dir`: tensorboard wandb logger report-to use-wandb
+`--track tensorboard,wandb,mlflow`: tensorboard wandb mlflow logger report-to use-wandb tracker trackers
 """
 _CHECKPOINT = "weights checkpoint ckpt model load-from pretrained weights-path student network"
 _MEASURE = f"""

@@ -48,7 +48,9 @@ def _print_dry_run(preset: Preset, options: TrainSettings) -> None:
     from rmrkd_cli.networks.hub import NotDownloadedError, no_downloads
     from rmrkd_cli.terminal import console
     from rmrkd_cli.training.dry_run import report_missing_network
+    from rmrkd_cli.training.trackers.names import parse_trackers, require_trackers
 
+    require_trackers(parse_trackers(options.track))
     with no_downloads():
         try:
             for line in _dry_run(preset, options):

@@ -278,6 +278,17 @@ class TrainOptions:
         option("--keep", _RUN_DIRECTORY, "Keep the newest N checkpoints iter_*.pth.", default=_PRESETS, min=1),
     ] = None
 
+    track: Annotated[
+        str | None,
+        option(
+            "--track",
+            _RUN_DIRECTORY,
+            "Log to these trackers: tensorboard, wandb, mlflow, or none.",
+            default="tensorboard",
+            metavar="NAME,NAME",
+        ),
+    ] = None
+
     dry_run: Annotated[
         bool, option("--dry-run", OUTPUT, "Take two steps on random data, print sizes, memory and time, and stop.")
     ] = False

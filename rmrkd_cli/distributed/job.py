@@ -26,6 +26,7 @@ class TrainJob:
         code: Python files that custom losses may be loaded from.
         force: Resume even if the number of workers or the batch size changed.
         only_measure: Measure the teacher, and train nothing.
+        track: Trackers that rank 0 logs to.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.training.trainer:run_training"
@@ -37,6 +38,7 @@ class TrainJob:
     code: tuple[str, ...] = ()
     force: bool = False
     only_measure: bool = False
+    track: tuple[str, ...] = ("tensorboard",)
 
     @property
     def role(self) -> str:
@@ -176,6 +178,8 @@ def job_from_json(text: str) -> Job:
         data["presets"] = tuple(map(Preset.model_validate, data["presets"]))
     else:
         data |= {"preset": Preset.model_validate(data["preset"]), "code": tuple(data["code"])}
+    if cls is TrainJob:
+        data["track"] = tuple(data["track"])
     if cls is PrepareJob:
         data["runs"] = tuple((Preset.model_validate(preset), in_plan) for preset, in_plan in data["runs"])
     return cls(**data)

@@ -1,18 +1,19 @@
-"""The log of a run: `log.jsonl`, TensorBoard, and the status on the terminal."""
+"""The log of a run: `log.jsonl`, its trackers, and the status on the terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rmrkd_cli.terminal.live_display import LiveDisplay
 from rmrkd_cli.terminal.training_status import TrainingStatus
 from rmrkd_cli.training.budget import Budget
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.run_directory import RunDir
+from rmrkd_cli.training.trackers.base import Image
+from rmrkd_cli.training.trackers.group import Trackers
 
 
 class TrainingLogger:
@@ -21,27 +22,31 @@ class TrainingLogger:
     Args:
         role: Title of the status.
         budget, progress: Only read.
+        trackers: Open, and closed by the caller.
 
     Attributes:
         line_count: Lines in `log.jsonl`.
     """
 
-    def __init__(self, run_dir: RunDir, terminal: LiveDisplay, role: str, budget: Budget, progress: Progress) -> None:
+    def __init__(
+        self,
+        run_dir: RunDir,
+        terminal: LiveDisplay,
+        role: str,
+        budget: Budget,
+        progress: Progress,
+        trackers: Trackers,
+    ) -> None:
         self._run_dir, self._terminal, self._role = run_dir, terminal, role
-        self._budget, self._progress = budget, progress
+        self._budget, self._progress, self._trackers = budget, progress, trackers
         self.line_count = progress.log_lines
         self._status = TrainingStatus(role)
         if progress.best_iteration:
             self._status.best = progress.best_miou, progress.best_iteration
         self._training_progress = terminal.training_progress(self._status)
         self._validation_seconds: float | None = None
-        self._writer = None
+        self._writes = not terminal.quiet
         self.update_status()
-        if not terminal.quiet:
-            from torch.utils.tensorboard import SummaryWriter
-
-            done = progress.iteration
-            self._writer = SummaryWriter(str(run_dir.path / "tensorboard"), purge_step=done + 1 if done else None)
 
     def update_status(self) -> None:
         """Show the progress on the terminal; call it after each step."""
@@ -74,7 +79,7 @@ class TrainingLogger:
             part_norms: The same for each part of the networks.
             cost: `seconds` and `data_seconds` of a step, `elapsed` seconds of training, `peak_memory` in bytes.
         """
-        if self._writer is None:
+        if not self._writes:
             return
         iteration = self._progress.iteration
         weighted = {name: value * weights[name] for name, value in losses.items()}
@@ -92,58 +97,61 @@ class TrainingLogger:
             "seconds_per_step": cost["seconds"],
             "data_seconds_per_step": cost["data_seconds"],
         }
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, iteration)
+        self._trackers.log_step(scalars, iteration)
         self._status.add_losses(weighted)
 
-    def log_validation(self, miou: float, seconds: float) -> None:
-        """Log a validation: its mIoU (0..1), and how long it took. The progress already contains the best mIoU."""
+    def log_validation(self, miou: float, class_iou: Mapping[str, float], seconds: float) -> None:
+        """Log a validation. The progress already contains the best mIoU.
+
+        Args:
+            miou, class_iou: 0..1; NaN for a class that does not occur.
+            seconds: How long it took.
+        """
         self._validation_seconds = seconds
-        if self._writer is None:
+        if not self._writes:
             return
         iteration, best = self._progress.iteration, self._progress.best_miou
         if self._progress.best_iteration:
             self._status.best = best, self._progress.best_iteration
         self.update_status()
-        self._writer.add_scalar("mIoU", 100 * miou, iteration)
-        self._writer.add_scalar("best mIoU", 100 * best, iteration)
+        percent = {name: 100 * value for name, value in class_iou.items() if not math.isnan(value)}
+        self._trackers.log_validation({"mIoU": 100 * miou, "best mIoU": 100 * best}, percent, iteration)
         self._append({"iter": iteration, "val_miou": miou, "best_miou": best, "elapsed": self._progress.seconds})
         mark = " (best)" if miou >= best else ""
         self._terminal.log(f"{self._role} iteration {iteration}: mIoU {100 * miou:.2f}{mark}")
 
-    def log_images(self, images: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Log images (H, W, 3) of a validation to TensorBoard."""
-        if self._writer is None:
-            return
-        for name, image in images.items():
-            self._writer.add_image(f"validation/{name}", image, self._progress.iteration, dataformats="HWC")
+    def log_images(self, images: Mapping[str, Image]) -> None:
+        """Log images (H, W, 3) of a validation."""
+        self._trackers.log_images(images, self._progress.iteration)
+
+    def log_result(self, scalars: Mapping[str, float], files: Sequence[Path]) -> None:
+        """Log the metrics of the result, and the files that a finished run leaves."""
+        self._trackers.log_result(scalars, files, self._progress.iteration)
 
     def log_skipped_step(self, iteration: int, reason: str) -> None:
         """Log a step without an update."""
-        if self._writer is None:
+        if not self._writes:
             return
         self._append({"iter": iteration, "skipped": reason})
         self._terminal.log(f"{reason}: the update of this step is skipped")
 
     def log_corrupt_images(self, iteration: int, messages: Sequence[str], new: Sequence[str]) -> None:
         """Log unreadable training images; print the new ones."""
-        if self._writer is None:
+        if not self._writes:
             return
         self._append({"iter": iteration, "left_out": list(messages)})
         for message in new:
             self._terminal.log(f"unreadable, replaced by the next image: {message}")
 
     def flush(self) -> None:
-        """Write everything to TensorBoard's file; call it before a checkpoint is saved."""
-        if self._writer is not None:
-            self._writer.flush()
+        """Write everything to the trackers' files; call it before a checkpoint is saved."""
+        self._trackers.flush()
 
     def close(self) -> None:
-        """Close the status and TensorBoard's file."""
+        """Close the status, and write everything to the trackers' files."""
         if self._training_progress is not None:
             self._training_progress.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._trackers.flush()
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._run_dir.append_log(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmrkd_cli.checkpoints.reader import STUDENT_KIND
@@ -15,7 +15,7 @@ from rmrkd_cli.evaluation.precision import evaluation_settings
 from rmrkd_cli.evaluation.result_record import make_record
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.results.provenance import provenance
-from rmrkd_cli.results.record import to_json
+from rmrkd_cli.results.record import Record, to_json
 from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.training.batches import loader_processes
 from rmrkd_cli.training.kernels import kernel_settings
@@ -24,8 +24,8 @@ from rmrkd_cli.training.setup import TrainingSetup
 from rmrkd_cli.training.student_file import write_student
 
 
-def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, dist_ctx: DistContext) -> None:
-    """Write the student as a plain mmsegmentation checkpoint, read it back, and write the result record.
+def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, dist_ctx: DistContext) -> Record:
+    """Write the student as a plain mmsegmentation checkpoint, read it back, and write and return the result record.
 
     Rank 0 only.
 
@@ -46,6 +46,23 @@ def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, 
         **count_parameters_and_macs(model.student, setup.info.eval_scale),
     )  # fmt: skip
     write_text(to_json(record), run_dir.result)
+    return record
+
+
+def result_scalars(record: Record, classes: Sequence[str]) -> dict[str, float]:
+    """Return the metrics of a result record for trackers, those between 0 and 1 in %; undefined ones are left out."""
+    metrics = record["metrics"]
+    names = {"mIoU": "miou", "mAcc": "macc", "aAcc": "aacc", "mDice": "mdice"}
+    ratios = {name: metrics[key] for name, key in names.items()}
+    ratios |= {f"IoU/{name}": value for name, value in zip(classes, metrics["iou"], strict=True)}
+    ratios["best mIoU"] = record["best_miou"]
+    counts = {
+        "parameters": record.get("parameters"),
+        "MACs": record.get("macs"),
+        "training seconds": record["training"]["seconds"],
+    }
+    percent = {name: 100 * value for name, value in ratios.items() if value is not None}
+    return percent | {name: float(value) for name, value in counts.items() if value is not None}
 
 
 def training_record(

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmrkd_cli.training.trackers.names import DEFAULT, require_trackers
+
 if TYPE_CHECKING:
     from rmrkd_cli.data.image_cache import CacheFile
     from rmrkd_cli.distributed.cluster import Cluster
@@ -30,6 +32,7 @@ def train(
     fresh: bool = False,
     force: bool = False,
     chosen_lengths: Collection[str] | None = None,
+    track: Sequence[str] = DEFAULT,
 ) -> list[Record]:
     """Train the preset's roles one after the other, for each seed, and return their result records.
 
@@ -48,6 +51,7 @@ def train(
         force: Resume even if the number of workers or the batch size changed.
         chosen_lengths: With `resume`: roles that are trained further if the preset is longer than their run; other
             roles keep the length of the run. None: all roles.
+        track: Trackers, of `tensorboard`, `wandb` and `mlflow`; empty for none.
 
     Returns:
         The records of all runs in the order of training; an empty list on machines other than the first.
@@ -69,6 +73,8 @@ def train(
 
     user_code.allow_files(code)
     cluster = cluster or Cluster()
+    if cluster.is_first_node:
+        require_trackers(track)
     if device == "auto":
         device, _ = choose_device(device, cluster.workers)
     if cluster.runs_here:
@@ -102,7 +108,8 @@ def train(
                 continue
             if seeds is not None:
                 messages.log(f"seed {run.preset.seed}, {seeds.index(run.preset.seed) + 1} of {len(seeds)}: {run.role}")
-            execute(_make_job(run, device, image_cache=cache_path, code=code, force=force), cluster)
+            job = _make_job(run, device, image_cache=cache_path, code=code, force=force, track=tuple(track))
+            execute(job, cluster)
     return [read_record(run.run_dir.result) for run in runs] if cluster.is_first_node else []
 
 

@@ -32,12 +32,15 @@ from rmrkd_cli.training.loader_watch import LoaderWatch
 from rmrkd_cli.training.logger import TrainingLogger
 from rmrkd_cli.training.loss_weights import auto_weighted_losses, compute_auto_weights, describe_rule, first_batches
 from rmrkd_cli.training.optimizer_step import TrainStep
-from rmrkd_cli.training.result import write_result
+from rmrkd_cli.training.result import result_scalars, write_result
 from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.setup import set_up_training
 from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images, describe_stored_score
-from rmrkd_cli.training.tensorboard_images import ValidationImages
+from rmrkd_cli.training.tracked_run import describe_run
+from rmrkd_cli.training.trackers.group import Trackers
+from rmrkd_cli.training.trackers.store import read_logged
 from rmrkd_cli.training.validation import Validator
+from rmrkd_cli.training.validation_images import ValidationImages
 
 
 def run_training(job: TrainJob) -> None:
@@ -60,14 +63,15 @@ def run_training(job: TrainJob) -> None:
         reset_peak_memory(job.device)
         try:
             trainer = Trainer(job, dist_ctx, terminal)
-            with stop_requests(ignore_repeats=under_launcher) as stop:  # before and after it there is nothing to save
-                trainer.measure_teacher(stop)
-                if job.only_measure:
-                    return
-                counts = trainer.train(stop)
-            if stop.signum:  # received after the workers last compared their signals
-                raise trainer.interrupted(stop.signum)
-            trainer.finish(counts)
+            with trainer.trackers.closed_at_end():
+                with stop_requests(ignore_repeats=under_launcher) as stop:  # there is nothing to save before and after
+                    trainer.measure_teacher(stop)
+                    if job.only_measure:
+                        return
+                    counts = trainer.train(stop)
+                if stop.signum:  # received after the workers last compared their signals
+                    raise trainer.interrupted(stop.signum)
+                trainer.finish(counts)
         except torch.OutOfMemoryError as error:
             raise RunError(
                 f"out of GPU memory: {summarize_error(error)}",
@@ -80,6 +84,7 @@ class Trainer:
 
     def __init__(self, job: TrainJob, dist_ctx: DistContext, terminal: LiveDisplay) -> None:
         self.dist_ctx, self.terminal = dist_ctx, terminal
+        self.trackers, self.track = Trackers(), job.track
         self.setup = setup = set_up_training(job, dist_ctx, terminal.log)
         self.model = setup.model
         self.step = TrainStep(setup.model, setup.wrapped, setup.schedule, dist_ctx.device)
@@ -87,6 +92,7 @@ class Trainer:
             setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources,
             setup.training_images, fingerprint(setup.train_samples),
         )  # fmt: skip
+        self.logged_before = read_logged(setup.run_dir.path)  # removed from the log by the next line
         self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)
         self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)
@@ -122,7 +128,10 @@ class Trainer:
         setup, progress, budget, dist_ctx = self.setup, self.progress, self.budget, self.dist_ctx
         self._announce()
         self._set_auto_weights()
-        self.logger = TrainingLogger(setup.run_dir, self.terminal, setup.role, budget, progress)
+        if dist_ctx.is_rank0:
+            run = describe_run(setup, progress, dist_ctx, self.logged_before, self.terminal.log)
+            self.trackers.open(self.track, run)
+        self.logger = TrainingLogger(setup.run_dir, self.terminal, setup.role, budget, progress, self.trackers)
         self.images = ValidationImages(setup.info, setup.val_samples, dist_ctx.size) if dist_ctx.is_rank0 else None
         update = GradientUpdate(setup, self.step, dist_ctx, budget, progress, self.logger)
         counts = self._validate(stop) if budget.validation_pending else None
@@ -162,7 +171,9 @@ class Trainer:
     def finish(self, counts: ImageCounts) -> None:
         """Write the student and the result record."""
         if self.dist_ctx.is_rank0:
-            write_result(self.setup, counts, self.progress, self.dist_ctx)
+            record, run_dir = write_result(self.setup, counts, self.progress, self.dist_ctx), self.setup.run_dir
+            files = (run_dir.student, run_dir.result, run_dir.config)
+            self.logger.log_result(result_scalars(record, self.setup.info.classes), files)
         self.dist_ctx.barrier()
 
     def interrupted(self, signum: int) -> Interrupted:
@@ -187,12 +198,14 @@ class Trainer:
             raise self.interrupted(signum)
         if progress.evaluated == progress.iteration:  # logged and saved before the run was stopped
             return counts
-        miou = counts.result().miou
+        result = counts.result()
+        miou = result.miou
         is_best = miou > progress.best_miou
         if is_best:
             progress.best_miou, progress.best_iteration = miou, progress.iteration
         self.budget.mark_validated()
-        self.logger.log_validation(miou, time.perf_counter() - started)
+        class_iou = dict(zip(self.setup.info.classes, result.iou.tolist(), strict=True))
+        self.logger.log_validation(miou, class_iou, time.perf_counter() - started)
         if self.images is not None:
             self.logger.log_images(self.images.sheets)
         self._save_checkpoint(is_best=is_best)

@@ -16,7 +16,7 @@ from rmrkd_cli.evaluation.evaluator import evaluate
 from rmrkd_cli.evaluation.image_counts import ImageCounts
 from rmrkd_cli.signals import StopRequest
 from rmrkd_cli.terminal.live_display import LiveDisplay
-from rmrkd_cli.training.tensorboard_images import ValidationImages
+from rmrkd_cli.training.validation_images import ValidationImages
 
 
 class Validator:
@@ -52,7 +52,7 @@ class Validator:
         Args:
             title: Title of the progress bar.
             prepared: The network is already the result of `inference_network`.
-            images: Receives the predictions for TensorBoard.
+            images: Receives the predictions for the trackers.
         """
         dataset = EvalSet(self.info, samples)
         progress_bar = self.display.progress_bar(title, math.ceil(len(dataset) / self.dist_ctx.size))

@@ -22,8 +22,8 @@ from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import trainer
 from rmrkd_cli.training.run import train
-from rmrkd_cli.training.tensorboard_images import ValidationImages
 from rmrkd_cli.training.validation import Validator
+from rmrkd_cli.training.validation_images import ValidationImages
 from tests.helpers.cli import rmrkd
 
 

@@ -1,4 +1,4 @@
-"""A few validation images for TensorBoard: image, ground truth and prediction side by side."""
+"""A few validation images for the trackers: image, ground truth and prediction side by side."""
 
 from __future__ import annotations
 
