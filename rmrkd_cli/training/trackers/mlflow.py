@@ -131,7 +131,11 @@ def _connect() -> tuple[Any, str]:
     if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
         for name in ("mlflow", "alembic"):  # which report each table of a new database
             logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow.MlflowClient(), hide_secrets(mlflow.get_tracking_uri())
+    address = hide_secrets(mlflow.get_tracking_uri())
+    view = (
+        "" if address.startswith(("http", "databricks")) else f"; to view it: mlflow ui --backend-store-uri {address}"
+    )
+    return mlflow.MlflowClient(), f"{address}{view}"
 
 
 def _experiment_id(client: Any) -> str:

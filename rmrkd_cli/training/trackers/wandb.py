@@ -8,6 +8,7 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
+import shlex
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,8 @@ class WandbTracker(Tracker):
         self._logged = self._logged_validation = 0
         if known:
             self._skip_repeated(run)
-        run.log(self._describe(run))
+        self._sync_command = _sync_command(Path(self._run.dir).parent)
+        run.log(self._describe())
 
     def _choose_offline(self) -> bool:
         """Return whether the run is offline: as WANDB_MODE says, or because wandb would ask for an API key."""
@@ -120,12 +122,11 @@ class WandbTracker(Tracker):
         self._logged, self._logged_validation = max(last, 0), min(validation, max(last, 0))
         self._step = self._logged
 
-    def _describe(self, run: TrackedRun) -> str:
+    def _describe(self) -> str:
         if self._run.settings.mode == "disabled":
             return "wandb: switched off by WANDB_MODE=disabled"
         if self._run.offline:
-            folder = Path(self._run.dir).parent
-            return f"wandb: offline run {self._id} in `{folder}`; to upload it: wandb sync {folder}"
+            return f"wandb: offline run {self._id}; to upload it: {self._sync_command}"
         return f"wandb: {'resumed ' if self._run.resumed else ''}run {self._id} at {self._run.url}"
 
     def log_step(self, scalars: Mapping[str, float], iteration: int) -> None:
@@ -169,14 +170,21 @@ class WandbTracker(Tracker):
             except Exception as error:
                 errors.append(error)
 
-        folder = Path(self._run.dir).parent
         thread = threading.Thread(target=finish, name="wandb-finish", daemon=True)
         thread.start()
         thread.join(seconds)
         if seconds and thread.is_alive():
-            raise TimeoutError(f"not everything was received within {seconds:.0f} s; to upload it: wandb sync {folder}")
+            raise TimeoutError(
+                f"not everything was uploaded within {seconds:.0f} s; to upload it: {self._sync_command}"
+            )
         if seconds and errors:
             raise errors[0]
+
+
+def _sync_command(folder: Path) -> str:
+    """Return the command that uploads the folder of a run, with its path from the current folder if it is below."""
+    own = Path.cwd()
+    return f"wandb sync {shlex.quote(str(folder.relative_to(own) if folder.is_relative_to(own) else folder))}"
 
 
 def _has_key(settings: Any) -> bool:
