@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def round_trip(job: Job, folder: Path) -> Job:
 @pytest.mark.parametrize("name", preset_names())
 def test_a_training_job_keeps_its_preset(name: str, tmp_path: Path) -> None:
     job = TrainJob(preset=load_preset(name), run_dir="runs/distill", device="cpu", code=("loss.py",), force=True)
+    assert round_trip(replace(job, track=("wandb", "mlflow")), tmp_path).track == ("wandb", "mlflow")
     assert round_trip(job, tmp_path) == job
 
 

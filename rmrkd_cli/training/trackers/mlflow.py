@@ -131,6 +131,7 @@ def _connect() -> tuple[Any, str]:
     if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
         for name in ("mlflow", "alembic"):  # which report each table of a new database
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # reports each retry
     address = hide_secrets(mlflow.get_tracking_uri())
     view = (
         "" if address.startswith(("http", "databricks")) else f"; to view it: mlflow ui --backend-store-uri {address}"
