@@ -283,7 +283,7 @@ class TrainOptions:
         option(
             "--track",
             _RUN_DIRECTORY,
-            "Log to these trackers: tensorboard, wandb, mlflow, or none.",
+            "Record the run with these trackers: tensorboard, wandb, mlflow, or none.",
             default="tensorboard",
             metavar="NAME,NAME",
         ),

@@ -74,8 +74,9 @@ class MlflowTracker(Tracker):
 
     def _create(self, run: TrackedRun) -> str:
         tags = {
-            "group": run.group, "preset": run.preset, "role": run.role, "method": run.method, "seed": str(run.seed),
+            "group": run.group, "preset": run.preset, "role": run.role, "seed": str(run.seed),
             "dataset": run.dataset, "mlflow.source.name": "rmrkd train", "mlflow.source.type": "LOCAL",
+            **({"method": run.method} if run.role == "distill" else {}),
             **{f"rmrkd.{name}": str(value) for name, value in run.facts.items()},
         }  # fmt: skip
         return str(self._client.create_run(_experiment_id(self._client), run_name=run.name, tags=tags).info.run_id)
