@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from rmrkd_cli import __version__
@@ -11,6 +9,7 @@ from rmrkd_cli.distributed.process_group import DistContext
 from rmrkd_cli.evaluation.machine import device_name
 from rmrkd_cli.presets.loader import to_yaml
 from rmrkd_cli.presets.safe_yaml import parse_yaml
+from rmrkd_cli.terminal import messages
 from rmrkd_cli.training.progress import Progress
 from rmrkd_cli.training.setup import TrainingSetup
 from rmrkd_cli.training.trackers.base import LoggedBefore, TrackedRun
@@ -21,7 +20,6 @@ def describe_run(
     progress: Progress,
     dist_ctx: DistContext,
     before: LoggedBefore,
-    log: Callable[[str], None],
 ) -> TrackedRun:
     """Return the description of a run for its trackers; `config` equals `config.yaml`."""
     facts = {
@@ -34,5 +32,5 @@ def describe_run(
     return TrackedRun(
         path=setup.run_dir.path, preset=setup.preset.name, role=setup.role, method=setup.preset.method,
         seed=setup.preset.seed, dataset=setup.info.name, config=parse_yaml(to_yaml(setup.preset), "preset"),
-        facts=facts, log=log, iteration=progress.iteration, before=before,
+        facts=facts, log=messages.log, warn=messages.warn, iteration=progress.iteration, before=before,
     )  # fmt: skip

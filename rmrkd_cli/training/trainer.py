@@ -129,7 +129,7 @@ class Trainer:
         self._announce()
         self._set_auto_weights()
         if dist_ctx.is_rank0:
-            run = describe_run(setup, progress, dist_ctx, self.logged_before, self.terminal.log)
+            run = describe_run(setup, progress, dist_ctx, self.logged_before)
             self.trackers.open(self.track, run)
         self.logger = TrainingLogger(setup.run_dir, self.terminal, setup.role, budget, progress, self.trackers)
         self.images = ValidationImages(setup.info, setup.val_samples, dist_ctx.size) if dist_ctx.is_rank0 else None

@@ -41,7 +41,7 @@ class TrackedRun:
         iteration: Of the checkpoint that the run is resumed from; 0 for a new run.
         before: See `LoggedBefore`.
         state: What the tracker stored in the run directory, such as the id of its run; it may change it.
-        log: Prints a message.
+        log, warn: Print a message, and a warning.
     """
 
     path: Path
@@ -53,6 +53,7 @@ class TrackedRun:
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
     log: Callable[[str], None]
+    warn: Callable[[str], None]
     iteration: int = 0
     before: LoggedBefore = LoggedBefore()
     state: dict[str, Any] = field(default_factory=dict)

@@ -110,4 +110,4 @@ class Trackers:
 
     def _warn(self, text: str) -> None:
         assert self._run is not None
-        self._run.log(f"warning: {text}")
+        self._run.warn(text)

@@ -16,14 +16,18 @@ _OFF = "none"
 _EXTRAS = ("wandb", "mlflow")  # TensorBoard is always installed
 
 
-def parse_trackers(text: str | None) -> tuple[str, ...]:
-    """Return the trackers of `tensorboard,wandb,mlflow`; none for `none`, and the default for None.
+def parse_trackers(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the trackers of `tensorboard,wandb,mlflow`; none for `none` or no names, and the default for None.
+
+    Args:
+        given: Names with commas between them, or a list of names.
 
     Raises:
         RmrkdError: For an unknown name, or `none` beside others.
     """
-    if text is None:
+    if given is None:
         return DEFAULT
+    text = given if isinstance(given, str) else ",".join(given) or _OFF
     names = list(dict.fromkeys(part.strip().lower() for part in text.split(",")))
     hint = "--track tensorboard,wandb,mlflow names one or several, --track none no tracker"
     unknown = next((name for name in names if name not in (*NAMES, _OFF)), None)

@@ -75,7 +75,7 @@ class WandbTracker(Tracker):
         try:
             return self._init(run)
         except Exception as error:
-            self._log(f"wandb: {describe_error(error)}; the run stays offline")
+            run.warn(f"wandb: {describe_error(error)}; the run stays offline")
         if wandb.run is not None:  # of the program that called rmrkd
             raise RunError("another wandb run is active in this process")
         wandb.teardown()  # its process still has the run's id

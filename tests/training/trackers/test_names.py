@@ -23,9 +23,11 @@ Patch = pytest.MonkeyPatch
         ("wandb", ("wandb",)),
         ("tensorboard, MLflow,wandb", ("tensorboard", "mlflow", "wandb")),
         ("wandb,wandb", ("wandb",)),
+        (["mlflow", "wandb"], ("mlflow", "wandb")),
+        ([], ()),
     ],
 )
-def test_names(text: str | None, expected: tuple[str, ...]) -> None:
+def test_names(text: str | list[str] | None, expected: tuple[str, ...]) -> None:
     assert parse_trackers(text) == expected
 
 

@@ -56,7 +56,7 @@ def _new_session() -> Iterator[None]:
 def tracked(path: Path, messages: list[str], **facts: object) -> TrackedRun:
     return TrackedRun(
         path=path, preset="tiny", role="distill", method="cwd", seed=3, dataset="camvid", config={"a": {"b": 1}},
-        facts={}, log=messages.append, **facts,  # type: ignore[arg-type]
+        facts={}, log=messages.append, warn=messages.append, **facts,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_a_run_continues_without_mlflow_if_its_server_does_not_answer(
     began = time.monotonic()
     (message,) = log_steps(tmp_path, 1, 2, names=("mlflow",))
     assert time.monotonic() - began < 60
-    assert message.startswith("warning: mlflow: ")
+    assert message.startswith("mlflow: ")
     assert message.endswith("; the run continues without mlflow")
     assert "secret" not in message
     assert not (tmp_path / "trackers.json").exists()
