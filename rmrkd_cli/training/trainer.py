@@ -37,6 +37,7 @@ from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.setup import set_up_training
 from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images, describe_stored_score
 from rmrkd_cli.training.tracked_run import describe_run
+from rmrkd_cli.training.trackers.base import LoggedBefore
 from rmrkd_cli.training.trackers.group import Trackers
 from rmrkd_cli.training.trackers.store import read_logged
 from rmrkd_cli.training.validation import Validator
@@ -92,7 +93,8 @@ class Trainer:
             setup.run_dir, setup.model, self.step, setup.schedule, dist_ctx, setup.built.sources,
             setup.training_images, fingerprint(setup.train_samples),
         )  # fmt: skip
-        self.logged_before = read_logged(setup.run_dir.path)  # removed from the log by the next line
+        # Before the next line removes what the log has beyond the checkpoint.
+        self.logged_before = read_logged(setup.run_dir.path) if dist_ctx.is_rank0 else LoggedBefore()
         self.progress = self.checkpointer.restore(terminal.log, force=job.force)
         self.budget = make_budget(setup.schedule, self.progress)
         self.validator = Validator(setup.info, dist_ctx, terminal, setup.schedule.workers)

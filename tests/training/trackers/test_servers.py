@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -141,6 +142,18 @@ def test_a_validation_of_the_last_row_gets_a_row_of_its_own(environment: Patch, 
     assert (first["iteration"], first["mIoU"], first["IoU/road"]) == (2, 5, 7)
     assert (second["iteration"], second["lr"]) == (3, 0.3)
     assert first["_step"] < second["_step"]
+
+
+@pytest.mark.parametrize(("step", "logged", "validated"), [(5, 4, 2), (2, 1, 1), (0, 0, 0)])
+def test_a_resumed_run_on_a_server_logs_what_the_server_lacks(
+    step: int, logged: int, validated: int, tmp_path: Path
+) -> None:
+    """The server knows its next step; the log of the run may be ahead of it, or behind."""
+    tracker = wandb_tracker.WandbTracker.__new__(wandb_tracker.WandbTracker)
+    tracker._state, tracker._run = {"closed_at": 9}, SimpleNamespace(resumed=True, step=step)
+    tracker._skip_repeated(tracked(tmp_path, [], before=LoggedBefore((1, 2, 3), 2)))
+    assert (tracker._logged, tracker._logged_validation, tracker._step) == (logged, validated, logged)
+    assert tracker._state == {}
 
 
 @pytest.mark.parametrize("address", ["refused", "silent"])
