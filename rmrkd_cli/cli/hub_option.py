@@ -24,12 +24,16 @@ HubOption = Annotated[
 ]
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
 def print_hub(written: HubFolder) -> None:
     """Print the files of the folder, and the command that uploads it."""
     from rmrkd_cli.terminal import console
 
     for name, size in written.files.items():
-        console.print_line(f"{written.folder / name}: {size / 1e6:.2f} MB")
+        console.print_line(f"{written.folder / name}: {_size(size)}")
     if not written.measured:
         console.print_line("The model card has no figures: they come from the result.json beside the checkpoint.")
     console.print_line("Write the license into README.md. Then upload the folder:")

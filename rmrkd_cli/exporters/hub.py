@@ -36,6 +36,7 @@ from rmrkd_cli.terminal.messages import log
 
 PREPROCESSING, CARD = "preprocessor_config.json", "README.md"
 _ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[\\/]|\\\\)[^\n]*")
+_NAMES = ("classes", "CLASSES")  # a class may be called `/`
 _BILINEAR = 2  # Pillow's number, as image processors name it
 
 
@@ -149,7 +150,7 @@ def _portable_metadata(model: CheckpointNetwork, card: ModelCard) -> dict[str, A
 def _without_paths(value: Any) -> Any:
     """Return a value whose absolute paths are reduced to their last part; texts of several lines are kept."""
     if isinstance(value, Mapping):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: item if key in _NAMES else _without_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_without_paths(item) for item in value)
     if isinstance(value, str) and _ABSOLUTE.fullmatch(value):

@@ -17,6 +17,7 @@ from rmrkd_cli import load_network, segment
 from rmrkd_cli.checkpoints.reader import read_checkpoint
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.evaluation.checkpoint_network import load_checkpoint_network
+from rmrkd_cli.exporters.hub import _without_paths
 from rmrkd_cli.exporters.verify import normalize, synthetic_images
 from rmrkd_cli.storage.cache import sha256_of
 from tests.helpers.cli import rmrkd
@@ -64,6 +65,19 @@ def test_the_folder_has_what_the_hub_expects_and_no_path_of_this_machine(folder:
     assert root in meta["config"]
     for path in folder.iterdir():
         assert root.encode() not in path.read_bytes()
+
+
+def test_paths_become_names_and_class_names_stay() -> None:
+    given = {
+        "classes": ["/", "~x"],
+        "a": ["/home/me/data/", "C:\\Users\\me\\x.pth", "~/y", "https://x/y", "/a\nb"],
+        "b": ("/x/y",),
+    }
+    assert _without_paths(given) == {
+        "classes": ["/", "~x"],
+        "a": ["data", "x.pth", "y", "https://x/y", "/a\nb"],
+        "b": ("y",),
+    }
 
 
 def test_the_card_invents_no_figures(folder: Path) -> None:
