@@ -38,7 +38,7 @@ from rmrkd_cli.cli.usage_errors import (
 )
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.signals import own_signals
-from rmrkd_cli.terminal.messages import show_messages
+from rmrkd_cli.terminal.messages import log_error, show_messages
 from rmrkd_cli.terminal.sanitize import escape_control, install_output_guard
 from rmrkd_cli.terminal.text import shorten_value
 
@@ -184,6 +184,7 @@ def _print_and_exit(error: RmrkdError, arguments: Sequence[str]) -> NoReturn:
                 error.message = error.message.replace(part, escape_control(part))
                 error.hint = error.hint.replace(part, escape_control(part))
     print_error(error)
+    log_error("; ".join(filter(None, (error.message, error.hint))))
     sys.exit(error.exit_code)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import platform
+import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from rmrkd_cli import __version__
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.terminal.messages import NORMAL, QUIET, VERBOSE, show_messages
+from rmrkd_cli.terminal.messages import NORMAL, QUIET, VERBOSE, debug, show_messages
 
 _GROUP = "Messages"
 
@@ -42,6 +46,7 @@ def _declare(
     if quiet and verbose:
         raise RmrkdError("--quiet and --verbose exclude each other", "give one of them")
     show_messages(QUIET if quiet else VERBOSE if verbose else NORMAL, log_file)
+    debug(f"rmrkd {__version__}, Python {platform.python_version()}: {shlex.join(sys.argv[1:])}")
 
 
 def with_message_options(command: Callable[..., None]) -> Callable[..., None]:

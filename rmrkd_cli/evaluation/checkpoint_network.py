@@ -32,6 +32,7 @@ from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.results.provenance import provenance
 from rmrkd_cli.storage.folder_contents import network_path
 from rmrkd_cli.storage.memory_limit import limit_memory
+from rmrkd_cli.terminal.messages import debug
 
 _PRESET_HINT = "name the preset of its network with --preset NAME (`rmrkd presets` lists them)"
 
@@ -93,6 +94,7 @@ def load_checkpoint_network(
     path = str(network_path(Path(path)))
     if (library := library_of_file(Path(path))) is not None:
         return CheckpointNetwork(*load_network_file(Path(path), library, preset, device, file_input, dataset))
+    debug(f"reading `{path}`")
     checkpoint = read_checkpoint(path, lazy=True)
     state = require_student(checkpoint)
     if preset is None:

@@ -39,6 +39,7 @@ from rmrkd_cli.storage.atomic import write_text
 from rmrkd_cli.storage.folder_contents import check_checkpoint_file, network_path
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.live_display import live_display
+from rmrkd_cli.terminal.messages import debug
 
 if TYPE_CHECKING:
     from rmrkd_cli.distributed.cluster import Cluster
@@ -156,6 +157,7 @@ def run_evaluation(job: EvalJob) -> None:
             "auto" if job.workers is None else job.workers, on_gpu=job.device == "cuda",
             local_workers=dist_ctx.local_size, item_bytes=evaluation_bytes(info.eval_scale, job.scales, flip=job.flip),
         )  # fmt: skip
+        debug(f"{len(samples)} images of `{info.root}`, {processes} loader process(es), device {dist_ctx.device}")
         counts = evaluate(
             network, dataset, dist_ctx, workers=processes, batch_size=job.batch_size, window=window,
             progress_bar=progress_bar, on_prediction=files.write if files is not None else None,

@@ -20,6 +20,7 @@ from rmrkd_cli.presets.recipes import apply_recipe
 from rmrkd_cli.presets.safe_yaml import parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
+from rmrkd_cli.terminal.messages import debug
 from rmrkd_cli.terminal.sanitize import CONTROL, escape_control
 from rmrkd_cli.terminal.text import shorten
 
@@ -42,6 +43,7 @@ def load_preset(
         RmrkdError: With every problem, each with its dotted path.
     """
     path = _find(name)
+    debug(f"preset: {path}")
     raw = read_mapping(path)
     raw.setdefault("name", re.sub(r"[^\w.+-]+", "-", path.stem).lstrip(".+-") or "preset")  # it names a folder
     problems: list[RmrkdError] = []

@@ -42,6 +42,11 @@ def debug(text: str) -> None:
     LOGGER.debug("%s", text)
 
 
+def log_error(text: str) -> None:
+    """Write an error that the command line prints itself to the file of `--log-file`."""
+    LOGGER.error("%s", text, extra={"printed": True})
+
+
 @dataclass
 class _Shown:
     """What this process shows on its terminal: nothing, until the command line or a worker process starts."""
@@ -58,6 +63,8 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message, and a warning as such."""
+        if getattr(record, "printed", False):
+            return
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         with suppress(OSError):
             err.print(Text(escape_message(prefix + record.getMessage())), highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from rmrkd_cli.networks.mmseg_file import check_same_configs
 from rmrkd_cli.presets.schema import Schedule
 from rmrkd_cli.presets.user_code import check_same_code
 from rmrkd_cli.results.training_images import describe_images
+from rmrkd_cli.terminal.messages import debug
 from rmrkd_cli.training.extension import extend, saved_schedule
 from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.progress import Progress
@@ -65,6 +66,7 @@ class Checkpointer:
                 **progress.to_dict(),
             }
             self.run_dir.checkpoints.save(contents, progress.iteration, best=is_best, keep=self.schedule.keep)
+            debug(f"saved the state after iteration {progress.iteration} in `{self.run_dir.path}`")
         self.dist_ctx.barrier()
 
     def restore(self, log: Log, *, force: bool = False) -> Progress:

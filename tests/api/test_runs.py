@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from PIL import Image
 
 import rmrkd_cli
 from rmrkd_cli.results.record import read_record
-from tests.helpers.cli import rmrkd
+from tests.helpers.cli import rmrkd, run_main
 from tests.helpers.forked import run_ranks
 
 
@@ -150,4 +151,18 @@ def test_the_log_file_has_every_message_and_quiet_prints_only_results(
     assert capfd.readouterr().err == ""
     lines = log.read_text().splitlines()
     assert any("INFO baseline iteration 1: mIoU" in line for line in lines)
+    assert any(re.search(r"DEBUG saved the state after iteration 1 in `.*baseline`", line) for line in lines)
     assert all(line[:4].isdigit() for line in lines)
+
+
+def test_errors_and_details_are_in_the_log_file_and_details_are_printed_with_verbose(tmp_path: Path) -> None:
+    log = tmp_path / "messages.txt"
+    code, _, err = run_main("presets", "dmo", "--verbose", "--log-file", str(log))
+    assert code == 2
+    assert err.count("unknown preset `dmo`") == 1
+    assert re.search(r"^rmrkd [\d.]+, Python [\d.]+: presets dmo --verbose", err)
+    text = log.read_text()
+    assert re.search(r" ERROR unknown preset `dmo`.*\n", text)
+    code, _, err = run_main("presets", "--log-file", str(tmp_path / "none" / "messages.txt"))
+    assert code == 2
+    assert "cannot be written: No such file or directory" in err
