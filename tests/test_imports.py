@@ -37,6 +37,7 @@ ONLY_IN = {
     "wandb": ("training/trackers/wandb.py",),
     "mlflow": ("training/trackers/mlflow.py",),
     "torch.utils.tensorboard": ("training/trackers/tensorboard.py",),
+    "optuna": ("training/tuning/study.py", "cli/tune.py"),
     "typer": ("cli/",),
     "rich": ("terminal/", "cli/"),
     "rmrkd_cli.cli": ("__main__.py", "cli/"),

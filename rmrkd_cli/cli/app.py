@@ -30,6 +30,7 @@ from rmrkd_cli.cli.recipes import recipes_command
 from rmrkd_cli.cli.setup import setup_command
 from rmrkd_cli.cli.train import train_command
 from rmrkd_cli.cli.transfer import transfer_command
+from rmrkd_cli.cli.tune import tune_command
 from rmrkd_cli.cli.usage_errors import (
     check_arguments,
     check_switches,
@@ -70,6 +71,7 @@ app.command("train", cls=Command, rich_help_panel=_TRAIN)(with_message_options(t
 app.command("eval", cls=Command, rich_help_panel=_TRAIN)(with_message_options(eval_command))
 app.command("compare", cls=Command, rich_help_panel=_TRAIN)(with_message_options(compare_command))
 app.command("cache-teacher", cls=Command, rich_help_panel=_TRAIN)(with_message_options(cache_teacher_command))
+app.command("tune", cls=Command, rich_help_panel=_TRAIN)(with_message_options(tune_command))
 app.command("plot", cls=Command, rich_help_panel=_TRAIN)(with_message_options(plot_command))
 app.command("transfer", cls=Command, rich_help_panel=_USE)(with_message_options(transfer_command))
 app.command("predict", cls=Command, rich_help_panel=_USE)(with_message_options(predict_command))

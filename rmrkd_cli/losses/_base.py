@@ -38,12 +38,14 @@ class DistillationLoss(nn.Module):
             or a list of them.
         map_name: What error messages call its maps.
         needs_labels: Whether `compute` reads the labels.
+        search: Option -> the range in which `rmrkd tune` searches it, on a logarithmic scale.
         channels: Channels of the student's and of the teacher's map; tuples of them for a loss on several maps.
     """
 
     default_stage: ClassVar[int | str | list[str]] = "head"
     map_name: ClassVar[str] = "features"
     needs_labels: ClassVar[bool] = False
+    search: ClassVar[dict[str, tuple[float, float]]] = {}
 
     def __init__(self, student_channels: int | tuple[int, ...], teacher_channels: int | tuple[int, ...]) -> None:
         super().__init__()

@@ -37,6 +37,8 @@ class CIRKDLoss(DistillationLoss):
         pool: 2 averages two by two positions into one first, for a sixteenth of the work; the release's flag.
     """
 
+    search = {"tau": (0.03, 1.0)}
+
     def __init__(self, student_channels: int, teacher_channels: int, tau: Positive = 0.1, pool: OneOrTwo = 1) -> None:
         super().__init__(student_channels, teacher_channels)
         self.tau = tau

@@ -58,6 +58,7 @@ class CIRKDMemoryLoss(DistillationLoss):
     """
 
     needs_labels = True
+    search = {"tau": (0.03, 1.0)}
 
     def __init__(
         self,

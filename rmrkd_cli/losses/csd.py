@@ -30,6 +30,7 @@ class CSDLoss(DistillationLoss):
 
     default_stage = "logits"
     map_name = "logits"
+    search = {"tau": (1.0, 10.0)}
 
     def __init__(self, num_classes: int, tau: Positive = 4.0) -> None:
         super().__init__(num_classes, num_classes)

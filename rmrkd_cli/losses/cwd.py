@@ -32,6 +32,7 @@ class CWDLoss(DistillationLoss):
 
     default_stage = "logits"
     map_name = "maps"
+    search = {"tau": (1.0, 10.0)}
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class DISTLoss(DistillationLoss):
 
     default_stage = "logits"
     map_name = "logits"
+    search = {"tau": (0.5, 4.0)}
 
     def __init__(
         self,

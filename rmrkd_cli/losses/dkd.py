@@ -29,6 +29,7 @@ class DKDLoss(DistillationLoss):
     default_stage = "logits"
     map_name = "logits"
     needs_labels = True
+    search = {"tau": (1.0, 10.0)}
 
     def __init__(
         self,

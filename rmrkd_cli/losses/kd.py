@@ -36,6 +36,7 @@ class KDLoss(DistillationLoss):
 
     default_stage = "logits"
     map_name = "logits"
+    search = {"tau": (0.5, 10.0)}
 
     def __init__(
         self,

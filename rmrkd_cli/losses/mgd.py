@@ -30,6 +30,7 @@ class MGDLoss(DistillationLoss):
     """
 
     default_stage = 4
+    search = {"mask_ratio": (0.25, 0.9)}
 
     def __init__(self, student_channels: int, teacher_channels: int, mask_ratio: Fraction = 0.75) -> None:
         super().__init__(student_channels, teacher_channels)

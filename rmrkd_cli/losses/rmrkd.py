@@ -44,6 +44,7 @@ class RMRKDLoss(DistillationLoss):
 
     default_stage = 4
     needs_labels = True
+    search = {"tau": (0.03, 1.0)}
 
     def __init__(
         self,

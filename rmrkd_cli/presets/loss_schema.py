@@ -82,6 +82,12 @@ def needs_labels(loss_type: str) -> bool:
     return bool(attributes["needs_labels"])
 
 
+def search_range(loss_type: str) -> dict[str, tuple[float, float]]:
+    """Return the options of a loss of rmrkd that `rmrkd tune` searches, each with its range."""
+    attributes = {**_class_attributes(_read_class("_base")), **_class_attributes(_read_class(loss_type))}
+    return dict(attributes["search"])
+
+
 def _read_class(file: str) -> ast.ClassDef:
     """Return the one loss class of a file, parsed."""
     tree = ast.parse((_LOSSES / f"{file}.py").read_text(encoding="utf-8"))

@@ -93,6 +93,29 @@ def report_missing_network(preset: Preset, missing: NotDownloadedError) -> Itera
     )
 
 
+def measure_step(preset: Preset, info: DatasetInfo, device: str, code: Sequence[str] = ()) -> float:
+    """Return the seconds of a step of the preset's distillation, on random images and weights.
+
+    Raises:
+        RmrkdError: As `report_dry_run`.
+    """
+    built = build_distiller(
+        preset, "distill", info.num_classes, device=device, log=lambda _: None, with_weights=False, code=code, info=info
+    )
+    model = built.distiller
+    model.weights |= dict.fromkeys(auto_weighted_losses(preset), 1.0)
+    model.to_device(device, inference_network).train()
+    step, seconds = TrainStep(model, model, preset.schedule, torch.device(device)), 0.0
+    for number, batch in enumerate(
+        _random_batches(preset, "distill", preset.schedule, info.num_classes, model.stored_classes)
+    ):
+        started = time.perf_counter()
+        losses = step([batch] * preset.schedule.accumulate, number)
+        [float(value) for value in losses.values()]  # waits for the GPU
+        seconds = time.perf_counter() - started
+    return seconds
+
+
 def _report_role(
     preset: Preset,
     role: str,

@@ -42,6 +42,7 @@ from rmrkd_cli.training.trackers.group import Trackers
 from rmrkd_cli.training.trackers.store import read_logged
 from rmrkd_cli.training.validation import Validator
 from rmrkd_cli.training.validation_images import ValidationImages
+from rmrkd_cli.training.validation_watch import report_validation
 
 
 def run_training(job: TrainJob) -> None:
@@ -211,6 +212,8 @@ class Trainer:
         if self.images is not None:
             self.logger.log_images(self.images.sheets)
         self._save_checkpoint(is_best=is_best)
+        if self.dist_ctx.is_rank0:
+            report_validation(progress.iteration, miou)
         self.model.train()
         return counts
 

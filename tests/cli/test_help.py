@@ -17,7 +17,7 @@ from tests.report.html import synthetic
 
 COMMANDS = (
     "train", "eval", "transfer", "compare", "plot", "predict", "export", "presets", "methods", "data", "doctor",
-    "setup", "networks", "init", "recipes",
+    "setup", "networks", "init", "recipes", "tune",
 )  # fmt: skip
 _SCRIPT = """
 import json, sys
