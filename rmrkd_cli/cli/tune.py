@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_method, complete_preset
-from rmrkd_cli.cli.options import NETWORK, OUTPUT, Code, DataRoot, Device, DeviceOption, check_recordable
+from rmrkd_cli.cli.options import NETWORK, OUTPUT, Code, DataRoot, Device, DeviceOption
+from rmrkd_cli.storage.output_paths import check_recordable
 
 if TYPE_CHECKING:
     from optuna import Study

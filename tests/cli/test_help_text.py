@@ -16,8 +16,8 @@ from tests.helpers.cli import run_main
 ROOT = typer.main.get_command(app)
 VERBS = """
     Accept Average Calibrate Change Check Compare Compute Continue Distil Draw Export Extract Fail Find Fit Install Keep
-    Let List Load Look Make Measure Move Predict Prepare Print Read Record Replace Restart Resume Return Search Segment Set
-    Show Skip Smooth Start Stop Store Take Train Tune Use Write
+    Let List Load Look Make Measure Move Predict Prepare Print Read Record Replace Restart Resume Return Search Segment
+    Set Show Skip Smooth Start Stop Store Take Train Tune Use Write
 """
 # Without these options nothing is added, so there is no default to show.
 NO_DEFAULT = """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.installation.requirements import install_extra_command
 from rmrkd_cli.presets.loader import to_yaml
-from rmrkd_cli.terminal.messages import log
+from rmrkd_cli.terminal.messages import log, warn
 from rmrkd_cli.training.tuning.space import Parameter, search_space, settings_of
 from rmrkd_cli.training.tuning.trial import Outcome, TuningJob, remove_checkpoints, run_trial
 
@@ -135,7 +135,7 @@ def _run(job: TuningJob, study: Study, trial: Trial, space: Sequence[Parameter],
         trial.set_user_attr(_ERROR, error.message)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         remove_checkpoints(job.work_dir / trial_name(trial.number))
-        log(f"trial {trial.number + 1} failed: {error.message}")
+        warn(f"trial {trial.number + 1} failed: {error.message}")
     else:
         study.tell(trial, outcome.miou)
         log(f"trial {trial.number + 1}: mIoU {100 * outcome.miou:.2f}")
