@@ -88,7 +88,7 @@ def stop_requests(*, ignore_repeats: bool = False) -> Iterator[StopRequest]:
             at once. Files stay valid, because each is written completely or not at all.
     """
     request = StopRequest()
-    if _owners != [os.getpid()]:
+    if _owners != [os.getpid()] or threading.current_thread() is not threading.main_thread():
         yield request
         return
     with preserve_handlers(), nullcontext() if ignore_repeats else _exit_at_second_signal():

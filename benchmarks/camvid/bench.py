@@ -20,7 +20,7 @@ from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 
-TEACHER_A = "teacher a"
+TEACHER_A, _MASKS_OF_B = "teacher a", "masks of b"
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Bench:
 
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
-        plan.make_eighth(self.files)
+        plan.make_roots(self.files)
         for part in (self._networks, self._equal_time, self._speed, self._picture):
             part()
             self._write()
@@ -54,6 +54,7 @@ class Bench:
         yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations))
         yield self._outputs("c", TEACHER_A)
         yield self._outputs("b-eighth")
+        yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), once=True)
 
     def _outputs(self, name: str, *after: str) -> Job:
         return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, once=True)
@@ -93,7 +94,7 @@ class Bench:
         """Measure the time of a step of each row, then train the best methods again."""
         if not self.failed:
             if not self.files.costs.is_file():
-                self.failed += costs.measure(self.files, ROWS, self.say)
+                self.failed += costs.measure(self.files, ROWS, self.say, start)
             self._run(list(self._rows(self.trainings.equal_time_rows())))
 
     def _speed(self) -> None:
@@ -143,6 +144,7 @@ class Bench:
         """Run a job, and return whether it succeeded."""
         work = job.work()
         output = self.files.folder / "output" / f"{job.name.replace(', ', '-').replace(' ', '-')}.txt"
+        output.parent.mkdir(parents=True, exist_ok=True)
         done = output.with_suffix(".done")
         try:
             if work.finished if isinstance(work, Training) else done.is_file():
@@ -181,7 +183,8 @@ def _teacher_of(row: Row) -> tuple[str, ...]:
     """Return the job that makes what a row learns from."""
     if row.method == "baseline":
         return ()
-    return (TEACHER_A if row.outputs is None else _outputs_of(row.outputs),)
+    masks = (_MASKS_OF_B,) if "predicted" in row.data else ()
+    return (TEACHER_A if row.outputs is None else _outputs_of(row.outputs), *masks)
 
 
 _LR_TRIALS = tuple(map(_lr_trial, plan.LEARNING_RATES))

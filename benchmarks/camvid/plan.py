@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from benchmarks.methods.runs import Conditions, Training
 PRESETS = Path(__file__).parent / "presets"
 SCALES = "0.75,1.0,1.25"
 LEARNING_RATES = (0.005, 0.01, 0.02)  # of the baseline's trials
-WEIGHT_FACTORS = (1.0, 3.0, 9.0)  # of a method's trials, by the automatic weights
+WEIGHT_FACTORS = (1.0, 0.3, 3.0)  # of a method's trials, by the automatic weights
 TRIAL_SHARE = 3  # a trial has this share of the iterations
 EIGHTH = 8  # every eighth training image keeps its mask
 
@@ -51,6 +52,21 @@ class Files:
         return self.folder / "eighth"
 
     @property
+    def labels_of_b(self) -> Path:
+        """The predictions of teacher B for the training images, as masks."""
+        return self.folder / "labels-of-b"
+
+    @property
+    def predicted(self) -> Path:
+        """A data root with the masks that teacher B predicts."""
+        return self.folder / "predicted"
+
+    @property
+    def eighth_predicted(self) -> Path:
+        """A data root with the masks of every eighth image, and those that teacher B predicts for the others."""
+        return self.folder / "eighth-predicted"
+
+    @property
     def costs(self) -> Path:
         """The seconds of a step by the name of the row."""
         return self.folder / "costs.json"
@@ -72,6 +88,7 @@ class Row:
         outputs: Name of the stored teacher outputs; None with a live teacher, and for a baseline.
         start: Whether the student starts from ImageNet weights.
         data: "all" or "eighth": which images have masks. "eighth + all" trains on all images, most without a mask.
+            "predicted" has masks that teacher B predicts, "eighth + predicted" has them where a mask is missing.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
         settings: `KEY.PATH=VALUE`.
@@ -98,12 +115,21 @@ METHODS = (
     Row("rmrkd", "rmrkd with mgd and dkd, live teacher A", "student", "rmrkd", "baseline"),
     Row("mgd", "mgd, live teacher A", "student", "mgd", "baseline", settings=("losses.mgd.stage=2",)),
 )
+_CWD = replace(METHODS[1], tuned_like="cwd")
 WITHOUT_LABELS = (
-    Row("no-masks", "no mask: kd, outputs of B", "student-from-b", "kd", "baseline", outputs="b", tuned_like="kd"),
+    replace(_CWD, name="no-masks", title="no mask: cwd, outputs of B", preset="student-from-b", outputs="b"),
+    replace(
+        _CWD, name="predicted-masks", title="no mask: B's predictions as masks, cwd, outputs of B", outputs="b",
+        data="predicted",
+    ),
     replace(BASELINE, name="eighth", title="46 masks alone", data="eighth", tuned_like="baseline"),
-    Row(
-        "eighth-and-all", "46 masks and all images: kd, outputs of B", "student-from-b", "kd", "eighth",
-        outputs="b-eighth", data="eighth + all", tuned_like="kd",
+    replace(
+        _CWD, name="eighth-and-all", title="46 masks and all images: cwd, outputs of B", preset="student-from-b",
+        base="eighth", outputs="b-eighth", data="eighth + all",
+    ),
+    replace(
+        _CWD, name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
+        base="eighth", outputs="b", data="eighth + predicted",
     ),
 )  # fmt: skip
 SMALL = (
@@ -153,7 +179,7 @@ def _inputs(files: Files, row: Row) -> Iterable[str]:
         yield f"student.checkpoint={{path: {json.dumps(str(files.imagenet))}}}"
     if row.outputs is not None and row.method != "baseline":
         yield f"teacher.outputs={json.dumps(str(files.outputs(row.outputs)))}"
-    if row.preset in ("teacher-a", "student-from-b"):
+    if row.preset in ("teacher-a", "student-from-b") and row.method != "baseline":
         yield f"teacher.file={json.dumps(str(files.teacher_b))}"
     elif row.method != "baseline" and row.outputs is None:
         yield f"teacher.checkpoint={{path: {json.dumps(str(files.teacher_a))}}}"
@@ -161,25 +187,39 @@ def _inputs(files: Files, row: Row) -> Iterable[str]:
 
 def _data(files: Files, data: str) -> Iterable[str]:
     """Yield the settings that name the images; see `Row.data`."""
-    yield f"data.root={json.dumps(str(files.data if data == 'all' else files.eighth))}"
+    roots = {"all": files.data, "predicted": files.predicted, "eighth + predicted": files.eighth_predicted}
+    yield f"data.root={json.dumps(str(roots.get(data, files.eighth)))}"
     if data == "eighth + all":
         yield "data.train=null"
         yield f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"
 
 
-def make_eighth(files: Files) -> None:
-    """Link every eighth training image with its mask, and the validation images, into a data root of their own."""
-    for folder in ("train", "trainannot"):
-        (files.eighth / folder).mkdir(parents=True, exist_ok=True)
-        for path in sorted((files.data / folder).iterdir())[::EIGHTH]:
-            _link(files.eighth / folder / path.name, path)
-    for folder in ("val", "valannot"):
-        _link(files.eighth / folder, files.data / folder)
+def make_roots(files: Files) -> None:
+    """Link the images and masks of the rows with fewer masks into data roots of their own."""
+    masks = sorted((files.data / "trainannot").iterdir())
+    for root, images in ((files.eighth, masks[::EIGHTH]), (files.eighth_predicted, masks), (files.predicted, masks)):
+        for folder in ("train", "trainannot"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for number, mask in enumerate(images):
+            _link(root / "train" / mask.name, files.data / "train" / mask.name)
+            true = root == files.eighth or (root == files.eighth_predicted and number % EIGHTH == 0)
+            _link(root / "trainannot" / mask.name, mask if true else files.labels_of_b / mask.name)
+        for folder in ("val", "valannot"):
+            _link(root / folder, files.data / folder)
 
 
 def _link(path: Path, target: Path) -> None:
     if not path.is_symlink():
         path.symlink_to(target)
+
+
+def label_arguments(files: Files) -> list[str]:
+    """Return the arguments of `rmrkd` that write teacher B's predictions for the training images as masks."""
+    shutil.rmtree(files.labels_of_b, ignore_errors=True)  # `eval` fills empty folders only
+    return [
+        "eval", str(files.teacher_b), "--preset", str(PRESETS / "student-from-b.yaml"), "--data-root", str(files.data),
+        "--split", "train", "--save-predictions", str(files.labels_of_b), "--device", "cpu",
+    ]  # fmt: skip
 
 
 def cache_arguments(files: Files, name: str) -> list[str]:
@@ -197,6 +237,7 @@ def cache_arguments(files: Files, name: str) -> list[str]:
     else:
         presets, checkpoints = of_b
     images = _data(files, "eighth + all" if name == "b-eighth" else "all")
-    data = [part for text in images for part in ("--set", text)]
+    settings = (*images, *(text for text in files.settings if text.startswith("teacher.")))
+    data = [part for text in settings for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]

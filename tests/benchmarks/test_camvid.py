@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.camvid import __main__ as command
-from benchmarks.camvid import bench, plan
+from benchmarks.camvid import bench, costs, plan
 from benchmarks.camvid.plan import Choice, Files
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
@@ -20,7 +20,7 @@ from tests.helpers.network_files import write_onnx
 ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
 TINY = (
     "schedule.crop=[64, 64]", "schedule.batch_size=2", "schedule.workers=0", "schedule.log_interval=1",
-    "schedule.eval_interval=2",
+    "schedule.eval_interval=2", "teacher.min_miou=0",
 )  # fmt: skip
 
 
@@ -55,7 +55,34 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
     unlabelled = {name for name, preset in runs.items() if preset.data.unlabelled is not None}
     assert unlabelled == {"eighth-and-all"}
     outputs = {name: Path(preset.teacher.outputs).name for name, preset in runs.items() if preset.teacher.outputs}
-    assert outputs == {"kd": "c", "cwd": "c", "no-masks": "b", "eighth-and-all": "b-eighth", "small-kd": "c"}
+    assert outputs == {
+        "kd": "c", "cwd": "c", "no-masks": "b", "predicted-masks": "b", "eighth-and-all": "b-eighth",
+        "eighth-and-predicted": "b", "small-kd": "c",
+    }  # fmt: skip
+    roots = {name: Path(str(preset.data.root)).name for name, preset in runs.items()}
+    assert {name: root for name, root in roots.items() if root != "data"} == {
+        "predicted-masks": "predicted", "eighth": "eighth", "eighth-and-all": "eighth",
+        "eighth-and-predicted": "eighth-predicted",
+    }  # fmt: skip
+
+
+def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path) -> None:
+    files = Files(camvid, tmp_path / "weights", tmp_path / "work")
+    plan.make_roots(files)
+    masks = sorted((camvid / "trainannot").iterdir())
+
+    def targets(root: Path) -> list[Path]:
+        found = sorted((root / "trainannot").iterdir())
+        assert [path.name for path in sorted((root / "train").iterdir())] == [path.name for path in found]
+        return [path.readlink() for path in found]
+
+    predicted = [files.labels_of_b / mask.name for mask in masks]
+    assert targets(files.eighth) == masks[:: plan.EIGHTH]
+    assert targets(files.predicted) == predicted
+    assert targets(files.eighth_predicted) == [
+        mask if number % plan.EIGHTH == 0 else guess
+        for number, (mask, guess) in enumerate(zip(masks, predicted, strict=True))
+    ]
 
 
 @pytest.fixture
@@ -76,9 +103,13 @@ def test_everything_runs_once(
 
     def start(arguments: list[str], output: Path) -> int:
         started.append(arguments)
-        return rmrkd(*arguments).exit_code
+        outcome = rmrkd(*arguments)
+        assert outcome.exit_code == 0, (arguments, outcome.message)
+        return outcome.exit_code
 
     monkeypatch.setattr(bench, "start", start)
+    monkeypatch.setattr(costs, "STEPS", 2)
+    monkeypatch.setattr(costs, "ROUNDS", 1)
     monkeypatch.setattr(plan, "WEIGHT_FACTORS", (1.0,))
     monkeypatch.setattr(plan, "LEARNING_RATES", (0.02,))
     given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
@@ -86,7 +117,9 @@ def test_everything_runs_once(
     given += [part for text in TINY for part in ("--set", text)]
     assert command.main(given) == 0, capsys.readouterr().err
     page = (tmp_path / "page.md").read_text()
-    trainings = [arguments for arguments in started if arguments[0] == "train"]
+    trained = [arguments for arguments in started if arguments[0] == "train"]
+    trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
+    assert len(trained) == len(trainings) + len(ROWS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
     assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1
     assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS)
