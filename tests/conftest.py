@@ -79,7 +79,8 @@ def pytest_unconfigure() -> None:
 # processes end at about the same time.
 LONGEST = (
     "fake_cuda/test_fake_cuda.py", "installation/test_installers.py", "cli/test_any_text.py",
-    "networks/test_library_runs.py", "distributed/test_coordination.py", "training/test_presets_step.py",
+    "benchmarks/test_camvid.py", "networks/test_library_runs.py", "examples/test_examples.py",
+    "distributed/test_coordination.py", "training/test_presets_step.py",
     "benchmarks/test_gpu.py", "distributed/test_launcher.py", "distributed/test_external_launcher.py",
     "docs/test_real_runs.py",
 )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,9 +17,12 @@ import typer
 
 from rmrkd_cli import __version__
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.storage.output_paths import check_recordable
 from rmrkd_cli.terminal.messages import NORMAL, QUIET, VERBOSE, debug, show_messages
+from rmrkd_cli.terminal.text import shorten_value
 
 _GROUP = "Messages"
+_TIME, _TIME_LENGTH = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), 19  # each message begins with it
 
 
 def _declare(
@@ -45,8 +50,27 @@ def _declare(
     """
     if quiet and verbose:
         raise RmrkdError("--quiet and --verbose exclude each other", "give one of them")
+    if log_file is not None:
+        _check_log_file(log_file)
     show_messages(QUIET if quiet else VERBOSE if verbose else NORMAL, log_file)
     debug(f"rmrkd {__version__}, Python {platform.python_version()}: {shlex.join(sys.argv[1:])}")
+
+
+def _check_log_file(path: Path) -> None:
+    """Raise RmrkdError for a path that messages cannot be added to, or that holds something else than messages."""
+    check_recordable(path, "--log-file")
+    hint = "--log-file messages.txt"
+    try:
+        if not os.path.lexists(path):
+            return
+        if not path.is_file():
+            raise RmrkdError(f"`{shorten_value(path)}` is not a file", hint)
+        with path.open("rb") as file:
+            begin = file.read(_TIME_LENGTH)
+    except OSError as error:
+        raise RmrkdError(f"`{shorten_value(path)}` cannot be written: {error.strerror}", hint) from error
+    if begin and not _TIME.fullmatch(begin):
+        raise RmrkdError(f"`{shorten_value(path)}` exists, and is no file of messages", f"name a new file: {hint}")
 
 
 def with_message_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """Messages: the package writes them to Python's `logging` as `rmrkd_cli`, and the command line prints them.
 
-A program that imports the package sees them where it has set up logging: `logging.basicConfig(level="INFO")`.
+A program that imports the package sees them where it has set up logging: `logging.basicConfig(level="INFO")`. Control
+characters are escaped before, as names of files can have any bytes, and handlers write UTF-8.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.terminal.sanitize import escape_message
+from rmrkd_cli.terminal.text import shorten_value
 
 LOGGER = logging.getLogger("rmrkd_cli")
 QUIET, NORMAL, VERBOSE = -1, 0, 1
@@ -29,22 +31,22 @@ err = Console(stderr=True)
 
 def log(text: str) -> None:
     """Write a message."""
-    LOGGER.info("%s", text)
+    LOGGER.info("%s", escape_message(text))
 
 
 def warn(text: str) -> None:
     """Write a warning, which is also shown with `--quiet`."""
-    LOGGER.warning("%s", text)
+    LOGGER.warning("%s", escape_message(text))
 
 
 def debug(text: str) -> None:
     """Write a detail, which is shown with `--verbose` and written to the file of `--log-file`."""
-    LOGGER.debug("%s", text)
+    LOGGER.debug("%s", escape_message(text))
 
 
 def log_error(text: str) -> None:
     """Write an error that the command line prints itself to the file of `--log-file`."""
-    LOGGER.error("%s", text, extra={"printed": True})
+    LOGGER.error("%s", escape_message(text), extra={"printed": True})
 
 
 @dataclass
@@ -67,7 +69,7 @@ class TerminalHandler(logging.Handler):
             return
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         with suppress(OSError):
-            err.print(Text(escape_message(prefix + record.getMessage())), highlight=False, soft_wrap=True)
+            err.print(Text(prefix + record.getMessage()), highlight=False, soft_wrap=True)
 
 
 class _FileHandler(logging.FileHandler):
@@ -103,7 +105,8 @@ def show_messages(verbosity: int = NORMAL, log_file: Path | None = None) -> None
             file = _FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise RmrkdError(
-                f"`{log_file}` cannot be written: {error.strerror}", "--log-file FILE in a folder that exists"
+                f"`{shorten_value(log_file)}` cannot be written: {error.strerror}",
+                "--log-file FILE in a folder that exists",
             ) from error
         file.setFormatter(logging.Formatter(_FILE_FORM))
         LOGGER.addHandler(file)

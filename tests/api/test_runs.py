@@ -163,6 +163,14 @@ def test_errors_and_details_are_in_the_log_file_and_details_are_printed_with_ver
     assert re.search(r"^rmrkd [\d.]+, Python [\d.]+: presets dmo --verbose", err)
     text = log.read_text()
     assert re.search(r" ERROR unknown preset `dmo`.*\n", text)
+    code, _, err = run_main("presets", "--log-file", str(log))
+    assert code == 0
+    assert log.read_text().startswith(text)
+    weights = tmp_path / "student.pth"
+    weights.write_bytes(b"weights")
+    code, _, err = run_main("presets", "--log-file", str(weights))
+    assert (code, weights.read_bytes()) == (2, b"weights")
+    assert "exists, and is no file of messages" in err
     code, _, err = run_main("presets", "--log-file", str(tmp_path / "none" / "messages.txt"))
     assert code == 2
     assert "cannot be written: No such file or directory" in err

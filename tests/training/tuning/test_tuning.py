@@ -162,6 +162,7 @@ def test_the_test_split_is_refused(tmp_path: Path, val: str, test: str, message:
     check_validation_split(load_preset(str(file)))
 
 
+@pytest.mark.slow
 def test_a_real_search(tiny: Path, tmp_path: Path) -> None:
     """The teacher is trained first; each trial trains, and leaves no checkpoints."""
     arguments = ("tune", "--preset", tiny, "--method", "kd", "--trials", 2, "--max-iters", 2, "--device", "cpu")
