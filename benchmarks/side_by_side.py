@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rmrkd_cli.terminal.console import log, print_table
+from rmrkd_cli.terminal.console import print_table
+from rmrkd_cli.terminal.messages import log
 
 ROLES = ("teacher", "baseline", "distill")
 STOP_AT = 4  # iterations, of the run that is interrupted

@@ -31,22 +31,22 @@ err = Console(stderr=True)
 
 def log(text: str) -> None:
     """Write a message."""
-    LOGGER.info("%s", escape_message(text))
+    _logger().info("%s", escape_message(text))
 
 
 def warn(text: str) -> None:
     """Write a warning, which is also shown with `--quiet`."""
-    LOGGER.warning("%s", escape_message(text))
+    _logger().warning("%s", escape_message(text))
 
 
 def debug(text: str) -> None:
     """Write a detail, which is shown with `--verbose` and written to the file of `--log-file`."""
-    LOGGER.debug("%s", escape_message(text))
+    _logger().debug("%s", escape_message(text))
 
 
 def log_error(text: str) -> None:
     """Write an error that the command line prints itself to the file of `--log-file`."""
-    LOGGER.error("%s", escape_message(text), extra={"printed": True})
+    _logger().error("%s", escape_message(text), extra={"printed": True})
 
 
 @dataclass
@@ -58,6 +58,13 @@ class _Shown:
 
 
 SHOWN = _Shown()
+
+
+def _logger() -> logging.Logger:
+    """Return the logger, which `logging.config.fileConfig` of another package may have disabled."""
+    if SHOWN.messages:
+        LOGGER.disabled = False
+    return LOGGER
 
 
 class TerminalHandler(logging.Handler):

@@ -115,8 +115,8 @@ def check(path: tuple[str, ...], parameter: Any, value: str, here: Path, before:
     code, out, err = run_main(*line(path, parameter, value))
     assert code in (0, 2), err
     assert "Traceback" not in err
-    detailed = parameter.name == "verbose"
-    assert err.startswith("rmrkd " if detailed else "error: ") or code == 0, err
+    begins = ("error: ", "rmrkd ") if parameter.name == "verbose" else "error: "
+    assert err.startswith(begins) or code == 0, err
     assert not CONTROL.search((out + err).replace("\n", ""))
     after = contents(here)
     assert {name: after.get(name) for name in before} == before

@@ -269,6 +269,7 @@ def begin(server: Server, behavior: str = "paused") -> subprocess.Popen[str]:
     """A process of its own that fetches, and prints where the file is."""
     # Tests that a shell runs in the background inherit an ignored SIGINT.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from rmrkd_cli.terminal.messages import show_messages; show_messages();"
     code += "from rmrkd_cli.storage.cache import fetch; print(fetch(*sys.argv[1:]))"
     command = [sys.executable, "-c", code, f"{server.address}/{behavior}/a.pth", DIGEST]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
