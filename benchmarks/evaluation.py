@@ -70,8 +70,12 @@ def evaluate_mmseg(
     from mmseg.apis import single_gpu_test
     from mmseg.datasets import build_dataloader, build_dataset
 
+    level = logging.root.manager.disable
     logging.disable(logging.INFO)  # mmseg logs the number of images
-    dataset = build_dataset(_mmseg_config(info))
+    try:
+        dataset = build_dataset(_mmseg_config(info))
+    finally:
+        logging.disable(level)
     loader = build_dataloader(
         dataset, samples_per_gpu=1, workers_per_gpu=workers, dist=False, shuffle=False, persistent_workers=False,
         pin_memory=setting.device == "cuda",
