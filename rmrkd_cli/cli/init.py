@@ -9,8 +9,9 @@ import typer
 
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.options import DATA, OUTPUT
-from rmrkd_cli.errors import RmrkdError, RunError
+from rmrkd_cli.errors import CorruptFileError, RmrkdError, RunError
 from rmrkd_cli.storage.output_paths import check_new_file, check_recordable
+from rmrkd_cli.terminal.text import shorten_value
 
 if TYPE_CHECKING:
     from rmrkd_cli.data.init.folder_preset import FolderPreset
@@ -55,7 +56,15 @@ def init_command(
     if out.suffix not in (".yaml", ".yml"):
         raise RmrkdError(f"--out `{out}` must end in .yaml", f"--out {out}.yaml")
     check_new_file(out)
-    found = inspect_folder(folder, classes)
+    try:
+        found = inspect_folder(folder, classes)
+    except CorruptFileError as error:  # of the input, and not of a run
+        raise RmrkdError(error.message, error.hint) from error
+    except OSError as error:  # a folder below that this user must not read
+        raise RmrkdError(
+            f"`{shorten_value(error.filename or folder)}` cannot be read: {error.strerror or error}",
+            "name the folder of one data set, and make it readable",
+        ) from error
     text = preset_text(found, out)
     written = _write(found)
     write_text(text, out)
