@@ -166,6 +166,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, camvid: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """The file of a student of `tiny` with random weights, in a folder without any other file."""
+    from tests.helpers.students import random_student
+
+    created = tmp_path_factory.mktemp("run") / "student.pth"
+    random_student(created, str(tiny))
+    return Path(shutil.copy(created, tmp_path_factory.mktemp("alone") / "student.pth"))
+
+
 @pytest.fixture
 def forked_workers() -> Iterator[None]:
     """Jobs of several workers fork them from a process that has torch and mmsegmentation imported."""

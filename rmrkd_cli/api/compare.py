@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.api.checks import Size, file_input, path_or_none, paths
+from rmrkd_cli.api.checks import Size, path_or_none, paths
 from rmrkd_cli.api.evaluation_settings import EvaluationSettings
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.user_code import allow_files
@@ -63,12 +63,7 @@ def compare(
     Raises:
         RmrkdError: For a wrong argument or file, and for results that were measured differently.
     """
-    settings = EvaluationSettings(
-        dataset=dataset, data_root=str(data_root) if data_root is not None else None, split=split,
-        max_images=max_images, preset=preset, code=code, allow_partial=allow_partial, mode=mode, crop=crop,
-        stride=stride, flip=flip, scales=scales, device=device, gpus=gpus, batch_size=batch_size, workers=workers,
-        file_input=file_input(mean, std, color, input_size, output, classes),
-    )  # fmt: skip
+    settings = EvaluationSettings.of(locals())
     check_free_folder(path_or_none(report))
     with progress_to(progress):
         return compare_with(paths(checkpoints), settings, path_or_none(report))
@@ -88,7 +83,6 @@ def compare_with(
     from rmrkd_cli.networks.file_options import check_for_files
     from rmrkd_cli.report.folder import write_report_folder
 
-    settings.protocol()
     allow_files(settings.code)
     files = [network_path(file) for file in files]
     _check_files(files, settings)

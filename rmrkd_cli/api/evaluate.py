@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.api.checks import Size, file_input, path_or_none
+from rmrkd_cli.api.checks import Size, path_or_none
 from rmrkd_cli.api.evaluation_settings import EvaluationSettings
 from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.output_paths import check_free_folder
@@ -78,12 +78,7 @@ def evaluate(
     Raises:
         RmrkdError: For a wrong argument or file.
     """
-    settings = EvaluationSettings(
-        dataset=dataset, data_root=str(data_root) if data_root is not None else None, split=split,
-        max_images=max_images, preset=preset, code=code, allow_partial=allow_partial, mode=mode, crop=crop,
-        stride=stride, flip=flip, scales=scales, device=device, gpus=gpus, batch_size=batch_size, workers=workers,
-        file_input=file_input(mean, std, color, input_size, output, classes),
-    )  # fmt: skip
+    settings = EvaluationSettings.of(locals())
     with progress_to(progress):
         records = evaluate_with(
             [Path(checkpoint)], settings, save_predictions=path_or_none(save_predictions), label_ids=label_ids,
@@ -100,7 +95,6 @@ def evaluate_with(files: Sequence[Path], settings: EvaluationSettings, **output:
     """
     from rmrkd_cli.networks.file_options import check_for_files
 
-    settings.protocol()
     allow_files(settings.code)
     check_free_folder(output.get("save_predictions"))
     check_for_files(settings.file_input, files)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.api.checks import Size, check_choices, check_scales, check_window
+from rmrkd_cli.api.checks import Size, check_choices, check_scales, check_window, file_input
 from rmrkd_cli.api.devices import choose_devices
 from rmrkd_cli.presets.dataset_names import dataset_name
 
@@ -21,6 +21,9 @@ class EvaluationSettings:
 
     Attributes:
         file_input: Of ONNX and TorchScript files: `input`, `output` and `classes` as in a preset's teacher.
+
+    Raises:
+        RmrkdError: For values that are invalid or exclude each other.
     """
 
     dataset: str | None = None
@@ -41,14 +44,22 @@ class EvaluationSettings:
     workers: int | None = None
     file_input: dict[str, Any] | None = None
 
-    def protocol(self) -> dict[str, Any]:
-        """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`.
-
-        Raises:
-            RmrkdError: For values that are invalid or exclude each other.
-        """
+    def __post_init__(self) -> None:
         check_choices(split=self.split, mode=self.mode, device=self.device)
         check_window(self.mode, self.crop, self.stride)
+        check_scales(self.scales)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> EvaluationSettings:
+        """Return the settings of a function's arguments, which describe a file by `mean`, `std` and others."""
+        own = {field.name: given[field.name] for field in fields(cls) if field.name != "file_input"}
+        if own["data_root"] is not None:
+            own["data_root"] = str(own["data_root"])
+        names = ("mean", "std", "color", "input_size", "output", "classes")
+        return cls(**own, file_input=file_input(*(given[name] for name in names)))
+
+    def protocol(self) -> dict[str, Any]:
+        """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`."""
         return {
             "split": self.split, "scales": check_scales(self.scales), "flip": self.flip, "mode": self.mode,
             "crop": self.crop, "stride": self.stride,

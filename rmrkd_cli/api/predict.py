@@ -83,9 +83,41 @@ def predict(
     Raises:
         RmrkdError: For a wrong argument or file.
     """
+    described = file_input(mean, std, color, input_size, output, classes)
+    with progress_to(progress):
+        return predict_with(
+            checkpoint, images, preset=preset, code=code, dataset=dataset, scale=scale, max_value=max_value, mode=mode,
+            crop=crop, stride=stride, flip=flip, scales=scales, device=device, workers=workers, out=out, force=force,
+            overlay=overlay, opacity=opacity, legend=legend, frames=frames, file_input=described,
+        )  # fmt: skip
+
+
+def predict_with(
+    checkpoint: str | Path,
+    images: str | Path | Iterable[str | Path],
+    *,
+    preset: str | None,
+    code: Sequence[str],
+    dataset: str | None,
+    out: str | Path,
+    force: bool,
+    mode: str,
+    crop: Size | None,
+    stride: Size | None,
+    scales: Sequence[float],
+    device: str,
+    overlay: str,
+    file_input: dict[str, Any] | None,
+    **others: Any,
+) -> PredictionResults:
+    """Segment images and videos as `predict` does.
+
+    Args:
+        file_input: Of an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher.
+        others: Other fields of `PredictJob`.
+    """
     check_choices(mode=mode, device=device, overlay=overlay)
     check_window(mode, crop, stride)
-    given = file_input(mean, std, color, input_size, output, classes)
     checkpoint, inputs, folder, name = Path(checkpoint), paths(images), Path(out), dataset_name(dataset)
     allow_files(code)
     check_free_folder(folder, force=force)
@@ -94,7 +126,7 @@ def predict(
     from rmrkd_cli.networks.file_options import check_for_files
     from rmrkd_cli.presets.loader import load_preset
 
-    check_for_files(given, [checkpoint])
+    check_for_files(file_input, [checkpoint])
     network_preset = load_preset(preset) if preset is not None else None
     require_mmseg()
     from rmrkd_cli.distributed.device import choose_device
@@ -102,10 +134,8 @@ def predict(
 
     device_type, _ = choose_device(device, None)
     job = PredictJob(
-        checkpoint=checkpoint, inputs=tuple(inputs), out=folder, preset=network_preset, dataset=name, scale=scale,
-        max_value=max_value, mode=mode, crop=crop, stride=stride, scales=check_scales(scales), flip=flip,
-        device=device_type, workers=workers, overlay=overlay, opacity=opacity, legend=legend, frames=frames,
-        file_input=given,
+        checkpoint=checkpoint, inputs=tuple(inputs), out=folder, preset=network_preset, dataset=name, mode=mode,
+        crop=crop, stride=stride, scales=check_scales(scales), device=device_type, overlay=overlay,
+        file_input=file_input, **others,
     )  # fmt: skip
-    with progress_to(progress):
-        return run_predictions(job)
+    return run_predictions(job)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.storage.output_paths import check_new_file
@@ -35,12 +35,11 @@ def transfer(
         RmrkdError: The file contains no student, or a file exists already.
         RunError: A file cannot be written.
     """
-    import torch
-
     from rmrkd_cli.checkpoints.missing_student import missing_student
     from rmrkd_cli.checkpoints.network_state import HEAD
     from rmrkd_cli.checkpoints.plain_metadata import has_objects, to_plain
     from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint, save_torch
+    from rmrkd_cli.checkpoints.safetensors_file import holds, write_safetensors
     from rmrkd_cli.storage.atomic import write_text
     from rmrkd_cli.storage.folder_contents import HUB_WEIGHTS, network_path
     from rmrkd_cli.terminal.messages import log
@@ -83,11 +82,10 @@ def transfer(
             raise RmrkdError(f"`{source}` contains no config of its student", "leave out --config")
         write_text(text, config_file)
     if form == "safetensors":
-        _save_safetensors(tensors, meta, target)
+        write_safetensors(tensors, target, rmrkd=json.dumps(meta, default=str))
     else:
         save_torch({"meta": meta, "state_dict": tensors}, target)
-    written = read_checkpoint(target).state
-    if written.keys() != tensors.keys() or not all(torch.equal(written[key], tensors[key]) for key in tensors):
+    if not holds(target, tensors):
         raise RmrkdError(f"`{target}` differs from what was written to it", "check the disk for errors")
     return len(tensors), sum(value.numel() for value in tensors.values())
 
@@ -101,14 +99,3 @@ def _check_config(text: str, source: Path) -> None:
         raise RmrkdError(
             f"`{source}`: {error.message}", "leave the config out of the student's file with --without-config"
         ) from error
-
-
-def _save_safetensors(tensors: dict[str, Any], meta: dict[str, Any], target: Path) -> None:
-    import json
-
-    from safetensors.torch import save_file
-
-    from rmrkd_cli.storage.atomic import save_atomic
-
-    text = json.dumps(meta, default=str)
-    save_atomic(lambda partial: save_file(tensors, partial, {"format": "pt", "rmrkd": text}), target)

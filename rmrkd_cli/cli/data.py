@@ -21,7 +21,6 @@ from rmrkd_cli.cli.options import (
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.presets.dataset_names import dataset_name
 from rmrkd_cli.storage.output_paths import absolute_path
-from rmrkd_cli.terminal.sanitize import escape_control
 from rmrkd_cli.terminal.text import plural
 
 if TYPE_CHECKING:
@@ -236,10 +235,8 @@ def _print_outcome(outcome: PrepareResult, info: DatasetInfo) -> None:
     for notice in outcome.notices:
         messages.log(f"note: {notice}")
     if outcome.problems:
-        lines = [escape_control(f"  `{path}` {text}") for path, text in outcome.problems[:_SHOWN]]
-        lines += [f"  and {len(outcome.problems) - _SHOWN} more"] if outcome.problems[_SHOWN:] else []
         raise RmrkdError(
-            f"{plural(len(outcome.problems), 'problem')} with `{outcome.root}`:\n" + "\n".join(lines),
+            f"{plural(len(outcome.problems), 'problem')} with `{outcome.root}`:\n{outcome.list_problems(_SHOWN)}",
             "existing files are never overwritten: move the named files away or fix the source, then run the same "
             "command again",
         )

@@ -13,7 +13,6 @@ from rmrkd_cli.cli.evaluation_options import EvaluationOptions
 from rmrkd_cli.cli.options import NETWORK, OUTPUT, JsonOut, check_json_out, write_json
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.dataset_names import dataset_name
-from rmrkd_cli.presets.user_code import allow_files
 from rmrkd_cli.storage.output_paths import check_free_folder
 from rmrkd_cli.terminal.text import shorten
 
@@ -71,7 +70,6 @@ def eval_command(
         flag = "--label-ids" if label_ids else "--class-indices"
         raise RmrkdError(f"{flag} is for predictions, but none are written", "--save-predictions DIR")
     measured = options.as_settings()
-    allow_files(measured.code)
     check_json_out(json_out, force=force)
     check_free_folder(save_predictions)
     files = list(checkpoints or []) or find_students(work_root, dataset)

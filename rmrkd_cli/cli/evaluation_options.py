@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rmrkd_cli.api.checks import MAX_SCALE, MAX_SCALES, MIN_SCALE, check_window
 from rmrkd_cli.api.evaluation_settings import EvaluationSettings
@@ -37,9 +37,6 @@ from rmrkd_cli.cli.options import (
 )
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.terminal.text import shorten_value
-
-if TYPE_CHECKING:
-    pass
 
 _MAX_SIDE = 16_384  # pixels
 _SIZE = re.compile(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?")
@@ -118,7 +115,7 @@ class EvaluationOptions:
             RmrkdError: For values that are invalid or exclude each other.
         """
         crop, stride = parse_window(self.mode, self.crop, self.stride)
-        settings = EvaluationSettings(
+        return EvaluationSettings(
             dataset=self.dataset, data_root=self.data_root, split=self.split.value, max_images=self.max_images,
             preset=self.preset, code=self.code or (), allow_partial=self.allow_partial, mode=self.mode.value,
             crop=crop, stride=stride, flip=self.flip, scales=parse_scales(self.scales), device=self.device.value,
@@ -126,8 +123,6 @@ class EvaluationOptions:
                 self.mean, self.std, self.color, self.input_size, self.output, self.classes
             ),
         )  # fmt: skip
-        settings.protocol()
-        return settings
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rmrkd_cli.api.predict import predict
+from rmrkd_cli.api.predict import predict_with
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.completion import complete_dataset
 from rmrkd_cli.cli.evaluation_options import CropOption, Mode, ModeOption, StrideOption, parse_scales, parse_window
@@ -129,14 +129,11 @@ def predict_command(
         rmrkd predict student.pth photos --out segmented --mode slide --scale 8064x6048
     """
     window, steps = parse_window(mode, crop, stride)
-    file_input = describe_file_input(mean, std, color, input_size, output, classes) or {"input": {}}
-    results = predict(
+    results = predict_with(
         checkpoint, inputs, preset=preset, code=code or (), dataset=dataset, scale=parse_image_size(scale),
         max_value=max_value, mode=mode.value, crop=window, stride=steps, flip=flip, scales=parse_scales(scales),
         device=device.value, workers=workers, out=out, force=force, overlay=overlay.value, opacity=opacity,
-        legend=legend, frames=frames, output=file_input.get("output"), classes=file_input.get("classes"),
-        mean=file_input["input"].get("mean"), std=file_input["input"].get("std"),
-        color=file_input["input"].get("color"), input_size=file_input["input"].get("size"),
+        legend=legend, frames=frames, file_input=describe_file_input(mean, std, color, input_size, output, classes),
     )  # fmt: skip
     _print_results(results, out)
 

@@ -18,7 +18,8 @@ from rmrkd_cli import __version__
 from rmrkd_cli.checkpoints.hub_folder import FORMAT, LIBRARY
 from rmrkd_cli.checkpoints.missing_student import require_student
 from rmrkd_cli.checkpoints.plain_metadata import to_plain
-from rmrkd_cli.checkpoints.reader import STUDENT_KIND, read_checkpoint
+from rmrkd_cli.checkpoints.reader import STUDENT_KIND
+from rmrkd_cli.checkpoints.safetensors_file import holds, write_safetensors
 from rmrkd_cli.checkpoints.safety.mmseg_config import parse_config_text
 from rmrkd_cli.errors import RmrkdError, RunError
 from rmrkd_cli.evaluation.checkpoint_network import CheckpointNetwork, load_checkpoint_network
@@ -159,13 +160,10 @@ def _without_paths(value: Any) -> Any:
 
 
 def _save_weights(model: CheckpointNetwork, path: Path) -> None:
-    from safetensors.torch import save_file
-
     state = require_student(model.checkpoint)
     tensors = {key: value.contiguous().clone() for key, value in state.items()}
-    save_atomic(lambda partial: save_file(tensors, partial, {"format": "pt"}), path)
-    written = read_checkpoint(path).state
-    if written.keys() != tensors.keys() or not all(torch.equal(written[key], tensors[key]) for key in tensors):
+    write_safetensors(tensors, path)
+    if not holds(path, tensors):
         raise RunError(f"`{path}` differs from what was written to it", "check the disk for errors")
 
 

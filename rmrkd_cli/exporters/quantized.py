@@ -35,7 +35,7 @@ def quantize_checked(
     log(f"calibrating INT8 on {plural(len(images.calibrated), 'image')} of `{job.calibration}`")
     pictures = prepared(images.calibrated, card)
     int8.write_int8(source, target, pictures if job.raw else map(normalize, pictures), weight_bits=job.weight_bits)
-    _check_runs(job, target, source)
+    runners = _open_checked(job, source, target)
     measured: Iterator[Item]
     if labelled is not None:
         measured, count, name = iter(labelled), len(labelled.positions), labelled.name
@@ -43,7 +43,6 @@ def quantize_checked(
         measured = ((image, None) for image in prepared(images.held_out, card))
         count, name = len(images.held_out), f"`{job.calibration}`"
     log(f"comparing INT8 with float on {plural(count, 'image')} of {name}")
-    runners = (onnx.onnx_runner(source), onnx.onnx_runner(target))
     loss: QuantizationLoss = measure_loss(runners, measured, model.network, name, raw=job.raw)
     check_loss(loss, job.max_loss, job.tolerance)
     return {
@@ -53,15 +52,20 @@ def quantize_checked(
     }  # fmt: skip
 
 
-def _check_runs(job: ExportJob, target: Path, source: Path) -> None:
-    """Raise RunError unless the INT8 file runs at several sizes, and returns finite numbers of the same shape."""
+def _open_checked(job: ExportJob, source: Path, target: Path) -> tuple[onnx.Runner, onnx.Runner]:
+    """Open the float and the INT8 file.
+
+    Raises:
+        RunError: The INT8 file does not run at several sizes, or does not return finite numbers of the same shape.
+    """
     try:
-        run, reference = onnx.onnx_runner(target), onnx.onnx_runner(source)
+        reference, run = onnx.onnx_runner(source), onnx.onnx_runner(target)
         for _, batch in synthetic_batches((96, 64)):
             given = batch if job.raw else normalize(batch)
             output, expected = run(given), reference(given)
             if output.shape != expected.shape or output.dtype != expected.dtype or not np.isfinite(output).all():
                 raise RunError(f"the INT8 file returns {output.dtype} {output.shape}, or numbers that are not finite")
+        return reference, run
     except RmrkdError:
         raise
     except Exception as error:  # onnxruntime's errors have no common base class

@@ -83,7 +83,7 @@ class _FileHandler(logging.FileHandler):
     """Writes each message on one line, and goes on when the disk is full."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return escape_message(super().format(record)).replace("\n", "\\n")
+        return super().format(record).replace("\n", "\\n")
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Stop writing, and say so once."""

@@ -1,4 +1,4 @@
-"""What trackers are told about a run."""
+"""The facts of a run that trackers get."""
 
 from __future__ import annotations
 

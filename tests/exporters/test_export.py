@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,6 @@ WRITTEN = {
     "deeplabv3": {"onnx": (), "torchscript": ()}, "deeplabv3plus": {"onnx": CLASSES, "torchscript": ()},
     "mobilenetv2": {"torchscript": ()},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    created = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(created, str(tiny))
-    return Path(shutil.copy(created, tmp_path_factory.mktemp("alone") / "student.pth"))
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,8 @@ from rmrkd_cli.exporters.hub import _without_paths
 from rmrkd_cli.exporters.verify import normalize, synthetic_images
 from rmrkd_cli.storage.cache import sha256_of
 from tests.helpers.cli import rmrkd
-from tests.helpers.students import random_student
 
 FILES = {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"}
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    path = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(path, str(tiny))
-    return path
 
 
 @pytest.fixture(scope="module")

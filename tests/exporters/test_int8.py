@@ -25,7 +25,6 @@ from rmrkd_cli.networks.file_network import FileAdapter
 from rmrkd_cli.networks.onnx_runner import OnnxRunner
 from tests.helpers import network_files
 from tests.helpers.cli import rmrkd
-from tests.helpers.students import random_student
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -191,13 +190,6 @@ def test_options_that_do_not_fit_are_refused(target: str, options: list[str], me
     outcome = rmrkd("export", tmp_path / "s.pth", tmp_path / target, *options)
     assert outcome.exit_code == 2
     assert outcome.message.startswith(message)
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    path = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(path, str(tiny))
-    return path
 
 
 @pytest.fixture(scope="module")

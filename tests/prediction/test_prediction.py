@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import resource
-import shutil
 import signal
 from pathlib import Path
 
@@ -24,15 +23,6 @@ from rmrkd_cli.prediction.inputs import find_inputs
 from rmrkd_cli.prediction.overlay import Overlay, find_edges
 from rmrkd_cli.prediction.video import new_video
 from tests.helpers.cli import Outcome, rmrkd, run_main
-from tests.helpers.students import random_student
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """Return a student file in a folder without any other file."""
-    created = tmp_path_factory.mktemp("run") / "student.pth"
-    random_student(created, str(tiny))
-    return Path(shutil.copy(created, tmp_path_factory.mktemp("alone") / "student.pth"))
 
 
 def predict(student: Path, *arguments: object) -> Outcome:

@@ -96,10 +96,8 @@ def write_folder_files(found: FolderPreset, workers: int, on_progress: Progress)
         status, problem = write_name_list(names, found.root / file)
         result.add(found.root / file, status, f"{problem}; it was not changed" if status == CONFLICT else problem)
     if result.problems:
-        lines = [f"  `{path}` {text}" for path, text in result.problems[:_SHOWN]]
-        lines += [f"  and {len(result.problems) - _SHOWN} more"] if result.problems[_SHOWN:] else []
         raise RmrkdError(
-            f"{plural(len(result.problems), 'problem')} in `{found.root}`:\n" + "\n".join(lines),
+            f"{plural(len(result.problems), 'problem')} in `{found.root}`:\n{result.list_problems(_SHOWN)}",
             f"existing files are never overwritten: fix the named files, or move `{CONVERTED}` and `rmrkd-*.txt` away, "
             "then run the same command again",
         )

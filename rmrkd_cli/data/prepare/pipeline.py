@@ -14,6 +14,7 @@ from rmrkd_cli.data.label_io import read_labels
 from rmrkd_cli.data.prepare.new_files import CONFLICT, UNCHANGED, WRITTEN, find_invalid_values, write_label_map
 from rmrkd_cli.data.worker_pool import Map, worker_pool
 from rmrkd_cli.errors import RunError
+from rmrkd_cli.terminal.sanitize import escape_control
 
 BAD_SOURCE = "bad source"
 _CHUNK = 8  # files per task of a process
@@ -61,6 +62,12 @@ class PrepareResult:
             self.counts[status] += 1
         else:
             self.problems.append((path, problem))
+
+    def list_problems(self, most: int) -> str:
+        """Return the first problems, a line each, and how many more there are."""
+        lines = [escape_control(f"  `{path}` {text}") for path, text in self.problems[:most]]
+        lines += [f"  and {len(self.problems) - most} more"] if self.problems[most:] else []
+        return "\n".join(lines)
 
 
 def convert_label_maps(conversions: Sequence[Conversion], workers: int, on_progress: Progress) -> PrepareResult:

@@ -1,4 +1,4 @@
-"""The interface of a tracker, and what it is told about a run."""
+"""The interface of a tracker, and the facts of a run that it gets."""
 
 from __future__ import annotations
 
