@@ -7,21 +7,22 @@ import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks.camvid import plan
 from benchmarks.camvid.plan import Files, Row
-from benchmarks.methods.runs import start
+from benchmarks.methods.runs import Start
 from rmrkd_cli.results.training_log import find_log
 
 STEPS, ROUNDS = 20, 3
-START = Callable[[list[str], Path], int]
 
 
-def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run: START = start) -> list[str]:
+def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run: Start) -> list[str]:
     """Train each row for some steps, in turns, and keep the smallest median time of a step.
 
     Other programs on the machine can only make a step slower. Return the names of what failed.
+
+    Args:
+        run: Runs `rmrkd` with these arguments.
     """
     costs: dict[str, float] = {}
     for number in range(ROUNDS):
