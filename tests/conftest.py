@@ -138,11 +138,13 @@ def _one_server() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _messages() -> None:
-    """Print messages as the command line does, also where a test calls a function of the package."""
+def _like_the_command() -> None:
+    """Print messages and handle signals as the command does, also where a test calls a function of the package."""
+    from rmrkd_cli.signals import own_signals
     from rmrkd_cli.terminal.messages import show_messages
 
     show_messages()
+    own_signals()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -101,7 +101,6 @@ def test_a_program_that_only_imports_the_package_keeps_its_handlers(monkeypatch:
 
 
 def test_handlers_are_restored_and_no_descriptor_is_left_open() -> None:
-    signals.own_signals()
     before = [signal.getsignal(signum) for signum in signals.STOP_SIGNALS]
     open_before = len(os.listdir("/proc/self/fd"))
     with signals.stop_requests():
