@@ -108,6 +108,7 @@ class Bench:
             [
                 Job(f"export of {name}", partial(list, ["export", str(file), str(networks[name]), "--force"]))
                 for name, file in files.items()
+                if not _is_newer(networks[name], file)
             ]
         )
         if not self.failed:
@@ -165,6 +166,10 @@ class Bench:
     def _write(self) -> None:
         page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"))
         self.output.write_text(page.text(), encoding="utf-8")
+
+
+def _is_newer(path: Path, source: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime > source.stat().st_mtime
 
 
 def _outputs_of(name: str) -> str:

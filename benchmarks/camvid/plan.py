@@ -237,7 +237,7 @@ def cache_arguments(files: Files, name: str) -> list[str]:
     else:
         presets, checkpoints = of_b
     images = _data(files, "eighth + all" if name == "b-eighth" else "all")
-    settings = (*images, *(text for text in files.settings if text.startswith("teacher.")))
+    settings = (*images, *(text for text in files.settings if text.startswith(("teacher.", "data."))))
     data = [part for text in settings for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]
