@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.camvid")
     parser.add_argument("--seeds", type=read_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
-    parser.add_argument("--iterations", type=int, default=1000, metavar="N", help="of students (default: 1000)")
+    parser.add_argument("--iterations", type=int, default=600, metavar="N", help="of students (default: 600)")
     parser.add_argument("--teacher-iterations", type=int, default=800, metavar="N", help="default: 800")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument(

@@ -53,7 +53,6 @@ class Bench:
         yield self._outputs("b")
         yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations))
         yield self._outputs("c", TEACHER_A)
-        yield self._outputs("b-eighth")
         yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), once=True)
 
     def _outputs(self, name: str, *after: str) -> Job:
@@ -83,10 +82,10 @@ class Bench:
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[Job]:
         tuned = {row.name: row for row in plan.METHODS}
-        for row in rows:
-            like = tuned.get(row.tuned_like or row.name)
-            trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
-            for seed in self.trainings.seeds:
+        for seed in self.trainings.seeds:
+            for row in rows:
+                like = tuned.get(row.tuned_like or row.name)
+                trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
                 work = partial(self.trainings.of, row, seed)
                 yield Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))
 
@@ -94,7 +93,7 @@ class Bench:
         """Measure the time of a step of each row, then train the best methods again."""
         if not self.failed:
             if not self.files.costs.is_file():
-                self.failed += costs.measure(self.files, ROWS, self.say, start)
+                self.failed += costs.measure(self.files, [row for row in ROWS if row.length == 1], self.say, start)
             self._run(list(self._rows(self.trainings.equal_time_rows())))
 
     def _speed(self) -> None:

@@ -54,7 +54,7 @@ class Page:
         parts += self._teachers()
         equal_time = self._equal_time
         for title, rows in (
-            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *plan.METHODS)),
+            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *plan.METHODS, plan.TWICE)),
             ("Student 1 with all masks, equal time", (plan.BASELINE, *equal_time) if equal_time else ()),
             ("Student 1 with fewer masks", (plan.BASELINE, *plan.WITHOUT_LABELS)),
             ("Student 2", plan.SMALL),
@@ -103,14 +103,17 @@ class Page:
         )  # fmt: skip
 
     def _curves(self) -> Iterator[str]:
-        rows = [row for row in (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS) if row.name in self._results]
+        rows = [row for row in ROWS if row.name in self._results]
         if not rows:
             return
         curves = {row.title: self._curve(row) for row in rows}
-        steps = next(iter(curves.values())).keys()
+        steps = sorted({step for curve in curves.values() for step in curve})
         yield "## Validation while training"
         yield _CURVE
-        cells = [(title, *(f"{100 * curve[step]:.2f}" for step in steps)) for title, curve in curves.items()]
+        cells = [
+            (title, *(f"{100 * curve[step]:.2f}" if step in curve else "–" for step in steps))
+            for title, curve in curves.items()
+        ]
         yield table(("iteration", *map(str, steps)), cells)
 
     def _curve(self, row: Row) -> dict[int, float]:

@@ -87,8 +87,8 @@ class Row:
         base: The row that it is compared with.
         outputs: Name of the stored teacher outputs; None with a live teacher, and for a baseline.
         start: Whether the student starts from ImageNet weights.
-        data: "all" or "eighth": which images have masks. "eighth + all" trains on all images, most without a mask.
-            "predicted" has masks that teacher B predicts, "eighth + predicted" has them where a mask is missing.
+        data: "all" or "eighth": which images have masks. "predicted" has masks that teacher B predicts,
+            "eighth + predicted" has them where a mask is missing.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
         settings: `KEY.PATH=VALUE`.
@@ -108,25 +108,22 @@ class Row:
 
 
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
+TWICE = replace(
+    BASELINE, name="baseline-x2", title="masks alone, twice as long", base="baseline", length=2.0, tuned_like="baseline"
+)
 _KD = Row("kd", "kd, stored outputs of C", "student", "kd", "baseline", outputs="c")
 METHODS = (
     _KD,
     Row("cwd", "cwd, stored outputs of C", "student", "cwd", "baseline", outputs="c"),
     Row("rmrkd", "rmrkd with mgd and dkd, live teacher A", "student", "rmrkd", "baseline"),
-    Row("mgd", "mgd, live teacher A", "student", "mgd", "baseline", settings=("losses.mgd.stage=2",)),
 )
 _CWD = replace(METHODS[1], tuned_like="cwd")
 WITHOUT_LABELS = (
-    replace(_CWD, name="no-masks", title="no mask: cwd, outputs of B", preset="student-from-b", outputs="b"),
     replace(
         _CWD, name="predicted-masks", title="no mask: B's predictions as masks, cwd, outputs of B", outputs="b",
         data="predicted",
     ),
     replace(BASELINE, name="eighth", title="46 masks alone", data="eighth", tuned_like="baseline"),
-    replace(
-        _CWD, name="eighth-and-all", title="46 masks and all images: cwd, outputs of B", preset="student-from-b",
-        base="eighth", outputs="b-eighth", data="eighth + all",
-    ),
     replace(
         _CWD, name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
         base="eighth", outputs="b", data="eighth + predicted",
@@ -189,9 +186,6 @@ def _data(files: Files, data: str) -> Iterable[str]:
     """Yield the settings that name the images; see `Row.data`."""
     roots = {"all": files.data, "predicted": files.predicted, "eighth + predicted": files.eighth_predicted}
     yield f"data.root={json.dumps(str(roots.get(data, files.eighth)))}"
-    if data == "eighth + all":
-        yield "data.train=null"
-        yield f"data.unlabelled={{images: {json.dumps(str(files.data / 'train'))}}}"
 
 
 def make_roots(files: Files) -> None:
@@ -223,21 +217,14 @@ def label_arguments(files: Files) -> list[str]:
 
 
 def cache_arguments(files: Files, name: str) -> list[str]:
-    """Return the arguments of `rmrkd` that store the outputs of a teacher: "a", "b", "b-eighth" or "c"."""
+    """Return the arguments of `rmrkd` that store the outputs of a teacher for all training images: "b" or "c"."""
     student, from_b = (str(PRESETS / f"{name}.yaml") for name in ("student", "student-from-b"))
     common = ["--out", str(files.outputs(name)), "--device", "cpu"]
-    views = ["--flip", "--scales", SCALES]
-    of_a, of_b = (["--preset", student], [files.teacher_a]), (["--preset", from_b], [files.teacher_b])
-    if name == "a":
-        presets, checkpoints = of_a
-        common += views
-    elif name == "c":
-        presets, checkpoints = of_a[0] + of_b[0], of_a[1] + of_b[1]
-        common += views
-    else:
-        presets, checkpoints = of_b
-    images = _data(files, "eighth + all" if name == "b-eighth" else "all")
-    settings = (*images, *(text for text in files.settings if text.startswith(("teacher.", "data."))))
+    presets, checkpoints = ["--preset", from_b], [files.teacher_b]
+    if name == "c":
+        presets, checkpoints = ["--preset", student, *presets], [files.teacher_a, *checkpoints]
+        common += ["--flip", "--scales", SCALES]
+    settings = (*_data(files, "all"), *(text for text in files.settings if text.startswith(("teacher.", "data."))))
     data = [part for text in settings for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]

@@ -14,7 +14,7 @@ from benchmarks.methods.runs import Training
 from rmrkd_cli.results.record import Record, read_record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
-ROWS = (plan.BASELINE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
+ROWS = (plan.BASELINE, plan.TWICE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
 
 
 @dataclass(frozen=True)
