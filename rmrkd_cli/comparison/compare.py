@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
+from rmrkd_cli.checkpoints.file_formats import network_file_format
 from rmrkd_cli.comparison.gap import gap_text
 from rmrkd_cli.comparison.groups import group_records
 from rmrkd_cli.comparison.latency_notes import Timed, latency_notes, latency_warnings
@@ -72,7 +74,13 @@ def _training_of(group: Group) -> list[dict[str, Any]]:
 def _timed(groups: Sequence[Group]) -> list[Timed]:
     first = [next((record for record in group.records if record.get("latency")), None) for group in groups]
     pairs = zip(groups, first, strict=True)
-    return [Timed(group.label, record["latency"], record.get("macs")) for group, record in pairs if record is not None]
+    return [Timed(group.label, record["latency"], _torch_macs(record)) for group, record in pairs if record is not None]
+
+
+def _torch_macs(record: Record) -> int | None:
+    """Return the MACs of a network that runs in torch; a file's time also depends on its runtime and number format."""
+    exported = network_file_format(Path(str(record.get("checkpoint") or "")))
+    return None if exported else record.get("macs")
 
 
 def _base_group(groups: Sequence[Group]) -> Group:

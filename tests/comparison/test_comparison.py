@@ -181,3 +181,14 @@ def test_no_share_is_given_from_too_few_images() -> None:
     assert gap is not None
     assert "from too few images for an interval" in gap
     assert "closes" not in gap
+
+
+def test_an_exported_file_may_be_faster_at_equal_macs() -> None:
+    def timed(role: str, milliseconds: float, checkpoint: str) -> Record:
+        latency = {"low_ms": milliseconds, "median_ms": milliseconds, "high_ms": milliseconds}
+        return record(role, latency=latency, macs=5, checkpoint=checkpoint)
+
+    baseline = timed("baseline", 60, "student.pth")
+    for file, warned in (("other.pth", True), ("student.onnx", False), ("student.int8.onnx", False)):
+        warnings = compare([baseline, timed("distill", 30, file)]).latency_warnings
+        assert any("equal MACs" in warning for warning in warnings) == warned
