@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,10 @@ def _connect() -> tuple[Any, str]:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # reports each retry
     address = hide_secrets(mlflow.get_tracking_uri())
-    view = (
-        "" if address.startswith(("http", "databricks")) else f"; to view it: mlflow ui --backend-store-uri {address}"
-    )
-    return mlflow.MlflowClient(), f"{address}{view}"
+    if address.startswith(("http", "databricks")):
+        return mlflow.MlflowClient(), address
+    install = "" if find_spec("flask") else "pip install mlflow, then "  # mlflow-skinny has no server
+    return mlflow.MlflowClient(), f"{address}; to view it: {install}mlflow ui --backend-store-uri {address}"
 
 
 def _experiment_id(client: Any) -> str:

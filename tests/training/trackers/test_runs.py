@@ -17,6 +17,7 @@ from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import trainer
 from rmrkd_cli.training.run import train
+from rmrkd_cli.training.trackers import mlflow as mlflow_tracker
 from rmrkd_cli.training.trackers.mlflow import flatten
 from tests.helpers.wandb_file import OfflineRun, offline_folders, read_offline_run
 
@@ -256,3 +257,11 @@ def test_a_run_that_failed_continues_in_the_same_runs_without_repeated_steps(
     errors = capfd.readouterr().err
     assert f"mlflow: resumed run {first_id} in sqlite:///" in errors
     assert "no API key, so the run stays offline" in errors
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_command_that_shows_a_run_works_without_mlflows_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = "mlflow ui --backend-store-uri sqlite:///"
+    for server, words in ((None, f"to view it: pip install mlflow, then {view}"), ("flask", f"to view it: {view}")):
+        monkeypatch.setattr(mlflow_tracker, "find_spec", lambda _, found=server: found)
+        assert words in mlflow_tracker._connect()[1]
