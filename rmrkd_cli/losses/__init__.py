@@ -21,6 +21,7 @@ from rmrkd_cli.losses.fitnet import FitNetLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
 from rmrkd_cli.losses.kd import KDLoss
+from rmrkd_cli.losses.lskd import LSKDLoss
 from rmrkd_cli.losses.mgd import MGDLoss
 from rmrkd_cli.losses.pkd import PKDLoss
 from rmrkd_cli.losses.psd import PSDLoss
@@ -56,6 +57,7 @@ __all__ = [
     "IDDLoss",
     "IFVDLoss",
     "KDLoss",
+    "LSKDLoss",
     "MGDLoss",
     "PKDLoss",
     "PSDLoss",

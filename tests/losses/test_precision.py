@@ -21,6 +21,7 @@ from rmrkd_cli.losses import (
     IDDLoss,
     IFVDLoss,
     KDLoss,
+    LSKDLoss,
     MGDLoss,
     PKDLoss,
     RMRKDLoss,
@@ -52,6 +53,7 @@ LOSSES: dict[str, Make] = {
     "skd": lambda s, t, k: SKDLoss(s, t),
     "cirkd": lambda s, t, k: CIRKDLoss(s, t),
     "kd": lambda s, t, k: KDLoss(s),
+    "lskd": lambda s, t, k: LSKDLoss(s),
     "cwd": lambda s, t, k: CWDLoss(s, t),
     "cwd on features": lambda s, t, k: CWDLoss(s, t, on_logits=False),
     "dist": lambda s, t, k: DISTLoss(s),
@@ -61,7 +63,7 @@ LOSSES: dict[str, Make] = {
     "pkd": lambda s, t, k: PKDLoss(s, t),
     "csd": lambda s, t, k: CSDLoss(s),
 }
-NEEDS_EQUAL_CHANNELS = ("dkd", "kd", "cwd", "dist", "csd")
+NEEDS_EQUAL_CHANNELS = ("dkd", "kd", "lskd", "cwd", "dist", "csd")
 # Near-uniform distributions: what is left of a divergence is below float32's rounding of a logarithm, and what is left
 # of a probability's variation, which DIST divides by and CSD squares, is 500 times its rounding.
 ROUNDING = {(name, 1e-4): 1e-5 for name in ("dkd", "kd", "cwd", "cwd on features")} | {("csd", 1e4): 1e-40}
@@ -162,7 +164,7 @@ def test_a_single_class(name: str) -> None:
     inputs = student, teacher, labels.clamp_max(0)
     got, want = value_and_grad(loss, *inputs), exact(loss, *inputs)
     assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(got, want, strict=True))
-    assert got[0] > 0 or name in ("idd", "kd")  # one class has no pairs, and probability 1
+    assert got[0] > 0 or name in ("idd", "kd", "lskd")  # one class has no pairs, and probability 1
 
 
 @each_loss

@@ -33,6 +33,7 @@ PARAMETERS = {
     "idd": ("IDDLoss", "student_channels teacher_channels num_classes label_resize present_only"),
     "ifvd": ("IFVDLoss", "student_channels teacher_channels num_classes label_resize align"),
     "kd": ("KDLoss", "num_classes tau reduction"),
+    "lskd": ("LSKDLoss", "num_classes tau standardize"),
     "mgd": ("MGDLoss", "student_channels teacher_channels mask_ratio"),
     "pkd": ("PKDLoss", "student_channels teacher_channels"),
     "psd": ("PSDLoss", "student_channels teacher_channels"),
@@ -72,6 +73,7 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "ifvd": (ONE_MAP, "head", "auto", {"label_resize": ("nearest", RESIZE), "align": (False, bool)}),
     "kd": (LOGITS_MAP, "logits", "auto", {
         "tau": (1.0, POSITIVE), "reduction": ("pixels", ["pixels", "elements", "skd", "mmrazor", "mmrazor-mean"])}),
+    "lskd": (LOGITS_MAP, "logits", "auto", {"tau": (2.0, POSITIVE), "standardize": ("classes", ["classes", "width"])}),
     "mgd": (ONE_MAP, 4, "auto", {"mask_ratio": (0.75, FRACTION)}),
     "pkd": (ONE_MAP, "head", "auto", {}),
     "psd": (MAPS, ["aux", "head", "logits"], "auto", {}),

@@ -1,0 +1,105 @@
+"""LS-KD against its formula, the released functions' arithmetic, and what must not change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import log
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses import KDLoss, LSKDLoss
+from tests.losses.common import K, error, sample, value_and_grad
+
+Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+AXES = ("classes", "width")
+
+
+def plain(loss: LSKDLoss, student: Tensor, teacher: Tensor) -> Tensor:
+    """Every position in its turn, with every value written out."""
+    images, classes, height, width = student.shape
+
+    def standardized(maps: Tensor, image: int, k: int, y: int, x: int) -> Tensor:
+        row = maps[image, :, y, x] if loss.standardize == "classes" else maps[image, k, y]
+        mean = row.sum() / len(row)
+        deviation = (((row - mean) ** 2).sum() / (len(row) - 1)).sqrt()
+        return (maps[image, k, y, x] - mean) / (1e-7 + deviation)
+
+    total = student.new_zeros(())
+    for image in range(images):
+        for y in range(height):
+            for x in range(width):
+                ours, theirs = (
+                    torch.stack([standardized(maps, image, k, y, x) for k in range(classes)]) / loss.tau
+                    for maps in (student, teacher)
+                )
+                p, q = F.softmax(theirs, 0), F.softmax(ours, 0)
+                total = total + (p * (p.log() - q.log())).sum()
+    return loss.tau**2 * total / (images * height * width)
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("tau", [1.0, 2.0, 3.5])
+def test_equals_the_plain_form(axis: str, tau: float) -> None:
+    student, teacher, labels = (x.double() for x in sample(1, size=(3, 5)))
+    loss = LSKDLoss(K, tau, axis)
+    leaf = student.clone().requires_grad_()
+    want = plain(loss, leaf, teacher)
+    value, grad = value_and_grad(loss, student, teacher, labels.long())
+    assert error(value, want.detach()) <= 1e-10
+    assert error(grad, torch.autograd.grad(want, leaf)[0]) <= 1e-10
+
+
+def test_hand_computed_value() -> None:
+    """Two classes become -1/sqrt(2) and 1/sqrt(2), whatever their logits are; equal logits become 0."""
+    student, teacher = torch.zeros(1, 2, 1, 1), torch.tensor([0.0, 7.0]).view(1, 2, 1, 1)
+    p = 1 / (1 + 2.718281828459045 ** (2**0.5 / 2))  # softmax of the two, at temperature 2
+    expected = 4 * (log(2) + p * log(p) + (1 - p) * log(1 - p))
+    assert LSKDLoss(2)(student, teacher).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_it_is_kd_of_logits_that_are_standardized_already() -> None:
+    student, teacher, _ = sample(2)
+    student, teacher = ((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True) for x in (student, teacher))
+    assert error(LSKDLoss(K)(student, teacher), KDLoss(K, 2.0)(student, teacher)) <= 1e-5
+
+
+SCALE, SHIFT = torch.rand(2, 2, 1, 5, 6, generator=torch.Generator().manual_seed(5)) + 0.5
+SAME: dict[str, Change] = {
+    "student scaled and shifted at each pixel": lambda s, t, y: (SCALE * s + SHIFT, t, y),
+    "teacher scaled and shifted at each pixel": lambda s, t, y: (s, SCALE * t - SHIFT, y),
+    "transposed": lambda s, t, y: (s.transpose(2, 3), t.transpose(2, 3), y),
+    "classes turned": lambda s, t, y: (s.roll(1, 1), t.roll(1, 1), y),
+    "all ignored": lambda s, t, y: (s, t, 0 * y + 255),
+    "given twice": lambda s, t, y: [torch.cat([x, x]) for x in (s, t, y)],
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_value_is_unchanged_with(change: str) -> None:
+    loss = LSKDLoss(K)
+    assert error(loss(*SAME[change](*sample())), loss(*sample())) <= 1e-5
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_no_gradient_when_student_is_teacher_and_none_for_the_teacher(axis: str) -> None:
+    student, teacher, labels = sample()
+    value, grad = value_and_grad(LSKDLoss(K, standardize=axis), student, student, labels)
+    assert value.abs() <= 1e-6
+    assert grad.abs().max() <= 1e-6
+    teacher.requires_grad_()
+    assert not LSKDLoss(K, standardize=axis)(student, teacher).requires_grad
+
+
+def test_one_column_is_nothing_to_standardize_over() -> None:
+    student, teacher, labels = (x[..., :1] for x in sample())
+    value, grad = value_and_grad(LSKDLoss(K, standardize="width"), student, teacher, labels)
+    assert (value.item(), grad.any().item()) == (0.0, False)
+
+
+def test_an_unknown_axis_is_an_error() -> None:
+    with pytest.raises(RmrkdError, match="standardize must be one of classes, width, got `height`"):
+        LSKDLoss(K, standardize="height")  # type: ignore[arg-type]
