@@ -11,6 +11,7 @@ from types import ModuleType
 from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses.adversarial import AdversarialLoss
 from rmrkd_cli.losses.at import ATLoss
+from rmrkd_cli.losses.attnfd import AttnFDLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
 from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
 from rmrkd_cli.losses.csd import CSDLoss
@@ -46,6 +47,7 @@ __all__ = [
     "LOSSES",
     "ATLoss",
     "AdversarialLoss",
+    "AttnFDLoss",
     "CIRKDLoss",
     "CIRKDMemoryLoss",
     "CSDLoss",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.losses import (
     ATLoss,
+    AttnFDLoss,
     CIRKDLoss,
     CIRKDMemoryLoss,
     CSDLoss,
@@ -45,6 +46,7 @@ class _FixedMask(MGDLoss):
 
 Make = Callable[[int, int, int], nn.Module]
 LOSSES: dict[str, Make] = {
+    "attnfd": lambda s, t, k: AttnFDLoss(s, t),
     "rmrkd": RMRKDLoss,
     "idd": IDDLoss,
     "ifvd": lambda s, t, k: IFVDLoss(s, t, k, align=True),

@@ -21,6 +21,7 @@ from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, loss_model, 
 PARAMETERS = {
     "adversarial": ("AdversarialLoss", "num_classes objective discriminator_weight discriminator_lr"),
     "at": ("ATLoss", "student_channels teacher_channels mode"),
+    "attnfd": ("AttnFDLoss", "student_channels teacher_channels teacher_attention train_channel_gate"),
     "cirkd": ("CIRKDLoss", "student_channels teacher_channels tau pool"),
     "cirkd_memory": ("CIRKDMemoryLoss",
         "student_channels teacher_channels num_classes tau pixel_queue region_queue pixels_pushed "
@@ -53,6 +54,8 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
         "objective": ("hinge", ["hinge", "wgan-gp"]), "discriminator_weight": (0.1, NON_NEGATIVE),
         "discriminator_lr": (4e-4, POSITIVE)}),
     "at": (ONE_MAP, "head", "auto", {"mode": ("code", ["code", "paper"])}),
+    "attnfd": (ONE_MAP, 4, "auto", {
+        "teacher_attention": ("random", ["random", "plain"]), "train_channel_gate": (False, bool)}),
     "cirkd": (ONE_MAP, "head", "auto", {"tau": (0.1, POSITIVE), "pool": (1, (1, 2))}),
     "cirkd_memory": (ONE_MAP, "head", "auto", {
         "tau": (0.1, POSITIVE), "pixel_queue": (20_000, COUNT), "region_queue": (2_000, COUNT),

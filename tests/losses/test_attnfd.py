@@ -1,0 +1,114 @@
+"""AttnFD against its formula, written out, and what is trained in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses import AttnFDLoss
+from rmrkd_cli.losses._cbam import CBAM
+from tests.losses.common import error, sample, value_and_grad
+
+Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
+ATTENTION = ("random", "plain")
+
+
+def make_loss(*channels: int, **options: object) -> AttnFDLoss:
+    torch.manual_seed(0)
+    return AttnFDLoss(*channels, **options).double()  # type: ignore[arg-type]
+
+
+def refined(gates: CBAM | None, maps: Tensor) -> Tensor:
+    """CBAM of every image in its turn; without weights for None."""
+    images = []
+    for image in maps:
+        mean, most = image.mean((1, 2)), image.amax((1, 2))
+        if gates is None:
+            images.append(image * (mean + most).sigmoid()[:, None, None])
+        else:
+            first, _, second = gates.mlp
+            hidden = [(first.weight @ pooled + first.bias).clamp_min(0) for pooled in (mean, most)]
+            gate = sum(second.weight @ units + second.bias for units in hidden)
+            images.append(image * torch.as_tensor(gate).sigmoid()[:, None, None])
+    scaled = torch.stack(images)
+    pooled = torch.stack([scaled.max(1).values, scaled.mean(1)], 1)
+    if gates is None:
+        return scaled * pooled.sum(1, keepdim=True).sigmoid()
+    convolved = torch.nn.functional.conv2d(pooled, gates.conv.weight, padding=3)
+    centred = convolved - convolved.mean()
+    normed = centred / (centred.square().mean() + gates.norm.eps).sqrt()
+    return scaled * normed.sigmoid()
+
+
+def plain(loss: AttnFDLoss, student: Tensor, teacher: Tensor) -> Tensor:
+    gates = loss.teacher_attention if isinstance(loss.teacher_attention, CBAM) else None
+    conv, norm = loss.align
+    ours = torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], refined(loss.attention, student))
+    ours = ours - ours.mean((0, 2, 3), keepdim=True)
+    ours = ours / (ours.square().mean((0, 2, 3), keepdim=True) + norm.eps).sqrt()
+    theirs = refined(gates, teacher)
+    total = (ours / ours.square().sum().sqrt() - theirs / theirs.square().sum().sqrt()).square().sum()
+    return total / len(student)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("channels", [(4, 4), (3, 5), (32, 48)])
+def test_equals_the_plain_form(channels: tuple[int, int], attention: str) -> None:
+    student, teacher, labels = sample(1, channels)
+    loss = make_loss(*channels, teacher_attention=attention)
+    leaf = student.double().requires_grad_()
+    want = plain(loss, leaf, teacher.double())
+    value, grad = value_and_grad(loss, student.double(), teacher.double(), labels)
+    assert error(value, want.detach()) <= 1e-10
+    assert error(grad, torch.autograd.grad(want, leaf)[0]) <= 1e-10
+
+
+def test_two_maps_of_one_direction_have_no_loss_and_opposite_ones_four() -> None:
+    """Unit vectors: |u - u|^2 = 0 and |u + u|^2 = 4, for one image."""
+    loss = make_loss(4, 4)
+    _, teacher, labels = sample()
+    target = loss.teacher_attention(teacher[:1].double())
+    loss.attention, loss.align = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
+    assert loss(7 * target, teacher[:1].double(), labels[:1]).item() == pytest.approx(0, abs=1e-12)
+    assert loss(-target, teacher[:1].double(), labels[:1]).item() == pytest.approx(4)
+
+
+def test_what_is_trained() -> None:
+    trained = {name for name, value in make_loss(32, 48).named_parameters() if value.requires_grad}
+    released = {"attention.conv.weight", "attention.norm.weight", "attention.norm.bias"}
+    released |= {"align.0.weight", "align.1.weight", "align.1.bias"}
+    assert trained == released
+    with_gate = {name for name, v in make_loss(32, 48, train_channel_gate=True).named_parameters() if v.requires_grad}
+    assert with_gate - released == {f"attention.mlp.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")}
+    assert not list(make_loss(32, 48, teacher_attention="plain").teacher_attention.parameters())
+
+
+SAME: dict[str, Change] = {
+    "teacher's batch in another order with the student's": lambda *inputs: [x.flip(0) for x in inputs],
+    "all ignored": lambda s, t, y: (s, t, 0 * y + 255),
+    "classes of another image": lambda s, t, y: (s, t, y.flip(0)),
+}
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("change", SAME)
+def test_value_is_unchanged_with(change: str, attention: str) -> None:
+    loss = make_loss(4, 4, teacher_attention=attention)
+    inputs = [x.double() if x.is_floating_point() else x for x in sample()]
+    assert error(loss(*SAME[change](*inputs)), loss(*inputs)) <= 1e-10
+
+
+def test_a_batch_that_is_given_twice_has_half_the_value() -> None:
+    """Lengths are those of the whole batch, and the sum is divided by B."""
+    loss = make_loss(4, 4)
+    inputs = [x.double() if x.is_floating_point() else x for x in sample()]
+    assert error(2 * loss(*(torch.cat([x, x]) for x in inputs)), loss(*inputs)) <= 1e-6
+
+
+def test_an_unknown_attention_is_an_error() -> None:
+    with pytest.raises(RmrkdError, match="teacher_attention must be one of random, plain, got `trained`"):
+        make_loss(4, 4, teacher_attention="trained")
