@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rmrkd_cli.losses import (
         LOSSES,
         AdversarialLoss,
+        AfDCDLoss,
         ATLoss,
         AttnFDLoss,
         CIRKDLoss,
@@ -67,6 +68,7 @@ _MODULES = {
 
 __all__ = [
     "LOSSES",
+    "AfDCDLoss",
     "ATLoss",
     "AdversarialLoss",
     "AttnFDLoss",

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses.adversarial import AdversarialLoss
+from rmrkd_cli.losses.af_dcd import AfDCDLoss
 from rmrkd_cli.losses.at import ATLoss
 from rmrkd_cli.losses.attnfd import AttnFDLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
@@ -45,6 +46,7 @@ LOSSES: dict[str, type[DistillationLoss]] = {
 
 __all__ = [
     "LOSSES",
+    "AfDCDLoss",
     "ATLoss",
     "AdversarialLoss",
     "AttnFDLoss",

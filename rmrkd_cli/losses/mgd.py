@@ -58,14 +58,18 @@ class MGDLoss(DistillationLoss):
             keep_mask: (B, 1, H, W), 1 keeps a position and 0 hides it; drawn from torch's generator of the
                 student's device when not given.
         """
+        generated, target = self.generate(student, teacher, keep_mask)
+        return (generated - target).square().sum() / student.shape[0]
+
+    def generate(self, student: Tensor, teacher: Tensor, keep_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the generated map and the teacher's in the same precision, both (B, Ct, H, W); see `forward`."""
         check_pair(student, teacher, self.map_name, self.channels)
         if keep_mask is None:
             keep_mask = self.draw_mask(student)
         elif keep_mask.shape != (student.shape[0], 1, *student.shape[2:]):
             raise RmrkdError(f"keep_mask must be (B, 1, H, W) with the student's B, H, W, got {tuple(keep_mask.shape)}")
         generated = working_precision(self._generate(student, keep_mask))
-        difference = generated - teacher.detach().to(generated.dtype)
-        return difference.square().sum() / student.shape[0]
+        return generated, teacher.detach().to(generated.dtype)
 
     def _generate(self, student: Tensor, keep_mask: Tensor) -> Tensor:
         """Return the generated map; on CPUs in float32, hidden positions are not computed."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.losses import (
+    AfDCDLoss,
     ATLoss,
     AttnFDLoss,
     CIRKDLoss,
@@ -46,6 +47,7 @@ class _FixedMask(MGDLoss):
 
 Make = Callable[[int, int, int], nn.Module]
 LOSSES: dict[str, Make] = {
+    "af_dcd": lambda s, t, k: AfDCDLoss(s, t, mask="centre", feature_weight=1.0, contrast_weight=1.0, groups=t, pool=1),
     "attnfd": lambda s, t, k: AttnFDLoss(s, t),
     "rmrkd": RMRKDLoss,
     "idd": IDDLoss,

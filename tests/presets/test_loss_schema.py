@@ -20,6 +20,10 @@ from rmrkd_cli.presets.loss_schema import CustomLossSpec, LossSpec, loss_model, 
 # Class and parameters of every constructor, in the order of positional arguments.
 PARAMETERS = {
     "adversarial": ("AdversarialLoss", "num_classes objective discriminator_weight discriminator_lr"),
+    "af_dcd": (
+        "AfDCDLoss",
+        "student_channels teacher_channels mask_ratio mask feature_weight contrast_weight tau groups pool",
+    ),
     "at": ("ATLoss", "student_channels teacher_channels mode"),
     "attnfd": ("AttnFDLoss", "student_channels teacher_channels teacher_attention train_channel_gate"),
     "cirkd": ("CIRKDLoss", "student_channels teacher_channels tau pool"),
@@ -53,6 +57,10 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "adversarial": (LOGITS_MAP, "logits", "auto", {
         "objective": ("hinge", ["hinge", "wgan-gp"]), "discriminator_weight": (0.1, NON_NEGATIVE),
         "discriminator_lr": (4e-4, POSITIVE)}),
+    "af_dcd": (ONE_MAP, 4, "auto", {
+        "mask_ratio": (0.75, FRACTION), "mask": ("random", ["random", "centre"]),
+        "feature_weight": (2e-6, NON_NEGATIVE), "contrast_weight": (0.005, NON_NEGATIVE),
+        "tau": (0.07, POSITIVE), "groups": (16, COUNT), "pool": (4, COUNT)}),
     "at": (ONE_MAP, "head", "auto", {"mode": ("code", ["code", "paper"])}),
     "attnfd": (ONE_MAP, 4, "auto", {
         "teacher_attention": ("random", ["random", "plain"]), "train_channel_gate": (False, bool)}),

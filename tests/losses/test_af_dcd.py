@@ -1,0 +1,113 @@
+"""Af-DCD against its definition, piece by piece, and what its parts respond to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.losses import AfDCDLoss, MGDLoss
+from tests.losses.common import error, sample, value_and_grad
+
+
+def make_loss(*channels: int, **options: object) -> AfDCDLoss:
+    torch.manual_seed(0)
+    return AfDCDLoss(*channels, **{"mask": "centre", **options}).double()  # type: ignore[arg-type]
+
+
+def inputs(channels: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    student, teacher, _ = sample(1, channels, size)
+    return student.double(), teacher.double()
+
+
+def plain_contrast(loss: AfDCDLoss, generated: Tensor, teacher: Tensor) -> Tensor:
+    """Every piece's cross-entropy in its turn."""
+
+    def pooled(maps: Tensor) -> Tensor:
+        side = loss.pool
+        height, width = (4 * (n // side // 4) for n in maps.shape[2:])
+        return torch.stack(
+            [
+                torch.stack([maps[:, :, y * side : (y + 1) * side, x * side : (x + 1) * side].amax((2, 3))
+                             for x in range(width)], -1)
+                for y in range(height)
+            ],
+            -2,
+        )  # fmt: skip
+
+    ours, theirs = pooled(generated), pooled(teacher)
+    images, channels, height, width = ours.shape
+    step = channels // loss.groups
+    total = ours.new_zeros(())
+    for image in range(images):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                places = [(top + y, left + x) for y in range(4) for x in range(4)]
+                for y, x in places:
+                    for group in range(loss.groups):
+                        part = slice(group * step, (group + 1) * step)
+                        own = ours[image, part, y, x]
+                        scores = [-(own - theirs[image, part, y, x]).abs().sum() / loss.tau]
+                        for v, u in places:
+                            for other in range(loss.groups):
+                                if other != group:
+                                    far = theirs[image, other * step : (other + 1) * step, v, u]
+                                    scores.append(-(own - far).abs().sum() / loss.tau)
+                        total = total + torch.stack(scores).logsumexp(0) - scores[0]
+    return total / (images * height * width)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "groups", "pool"),
+    [((4, 4), (4, 4), 2, 1), ((3, 6), (5, 10), 3, 1), ((3, 4), (9, 8), 4, 2), ((2, 4), (16, 19), 2, 4)],
+)
+def test_equals_the_plain_form(channels: tuple[int, int], size: tuple[int, int], groups: int, pool: int) -> None:
+    student, teacher = inputs(channels, size)
+    loss = make_loss(*channels, groups=groups, pool=pool, tau=0.7, feature_weight=0.3, contrast_weight=2.0)
+    leaf = student.clone().requires_grad_()
+    generated, _ = loss.mgd.generate(leaf, teacher, loss.draw_mask(leaf))
+    mgd = (generated - teacher).square().sum() / len(student)
+    want = 0.3 * mgd + 2 * plain_contrast(loss, generated, teacher)
+    value, grad = value_and_grad(loss, student, teacher, torch.zeros(()))
+    assert error(value, want.detach()) <= 1e-10
+    assert error(grad, torch.autograd.grad(want, leaf)[0]) <= 1e-8
+
+
+def test_without_contrast_it_is_mgd() -> None:
+    student, teacher = inputs((3, 16), (16, 16))
+    loss = make_loss(3, 16, contrast_weight=0.0, feature_weight=2.0)
+    mgd = MGDLoss(3, 16).double()
+    mgd.load_state_dict(loss.mgd.state_dict())
+    keep = loss.draw_mask(student)
+    assert error(loss(student, teacher), 2 * mgd(student, teacher, None, keep)) <= 1e-12
+
+
+def test_equal_distances_give_the_logarithm_of_the_pieces() -> None:
+    """All teacher's pieces are zero, so each has one positive and 16 * (groups - 1) negatives of one distance."""
+    loss = make_loss(2, 8, groups=4, pool=1, feature_weight=0.0, contrast_weight=1.0)
+    student, _ = inputs((2, 8), (8, 4))
+    value = loss(student, torch.zeros(2, 8, 8, 4, dtype=torch.float64))
+    assert value.item() == pytest.approx(4 * math.log(1 + 16 * 3))
+
+
+def test_the_centre_is_a_third_of_rows_and_columns() -> None:
+    mask = make_loss(3, 16).draw_mask(torch.zeros(1, 3, 7, 9))[0, 0]
+    hidden = [(y, x) for y in range(7) for x in range(9) if not mask[y, x]]
+    assert hidden == [(y, x) for y in (2, 3) for x in (3, 4, 5)]
+    assert 0.6 < 1 - AfDCDLoss(3, 16).draw_mask(torch.zeros(8, 3, 30, 30)).mean() < 0.9
+
+
+@pytest.mark.parametrize("size", [(3, 40), (15, 15)])
+def test_maps_without_a_whole_patch_have_no_contrast(size: tuple[int, int]) -> None:
+    student, teacher = inputs((3, 16), size)
+    value, grad = value_and_grad(make_loss(3, 16, feature_weight=0.0), student, teacher, torch.zeros(()))
+    assert (value.item(), grad.any().item()) == (0.0, False)
+
+
+def test_groups_of_channels_that_are_no_multiple_are_their_greatest_common_divisor() -> None:
+    assert [AfDCDLoss(3, channels).groups for channels in (320, 24, 19)] == [16, 8, 1]
+    with pytest.raises(RmrkdError, match="mask must be one of random, centre, got `half`"):
+        make_loss(3, 16, mask="half")
