@@ -71,6 +71,8 @@ def _fields(name: str, recipe: MethodRecipe) -> Iterator[tuple[str, str]]:
         if about.cost is not None:
             yield "step", f"{_cost(recipe)} {_STEP} (benchmarks/METHODS.md)"
         yield "source", about.source
+        for result in about.published:
+            yield "published", f"- {result}"
         for problem in about.traps:
             yield "known problems", f"- {problem}"
 

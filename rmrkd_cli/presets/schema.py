@@ -140,6 +140,7 @@ class About(StrictModel):
     learnable: Text = "nothing"  # layers that the losses train
     cost: Positive | None = None  # time of a step relative to the baseline's, on `demo` (benchmarks/METHODS.md)
     source: Text  # paper, and the released code with its commit
+    published: Annotated[list[Text], Field(max_length=20)] = []  # results of the source, not measured here
     traps: Annotated[list[Text], Field(max_length=20)] = []  # known problems
 
 
