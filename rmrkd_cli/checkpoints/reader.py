@@ -38,7 +38,7 @@ RUN_KIND = "rmrkd-run"  # `meta.kind` of a distiller checkpoint
 STUDENT_KIND = "rmrkd-student"  # of a plain mmsegmentation checkpoint written by rmrkd
 _PREPROCESSOR = "data_preprocessor."  # of mmsegmentation 1.x: mean and std, which the config has as well
 _MAX_LISTED = 6  # names in a message
-_FORMATS = "give a file written by torch.save (.pth) or a .safetensors file"
+_FORMATS = "give a .pth or .safetensors file; eval, compare and predict read ONNX, TorchScript and hub folders too"
 # What torch raises on files that are incomplete, or no checkpoints.
 _UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError,

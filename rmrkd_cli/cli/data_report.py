@@ -24,6 +24,8 @@ def print_report(report: DatasetReport) -> None:
     root, groups = str(report.info.root), group_findings(report.findings)
     if groups:
         console.print_text(f"Below {escape_control(root)}:\n")
+    else:
+        console.print_line("no problems found")
     for group in groups:
         console.print_text("\n".join(escape_control(line) for line in _group_lines(group, root)) + "\n\n")
 

@@ -88,8 +88,16 @@ def _explain_unknown_option(typed: str, command: Any) -> str:
         return f"unknown option `{name}`, did you mean `{options[bare]}`?"
     if here := name_here(getattr(command, "name", None) or "", typed):
         return f"unknown option `{name}`; rmrkd has {here}"
+    owner = next((inner for inner in getattr(command, "commands", {}).items() if _has_option(inner[1], typed)), None)
+    if owner is not None:
+        group = "rmrkd" if command.name in (None, "rmrkd") else f"rmrkd {command.name}"
+        return f"option `{name}` stands after the command, as in `{group} {owner[0]} {name}`"
     near = difflib.get_close_matches(bare, options, n=1, cutoff=0.6)
     return f"unknown option `{name}`" + (f", did you mean `{options[near[0]]}`?" if near else "")
+
+
+def _has_option(command: Any, typed: str) -> bool:
+    return any(typed in (*param.opts, *param.secondary_opts) for param in getattr(command, "params", []))
 
 
 def _find_command(arguments: Sequence[str], get_root: Callable[[], Any]) -> tuple[str, Any]:

@@ -50,7 +50,7 @@ def _front_matter(name: str, card: ModelCard, result: Record | None) -> dict[str
         "pipeline_tag": _TASK["type"],
         "tags": ["semantic-segmentation", "knowledge-distillation", LIBRARY],
     }
-    if card.dataset not in (None, "custom"):
+    if card.dataset not in (None, "custom", "demo"):  # the Hub links the name to a data set
         front["datasets"] = [card.dataset]
     if result is None:
         return front

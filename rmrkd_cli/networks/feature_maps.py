@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import MapName, adapter_of
 
 
@@ -60,7 +61,13 @@ def segment(network: nn.Module, images: Tensor) -> Tensor:
     Args:
         network: Of `load_network`.
         images: (B, 3, H, W) RGB, normalized as for ImageNet, whatever the network expects.
+
+    Raises:
+        RmrkdError: The images have another shape.
     """
+    if images.dim() != 4:
+        hint = "images[None] gives one image its batch" if images.dim() == 3 else "images of one size, stacked"
+        raise RmrkdError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}", hint)
     adapter = adapter_of(network)
     logits = adapter.logits(network, images)
     if logits.shape[2:] == images.shape[2:]:

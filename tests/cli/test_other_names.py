@@ -183,3 +183,20 @@ def test_set_takes_precedence_over_the_option_for_the_same_key() -> None:
         assert bool(told) == bool(err)
     code, _, err = run_main("train", "--preset", "demo", "--seeds", "0,1", "--set", "seed=5", "--print-config")
     assert (code, "--seeds and --set seed exclude each other" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--quiet", "presets"], "option `--quiet` stands after the command, as in `rmrkd train --quiet`"),
+        (["-q", "presets"], "option `-q` stands after the command, as in `rmrkd train -q`"),
+        (
+            ["data", "--data-root", "x", "check"],
+            "option `--data-root` stands after the command, as in `rmrkd data check",
+        ),
+    ],
+)
+def test_an_option_before_its_command(arguments: list[str], told: str) -> None:
+    code, out, err = run_main(*arguments)
+    assert (code, out) == (2, "")
+    assert told in err

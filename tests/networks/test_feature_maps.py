@@ -13,7 +13,7 @@ from rmrkd_cli.distillation.distiller import Distiller
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import adapter_of
-from rmrkd_cli.networks.feature_maps import measure_shapes
+from rmrkd_cli.networks.feature_maps import measure_shapes, segment
 from rmrkd_cli.networks.libraries import build_network, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.network_schema import Network
@@ -116,3 +116,9 @@ def test_cwd_learns_a_convolution_on_features_and_nothing_on_logits(tiny: Path) 
     learned = {name: [tuple(p.shape) for p in loss.parameters()] for name, loss in made.losses.items()}
     assert learned["a"] == learned["b"] == []
     assert [len(shapes) for shapes in (learned["c"], learned["d"])] == [1, 1]
+
+
+def test_one_image_without_a_batch_is_an_error() -> None:
+    with pytest.raises(RmrkdError, match=r"images must have shape \(B, 3, H, W\), got \(3, 64, 64\)") as caught:
+        segment(nn.Identity(), IMAGES[0])
+    assert caught.value.hint == "images[None] gives one image its batch"

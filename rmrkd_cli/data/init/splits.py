@@ -31,7 +31,7 @@ def complete_splits(root: Path, pairs: Pairs) -> tuple[dict[str, list[str]], lis
     """
     new: dict[str, list[str]] = {}
     assumed = [
-        f"{plural(len(part.alone), 'image')} of `{part.images}` without a mask are left out, such as "
+        f"{plural(len(part.alone), 'image')} of `{part.images}` without a mask {_be(part.alone)} left out, such as "
         f"`{part.alone[0]}{pairs.image_suffix}`"
         for part in pairs.parts.values()
         if part.alone
@@ -101,3 +101,7 @@ def _split_by_hash(pairs: Pairs, whole: Part, new: dict[str, list[str]]) -> list
 def choose(names: Sequence[str], count: int) -> set[str]:
     """Return `count` of the names, chosen by the hash of each."""
     return set(sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())[:count])
+
+
+def _be(things: Sequence[object]) -> str:
+    return "is" if len(things) == 1 else "are"

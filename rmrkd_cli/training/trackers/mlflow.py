@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rmrkd_cli.installation.requirements import install_command
 from rmrkd_cli.training.trackers.background import Background
 from rmrkd_cli.training.trackers.base import Image, Outcome, TrackedRun, Tracker
 from rmrkd_cli.training.trackers.messages import hide_secrets
@@ -137,7 +138,7 @@ def _connect() -> tuple[Any, str]:
     address = hide_secrets(mlflow.get_tracking_uri())
     if address.startswith(("http", "databricks")):
         return mlflow.MlflowClient(), address
-    install = "" if find_spec("flask") else "pip install mlflow, then "  # mlflow-skinny has no server
+    install = "" if find_spec("flask") else f"{install_command('mlflow')} && "  # mlflow-skinny has no server
     return mlflow.MlflowClient(), f"{address}; to view it: {install}mlflow ui --backend-store-uri {address}"
 
 

@@ -35,5 +35,8 @@ def describe_cost(job: TuningJob, trials: int, done: int = 0) -> Iterator[str]:
     teacher = resolved(job.load(role="teacher"))
     if not teacher.teacher.is_trained and teacher.teacher.outputs is None:
         iters = teacher.schedule_for("teacher").iters
-        yield f"the preset has no trained teacher: it is trained first, {iters:,} iterations"
+        yield (
+            f"the preset has no trained teacher: it is trained first, {iters:,} iterations more; "
+            "--teacher-checkpoint FILE names a trained one"
+        )
     yield "trials below the median of the others are stopped at a validation, so it usually takes less"

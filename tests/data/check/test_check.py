@@ -90,6 +90,7 @@ def test_a_clean_tree_has_no_error(dataset: str, tmp_path: Path) -> None:
     quick(report.info, ["train", "val"])
     outcome = rmrkd("data", "check", dataset, "--data-root", tmp_path / "tree")
     assert outcome.exit_code == 0
+    assert ("no problems found" in outcome.stdout) == (not report.findings)
 
 
 def test_shares_and_sizes_are_those_of_the_files(camvid: Path) -> None:

@@ -196,7 +196,7 @@ def test_labelme_with_names_and_a_missing_image(tmp_path: Path) -> None:
     data, output = init(root)
     assert data["classes"] == ["_background_", "road", "car"]
     assert np.asarray(Image.open(root / "rmrkd-masks/a.png")).max() == 2
-    assert "1 image of `.` without a mask are left out, such as `c.jpg`" in output
+    assert "1 image of `.` without a mask is left out, such as `c.jpg`" in output
     (root / "b.jpg").unlink()
     assert "its image `b.jpg` is missing" in refused(root).message
 
@@ -253,7 +253,7 @@ def test_images_without_a_mask_are_left_out(tmp_path: Path) -> None:
     assert data["train"]["names"] == "rmrkd-train.txt"
     assert "names" not in data["val"]
     assert "photo4" not in names_of(root, "train")
-    assert "1 image of `images/train` without a mask are left out, such as `photo4.jpg`" in output
+    assert "1 image of `images/train` without a mask is left out, such as `photo4.jpg`" in output
 
 
 def test_a_training_folder_gives_a_validation_split_and_the_test_split_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from rmrkd_cli.distributed.cluster import Cluster
+from rmrkd_cli.installation.requirements import install_command
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.training import trainer
 from rmrkd_cli.training.run import train
@@ -262,6 +263,6 @@ def test_a_run_that_failed_continues_in_the_same_runs_without_repeated_steps(
 @pytest.mark.usefixtures("stores")
 def test_the_command_that_shows_a_run_works_without_mlflows_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
     view = "mlflow ui --backend-store-uri sqlite:///"
-    for server, words in ((None, f"to view it: pip install mlflow, then {view}"), ("flask", f"to view it: {view}")):
+    for server, words in ((None, f"{install_command('mlflow')} && {view}"), ("flask", f"to view it: {view}")):
         monkeypatch.setattr(mlflow_tracker, "find_spec", lambda _, found=server: found)
         assert words in mlflow_tracker._connect()[1]
