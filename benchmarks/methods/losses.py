@@ -124,7 +124,8 @@ class _Side:
     def __call__(self) -> Answer:
         torch.manual_seed(7)
         value: Tensor = self._compute(*self.maps, self.labels)
-        leaves = {f"map {number}": leaf for number, leaf in enumerate(self.leaves)} | dict(self.loss.named_parameters())
+        leaves = {f"map {number}": leaf for number, leaf in enumerate(self.leaves)}
+        leaves |= {name: value for name, value in self.loss.named_parameters() if value.requires_grad}
         gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
         by_name = {name: each for name, each in zip(leaves, gradients, strict=True) if each is not None}
         return {"value": value.detach(), **by_name}

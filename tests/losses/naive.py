@@ -8,7 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmrkd_cli.losses import ATLoss, CSDLoss, CWDLoss, DISTLoss, FitNetLoss, KDLoss, PKDLoss, PSDLoss
+from rmrkd_cli.losses import (
+    AfDCDLoss,
+    ATLoss,
+    AttnFDLoss,
+    CSDLoss,
+    CWDLoss,
+    DISTLoss,
+    FitNetLoss,
+    KDLoss,
+    LSKDLoss,
+    PKDLoss,
+    PSDLoss,
+)
+from rmrkd_cli.losses._cbam import CBAM
 from tests.losses.common import error
 
 Naive = Callable[..., Tensor]
@@ -106,6 +119,70 @@ def naive_csd(loss: CSDLoss, student: Tensor, teacher: Tensor, labels: Tensor | 
     return total / len(student)
 
 
+def naive_lskd(loss: LSKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Every standardized value from its mean and its deviation, written out."""
+    axis, total = (1 if loss.standardize == "classes" else 3), student.new_zeros(())
+    standardized = []
+    for maps in (student, teacher):
+        mean = maps.sum(axis, keepdim=True) / maps.shape[axis]
+        variance = (maps - mean).pow(2).sum(axis, keepdim=True) / (maps.shape[axis] - 1)
+        standardized.append((maps - mean) / (1e-7 + variance.sqrt()) / loss.tau)
+    for ours, theirs in zip(*standardized, strict=True):
+        p, q = F.softmax(theirs, 0), F.softmax(ours, 0)
+        total = total + (p * (p.log() - q.log())).sum()
+    return loss.tau**2 * total * student.shape[1] / student.numel()
+
+
+def naive_attnfd(loss: AttnFDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    gates = loss.teacher_attention if isinstance(loss.teacher_attention, CBAM) else None
+    ours, theirs = loss.align(_refined(loss.attention, student)), _refined(gates, teacher)
+    difference = ours / ours.pow(2).sum().sqrt() - theirs / theirs.pow(2).sum().sqrt()
+    return difference.pow(2).sum() / len(student)
+
+
+def _refined(gates: CBAM | None, maps: Tensor) -> Tensor:
+    """CBAM of every image in its turn; without weights for None."""
+    images = []
+    for image in maps:
+        pooled = [image.mean((1, 2)), image.flatten(1).max(1).values]
+        if gates is None:
+            gate = pooled[0] + pooled[1]
+        else:
+            first, _, second = gates.mlp
+            hidden = [(first.weight @ each + first.bias).clamp_min(0) for each in pooled]
+            gate = second.weight @ (hidden[0] + hidden[1]) + 2 * second.bias
+        images.append(image / (1 + (-gate).exp())[:, None, None])
+    scaled = torch.stack(images)
+    over_channels = torch.stack([scaled.max(1).values, scaled.mean(1)], 1)
+    if gates is None:
+        return scaled * over_channels.sum(1, keepdim=True).sigmoid()
+    return scaled * gates.norm(F.conv2d(over_channels, gates.conv.weight, padding=3)).sigmoid()
+
+
+def naive_af_dcd(loss: AfDCDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Every patch in its turn, and every pair of its pieces."""
+    generated = loss.mgd.generation(loss.mgd.align(student) * loss.draw_mask(student))
+    features = (generated - teacher).pow(2).sum() / len(student)
+    fits = min(student.shape[2:]) >= loss.pool
+    pooled = [_max_of_windows(maps, loss.pool) for maps in (generated, teacher)] if fits else []
+    height, width = (4 * (side // loss.pool // 4) for side in student.shape[2:])
+    group = torch.arange(16 * loss.groups, device=student.device) // 16
+    counted, total = (group[:, None] != group).fill_diagonal_(True), student.new_zeros(())
+    for image in range(len(student)):
+        for top in range(0, height, 4):
+            for left in range(0, width, 4):
+                patches = [maps[image, :, top : top + 4, left : left + 4] for maps in pooled]
+                ours, theirs = (each.reshape(loss.groups, -1, 16).transpose(1, 2).flatten(0, 1) for each in patches)
+                scores = -(ours[:, None] - theirs).abs().sum(2) / loss.tau
+                total = total + (scores.masked_fill(~counted, -torch.inf).logsumexp(1) - scores.diagonal()).sum()
+    places = max(1, len(student) * height * width)
+    return loss.feature_weight * features + loss.contrast_weight * total / places
+
+
+def _max_of_windows(maps: Tensor, side: int) -> Tensor:
+    return maps.unfold(2, side, side).unfold(3, side, side).flatten(4).max(4).values
+
+
 def error_of(loss: nn.Module, naive: Naive, student: Maps, teacher: Maps, *labels: Tensor) -> float:
     """The largest relative error of value and gradients, of the student's maps and of what learns, against float64."""
     results = []
@@ -117,6 +194,11 @@ def error_of(loss: nn.Module, naive: Naive, student: Maps, teacher: Maps, *label
         leaves = [x.clone().requires_grad_() for x in ours]
         several = isinstance(student, tuple)
         value = compute(*((tuple(x) if several else x[0]) for x in (leaves, theirs)), *labels)
-        results.append([value.detach(), *torch.autograd.grad(value, [*leaves, *loss.parameters()])])
+        results.append(
+            [
+                value.detach(),
+                *torch.autograd.grad(value, [*leaves, *(each for each in loss.parameters() if each.requires_grad)]),
+            ]
+        )
     loss.float()
     return max(error(got, want) for got, want in zip(*results, strict=True))
