@@ -91,7 +91,6 @@ class Row:
             "eighth + predicted" has them where a mask is missing.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
-        settings: `KEY.PATH=VALUE`.
     """
 
     name: str
@@ -104,7 +103,6 @@ class Row:
     data: str = "all"
     length: float = 1.0
     tuned_like: str | None = None
-    settings: tuple[str, ...] = ()
 
 
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
@@ -159,7 +157,7 @@ class Choice:
 def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice | None, folder: Path) -> Training:
     """Return the training of one row and seed; without a choice, with the preset's learning rate and weights."""
     settings = [f"schedule.iters={iterations}", *_inputs(files, row), *(choice.settings() if choice else [])]
-    settings += (*row.settings, *files.settings)
+    settings += files.settings
     conditions = Conditions(str(PRESETS / f"{row.preset}.yaml"), (seed,), (), (), 1.0, folder, "cpu")
     return Training(row.method, conditions, folder, (seed,), tuple(settings))
 
@@ -174,11 +172,9 @@ def _inputs(files: Files, row: Row) -> Iterable[str]:
     yield from _data(files, row.data)
     if row.start:
         yield f"student.checkpoint={{path: {json.dumps(str(files.imagenet))}}}"
-    if row.outputs is not None and row.method != "baseline":
+    if row.outputs is not None:
         yield f"teacher.outputs={json.dumps(str(files.outputs(row.outputs)))}"
-    if row.preset in ("teacher-a", "student-from-b") and row.method != "baseline":
-        yield f"teacher.file={json.dumps(str(files.teacher_b))}"
-    elif row.method != "baseline" and row.outputs is None:
+    elif row.method != "baseline":
         yield f"teacher.checkpoint={{path: {json.dumps(str(files.teacher_a))}}}"
 
 

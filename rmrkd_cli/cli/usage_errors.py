@@ -49,9 +49,9 @@ def explain_usage_error(error: Any, arguments: Sequence[str], get_root: Callable
         path, command = _find_command(arguments, get_root)
     text = " ".join(error.format_message().split()).rstrip(".")
     if hasattr(error, "possibilities"):
-        text = _explain_unknown_option(error.option_name, command)
+        text = _explain_unknown_option(error.option_name, command, path)
     elif text.startswith("Got unexpected extra argument"):
-        text = _explain_extra_argument(text, command)
+        text = _explain_extra_argument(text, command, path)
     elif unknown := re.match("No such command '(.*?)'(?:$|[.])", text):
         text = f"unknown command `{unknown[1]}`, {did_you_mean(unknown[1], getattr(command, 'commands', []))}"
     elif needs_value := re.fullmatch("Option '(.*?)' requires an argument", text):
@@ -63,7 +63,7 @@ def explain_usage_error(error: Any, arguments: Sequence[str], get_root: Callable
     return RmrkdError(text[:1].lower() + text[1:], f"{path} --help")
 
 
-def _explain_extra_argument(text: str, command: Any) -> str:
+def _explain_extra_argument(text: str, command: Any, path: str) -> str:
     setting = re.search(r"\(([A-Za-z][\w.-]*)=(.*?)\)?$", text)
     if setting is None:
         return text.replace("argument(s)", "argument")
@@ -71,10 +71,11 @@ def _explain_extra_argument(text: str, command: Any) -> str:
     typed = shorten_value(f"{setting[1]}={value}")
     if any(name in param.opts for param in getattr(command, "params", [])):
         return f"`{typed}` is not an option, write `{name} {shorten_value(value)}`"
-    return f"`{typed}` is not an option, they have the form `--name VALUE`: {_explain_unknown_option(name, command)}"
+    explained = _explain_unknown_option(name, command, path)
+    return f"`{typed}` is not an option, they have the form `--name VALUE`: {explained}"
 
 
-def _explain_unknown_option(typed: str, command: Any) -> str:
+def _explain_unknown_option(typed: str, command: Any, path: str) -> str:
     """Return what an unknown option may stand for: a typing error, or an option of another tool."""
     name = shorten_value(typed)
     options = {
@@ -90,8 +91,7 @@ def _explain_unknown_option(typed: str, command: Any) -> str:
         return f"unknown option `{name}`; rmrkd has {here}"
     owner = next((inner for inner in getattr(command, "commands", {}).items() if _has_option(inner[1], typed)), None)
     if owner is not None:
-        group = "rmrkd" if command.name in (None, "rmrkd") else f"rmrkd {command.name}"
-        return f"option `{name}` stands after the command, as in `{group} {owner[0]} {name}`"
+        return f"option `{name}` stands after the command, as in `{path} {owner[0]} {name}`"
     near = difflib.get_close_matches(bare, options, n=1, cutoff=0.6)
     return f"unknown option `{name}`" + (f", did you mean `{options[near[0]]}`?" if near else "")
 

@@ -107,12 +107,12 @@ class AfDCDLoss(DistillationLoss):
 
     def _pieces(self, maps: Tensor) -> Tensor:
         """Return the pieces of each patch, (B * patches, positions * groups, C / groups); the group varies fastest."""
-        pooled = F.max_pool2d(maps, self.pool) if min(maps.shape[2:]) >= self.pool else maps[:, :, :0, :0]
-        rows, columns = (side // _PATCH for side in pooled.shape[2:])
+        side = _PATCH * self.pool
+        rows, columns = (length // side for length in maps.shape[2:])
         if not rows * columns:
             return maps.new_empty(0)
-        whole = pooled[:, :, : rows * _PATCH, : columns * _PATCH]
-        cut = whole.reshape(len(maps), self.groups, -1, rows, _PATCH, columns, _PATCH)
+        pooled = F.max_pool2d(maps[:, :, : rows * side, : columns * side], self.pool)
+        cut = pooled.reshape(len(maps), self.groups, -1, rows, _PATCH, columns, _PATCH)
         return cut.permute(0, 3, 5, 4, 6, 1, 2).reshape(
             len(maps) * rows * columns, _PATCH * _PATCH * self.groups, maps.shape[1] // self.groups
         )

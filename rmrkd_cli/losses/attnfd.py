@@ -5,13 +5,11 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any, Literal
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses._cbam import CBAM, PlainCBAM
-
-_MIN_LENGTH = 1e-12  # a map of zeros stays zero; the release gives NaN
 
 
 class AttnFDLoss(DistillationLoss):
@@ -55,12 +53,9 @@ class AttnFDLoss(DistillationLoss):
 
     def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
         """Return the sum of squared differences divided by B."""
-        ours = _unit(self.align(self.attention(student)))
-        theirs = _unit(self.teacher_attention(teacher))
+        ours = F.normalize(
+            self.align(self.attention(student)).flatten(), dim=0
+        )  # zeros stay zero; the release gives NaN
+        theirs = F.normalize(self.teacher_attention(teacher).flatten(), dim=0)
         total: Tensor = (ours - theirs).square().sum()
         return total / len(student)
-
-
-def _unit(maps: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(maps)
-    return maps / length.clamp_min(_MIN_LENGTH)
