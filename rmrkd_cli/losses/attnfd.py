@@ -53,9 +53,8 @@ class AttnFDLoss(DistillationLoss):
 
     def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
         """Return the sum of squared differences divided by B."""
-        ours = F.normalize(
-            self.align(self.attention(student)).flatten(), dim=0
-        )  # zeros stay zero; the release gives NaN
+        # A map of zeros stays zero; the release gives NaN.
+        ours = F.normalize(self.align(self.attention(student)).flatten(), dim=0)
         theirs = F.normalize(self.teacher_attention(teacher).flatten(), dim=0)
         total: Tensor = (ours - theirs).square().sum()
         return total / len(student)
