@@ -20,6 +20,7 @@ from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.losses.dist import DISTLoss
 from rmrkd_cli.losses.dkd import DKDLoss
 from rmrkd_cli.losses.fitnet import FitNetLoss
+from rmrkd_cli.losses.gkd import GKDLoss
 from rmrkd_cli.losses.idd import IDDLoss
 from rmrkd_cli.losses.ifvd import IFVDLoss
 from rmrkd_cli.losses.kd import KDLoss
@@ -58,6 +59,7 @@ __all__ = [
     "DKDLoss",
     "DistillationLoss",
     "FitNetLoss",
+    "GKDLoss",
     "IDDLoss",
     "IFVDLoss",
     "KDLoss",

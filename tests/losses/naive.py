@@ -16,6 +16,7 @@ from rmrkd_cli.losses import (
     CWDLoss,
     DISTLoss,
     FitNetLoss,
+    GKDLoss,
     KDLoss,
     LSKDLoss,
     PKDLoss,
@@ -177,6 +178,31 @@ def naive_af_dcd(loss: AfDCDLoss, student: Tensor, teacher: Tensor, labels: Tens
                 total = total + (scores.masked_fill(~counted, -torch.inf).logsumexp(1) - scores.diagonal()).sum()
     places = max(1, len(student) * height * width)
     return loss.feature_weight * features + loss.contrast_weight * total / places
+
+
+def naive_gkd(loss: GKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Every position's softmax over the positions of its image, in its turn."""
+    total, count = student.new_zeros(()), 0
+    for image in range(len(student)):
+        ours, theirs = (
+            torch.stack([window.mean((1, 2)) for window in _windows(maps[image], loss.pool)])
+            for maps in (student, teacher)
+        )
+        normalized = (ours - ours.mean(1, keepdim=True)) / (ours.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        query, value = (
+            (normalized * norm.weight + norm.bias) @ linear.weight.T + linear.bias
+            for norm, linear in (loss.query, loss.value)
+        )
+        for position, target in zip(query, theirs, strict=True):
+            share = F.softmax(torch.stack([(position * key).sum() for key in theirs]), 0)
+            total = total + ((share[:, None] * value).sum(0) - target).pow(2).sum()
+            count += len(target)
+    return total / count
+
+
+def _windows(maps: Tensor, side: int) -> list[Tensor]:
+    """The windows (C, side, side) of a map (C, H, W), row by row; those at the border may be smaller."""
+    return [window for rows in maps.split(side, 1) for window in rows.split(side, 2)]
 
 
 def _max_of_windows(maps: Tensor, side: int) -> Tensor:

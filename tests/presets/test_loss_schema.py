@@ -35,6 +35,7 @@ PARAMETERS = {
     "dist": ("DISTLoss", "num_classes tau beta gamma intra_over"),
     "dkd": ("DKDLoss", "num_classes tau target_weight non_target_weight"),
     "fitnet": ("FitNetLoss", "student_channels teacher_channels"),
+    "gkd": ("GKDLoss", "student_channels teacher_channels pool"),
     "idd": ("IDDLoss", "student_channels teacher_channels num_classes label_resize present_only"),
     "ifvd": ("IFVDLoss", "student_channels teacher_channels num_classes label_resize align"),
     "kd": ("KDLoss", "num_classes tau reduction"),
@@ -80,6 +81,7 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "dkd": (LOGITS_MAP, "logits", "auto", {
         "tau": (4.0, POSITIVE), "target_weight": (4.0, NON_NEGATIVE), "non_target_weight": (4.0, NON_NEGATIVE)}),
     "fitnet": (ONE_MAP, "head", "auto", {}),
+    "gkd": (ONE_MAP, 4, 1.0, {"pool": (1, COUNT)}),
     "idd": (ONE_MAP, 4, "auto", {"label_resize": ("bilinear", RESIZE), "present_only": (False, bool)}),
     "ifvd": (ONE_MAP, "head", "auto", {"label_resize": ("nearest", RESIZE), "align": (False, bool)}),
     "kd": (LOGITS_MAP, "logits", "auto", {

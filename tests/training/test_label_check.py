@@ -53,7 +53,7 @@ def test_each_method_without_labels(tiny: Path, method: str) -> None:
 def test_methods_that_train_the_whole_student_without_labels() -> None:
     every, on_logits = (methods_without_labels(on_logits=value) for value in (False, True))
     assert {"kd", "cwd", "dist", "skd"} <= set(on_logits)
-    assert set(every) - set(on_logits) == {"attnfd", "mgd", "pkd"}  # they act on features alone
+    assert set(every) - set(on_logits) == {"attnfd", "gkd", "mgd", "pkd"}  # they act on features alone
 
 
 def test_the_losses_that_need_labels_are_named(tiny: Path) -> None:
