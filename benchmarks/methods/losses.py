@@ -24,7 +24,7 @@ from rmrkd_cli.presets.loss_schema import LossSpec
 CLASSES, CHANNELS, SIDE = 19, 512, 64
 TOLERANCE = 1e-3  # of float32; the tests compare both in float64
 ACROSS_KINKS = {"mgd": 5e-3}  # a share f of its ReLU's units is rounded across the kink: gradients move by sqrt(f)
-_TESTS = ("tests.losses.naive", "tests.losses.naive_relations")
+_TESTS = ("tests.losses.naive", "tests.losses.naive_regions", "tests.losses.naive_relations")
 Naive = Callable[..., Tensor]
 Answer = dict[str, Tensor]
 Maps = tuple[Tensor, ...]

@@ -13,6 +13,7 @@ from rmrkd_cli.losses.adversarial import AdversarialLoss
 from rmrkd_cli.losses.af_dcd import AfDCDLoss
 from rmrkd_cli.losses.at import ATLoss
 from rmrkd_cli.losses.attnfd import AttnFDLoss
+from rmrkd_cli.losses.bpkd import BPKDLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
 from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
 from rmrkd_cli.losses.csd import CSDLoss
@@ -51,6 +52,7 @@ __all__ = [
     "ATLoss",
     "AdversarialLoss",
     "AttnFDLoss",
+    "BPKDLoss",
     "CIRKDLoss",
     "CIRKDMemoryLoss",
     "CSDLoss",

@@ -13,6 +13,7 @@ from rmrkd_cli.losses import (
     AfDCDLoss,
     ATLoss,
     AttnFDLoss,
+    BPKDLoss,
     CIRKDLoss,
     CIRKDMemoryLoss,
     CSDLoss,
@@ -59,6 +60,7 @@ LOSSES: dict[str, Make] = {
     "cirkd": lambda s, t, k: CIRKDLoss(s, t),
     "kd": lambda s, t, k: KDLoss(s),
     "lskd": lambda s, t, k: LSKDLoss(s),
+    "bpkd": lambda s, t, k: BPKDLoss(s),
     "cwd": lambda s, t, k: CWDLoss(s, t),
     "cwd on features": lambda s, t, k: CWDLoss(s, t, on_logits=False),
     "dist": lambda s, t, k: DISTLoss(s),
@@ -69,10 +71,10 @@ LOSSES: dict[str, Make] = {
     "pkd": lambda s, t, k: PKDLoss(s, t),
     "csd": lambda s, t, k: CSDLoss(s),
 }
-NEEDS_EQUAL_CHANNELS = ("dkd", "kd", "lskd", "cwd", "dist", "csd")
+NEEDS_EQUAL_CHANNELS = ("bpkd", "dkd", "kd", "lskd", "cwd", "dist", "csd")
 # Near-uniform distributions: what is left of a divergence is below float32's rounding of a logarithm, and what is left
 # of a probability's variation, which DIST divides by and CSD squares, is 500 times its rounding.
-ROUNDING = {(name, 1e-4): 1e-5 for name in ("dkd", "kd", "cwd", "cwd on features")} | {("csd", 1e4): 1e-40}
+ROUNDING = {(name, 1e-4): 1e-5 for name in ("bpkd", "dkd", "kd", "cwd", "cwd on features")} | {("csd", 1e4): 1e-40}
 RELATIVE = {("dist", 1e-4): 2e-3, ("csd", 1e-4): 2e-2}
 each_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -163,7 +165,7 @@ def test_everything_ignored_stays_finite(name: str) -> None:
     value, grad = value_and_grad(LOSSES[name](*channels_of(name), K), student, teacher, 0 * labels + 255)
     assert value.isfinite()
     assert grad.isfinite().all()
-    if name in ("rmrkd", "idd", "ifvd", "cirkd_memory"):
+    if name in ("rmrkd", "bpkd", "idd", "ifvd", "cirkd_memory"):
         assert not value.any()
         assert not grad.any()
 

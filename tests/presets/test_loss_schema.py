@@ -26,6 +26,7 @@ PARAMETERS = {
     ),
     "at": ("ATLoss", "student_channels teacher_channels mode"),
     "attnfd": ("AttnFDLoss", "student_channels teacher_channels teacher_attention train_channel_gate"),
+    "bpkd": ("BPKDLoss", "num_classes tau edge_width edge_weight body_weight edge_softmax body resize"),
     "cirkd": ("CIRKDLoss", "student_channels teacher_channels tau pool"),
     "cirkd_memory": ("CIRKDMemoryLoss",
         "student_channels teacher_channels num_classes tau pixel_queue region_queue pixels_pushed "
@@ -65,6 +66,10 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
     "at": (ONE_MAP, "head", "auto", {"mode": ("code", ["code", "paper"])}),
     "attnfd": (ONE_MAP, 4, "auto", {
         "teacher_attention": ("random", ["random", "plain"]), "train_channel_gate": (False, bool)}),
+    "bpkd": (LOGITS_MAP, "logits", "auto", {
+        "tau": (4.0, POSITIVE), "edge_width": (1, COUNT), "edge_weight": (1.0, NON_NEGATIVE),
+        "body_weight": (1.0, NON_NEGATIVE), "edge_softmax": ("positions", ["positions", "classes"]),
+        "body": ("rest", ["rest", "inner"]), "resize": ("labels", ["labels", "logits"])}),
     "cirkd": (ONE_MAP, "head", "auto", {"tau": (0.1, POSITIVE), "pool": (1, (1, 2))}),
     "cirkd_memory": (ONE_MAP, "head", "auto", {
         "tau": (0.1, POSITIVE), "pixel_queue": (20_000, COUNT), "region_queue": (2_000, COUNT),

@@ -270,7 +270,7 @@ def test_methods_on_feature_maps_are_refused_with_those_that_work(tiny: Path, ou
     assert outcome.exit_code == 2
     text = " ".join(outcome.progress.split())
     assert "the teacher gives only logits, no feature maps, which `rmrkd` (stage 4) and `mgd` (stage 4) compare" in text
-    assert "choose a method on logits: --method cwd, dkd-region, kd, lskd;" in text
+    assert "choose a method on logits: --method bpkd, cwd, dkd-region, kd, lskd;" in text
     assert "--set losses.rmrkd=null --set losses.mgd=null" in text
 
 
