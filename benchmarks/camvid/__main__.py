@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     folder = (given.work_dir or HERE / ".camvid").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    files = Files(given.data.absolute(), given.weights.absolute(), folder, given.settings)
+    files = Files(given.data.absolute(), given.weights.absolute(), folder, given.results.absolute(), given.settings)
     trainings = Trainings(files, given.seeds, given.iterations)
     bench = Bench(files, trainings, given.teacher_iterations, given.jobs, given.output, say)
     try:
@@ -41,13 +41,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.camvid",
         description="Trains teachers, baselines and distilled students on CamVid, and writes benchmarks/CAMVID.md. "
-        "What is finished in the work directory is not run again.",
+        "A training of which the results folder has a record is not run again; others continue in the work directory.",
     )
     parser.add_argument("--data", type=Path, required=True, help="CamVid: train, trainannot, val, valannot")
     parser.add_argument(
         "--weights", type=Path, required=True, help="folder of mobilenet_v2_imagenet.pth and cityscapes-teacher.onnx"
     )
     parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.camvid")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "camvid" / "results", metavar="DIR", help="records of what is finished"
+    )
     parser.add_argument("--seeds", type=read_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--iterations", type=int, default=600, metavar="N", help="of students (default: 600)")
     parser.add_argument("--teacher-iterations", type=int, default=800, metavar="N", help="default: 800")

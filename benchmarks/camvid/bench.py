@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.camvid import costs, latency, picture, plan
-from benchmarks.camvid.jobs import Job, run_jobs
+from benchmarks.camvid import costs, plan, records
+from benchmarks.camvid.best import Best
+from benchmarks.camvid.jobs import Job, Work, missing, run_jobs
 from benchmarks.camvid.page import Page
 from benchmarks.camvid.plan import Files, Row
-from benchmarks.camvid.trainings import ROWS, Trainings, miou, result_of, student_of
+from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings, miou
 from benchmarks.machine import date_and_commit, describe_machine
 from benchmarks.methods.runs import Training, start
-from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.results.record import read_records
 
 TEACHER_A, _MASKS_OF_B = "teacher a", "masks of b"
 
@@ -38,37 +38,51 @@ class Bench:
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
         plan.make_roots(self.files)
-        for part in (self._networks, self._equal_time, self._speed, self._picture):
+        for part in (self._first_rows, self._equal_time, self._other_rows, self._best):
             part()
             self._write()
             if self.failed:
                 break
         return self.failed
 
-    def _networks(self) -> None:
-        """Train everything that is known before; what stands first is preferred when a job can start."""
-        self._run([*self._teachers(), *self._trials(), *self._rows(ROWS), *self._evaluations()])
+    def _first_rows(self) -> None:
+        """Train what answers whether distillation helps; what stands first is preferred when a job can start."""
+        self._run([*self._teachers(), *self._trials(), *self._evaluations(), *self._rows(FIRST_ROWS)])
+
+    def _other_rows(self) -> None:
+        self._run([*self._teachers(), *self._rows(ROWS[len(FIRST_ROWS) :])])
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")
-        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations))
+        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations), preparation=True)
         yield self._outputs("c", TEACHER_A)
-        yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), once=True)
+        yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), (), True, self.files.labels_of_b)
 
     def _outputs(self, name: str, *after: str) -> Job:
-        return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, once=True)
+        def keep() -> None:
+            index = json.loads((self.files.outputs(name) / "index.json").read_text())
+            records.write(self.files.results_of(f"outputs-{name}"), {"miou": index["miou"]})
+
+        return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, True, keep=keep)
 
     def _evaluations(self) -> Iterator[Job]:
         """Yield the commands that measure the teachers on the validation images."""
         views = ["--flip", "--scales", plan.SCALES]
         for name, file, options in (
-            ("a", self.files.teacher_a, ["--dataset", "camvid"]),
-            ("a-views", self.files.teacher_a, ["--dataset", "camvid", *views]),
-            ("b", self.files.teacher_b, ["--preset", str(plan.PRESETS / "student-from-b.yaml")]),
+            (plan.A, self.files.teacher_a, ["--dataset", "camvid"]),
+            (plan.A_VIEWS, self.files.teacher_a, ["--dataset", "camvid", *views]),
+            (plan.B, self.files.teacher_b, ["--preset", str(plan.PRESETS / "student-from-b.yaml")]),
         ):
             common = ["--data-root", str(self.files.data), "--device", "cpu"]
-            arguments = ["eval", str(file), *options, *common, "--json", str(self.files.folder / f"{name}.json")]
-            yield Job(f"mIoU of {name}", partial(list, arguments), (TEACHER_A,), once=True)
+            arguments = ["eval", str(file), *options, *common, "--json", str(self._evaluation(name)), "--force"]
+            yield Job(name, partial(list, arguments), (TEACHER_A,), keep=partial(self._keep_evaluation, name))
+
+    def _keep_evaluation(self, name: str) -> None:
+        [record] = read_records(self._evaluation(name))
+        records.keep_record(self.files, record, self.files.results_of(name))
+
+    def _evaluation(self, name: str) -> Path:
+        return self.files.folder / f"{name}.json"
 
     def _trials(self) -> Iterator[Job]:
         """Yield the trainings with each learning rate and each weight, with one seed."""
@@ -81,64 +95,50 @@ class Bench:
                 yield Job(_weight_trial(row, factor), work, (*after, *_teacher_of(row)))
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[Job]:
-        tuned = {row.name: row for row in plan.METHODS}
         for seed in self.trainings.seeds:
             for row in rows:
-                like = tuned.get(row.tuned_like or row.name)
-                trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
-                work = partial(self.trainings.of, row, seed)
-                yield Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))
+                yield self._row(row, seed)
+
+    def _row(self, row: Row, seed: int) -> Job:
+        like = {row.name: row for row in plan.METHODS}.get(row.tuned_like or row.name)
+        trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
+        work = partial(self.trainings.of, row, seed)
+        return Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))
 
     def _equal_time(self) -> None:
         """Measure the time of a step of each row, then train the best methods again."""
+        if not self.files.costs.is_file():
+            self._run([replace(job, preparation=False) for job in self._teachers()])
+            if not self.failed:
+                self.failed += costs.measure(self.files, FIRST_ROWS, self.say, start)
         if not self.failed:
-            if not self.files.costs.is_file():
-                self.failed += costs.measure(self.files, [row for row in ROWS if row.length == 1], self.say, start)
-            self._run(list(self._rows(self.trainings.equal_time_rows())))
+            self._run([*self._teachers(), *self._rows(self.trainings.equal_time_rows())])
 
-    def _speed(self) -> None:
-        """Export what the page compares, and run it in onnxruntime."""
-        files = {"teacher A": self.files.teacher_a}
-        for name, row in (("student 1", plan.BASELINE), ("student 2", plan.SMALL[0])):
-            files[name] = student_of(self.trainings.of(row, self.trainings.seeds[0]))
-        networks = {name: self.files.folder / "onnx" / f"{name.replace(' ', '-')}.onnx" for name in files}
-        networks["teacher A"].parent.mkdir(exist_ok=True)
-        self._run(
-            [
-                Job(f"export of {name}", partial(list, ["export", str(file), str(networks[name]), "--force"]))
-                for name, file in files.items()
-                if not _is_newer(networks[name], file)
-            ]
-        )
+    def _best(self) -> None:
+        """Export, measure and draw the best students, which are trained again if their files are not here."""
+        best, seed = Best(self.files, self.trainings), self.trainings.seeds[0]
+        picture = self.output.with_suffix(".png")
+        if best.results and picture.is_file():
+            return
+        rows = {name: replace(self._row(row, seed), preparation=True) for name, row in best.rows.items()}
+        jobs = best.jobs({name: row.name for name, row in rows.items()}, TEACHER_A)
+        self._run([*self._teachers(), *rows.values(), *jobs])
         if not self.failed:
-            networks["teacher B"] = self.files.teacher_b
-            speeds = {name: speed.entries() for name, speed in latency.measure(networks).items()}
-            (self.files.folder / "speed.json").write_text(json.dumps(speeds))
-
-    def _picture(self) -> None:
-        """Draw images on which distillation changed about as much as on most others."""
-        results, best = self.trainings.results(), self.trainings.best(1)[0]
-        names = picture.typical_images(results[plan.BASELINE.name][0], results[best.name][0], 3)
-        seed = self.trainings.seeds[0]
-        files = {row.name: student_of(self.trainings.of(row, seed)) for row in (plan.BASELINE, best)}
-        files["teacher A"] = self.files.teacher_a
-        folders = {name: self.files.folder / "predictions" / name.replace(" ", "-") for name in files}
-        shutil.rmtree(folders["teacher A"].parent, ignore_errors=True)  # `eval` fills empty folders only
-        common = ["--data-root", str(self.files.data), "--device", "cpu", "--save-predictions"]
-        self._run(
-            [
-                Job(f"predictions of {name}", partial(list, ["eval", str(file), *common, str(folders[name])]))
-                for name, file in files.items()
-            ]
-        )
-        if not self.failed:
-            columns = {"photograph": self.files.data / "val", "truth": self.files.data / "valannot", **folders}
-            palette = dataset_info(load_preset(str(plan.PRESETS / "student.yaml"))).palette
-            picture.draw(names, columns, palette, self.output.with_suffix(".png"))
+            best.measure(picture)
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        """Run what is not finished."""
-        self.failed += run_jobs(jobs, self.jobs, self._run_one)
+        """Run what is missing."""
+        try:
+            self.failed += run_jobs(missing(jobs, self._is_done), self.jobs, self._run_one)
+        except RmrkdError as error:
+            self.say(error.message)
+            self.failed.append("reading the results")
+
+    def _is_done(self, job: Job) -> bool:
+        work = job.work()
+        if isinstance(work, Training):
+            return self.trainings.result(work) is not None
+        return job.keep is not None and self.files.results_of(job.name).is_file()
 
     def _run_one(self, job: Job) -> bool:
         """Run a job, and return whether it succeeded."""
@@ -147,28 +147,35 @@ class Bench:
         output.parent.mkdir(parents=True, exist_ok=True)
         done = output.with_suffix(".done")
         try:
-            if work.finished if isinstance(work, Training) else done.is_file():
-                return True
+            finished = work.finished if isinstance(work, Training) else job.preparation and done.is_file()
         except RmrkdError as error:
             self.say(f"{job.name}: {error.message}")
             return False
-        self.say(job.name)
-        if status := start(work.arguments() if isinstance(work, Training) else work, output):
-            self.say(f"{job.name}: ended with {status}, see {output}")
-        elif isinstance(work, Training):
-            self.say(f"{job.name}: mIoU {100 * miou(result_of(work)):.2f}")
-            self._write()
-        elif job.once:
+        if not finished:
+            self.say(job.name)
+            if job.folder is not None:
+                shutil.rmtree(job.folder, ignore_errors=True)
+            if status := start(work.arguments() if isinstance(work, Training) else work, output):
+                self.say(f"{job.name}: ended with {status}, see {output}")
+                return False
             done.touch()
-        return not status
+        if not (finished and self._is_done(job)):
+            self._keep(job, work)
+        return True
+
+    def _keep(self, job: Job, work: Work) -> None:
+        """Keep the result of a job that has succeeded."""
+        if isinstance(work, Training):
+            if other := records.keep(self.files, work):
+                self.say(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")
+            self.say(f"{job.name}: mIoU {100 * miou(self.trainings.result(work)):.2f}")
+            self._write()
+        elif job.keep is not None:
+            job.keep()
 
     def _write(self) -> None:
         page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"))
         self.output.write_text(page.text(), encoding="utf-8")
-
-
-def _is_newer(path: Path, source: Path) -> bool:
-    return path.is_file() and path.stat().st_mtime > source.stat().st_mtime
 
 
 def _outputs_of(name: str) -> str:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from benchmarks.camvid import plan
+from benchmarks.camvid import plan, records
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.methods.runs import Start
 from rmrkd_cli.results.training_log import find_log
@@ -40,5 +40,5 @@ def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run
             lines = map(json.loads, find_log(done.run_dir.path).read_text().splitlines())
             seconds = statistics.median(line["seconds"] for line in lines if "losses" in line)
             costs[row.name] = min(seconds, costs.get(row.name, seconds))
-    files.costs.write_text(json.dumps(costs))
+    records.write(files.costs, costs)
     return []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 from benchmarks.methods.runs import Training
 
@@ -18,13 +19,37 @@ class Job:
 
     Attributes:
         work: Called when the jobs named in `after` have succeeded, as it may need their results.
-        once: Whether it is not run again after it has succeeded; trainings never are.
+        after: Jobs that stand before this one in a list.
+        preparation: Whether it only makes files for other jobs, and runs only if one of them must run.
+        folder: Removed before the command, which fills empty folders only.
+        keep: Called after the command, to keep its result; trainings keep their own.
     """
 
     name: str
     work: Callable[[], Work]
     after: tuple[str, ...] = ()
-    once: bool = False
+    preparation: bool = False
+    folder: Path | None = None
+    keep: Callable[[], object] | None = None
+
+
+def missing(jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> list[Job]:
+    """Return the jobs that are not done, and the preparations that they need.
+
+    Args:
+        is_done: Called for no preparation, and for a job only if those it needs are done, except preparations.
+    """
+    names = {job.name for job in jobs}
+    preparations = {job.name for job in jobs if job.preparation}
+    done: set[str] = set()
+    for job in jobs:
+        if not job.preparation and names & set(job.after) <= preparations | done and is_done(job):
+            done.add(job.name)
+    wanted = names - preparations - done
+    for job in reversed(jobs):
+        if job.name in wanted:
+            wanted |= preparations & set(job.after)
+    return [job for job in jobs if job.name in wanted]
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, run: Callable[[Job], bool]) -> list[str]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from benchmarks.camvid import plan
+from benchmarks.camvid import plan, records
 from benchmarks.camvid.latency import THREADS, Speed
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import ROWS, Trainings, miou
 from benchmarks.report import table
 from rmrkd_cli.comparison.compare import compare
-from rmrkd_cli.results.record import Record, read_records
-from rmrkd_cli.results.training_log import find_log, read_curves
-from rmrkd_cli.storage.cache import sha256_of
+from rmrkd_cli.results.record import Record, read_record
 from rmrkd_cli.terminal.durations import format_duration
 
 _HEADER = (
     "trained with", "mIoU", "sd", "difference", "95 % interval", "by seed", "iterations", "s/step", "training",
     "mIoU by seed",
 )  # fmt: skip
-_TEACHERS = (("A", "a"), ("A, mirrored and at three scales", "a-views"), ("B", "b"))
+_TEACHERS = {plan.A: "A", plan.A_VIEWS: "A, mirrored and at three scales", plan.B: "B"}
 _INTRODUCTION = """\
 Photographs of streets, 480x360, 11 classes: 367 to train on, 101 to validate on. Nothing else was looked at. mIoU is in
 percent, of the last iteration on the validation images, and a mean over the seeds; sd is their standard deviation.
@@ -62,7 +59,7 @@ class Page:
             cells = [self._cells(row) for row in rows if row.name in self._results]
             if len(cells) > 1:
                 parts += [f"## {title}", table(_HEADER, cells)]
-        parts += [*self._curves(), *self._speed(), *self._trials(), *self._hashes()]
+        parts += [*self._curves(), *self._best(), *self._trials(), *self._hashes()]
         return "\n\n".join(parts) + "\n"
 
     @cached_property
@@ -78,25 +75,23 @@ class Page:
         return self.trainings.results((*ROWS, *self._equal_time))
 
     def _teachers(self) -> Iterator[str]:
-        paths = {title: self.files.folder / f"{name}.json" for title, name in _TEACHERS}
-        values = {title: miou(read_records(path)[0]) for title, path in paths.items() if path.is_file()}
-        index = self.files.outputs("c") / "index.json"
+        paths = {title: self.files.results_of(name) for name, title in _TEACHERS.items()}
+        values = {title: miou(read_record(path)) for title, path in paths.items() if path.is_file()}
+        if stored := records.read(self.files.results_of("outputs-c")):
+            values["C: A and B, mirrored and at three scales, every third image"] = stored["miou"]
         if values:
             rows = [(title, f"{100 * value:.2f}") for title, value in values.items()]
-            if index.is_file():
-                stored = json.loads(index.read_text())["miou"]
-                rows.append(("C: A and B, mirrored and at three scales, every third image", f"{100 * stored:.2f}"))
             yield "## Teachers"
             yield table(("teacher", "mIoU"), rows)
 
     def _cells(self, row: Row) -> tuple[str, ...]:
-        records = self._results[row.name]
-        values = [100 * miou(record) for record in records]
-        training = [record["training"] for record in records]
+        results = self._results[row.name]
+        values = [100 * miou(record) for record in results]
+        training = [record["training"] for record in results]
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
         return (
             row.title, f"{statistics.mean(values):.2f}", spread,
-            *_difference(records, self._results.get(row.base or "")),
+            *_difference(results, self._results.get(row.base or "")),
             f"{training[0]['iterations']}", f"{self._costs[row.name]:.2f}" if row.name in self._costs else "–",
             format_duration(statistics.median(each["seconds"] for each in training)),
             ", ".join(f"{value:.2f}" for value in values),
@@ -118,24 +113,24 @@ class Page:
 
     def _curve(self, row: Row) -> dict[int, float]:
         """Return the mean mIoU over the seeds by iteration."""
-        runs = [run for seed in self.trainings.seeds for run in self.trainings.of(row, seed).runs()]
-        curves = [read_curves(find_log(run.run_dir.path)) for run in runs]
-        return {
-            step: statistics.mean(curve.miou[curve.validated.index(step)] for curve in curves)
-            for step in curves[0].validated
-        }
+        curves = [record["validated"] for record in self._results[row.name]]
+        return {int(step): statistics.mean(curve[step] for curve in curves) for step in curves[0]}
 
-    def _speed(self) -> Iterator[str]:
-        path = self.files.folder / "speed.json"
-        if path.is_file():
-            speeds = {name: Speed.read(entries) for name, entries in json.loads(path.read_text()).items()}
-            header = ("network", "ONNX file", *(f"ms, {count} thread(s)" for count in THREADS))
+    def _best(self) -> Iterator[str]:
+        """Yield size, speed and mIoU of the ONNX files."""
+        measured = records.read(self.files.best)
+        if measured:
+            header = ("network", "ONNX file", "mIoU of the file", *(f"ms, {count} thread(s)" for count in THREADS))
             rows = []
-            for name, speed in speeds.items():
+            for name, entries in measured["speed"].items():
+                speed = Speed.read(entries)
                 times = [speed.milliseconds[count] for count in THREADS]
-                rows.append(
-                    (name, f"{speed.megabytes:.1f} MB", *(f"{middle:.0f} ({low:.0f})" for middle, low in times))
+                value = measured["miou"].get(name)
+                cells = (
+                    "–" if value is None else f"{100 * value:.2f}",
+                    *(f"{mid:.0f} ({low:.0f})" for mid, low in times),
                 )
+                rows.append((name, f"{speed.megabytes:.1f} MB", *cells))
             yield "## Size and speed"
             yield _SPEED
             yield table(header, rows)
@@ -148,21 +143,21 @@ class Page:
             yield table(("with", "mIoU"), rows)
 
     def _hashes(self) -> Iterator[str]:
-        rows = []
-        for row in ROWS:
-            for seed in self.trainings.seeds if row.name in self._results else ():
-                [run] = self.trainings.of(row, seed).runs()
-                rows.append((row.name, str(seed), f"`{sha256_of(run.run_dir.student)[:16]}`"))
+        rows = [
+            (name, str(seed), f"`{record['checkpoint_sha256'][:16]}`")
+            for name, results in self._results.items()
+            for seed, record in zip(self.trainings.seeds, results, strict=True)
+        ]
         if rows:
             yield "## Student files"
             yield table(("row", "seed", "SHA-256 begins"), rows)
 
 
-def _difference(records: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str]:
+def _difference(results: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str]:
     """Return the difference to other records, its interval over the images, and the difference of each seed."""
     if base is None:
         return "–", "–", "–"
-    found = compare([*base, *records]).differences[0]
+    found = compare([*base, *results]).differences[0]
     low, high = found.mean.low, found.mean.high
     interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low is not None and high is not None else "–"
     by_seed = ", ".join(f"{100 * value:+.2f}" for _, value in found.by_seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from benchmarks.methods.runs import Conditions, Training
 
 PRESETS = Path(__file__).parent / "presets"
+A, A_VIEWS, B = "mIoU of A", "mIoU of A, mirrored and at three scales", "mIoU of B"  # measurements of teachers
 SCALES = "0.75,1.0,1.25"
 LEARNING_RATES = (0.005, 0.01, 0.02)  # of the baseline's trials
 WEIGHT_FACTORS = (1.0, 0.3, 3.0)  # of a method's trials, by the automatic weights
@@ -25,13 +25,15 @@ class Files:
     Attributes:
         data: CamVid: `train`, `trainannot`, `val`, `valannot`.
         weights: Folder of the ImageNet weights and of teacher B.
-        folder: Of all results.
+        folder: Of all trained networks, outputs and masks.
+        results: Of what is kept in the repository.
         settings: `KEY.PATH=VALUE` of every training.
     """
 
     data: Path
     weights: Path
     folder: Path
+    results: Path
     settings: Sequence[str] = ()
 
     @property
@@ -69,7 +71,16 @@ class Files:
     @property
     def costs(self) -> Path:
         """The seconds of a step by the name of the row."""
-        return self.folder / "costs.json"
+        return self.results / "costs.json"
+
+    @property
+    def best(self) -> Path:
+        """Size, speed and mIoU of the best students as ONNX files."""
+        return self.results / "best.json"
+
+    def results_of(self, name: str) -> Path:
+        """Results of a teacher on the validation images."""
+        return self.results / "teachers" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
 
     def outputs(self, name: str) -> Path:
         return self.folder / "outputs" / name
@@ -205,7 +216,6 @@ def _link(path: Path, target: Path) -> None:
 
 def label_arguments(files: Files) -> list[str]:
     """Return the arguments of `rmrkd` that write teacher B's predictions for the training images as masks."""
-    shutil.rmtree(files.labels_of_b, ignore_errors=True)  # `eval` fills empty folders only
     return [
         "eval", str(files.teacher_b), "--preset", str(PRESETS / "student-from-b.yaml"), "--data-root", str(files.data),
         "--split", "train", "--save-predictions", str(files.labels_of_b), "--device", "cpu",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.camvid import plan
+from benchmarks.camvid import plan, records
 from benchmarks.camvid.plan import Choice, Files, Row
 from benchmarks.methods.runs import Training
-from rmrkd_cli.results.record import Record, read_record
+from rmrkd_cli.results.record import Record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
-ROWS = (plan.BASELINE, plan.TWICE, *plan.METHODS, *plan.WITHOUT_LABELS, *plan.SMALL)
+FIRST_ROWS = (plan.BASELINE, *plan.METHODS, *plan.SMALL)
+ROWS = (*FIRST_ROWS, plan.TWICE, *plan.WITHOUT_LABELS)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Trainings:
 
     def of(self, row: Row, seed: int) -> Training:
         """Return the training of a row and seed, with the settings of its best trial."""
-        folder = self.files.folder / f"iterations-{self.iterations}" / row.name
+        folder = self.files.folder / "rows" / row.name
         return plan.training(self.files, row, seed, round(self.iterations * row.length), self._best_choice(row), folder)
 
     def lr_trial(self, lr: float) -> Training:
@@ -41,27 +41,32 @@ class Trainings:
     def trial_results(self) -> list[tuple[str, float]]:
         """Return what each finished trial had, and its mIoU (0..1)."""
         trials = [(f"baseline, lr {lr:g}", self.lr_trial(lr)) for lr in plan.LEARNING_RATES]
-        trials += [
-            (f"{row.name}, weights x{factor:g}", self.weight_trial(row, factor))
-            for row in plan.METHODS
-            for factor in plan.WEIGHT_FACTORS
-        ]
-        return [(name, miou(result)) for name, trial in trials if (result := result_of(trial)) is not None]
+        if self._has_trials():
+            trials += [
+                (f"{row.name}, weights x{factor:g}", self.weight_trial(row, factor))
+                for row in plan.METHODS
+                for factor in plan.WEIGHT_FACTORS
+            ]
+        return [(name, miou(result)) for name, trial in trials if (result := self.result(trial)) is not None]
+
+    def result(self, training: Training) -> Record | None:
+        """Return the result of a training of one seed; None until it is finished."""
+        return records.find(self.files, training)
 
     def results(self, rows: Sequence[Row] = ROWS) -> dict[str, list[Record]]:
         """Return the results of each row of which every seed is finished, by its name."""
-        results = {}
+        found = {}
         for row in rows if self._has_trials() else ():
-            found = [result_of(self.of(row, seed)) for seed in self.seeds]
-            if all(found):
-                results[row.name] = [record for record in found if record is not None]
-        return results
+            each_seed = [self.result(self.of(row, seed)) for seed in self.seeds]
+            if all(each_seed):
+                found[row.name] = [record for record in each_seed if record is not None]
+        return found
 
     def best(self, count: int) -> list[Row]:
         """Return the finished methods of student 1 with the largest mean mIoU."""
-        results = self.results(plan.METHODS)
-        finished = [row for row in plan.METHODS if row.name in results]
-        return sorted(finished, key=lambda row: -statistics.mean(map(miou, results[row.name])))[:count]
+        finished = self.results(plan.METHODS)
+        rows = [row for row in plan.METHODS if row.name in finished]
+        return sorted(rows, key=lambda row: -statistics.mean(map(miou, finished[row.name])))[:count]
 
     def equal_time_rows(self) -> list[Row]:
         """Return the best two methods with as many iterations as fit into the baseline's time.
@@ -75,23 +80,22 @@ class Trainings:
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""
-        path = self.files.costs
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return records.read(self.files.costs)
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
-        folder = self.files.folder / f"trials-{self.iterations}" / row.name / name
+        folder = self.files.folder / records.TRIALS / row.name / name
         return plan.training(self.files, row, 0, self.iterations // plan.TRIAL_SHARE, choice, folder)
 
     def _has_trials(self) -> bool:
-        return all(result_of(self.lr_trial(lr)) for lr in plan.LEARNING_RATES)
+        return all(self.result(self.lr_trial(lr)) for lr in plan.LEARNING_RATES)
 
     def _weights(self, row: Row, factor: float) -> dict[str, float]:
-        record = result_of(self.weight_trial(row, 1.0))
+        record = self.result(self.weight_trial(row, 1.0))
         weights = (record or {}).get("training", {}).get("weights") or {}
         return {name: factor * value for name, value in weights.items()}
 
     def _best_lr(self) -> float:
-        return max(plan.LEARNING_RATES, key=lambda lr: miou(result_of(self.lr_trial(lr))))
+        return max(plan.LEARNING_RATES, key=lambda lr: miou(self.result(self.lr_trial(lr))))
 
     def _best_choice(self, row: Row) -> Choice:
         """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
@@ -99,14 +103,8 @@ class Trainings:
         tuned = {each.name: each for each in (plan.BASELINE, *plan.METHODS)}[row.tuned_like or row.name]
         if row.method == "baseline":
             return Choice(lr, {})
-        best = max(plan.WEIGHT_FACTORS, key=lambda factor: miou(result_of(self.weight_trial(tuned, factor))))
+        best = max(plan.WEIGHT_FACTORS, key=lambda factor: miou(self.result(self.weight_trial(tuned, factor))))
         return Choice(lr, self._weights(tuned, best))
-
-
-def result_of(training: Training) -> Record | None:
-    """Return the result of a training of one seed; None until it is finished."""
-    [run] = training.runs()
-    return read_record(run.run_dir.result) if run.run_dir.finished else None
 
 
 def student_of(training: Training) -> Path:

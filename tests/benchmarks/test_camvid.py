@@ -11,8 +11,9 @@ from PIL import Image
 
 from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan
+from benchmarks.camvid.jobs import Job, missing
 from benchmarks.camvid.plan import Choice, Files
-from benchmarks.camvid.trainings import ROWS
+from benchmarks.camvid.trainings import FIRST_ROWS, ROWS
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
 from tests.benchmarks.test_methods import rows_of
@@ -43,7 +44,7 @@ def test_both_presets_of_student_1_and_both_of_teacher_a_have_one_network() -> N
 
 
 def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> None:
-    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work")
+    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work", tmp_path / "results")
     runs = {row.name: plan.training(files, row, 3, 100, Choice(0.05, {}), tmp_path).runs()[0].preset for row in ROWS}
     small = {row.name for row in plan.SMALL}  # its backbone learns as fast as its head
     for names in (runs.keys() - small, small):
@@ -61,7 +62,7 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
 
 
 def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path) -> None:
-    files = Files(camvid, tmp_path / "weights", tmp_path / "work")
+    files = Files(camvid, tmp_path / "weights", tmp_path / "work", tmp_path / "results")
     plan.make_roots(files)
     masks = sorted((camvid / "trainannot").iterdir())
 
@@ -77,6 +78,25 @@ def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path
         mask if number % plan.EIGHTH == 0 else guess
         for number, (mask, guess) in enumerate(zip(masks, predicted, strict=True))
     ]
+
+
+def test_preparations_run_for_missing_results_only() -> None:
+    def job(name: str, *after: str, preparation: bool = False) -> Job:
+        return Job(name, list, after, preparation)
+
+    jobs = [
+        job("teacher", preparation=True), job("outputs", "teacher", preparation=True), job("masks", preparation=True),
+        job("trial", "outputs"), job("row", "trial", "outputs"), job("measured", "teacher"), job("last", "elsewhere"),
+    ]  # fmt: skip
+
+    def left(*done: str) -> list[str]:
+        return [job.name for job in missing(jobs, lambda job: job.name in done)]
+
+    assert left() == ["teacher", "outputs", "trial", "row", "measured", "last"]
+    assert left("trial", "measured", "last") == ["teacher", "outputs", "row"]
+    assert left("row", "measured", "last") == ["teacher", "outputs", "trial", "row"]  # a row follows from its trials
+    assert left("trial", "row", "last") == ["teacher", "measured"]
+    assert left("trial", "row", "measured", "last") == []
 
 
 @pytest.fixture
@@ -115,12 +135,13 @@ def test_everything_runs_once(
     monkeypatch.setattr(plan, "LEARNING_RATES", (0.02,))
     given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
     given += ["--iterations", "3", "--teacher-iterations", "1", "--jobs", "1", "--output", str(tmp_path / "page.md")]
+    given += ["--results", str(tmp_path / "results")]
     given += [part for text in TINY for part in ("--set", text)]
     assert command.main(given) == 0, capsys.readouterr().err
     page = (tmp_path / "page.md").read_text()
     trained = [arguments for arguments in started if arguments[0] == "train"]
     trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
-    assert len(trained) == len(trainings) + len(ROWS) - 1  # a step takes as long in the baseline that trains longer
+    assert len(trained) == len(trainings) + len(FIRST_ROWS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
     assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1
     assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS)
@@ -128,12 +149,27 @@ def test_everything_runs_once(
     shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
     assert set(shown) == {row.title for row in ROWS}
     assert shown["masks alone"][2:5] == ["–", "–", "–"]
-    assert set(rows_of(page, "Size and speed")) == {"student 1", "student 2", "teacher A", "teacher B"}
+    assert set(rows_of(page, "Size and speed")) == {
+        "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
+    }  # fmt: skip
     assert len(rows_of(page, "Student files")) == len(ROWS)
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size[0] == 5 * 240 + 4 * 4
     assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
 
+    records = sorted((tmp_path / "results").rglob("*.json"))
+    assert not any(str(tmp_path) in path.read_text() for path in records)  # no folder of this machine
+    pair = [tmp_path / "results" / "rows" / f"{name}-seed-0.json" for name in ("baseline", "kd")]
+    assert rmrkd("compare", *map(str, pair)).exit_code == 0
+
     started.clear()
+    shutil.rmtree(tmp_path / "work")
     assert command.main(given) == 0
-    assert {arguments[0] for arguments in started} == {"eval"}  # of the picture
+    assert not started  # all of it follows from the records
+    assert page.split("\n## ")[1:] == (tmp_path / "page.md").read_text().split("\n## ")[1:]
+
+    pair[1].unlink()
+    capsys.readouterr()
+    assert command.main(given) == 0
+    assert [arguments[0] for arguments in started] == ["train", "cache-teacher", "train"]
+    assert "differs" not in "".join(capsys.readouterr())  # trained again, to the same bits

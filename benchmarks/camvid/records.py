@@ -1,0 +1,85 @@
+"""The results that are kept in the repository: records as `rmrkd compare` reads them, without any network.
+
+Trainings take hours and their files are large, so the page and everything that follows from finished trainings need
+these records alone. A record also contains the arguments of its training, and is used for the same arguments only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.camvid.plan import PRESETS, Files
+from benchmarks.methods.runs import ROOT, Training
+from rmrkd_cli.results.record import Record, read_record, to_json
+from rmrkd_cli.results.training_log import find_log, read_curves
+
+TRIALS = "trials"
+
+
+def path_of(files: Files, training: Training) -> Path:
+    """Return the file of a training of one seed."""
+    place = files.results / training.folder.relative_to(files.folder)
+    return place.with_name(f"{place.name}-seed-{training.seeds[0]}.json")
+
+
+def find(files: Files, training: Training) -> Record | None:
+    """Return the record of a training of one seed; None if there is none, or one with other arguments."""
+    path = path_of(files, training)
+    record = read_record(path) if path.is_file() else None
+    return record if record and record.get("arguments") == arguments_of(files, training) else None
+
+
+def keep(files: Files, training: Training) -> str | None:
+    """Keep the result of a finished training of one seed.
+
+    Return the SHA-256 of the student that an earlier training with the same arguments gave, if it was another.
+    """
+    [run] = training.runs()
+    before = find(files, training)
+    curve = read_curves(find_log(run.run_dir.path))
+    record = {
+        **read_record(run.run_dir.result),
+        "arguments": arguments_of(files, training),
+        "validated": dict(zip(map(str, curve.validated), curve.miou, strict=True)),
+    }
+    keep_record(files, record, path_of(files, training))
+    earlier = (before or record)["checkpoint_sha256"]
+    return None if earlier == record["checkpoint_sha256"] else str(earlier)
+
+
+def keep_record(files: Files, record: Record, path: Path) -> None:
+    """Write a record, with names in place of the folders of this machine; trials without the counts of each image."""
+    record = {**record, "checkpoint": _with_names(files, record["checkpoint"])}
+    if path.is_relative_to(files.results / TRIALS):
+        record.pop("per_image", None)
+    write(path, record)
+
+
+def write(path: Path, contents: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_json(contents), encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what `write` wrote; empty if there is no file."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def arguments_of(files: Files, training: Training) -> list[str]:
+    """Return the arguments of `rmrkd`, from the root of the repository, with names in place of folders."""
+    return [_with_names(files, text) for text in training.arguments()]
+
+
+def _with_names(files: Files, text: str) -> str:
+    names = [(files.data, "DATA"), (files.weights, "WEIGHTS"), (files.folder, "WORK")]
+    names.append((PRESETS, PRESETS.relative_to(ROOT).as_posix()))
+    for folder, name in _longest_first(names):
+        text = text.replace(str(folder), name)
+    return text
+
+
+def _longest_first(names: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    return sorted(names, key=lambda pair: -len(str(pair[0])))
