@@ -27,7 +27,8 @@ percent, of the last iteration on the validation images, and a mean over the see
 Each difference is to training with the same masks alone, with a 95 % interval over the choice of the images, and the
 difference of each seed. Students of a seed start from the same weights and see the same images in the same order.
 s/step is the smallest of three medians, taken in turns on one core while nothing else ran; "training" was taken beside
-others."""
+others. `camvid/results` contains the command of each training, its result for each image, and its curve; `rmrkd compare`
+reads these files."""
 _TRIALS = """\
 mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
 has as many trials of its weights as the baseline has of its learning rate. Other rows have their method's settings."""

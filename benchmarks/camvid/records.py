@@ -1,12 +1,13 @@
 """The results that are kept in the repository: records as `rmrkd compare` reads them, without any network.
 
 Trainings take hours and their files are large, so the page and everything that follows from finished trainings need
-these records alone. A record also contains the arguments of its training, and is used for the same arguments only.
+these records alone. A record also contains the command of its training, and is used for the same command only.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,23 @@ def path_of(files: Files, training: Training) -> Path:
 
 
 def find(files: Files, training: Training) -> Record | None:
-    """Return the record of a training of one seed; None if there is none, or one with other arguments."""
+    """Return the record of a training of one seed; None if there is none, or one of another command."""
     path = path_of(files, training)
     record = read_record(path) if path.is_file() else None
-    return record if record and record.get("arguments") == arguments_of(files, training) else None
+    return record if record and record.get("command") == command_of(files, training) else None
 
 
 def keep(files: Files, training: Training) -> str | None:
     """Keep the result of a finished training of one seed.
 
-    Return the SHA-256 of the student that an earlier training with the same arguments gave, if it was another.
+    Return the SHA-256 of the student that the same command gave before, if it was another.
     """
     [run] = training.runs()
     before = find(files, training)
     curve = read_curves(find_log(run.run_dir.path))
     record = {
         **read_record(run.run_dir.result),
-        "arguments": arguments_of(files, training),
+        "command": command_of(files, training),
         "validated": dict(zip(map(str, curve.validated), curve.miou, strict=True)),
     }
     keep_record(files, record, path_of(files, training))
@@ -68,9 +69,9 @@ def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def arguments_of(files: Files, training: Training) -> list[str]:
-    """Return the arguments of `rmrkd`, from the root of the repository, with names in place of folders."""
-    return [_with_names(files, text) for text in training.arguments()]
+def command_of(files: Files, training: Training) -> str:
+    """Return the command from the root of the repository, with names in place of folders."""
+    return _with_names(files, shlex.join(["rmrkd", *training.arguments()]))
 
 
 def _with_names(files: Files, text: str) -> str:
