@@ -27,8 +27,8 @@ percent, of the last iteration on the validation images, and a mean over the see
 Each difference is to training with the same masks alone, with a 95 % interval over the choice of the images, and the
 difference of each seed. Students of a seed start from the same weights and see the same images in the same order.
 s/step is the smallest of three medians, taken in turns on one core while nothing else ran; "training" was taken beside
-others. `camvid/results` contains the command of each training, its result for each image, and its curve; `rmrkd compare`
-reads these files."""
+others. `camvid/results` contains the command of each training, its result for each image, and its curve. `rmrkd
+compare` reads these files."""
 _TRIALS = """\
 mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
 has as many trials of its weights as the baseline has of its learning rate. Other rows have their method's settings."""
@@ -49,7 +49,7 @@ class Page:
         """Return the page; what is not measured yet is left out."""
         parts = ["# CamVid", f"Written by `python -m benchmarks.camvid`, {self.taken}."]
         parts += ["\n".join(f"- {name}: {value}" for name, value in self.machine.items()), _INTRODUCTION]
-        parts += self._teachers()
+        parts += [*self._unfinished(), *self._teachers()]
         equal_time = self._equal_time
         for title, rows in (
             ("Student 1 with all masks, equal iterations", (plan.BASELINE, *plan.METHODS, plan.TWICE)),
@@ -74,6 +74,12 @@ class Page:
     @cached_property
     def _results(self) -> dict[str, list[Record]]:
         return self.trainings.results((*ROWS, *self._equal_time))
+
+    def _unfinished(self) -> Iterator[str]:
+        """Yield the names of the rows of which a seed is missing."""
+        titles = [row.name for row in (*ROWS, *self._equal_time) if row.name not in self._results]
+        if titles:
+            yield f"Not finished, and left out: {', '.join(titles)}. The same command continues."
 
     def _teachers(self) -> Iterator[str]:
         paths = {title: self.files.results_of(name) for name, title in _TEACHERS.items()}
