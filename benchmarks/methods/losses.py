@@ -103,7 +103,8 @@ class _Side:
     def __init__(self, kind: str, side: str, setting: Setting) -> None:
         side_length, channels = (8, 16) if setting.quick else (SIDE, CHANNELS)
         spec = spec_of(kind)
-        preset = load_preset("demo").model_copy(update={"losses": {kind: spec}})
+        preset = load_preset("demo", overrides=[f"schedule.crop={[8 * side_length] * 2}"])
+        preset = preset.model_copy(update={"losses": {kind: spec}})
         shapes = FeatureShapes(
             {place: CLASSES if place in LOGITS else channels for place in MAPS}, dict.fromkeys(MAPS, 8)
         )

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rmrkd_cli.distillation.teacher import build_teacher, report_partial
 from rmrkd_cli.distillation.teacher_outputs import OutputsIndex, read_index
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import LOSSES
+from rmrkd_cli.networks.adapter import MapName
 from rmrkd_cli.networks.feature_maps import FeatureShapes, measure_shapes
 from rmrkd_cli.networks.libraries import MMSEG, build_network, network_config, start_source
 from rmrkd_cli.networks.mmseg import own_config_digests
@@ -160,8 +162,9 @@ def build_losses(
 ) -> dict[str, nn.Module]:
     """Return the preset's losses, each built for the channels of the maps it acts on.
 
-    Of `student_channels`, `teacher_channels`, `num_classes` and `on_logits` (whether the map holds logits), a
-    constructor gets those that it names. Channels are tuples for a loss on several maps.
+    Of `student_channels`, `teacher_channels`, `num_classes`, `on_logits` (whether the map holds logits) and `map_size`
+    (height and width of the map of a training crop), a constructor gets those that it names. Channels and sizes are
+    tuples for a loss on several maps.
 
     Args:
         preset: The preset.
@@ -181,10 +184,11 @@ def build_losses(
             raise RmrkdError(f"a loss cannot be called `{name}`", "choose another name in the preset")
         maps = map_names_of(spec)
         available = {
-            "student_channels": _channels(student, maps),
-            "teacher_channels": _channels(teacher, maps),
+            "student_channels": _of_maps(maps, student.channels.__getitem__),
+            "teacher_channels": _of_maps(maps, teacher.channels.__getitem__),
             "num_classes": num_classes,
             "on_logits": maps in LOGITS,
+            "map_size": _of_maps(maps, partial(_map_size, student, preset.schedule.crop)),
         }
         if isinstance(spec, CustomLossSpec):
             built[name] = _build_custom(spec, available, code)
@@ -219,8 +223,14 @@ def map_names_of(spec: LossSpec) -> MapNames:
     return tuple(spec.stage) if isinstance(spec.stage, list) else spec.stage
 
 
-def _channels(shapes: FeatureShapes, maps: MapNames) -> int | tuple[int, ...]:
-    return tuple(shapes.channels[name] for name in maps) if isinstance(maps, tuple) else shapes.channels[maps]
+def _of_maps(maps: MapNames, value: Callable[[MapName], Any]) -> Any:
+    """Return the value of a map, or a tuple of those of several."""
+    return tuple(map(value, maps)) if isinstance(maps, tuple) else value(maps)
+
+
+def _map_size(shapes: FeatureShapes, crop: tuple[int, int], name: MapName) -> tuple[int, int]:
+    height, width = (-(-side // shapes.strides[name]) for side in crop)
+    return height, width
 
 
 def _load_start(network: nn.Module, spec: Network, config: dict[str, Any], what: str, log: Log) -> Any:

@@ -15,7 +15,9 @@ from rmrkd_cli.losses.at import ATLoss
 from rmrkd_cli.losses.attnfd import AttnFDLoss
 from rmrkd_cli.losses.bpkd import BPKDLoss
 from rmrkd_cli.losses.cirkd import CIRKDLoss
+from rmrkd_cli.losses.cirkd_channel import CIRKDChannelLoss
 from rmrkd_cli.losses.cirkd_memory import CIRKDMemoryLoss
+from rmrkd_cli.losses.cirkdv2 import CIRKDv2Loss
 from rmrkd_cli.losses.csd import CSDLoss
 from rmrkd_cli.losses.cwd import CWDLoss
 from rmrkd_cli.losses.dist import DISTLoss
@@ -54,7 +56,9 @@ __all__ = [
     "AttnFDLoss",
     "BPKDLoss",
     "CIRKDLoss",
+    "CIRKDChannelLoss",
     "CIRKDMemoryLoss",
+    "CIRKDv2Loss",
     "CSDLoss",
     "CWDLoss",
     "DISTLoss",

@@ -29,8 +29,8 @@ class DistillationLoss(nn.Module):
 
     - The signature of `__init__` is the only place for options: name, type with its bounds, default. Types come from
       `rmrkd_cli.presets.fields`, or are `bool` or `Literal[...]`. Presets accept exactly these options.
-    - rmrkd fills in `student_channels`, `teacher_channels`, `num_classes` and `on_logits` where they are named. A loss
-      without `student_channels` acts on logits.
+    - rmrkd fills in `student_channels`, `teacher_channels`, `num_classes`, `on_logits` and `map_size` where they are
+      named, the last as height and width of the maps of a crop. A loss without `student_channels` acts on logits.
     - `compute` gets maps of matching shape in the same precision, float32 or float64. The teacher's is detached.
 
     Attributes:

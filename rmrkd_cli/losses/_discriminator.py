@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
+
+from rmrkd_cli.losses._functional import attend
 
 MIN_SIDE = 64  # positions: halved four times they are the 4 that the last convolution needs
 _WIDTHS = (64, 128, 256, 512)
@@ -63,10 +62,7 @@ class SelfAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         query, key, value = (_rows(layer(maps)) for layer in (self.query, self.key, self.value))
-        # the fused kernel's backward pass is not deterministic, and under `--deterministic` it only warns
-        exact = torch.are_deterministic_algorithms_enabled()
-        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
-            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        attended = attend(query, key, value, scale=1.0)
         return maps + self.gamma * attended.squeeze(1).mT.reshape(maps.shape)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rmrkd_cli.errors import RmrkdError
 
@@ -94,6 +96,14 @@ def drop_absent_classes(masks: Tensor) -> Tensor:
     most = int(present.sum(1).max())
     first = present.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
     return masks.gather(1, first.unsqueeze(2).expand(-1, -1, masks.shape[2]))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Return the attention of rows (B, heads, P, C) without keeping the matrix of pairs; scale None: 1 / sqrt(C)."""
+    # the fused kernel's backward pass is not deterministic, and under `--deterministic` it only warns
+    exact = torch.are_deterministic_algorithms_enabled()
+    with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+        return F.scaled_dot_product_attention(query, key, value, scale=scale)
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, tau: float, dim: int) -> Tensor:

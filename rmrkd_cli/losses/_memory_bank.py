@@ -1,4 +1,4 @@
-"""A memory of unit vectors of every class, filled by all processes and equal in each of them."""
+"""Memories of unit vectors, of every class or of channels, filled by all processes and equal in each of them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,64 @@ def _group_slots(first: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Ten
     return torch.stack(starts), first
 
 
-class MemoryBank(nn.Module):
+class _CountingMemory(nn.Module):
+    """Counts forward passes, whose number alone seeds what is stored and sampled: a resumed run draws the same.
+
+    Attributes:
+        passes: Forward passes so far, also those of skipped steps, on the CPU.
+        keep_when_skipped: Buffers that a skipped step does not restore, on a GPU and a CPU alike.
+    """
+
+    not_broadcast = ("passes",)
+    keep_when_skipped = ("passes",)
+    passes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("passes", torch.zeros((), dtype=torch.long))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _CountingMemory:
+        """Move or convert the module as torch does, but leave `passes` on the CPU, where the host reads it."""
+        passes = self.passes
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.passes = passes
+        return self
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed((_SEED + 1_000_003 * int(self.passes) + 7_919 * stream) % _DRAWS)
+
+
+class ChannelBank(_CountingMemory):
+    """A queue of channels of the teacher, each a vector of positions, and the choice of what is stored and sampled.
+
+    Args:
+        positions: P of the vectors.
+        size: Vectors of the queue.
+        samples: Vectors that a pass compares with.
+        pushed: Most vectors that a pass stores, of all processes together.
+    """
+
+    def __init__(self, positions: int, *, size: int, samples: int, pushed: int) -> None:
+        super().__init__()
+        self.channels = MemoryQueue(1, size, positions)
+        self.samples, self.pushed = samples, pushed
+
+    @torch.no_grad()
+    def push(self, units: Tensor) -> None:
+        """Store random channels (B, C, P) of length 1 of all processes, which have equal batch sizes."""
+        self.passes += 1
+        rows = _all_gather(units).flatten(0, 1)
+        drawn = torch.randperm(len(rows), generator=self._generator(0))[: self.pushed]
+        vectors = rows[_copy_to(drawn, rows.device)]
+        count = torch.full((1, 1), len(vectors), device=rows.device)
+        self.channels.push(count, vectors.view(1, 1, *vectors.shape))
+
+    def sample(self) -> Tensor:
+        """Return the channels of this pass (samples, P), the same in all processes."""
+        return self.channels.sample(self.samples, self._generator(1))
+
+
+class MemoryBank(_CountingMemory):
     """A queue of pixels and one of regions, and the choice of what is stored and sampled.
 
     Args:
@@ -92,16 +149,7 @@ class MemoryBank(nn.Module):
         samples: Vectors a class that a pass compares with, of each queue.
         pushed: Most pixels that an image adds to a class.
         released: Choose pixels as the released code does; see `CIRKDMemoryLoss`.
-
-    Attributes:
-        passes: Forward passes so far, also those of skipped steps, on the CPU; they seed the choice of pixels and
-            slots.
-        keep_when_skipped: Buffers that a skipped step does not restore, on a GPU and a CPU alike.
     """
-
-    not_broadcast = ("passes",)
-    keep_when_skipped = ("passes",)
-    passes: Tensor
 
     def __init__(
         self, num_classes: int, channels: int, *, sizes: tuple[int, int], samples: tuple[int, int], pushed: int,
@@ -109,15 +157,7 @@ class MemoryBank(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.pixels, self.regions = (MemoryQueue(num_classes, size, channels) for size in sizes)
-        self.register_buffer("passes", torch.zeros((), dtype=torch.long))
         self.num_classes, self.samples, self.pushed, self.released = num_classes, samples, pushed, released
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MemoryBank:
-        """Move or convert the module as torch does, but leave `passes` on the CPU, where the host reads it."""
-        passes = self.passes
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.passes = passes
-        return self
 
     @torch.no_grad()
     def push(self, units: Tensor, labels: Tensor) -> None:
@@ -147,10 +187,6 @@ class MemoryBank(nn.Module):
             for queue, count in zip((self.pixels, self.regions), self.samples, strict=True)
         )
         return pixels, regions
-
-    def _generator(self, stream: int) -> torch.Generator:
-        """Return a generator seeded by the number of the pass alone, so that a resumed run draws the same."""
-        return torch.Generator().manual_seed((_SEED + 1_000_003 * int(self.passes) + 7_919 * stream) % _DRAWS)
 
     def _choose_pixels(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Choose some random pixels of every class and image.

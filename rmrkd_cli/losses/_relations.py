@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rmrkd_cli.losses._functional import kl_with_gradient
+
 ValueAndGradient = tuple[Tensor, Tensor | None]
 MIN_NORM = 1e-12  # as in F.normalize
 _CPU_BLOCK = 1 << 20  # values of the matrix computed at once: about a core's cache
@@ -44,6 +46,58 @@ def row_blocks(rows: int, columns: int, device: torch.device) -> Iterator[tuple[
     step = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // columns)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
+
+
+def image_relations(
+    student: Tensor, teacher: Tensor, images: int, tau: float, gradient: Tensor | None, factor: float = 1.0
+) -> Tensor:
+    """Compare each row's cosines with the rows of one image, as a distribution, for every ordered pair of images.
+
+    Args:
+        student, teacher: (B * P, C) rows of length 1; each network in its own C.
+        images: B.
+        tau: Temperature of the cosines.
+        gradient: The gradient for the student's rows is added to it; None where none is needed.
+        factor: Of the result and its gradient.
+
+    Returns:
+        The mean over pairs of images and over rows of the divergence.
+    """
+    count = len(student)
+    scale, total = factor / (images * count), student.new_zeros(())
+    for start, stop in row_blocks(count, count, student.device):
+        block = (stop - start, images, count // images)  # rows of every image with every image
+        logits, targets = ((units[start:stop] / tau @ units.mT).view(block) for units in (student, teacher))
+        divergence, slope = kl_with_gradient(logits, targets, dim=2)
+        total += divergence
+        if gradient is not None:
+            slope = slope.flatten(1)
+            gradient[start:stop].addmm_(slope, student, alpha=scale / tau)
+            gradient.addmm_(slope.mT, student[start:stop], alpha=scale / tau)
+    return total * scale
+
+
+def memory_relations(
+    student: Tensor, teacher: Tensor, memory: Tensor, tau: float, gradient: Tensor | None, factor: float = 1.0
+) -> Tensor:
+    """Compare each row's cosines with stored rows, as a distribution.
+
+    Args:
+        student, teacher: (N, C) rows of length 1.
+        memory: (M, C) rows of length 1.
+        tau, gradient, factor: As in `image_relations`.
+
+    Returns:
+        The mean over rows of the divergence.
+    """
+    scale, total = factor / len(student), student.new_zeros(())
+    for start, stop in row_blocks(len(student), len(memory), student.device):
+        logits, targets = (units[start:stop] @ memory.mT / tau for units in (student, teacher))
+        divergence, slope = kl_with_gradient(logits, targets, dim=1)
+        total += divergence
+        if gradient is not None:
+            gradient[start:stop].addmm_(slope, memory, alpha=scale / tau)
+    return total * scale
 
 
 def with_gradient(

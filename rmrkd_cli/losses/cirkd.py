@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmrkd_cli.losses._base import DistillationLoss
-from rmrkd_cli.losses._functional import kl_with_gradient
 from rmrkd_cli.losses._relations import (
     ValueAndGradient,
+    image_relations,
     normalize_rows,
     normalize_rows_backward,
-    row_blocks,
     to_rows,
     with_gradient,
 )
@@ -54,22 +53,9 @@ class CIRKDLoss(DistillationLoss):
     def _compare(self, student: Tensor, teacher: Tensor, needs_gradient: bool) -> ValueAndGradient:
         """Return the loss of positions (B, P, C), and its gradient for the student's where it is needed."""
         shape = student.shape
-        images, positions, _ = shape
         (student, norms), (teacher, _) = (normalize_rows(rows.flatten(0, 1)) for rows in (student, teacher))
-        count = images * positions
         gradient = torch.zeros_like(student) if needs_gradient else None
-        total = student.new_zeros(())
-        for start, stop in row_blocks(count, count, student.device):
-            block = (stop - start, images, positions)  # rows of every image with every image
-            logits, targets = ((units[start:stop] / self.tau @ units.mT).view(block) for units in (student, teacher))
-            divergence, slope = kl_with_gradient(logits, targets, dim=2)
-            total += divergence
-            if gradient is not None:
-                slope = slope.flatten(1)
-                gradient[start:stop].addmm_(slope, student)
-                gradient.addmm_(slope.mT, student[start:stop])
-        scale = 1 / (images**2 * positions)
+        value = image_relations(student, teacher, shape[0], self.tau, gradient)
         if gradient is None:
-            return total * scale, None
-        gradient = normalize_rows_backward(gradient.mul_(scale / self.tau), student, norms)
-        return total * scale, gradient.view(shape)
+            return value, None
+        return value, normalize_rows_backward(gradient, student, norms).view(shape)

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses._functional import kl_with_gradient, resize_labels
 from rmrkd_cli.losses._memory_bank import MemoryBank
+from rmrkd_cli.losses._projector import make_projector
 from rmrkd_cli.losses._relations import (
     ValueAndGradient,
     normalize_rows,
@@ -85,12 +85,7 @@ class CIRKDMemoryLoss(DistillationLoss):
         self.num_classes = num_classes
         self.tau = tau
         self.factors = (pixel_weight, region_weight)
-        self.projector = nn.Sequential(
-            nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
-            _make_batch_norm(teacher_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
-        )
+        self.projector = make_projector(student_channels, teacher_channels)
         self.bank = MemoryBank(
             num_classes, teacher_channels, sizes=(pixel_queue, region_queue), pushed=pixels_pushed,
             samples=(pixel_samples // num_classes + 1, region_samples // num_classes + 1),
@@ -143,10 +138,3 @@ class CIRKDMemoryLoss(DistillationLoss):
             count = labelled.sum().clamp_min(1)
             return total / count, None if gradient is None else gradient.div_(count)
         return total, gradient
-
-
-def _make_batch_norm(channels: int) -> nn.Module:
-    """Return batch norm over all GPUs of a distributed run, or over this process's images elsewhere."""
-    if dist.is_available() and dist.is_initialized() and "nccl" in dist.get_backend():
-        return nn.SyncBatchNorm(channels)
-    return nn.BatchNorm2d(channels)

@@ -28,7 +28,7 @@ from rmrkd_cli.presets.validation import StrictModel, complete_error, format_val
 _LOSSES = Path(__file__).resolve().parents[1] / "losses"
 _ANNOTATIONS = {**vars(fields), "Literal": Literal}  # the names that a signature may use
 # Parameters that are not keys of a preset: the factory fills them in, and rmrkd's labels always use 255 for ignored.
-_FILLED_IN = {"self", "student_channels", "teacher_channels", "num_classes", "on_logits", "ignore_index"}
+_FILLED_IN = {"self", "student_channels", "teacher_channels", "num_classes", "on_logits", "map_size", "ignore_index"}
 
 
 class LossSpec(StrictModel):

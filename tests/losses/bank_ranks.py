@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rmrkd_cli.distributed.process_group import DistContext
-from rmrkd_cli.losses import CIRKDMemoryLoss
+from rmrkd_cli.losses import CIRKDChannelLoss, CIRKDMemoryLoss
 
 K, STEPS = 5, 3
 OPTIONS = {"pixel_queue": 50, "region_queue": 7, "pixel_samples": 100, "region_samples": 20, "pixels_pushed": 4}
@@ -20,6 +20,11 @@ OPTIONS = {"pixel_queue": 50, "region_queue": 7, "pixel_samples": 100, "region_s
 def make() -> CIRKDMemoryLoss:
     torch.manual_seed(0)
     return CIRKDMemoryLoss(3, 4, K, **OPTIONS)
+
+
+def make_channels() -> CIRKDChannelLoss:
+    torch.manual_seed(0)
+    return CIRKDChannelLoss(3, 4, (4, 5), channel_queue=20, channel_samples=15, channels_pushed=7)
 
 
 def batch(step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,6 +61,10 @@ def main(folder: Path, rank: int) -> None:
     results["again"] = steps(dist_ctx, resumed, range(STEPS, STEPS + 1))
     results |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
     results["gradients"] = [parameter.grad for parameter in loss.parameters()]
+    channels = make_channels()
+    for step in range(STEPS):
+        channels(*batch(step, rank)[:2])
+    results["channels"] = channels.bank.state_dict()
     torch.save(results, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

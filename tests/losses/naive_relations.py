@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmrkd_cli.losses import CIRKDLoss, CIRKDMemoryLoss, IFVDLoss, SKDLoss
+from rmrkd_cli.losses import CIRKDChannelLoss, CIRKDLoss, CIRKDMemoryLoss, CIRKDv2Loss, IFVDLoss, SKDLoss
 from rmrkd_cli.losses._functional import resize_labels
 from rmrkd_cli.losses._memory_bank import MemoryQueue
+from rmrkd_cli.losses._projector import ContextBlock
+from tests.losses.naive import naive_fitnet
 
 
 def naive_ifvd(loss: IFVDLoss, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -92,3 +94,47 @@ def naive_enqueue(queue: MemoryQueue, k: int, vectors: Tensor) -> None:
     else:
         queue.vectors[k, first : first + count] = vectors
         queue.next_slot[k] += count
+
+
+def naive_cirkd_channel(
+    loss: CIRKDChannelLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """In training mode the loss's own memory is filled, with channels in any order."""
+    ours, theirs = (F.avg_pool2d(maps, 4, ceil_mode=True) for maps in (student, teacher))
+    ours, theirs = (F.normalize(maps.flatten(2), dim=2) for maps in (loss.projector(ours), theirs))
+    images, channels = theirs.shape[:2]
+    if loss.training:
+        loss.bank.passes += 1
+        drawn = torch.randperm(images * channels)[: loss.bank.pushed]
+        naive_enqueue(loss.bank.channels, 0, theirs.flatten(0, 1)[drawn])
+    batch = student.new_zeros(())
+    for i in range(images):
+        for j in range(images):
+            logits, targets = (units[i] @ units[j].T / loss.tau for units in (ours, theirs))
+            batch = batch + F.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="batchmean") / images**2
+    logits, targets = (units.flatten(0, 1) @ loss.bank.sample().T / loss.tau for units in (ours, theirs))
+    memory = F.kl_div(logits.log_softmax(1), targets.softmax(1), reduction="batchmean")
+    parts = (batch, memory, (ours - theirs).square().mean())
+    return sum((factor * part for factor, part in zip(loss.factors, parts, strict=True)), start=0 * batch)
+
+
+def naive_cirkdv2(loss: CIRKDv2Loss, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    student = naive_context(loss.context, student)
+    return (
+        loss.fitnet_weight * naive_fitnet(loss.fitnet, student, teacher)
+        + loss.batch_pixel_weight * naive_cirkd(loss.batch_pixels, student, teacher)
+        + naive_cirkd_memory(loss.memory, student, teacher, labels)
+        + naive_cirkd_channel(loss.channel_relations, student, teacher)
+    )
+
+
+def naive_context(block: ContextBlock, maps: Tensor) -> Tensor:
+    """Every image in its turn, with its whole matrix of pairs of positions."""
+    attended = []
+    for image in maps:
+        query, key, value = (
+            layer.weight[:, :, 0, 0] @ image.flatten(1) for layer in (block.query, block.key, block.value)
+        )
+        share = (query.T @ key / len(query) ** 0.5).softmax(1)
+        attended.append((value @ share.T).view(-1, *image.shape[1:]))
+    return block.merge(torch.cat([maps, block.context(torch.stack(attended))], 1))

@@ -1,4 +1,4 @@
-"""The memory of `cirkd_memory` in two processes over gloo."""
+"""The memories of `cirkd_memory` and `cirkd_channel` in two processes over gloo."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ def test_it_is_what_one_process_with_all_images_remembers(results: list[RankResu
         assert torch.equal(got[f"bank.{name}.next_slot"], queue.next_slot)
     changed = got["bank.pixels.vectors"] != bank_ranks.make().bank.pixels.vectors
     assert torch.equal(changed.any(2).sum(1), want.pixels.next_slot)
+
+
+def test_channels_are_those_that_one_process_with_all_images_remembers(results: list[RankResult]) -> None:
+    alone = bank_ranks.make_channels()
+    for step in range(bank_ranks.STEPS):
+        parts = (bank_ranks.batch(step, rank)[:2] for rank in (0, 1))
+        alone(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
+    assert int(alone.bank.passes) == bank_ranks.STEPS
+    for name, want in alone.bank.state_dict().items():
+        assert all(torch.equal(each["channels"][name], want) for each in results), name
 
 
 def test_a_resumed_run_continues_alike(results: list[RankResult]) -> None:

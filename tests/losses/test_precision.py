@@ -14,6 +14,7 @@ from rmrkd_cli.losses import (
     ATLoss,
     AttnFDLoss,
     BPKDLoss,
+    CIRKDChannelLoss,
     CIRKDLoss,
     CIRKDMemoryLoss,
     CSDLoss,
@@ -33,6 +34,7 @@ from rmrkd_cli.losses import (
     rmrkd,
 )
 from rmrkd_cli.losses._functional import kl_divergence
+from rmrkd_cli.losses._memory_bank import ChannelBank
 from rmrkd_cli.losses._similarity import class_prototypes, cosines, prototype_cosines
 from rmrkd_cli.networks import winograd
 from tests.losses.common import K, error, sample, value_and_grad
@@ -45,6 +47,25 @@ class _FixedMask(MGDLoss):
         mask = torch.zeros(like.shape[0], 1, *like.shape[2:], dtype=like.dtype)
         mask.flatten()[::2] = 1
         return mask
+
+
+class _AnySize(CIRKDChannelLoss):
+    """Relations between channels with a memory that fits the maps it gets.
+
+    Its weights are fixed: a projected channel of nearly no length would multiply the rounding of its gradient.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        torch.manual_seed(1)
+        super().__init__(student_channels, teacher_channels, (0, 0))
+
+    def compute(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        if tuple(student.shape[2:]) != self.map_size:
+            torch.manual_seed(0)
+            self.map_size = tuple(student.shape[2:])
+            positions = -(-student.shape[2] // 4) * -(-student.shape[3] // 4)
+            self.bank = ChannelBank(positions, size=30, samples=20, pushed=5).to(student.dtype)
+        return super().compute(student, teacher, labels)
 
 
 Make = Callable[[int, int, int], nn.Module]
@@ -65,6 +86,7 @@ LOSSES: dict[str, Make] = {
     "cwd on features": lambda s, t, k: CWDLoss(s, t, on_logits=False),
     "dist": lambda s, t, k: DISTLoss(s),
     "cirkd_memory": lambda s, t, k: CIRKDMemoryLoss(s, t, k, pixel_queue=30, region_queue=5).eval(),
+    "cirkd_channel": lambda s, t, k: _AnySize(s, t).eval(),
     "at": lambda s, t, k: ATLoss(s, t),
     "fitnet": lambda s, t, k: FitNetLoss(s, t),
     "gkd": lambda s, t, k: GKDLoss(s, t),
@@ -145,7 +167,7 @@ def test_other_precisions_give_the_value_of_the_rounded_numbers(name: str, dtype
     assert (grad.dtype, bool(grad.isfinite().all())) == (dtype, True)
 
 
-@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd", "cirkd_memory"])
+@pytest.mark.parametrize("name", ["rmrkd", "ifvd", "mgd", "skd", "cirkd", "cirkd_memory", "cirkd_channel"])
 def test_a_backward_pass_inside_autocast_stays_precise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "_MIN_CHANNELS", 1)
     monkeypatch.setattr(winograd, "_MAX_PADDING", 1e9)

@@ -16,7 +16,7 @@ from rmrkd_cli.presets.loss_schema import needs_labels
 CHANNELS = 4
 SIZE = (2, CHANNELS, 5, 6)
 LABELS = torch.zeros(2, 1, 10, 12, dtype=torch.long)
-NEEDS_LABELS = {"bpkd", "cirkd_memory", "dkd", "idd", "ifvd", "rmrkd"}
+NEEDS_LABELS = {"bpkd", "cirkd_memory", "cirkdv2", "dkd", "idd", "ifvd", "rmrkd"}
 OTHER_SHAPES = {
     "batch size": (1, 4, 5, 6), "height": (2, 4, 4, 6), "width": (2, 4, 5, 3), "dimensions": (4, 5, 6),
 }  # fmt: skip
@@ -27,6 +27,7 @@ def make(loss_type: str) -> DistillationLoss:
     """Return a loss for maps of `CHANNELS` channels, or for two such maps."""
     cls: Any = LOSSES[loss_type]
     given: dict[str, Any] = dict.fromkeys(("student_channels", "teacher_channels", "num_classes"), CHANNELS)
+    given["map_size"] = SIZE[2:]
     if loss_type == "psd":
         given.update(student_channels=(CHANNELS, CHANNELS), teacher_channels=(CHANNELS, CHANNELS))
     names = inspect.signature(cls).parameters

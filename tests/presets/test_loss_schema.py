@@ -28,9 +28,16 @@ PARAMETERS = {
     "attnfd": ("AttnFDLoss", "student_channels teacher_channels teacher_attention train_channel_gate"),
     "bpkd": ("BPKDLoss", "num_classes tau edge_width edge_weight body_weight edge_softmax body resize"),
     "cirkd": ("CIRKDLoss", "student_channels teacher_channels tau pool"),
+    "cirkd_channel": ("CIRKDChannelLoss",
+        "student_channels teacher_channels map_size tau batch_channel_weight memory_channel_weight "
+        "channel_mse_weight channel_queue channel_samples channels_pushed"),
     "cirkd_memory": ("CIRKDMemoryLoss",
         "student_channels teacher_channels num_classes tau pixel_queue region_queue pixels_pushed "
         "pixel_samples region_samples pixel_weight region_weight enqueue"),
+    "cirkdv2": ("CIRKDv2Loss",
+        "student_channels teacher_channels num_classes map_size tau fitnet_weight batch_pixel_weight "
+        "memory_pixel_weight memory_region_weight batch_channel_weight memory_channel_weight channel_mse_weight "
+        "pixel_queue region_queue channel_queue enqueue"),
     "csd": ("CSDLoss", "num_classes tau"),
     "cwd": ("CWDLoss", "student_channels teacher_channels on_logits tau align divide_by"),
     "dist": ("DISTLoss", "num_classes tau beta gamma intra_over"),
@@ -71,11 +78,21 @@ OPTIONS: dict[str, tuple[str, Any, Any, dict[str, tuple[Any, Any]]]] = {
         "body_weight": (1.0, NON_NEGATIVE), "edge_softmax": ("positions", ["positions", "classes"]),
         "body": ("rest", ["rest", "inner"]), "resize": ("labels", ["labels", "logits"])}),
     "cirkd": (ONE_MAP, "head", "auto", {"tau": (0.1, POSITIVE), "pool": (1, (1, 2))}),
+    "cirkd_channel": (ONE_MAP, "head", "auto", {
+        "tau": (0.1, POSITIVE), "batch_channel_weight": (1.0, NON_NEGATIVE),
+        "memory_channel_weight": (0.1, NON_NEGATIVE), "channel_mse_weight": (100.0, NON_NEGATIVE),
+        "channel_queue": (10_000, COUNT), "channel_samples": (2_048, COUNT), "channels_pushed": (256, COUNT)}),
     "cirkd_memory": (ONE_MAP, "head", "auto", {
         "tau": (0.1, POSITIVE), "pixel_queue": (20_000, COUNT), "region_queue": (2_000, COUNT),
         "pixels_pushed": (16, COUNT), "pixel_samples": (4_096, COUNT), "region_samples": (1_024, COUNT),
         "pixel_weight": (1.0, NON_NEGATIVE), "region_weight": (1.0, NON_NEGATIVE),
         "enqueue": ("class", ["class", "released"])}),
+    "cirkdv2": (ONE_MAP, "head", "auto", {
+        "tau": (0.1, POSITIVE), "fitnet_weight": (1.0, NON_NEGATIVE), "batch_pixel_weight": (1.0, NON_NEGATIVE),
+        "memory_pixel_weight": (0.1, NON_NEGATIVE), "memory_region_weight": (0.1, NON_NEGATIVE),
+        "batch_channel_weight": (1.0, NON_NEGATIVE), "memory_channel_weight": (0.1, NON_NEGATIVE),
+        "channel_mse_weight": (100.0, NON_NEGATIVE), "pixel_queue": (20_000, COUNT), "region_queue": (2_000, COUNT),
+        "channel_queue": (10_000, COUNT), "enqueue": ("class", ["class", "released"])}),
     "csd": (LOGITS_MAP, "logits", 10.0, {"tau": (4.0, POSITIVE)}),
     "cwd": (ONE_MAP, "logits", "auto", {
         "tau": (4.0, POSITIVE), "align": ("conv", ["conv", "conv-always", "conv-bn-relu"]),

@@ -15,7 +15,7 @@ from rmrkd_cli.training.network_check import check_networks
 
 NONE, TEACHER = "data.train.labels=none", "data.train.labels=teacher"
 UNLABELLED = "data.unlabelled={images: val}"
-NEED_LABELS = {"bpkd", "cirkd", "cirkd-memory", "cross-similarity", "dkd-region", "idd", "ifvd", "rmrkd"}
+NEED_LABELS = {"bpkd", "cirkd", "cirkd-memory", "cirkdv2", "cross-similarity", "dkd-region", "idd", "ifvd", "rmrkd"}
 
 
 def preset_of(tiny: Path, *overrides: str, method: str | None = None) -> Preset:
