@@ -21,11 +21,12 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import ALIASES, load_method, method_names
 
 HERE = Path(__file__).parents[1]
-REPORT, PRESET = HERE / "METHODS.md", "demo"
+REPORT, TUNED_REPORT, PRESET = HERE / "METHODS.md", HERE / "METHODS_TUNED.md", "demo"
 _QUICK = (
     "schedule.iters=2", "teacher.schedule.iters=2", "schedule.batch_size=2", "schedule.crop=[64, 64]",
     "schedule.workers=0", "schedule.log_interval=1",
 )  # fmt: skip
+_FOLDER = {False: ".methods", True: ".methods-tuned"}
 _QUICK_METHODS = ("kd", "rmrkd")
 
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in methods:
             load_method(name)
         with tempfile.TemporaryDirectory() as thrown_away:
-            folder = given.work_dir or (Path(thrown_away) if given.quick else HERE / ".methods")
+            folder = given.work_dir or (Path(thrown_away) if given.quick else HERE / _FOLDER[bool(given.trials)])
             return _bench(given, methods, folder.absolute(), arguments)
     except RmrkdError as error:
         parser.error(error.message)
@@ -58,11 +59,12 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     seconds = given.time or (0.2 if given.quick else 20.0)
     conditions = Conditions(preset, seeds, methods, settings, seconds, folder, device)
     setting = Setting(1 if given.quick else given.rounds, given.quick, device, say)
-    output = given.output or (REPORT if preset == PRESET and not settings else folder / REPORT.name)
+    report = TUNED_REPORT if given.trials else REPORT
+    output = given.output or (report if preset == PRESET and not settings else folder / report.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
     what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
     store = Store(folder / "measured.json", {**describe_machine(device), "networks": what})
-    bench = Bench(conditions, setting, store, output, command, date_and_commit())
+    bench = Bench(conditions, setting, store, output, command, date_and_commit(), given.trials)
     failed = bench.run(start)
     if given.write_costs:
         write_costs(bench.costs())
@@ -89,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", type=_names, metavar="NAME,NAME", help="default: all of `rmrkd methods`")
     parser.add_argument("--seeds", type=read_seeds, metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--time", type=_positive, metavar="S", help="seconds of computing at equal time (default: 20)")
+    parser.add_argument(
+        "--trials", type=_trials, default=0, metavar="N", help="of `rmrkd tune` for each method (default: no tuning)"
+    )
     parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="timed rounds (default: 5)")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"
@@ -114,6 +119,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def _trials(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError("must be at least 2")
     return value
 
 

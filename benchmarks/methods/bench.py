@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.methods import losses, steps
+from benchmarks.methods import losses, steps, tuning
 from benchmarks.methods.page import Page
-from benchmarks.methods.runs import BASELINE, Conditions, Outcome, Start, Training, at_equal_iterations, at_equal_time
+from benchmarks.methods.runs import (
+    BASELINE,
+    TEACHER,
+    Conditions,
+    Outcome,
+    Start,
+    Training,
+    at_equal_iterations,
+    at_equal_time,
+)
 from benchmarks.methods.runs import outcome as outcome_of
 from benchmarks.result import Setting
 from benchmarks.store import Store
@@ -20,7 +29,7 @@ from rmrkd_cli.presets.schema import OWN_METHOD
 
 @dataclass
 class Bench:
-    """Attributes: `taken` is date and commit; `command` the command line."""
+    """Attributes: `taken` is date and commit; `command` the command line; `trials` of each method, 0 without tuning."""
 
     conditions: Conditions
     setting: Setting
@@ -28,14 +37,19 @@ class Bench:
     output: Path
     command: str
     taken: str
+    trials: int = 0
     equal_iterations: dict[str, Outcome] = field(default_factory=dict)
     equal_time: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, start: Start) -> list[str]:
         """Measure what is missing, and continue after failures; return the names of what failed."""
-        failed = []
         steps.measure(self.conditions, self.setting, self.store, self.taken)
-        for training in at_equal_iterations(self.conditions):
+        first = [one for one in at_equal_iterations(self.conditions) if one.name in (TEACHER, BASELINE)]
+        failed = [
+            name for one in first for name in self._train("equal iterations", [one], self.equal_iterations, start)
+        ]
+        failed += self._tune(start) if self.trials and not failed else []
+        for training in at_equal_iterations(self.conditions)[len(first) :]:
             failed += self._train("equal iterations", [training], self.equal_iterations, start)
         for name in (BASELINE, *self.conditions.methods):
             count = steps.iterations(name, self.store, self.conditions.time)
@@ -50,6 +64,24 @@ class Bench:
         """Of a step, relative to the baseline's, of each method that was measured."""
         found = {name: self.store.results.get(steps.key(name)) for name in self.conditions.methods}
         return {name: statistics.median(one.rows[0].ratios) for name, one in found.items() if one is not None}
+
+    def _tune(self, start: Start) -> list[str]:
+        """Search weights and options of each method, and use them; return the names of what failed."""
+        failed = []
+        for name in self.conditions.methods:
+            if not tuning.best_file(self.conditions, name).is_file():
+                self.setting.log(f"{name}, tuning")
+                output = self.conditions.folder / "output" / f"{name}-tuning.txt"
+                if status := start(tuning.arguments(self.conditions, name, self.trials), output):
+                    self.setting.log(f"  ended with {status}, see {output}")
+                    failed.append(f"{name}, tuning")
+        tuned = {
+            name: tuning.settings(self.conditions, name)
+            for name in self.conditions.methods
+            if tuning.best_file(self.conditions, name).is_file()
+        }
+        self.conditions = replace(self.conditions, methods=tuple(tuned), tuned=tuned)
+        return failed
 
     def _train(self, what: str, trainings: list[Training], into: dict[str, Outcome], start: Start) -> list[str]:
         for training in trainings:
@@ -77,6 +109,7 @@ class Bench:
         page = Page(
             load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
             self.equal_iterations, self.equal_time, self.setting.quick,
+            (self.trials, tuning.iterations(conditions)) if self.trials else None,
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")
 

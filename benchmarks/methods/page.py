@@ -28,6 +28,7 @@ class Page:
         command: The command that writes the page.
         taken: Date and commit.
         equal_iterations, equal_time: Outcomes by role or method.
+        tuned: Number and iterations of the trials that chose the weights of each method; None without any.
     """
 
     preset: Preset
@@ -39,9 +40,11 @@ class Page:
     equal_iterations: Mapping[str, Outcome]
     equal_time: Mapping[str, Outcome]
     quick: bool = False
+    tuned: tuple[int, int] | None = None
 
     def text(self) -> str:
-        parts = ["# Methods under the same conditions", *self._introduction()]
+        title = "# Methods under the same conditions" + (", tuned" if self.tuned else "")
+        parts = [title, *self._introduction()]
         for title, text, rows in self._tables():
             if len(rows) > 1:
                 parts += [f"## {title}", _wrap(text), table(rows[0], rows[1:])]
@@ -53,11 +56,17 @@ class Page:
             yield "**Tiny sizes: this only shows that everything runs.**"
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
         seeds = ", ".join(map(str, self.seeds))
+        weights = "one weight for each loss that nobody tuned"
+        if self.tuned:
+            trials, iterations = self.tuned
+            weights = (
+                f"weights and options that `rmrkd tune` chose in {trials} trials of {iterations} iterations of one seed"
+            )
         yield _wrap(
             f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Students of a seed start from the "
             "same weights and see the same images in the same order; teacher, schedule and evaluation are the same, "
             "the losses differ. **How to read it**: networks this small, trained this short and from random weights, "
-            f"{len(self.seeds)} seed(s), and one weight for each loss that nobody tuned: the tables show what each "
+            f"{len(self.seeds)} seed(s), and {weights}: the tables show what each "
             "method does in this setting and what it costs. Differences no larger than the spread over seeds "
             "show nothing. They say nothing about Cityscapes or any other data."
         )

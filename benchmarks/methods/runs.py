@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Conditions:
         settings: `KEY.PATH=VALUE`, as `--set` takes them.
         time: Seconds of computing that methods get at equal time.
         folder: Contains all runs and measurements.
+        tuned: Weights and options of methods that were searched, as `settings`.
     """
 
     preset: str
@@ -40,6 +41,7 @@ class Conditions:
     time: float
     folder: Path
     device: str
+    tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def equal_time_folder(self) -> Path:
@@ -102,7 +104,10 @@ def at_equal_iterations(conditions: Conditions) -> list[Training]:
     """Return the trainings: teachers first (if the preset trains them), then the baseline and the methods."""
     folder, seeds = conditions.folder / "equal-iterations", conditions.seeds
     teacher = [TEACHER] if load_preset(conditions.preset).teacher.checkpoint is None else []
-    return [Training(name, conditions, folder, seeds) for name in (*teacher, BASELINE, *conditions.methods)]
+    return [
+        Training(name, conditions, folder, seeds, tuple(conditions.tuned.get(name, ())))
+        for name in (*teacher, BASELINE, *conditions.methods)
+    ]
 
 
 def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Training]:
@@ -111,7 +116,7 @@ def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Tr
     teachers = trainings[0].runs() if trainings[0].name == TEACHER else [None] * len(conditions.seeds)
     trainings_at_equal_time = []
     for seed, teacher in zip(conditions.seeds, teachers, strict=True):
-        settings = [f"schedule.iters={iterations}"]
+        settings = [f"schedule.iters={iterations}", *conditions.tuned.get(name, ())]
         if teacher is not None:
             settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.run_dir.student))}}}")
         trainings_at_equal_time.append(

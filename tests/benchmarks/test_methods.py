@@ -75,6 +75,27 @@ def test_everything_runs_and_resumes(
     check_page(second, folder)
 
 
+@pytest.mark.slow
+def test_methods_are_trained_with_what_their_trials_chose(tiny: Path, tmp_path: Path, started: Starts) -> None:
+    page, folder = tmp_path / "page.md", tmp_path / "work"
+    given = ["--quick", "--preset", str(tiny), "--methods", "kd", "--work-dir", str(folder), "--device", "cpu"]
+    given += ["--trials", "2", "--set", "schedule.iters=3", "--output", str(page)]
+    assert command.main(given) == 0
+    assert [arguments[0] for arguments in started] == ["train", "train", "tune", *["train"] * 3]
+    tune = next(arguments for arguments in started if arguments[0] == "tune")
+    assert (value_of(tune, "--trials"), value_of(tune, "--max-iters")) == ("2", "1")
+    chosen = load_preset(str(tiny), recipe=str(folder / "tuning" / "kd" / "best.yaml")).losses["kd"]
+    trained = load_preset(str(folder / "equal-iterations" / "seed-0" / "distill-kd" / "config.yaml")).losses["kd"]
+    assert trained == chosen
+    assert isinstance(trained.weight, float)
+    text = " ".join(page.read_text().split())
+    assert text.startswith("# Methods under the same conditions, tuned")
+    assert "chose in 2 trials of 1 iterations" in text
+    started.clear()
+    assert command.main(given) == 0
+    assert not started
+
+
 def value_of(arguments: list[str], option: str) -> str:
     return arguments[arguments.index(option) + 1]
 
@@ -189,6 +210,7 @@ def test_a_training_does_not_begin_with_the_peak_memory_of_this_process() -> Non
         (["--seeds", "0,0"], "--seeds"),
         (["--time", "0"], "--time"),
         (["--rounds", "0"], "--rounds"),
+        (["--trials", "1"], "--trials"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
