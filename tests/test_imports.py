@@ -32,7 +32,7 @@ ONLY_IN = {
     "torchvision": ("networks/torchvision.py",),
     "segmentation_models_pytorch": ("networks/smp.py", "networks/smp_encoders.py"),
     "timm": ("networks/smp_encoders.py",),
-    "transformers": ("networks/transformers.py",),
+    "transformers": ("networks/transformers.py", "networks/transformers_features.py"),
     "huggingface_hub": ("networks/hub.py",),
     "wandb": ("training/trackers/wandb.py",),
     "mlflow": ("training/trackers/mlflow.py",),

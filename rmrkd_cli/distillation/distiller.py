@@ -42,6 +42,9 @@ class Distiller(nn.Module):
         stored_classes: Classes of the stored teacher logits that `forward` gets; None: the teacher is run.
         stored_align_corners: How those logits are resized to the labels where they are the labels.
 
+    Attributes:
+        teacher_gives_logits: False for a foundation model, whose maps are resized to the student's.
+
     Raises:
         RmrkdError: When a network is no segmentor, or the losses do not fit together.
     """
@@ -75,6 +78,7 @@ class Distiller(nn.Module):
             self.weights |= parts
         used = [map_name for maps in self.stages.values() for map_name in _as_tuple(maps)]
         self._needs_auxiliary = "aux" in used
+        self.teacher_gives_logits = True
         self.label_source = label_source
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
@@ -87,6 +91,8 @@ class Distiller(nn.Module):
         for what, network in (("student", student), ("teacher", teacher)):
             if network is not None:
                 _check_segmentor(what, network)
+        if teacher is not None:
+            self.teacher_gives_logits = not adapter_of(teacher).only_features
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -195,14 +201,19 @@ class Distiller(nn.Module):
         images = images.contiguous(memory_format=self._formats[1])
         return adapter_of(teacher).maps(teacher, images, auxiliary=self._needs_auxiliary)
 
-    @staticmethod
     def _match_pair(
-        student: Mapping[MapName, Tensor], teacher: Mapping[MapName, Tensor], maps: MapNames
+        self, student: Mapping[MapName, Tensor], teacher: Mapping[MapName, Tensor], maps: MapNames
     ) -> tuple[Any, Any]:
-        """Return the named map of student and teacher, or tuples of them, the teacher's at the student's size."""
+        """Return the named map of student and teacher, or tuples of them, the teacher's at the student's size.
+
+        Stages of a segmentation network are not resized: their strides are equal.
+        """
         names = _as_tuple(maps)
         ours = tuple(student[name] for name in names)
-        theirs = tuple(_resize_like(teacher[name], like, name) for name, like in zip(names, ours, strict=True))
+        theirs = tuple(
+            teacher[name] if isinstance(name, int) and self.teacher_gives_logits else _resize_like(teacher[name], like)
+            for name, like in zip(names, ours, strict=True)
+        )
         return (ours, theirs) if isinstance(maps, tuple) else (ours[0], theirs[0])
 
 
@@ -244,11 +255,8 @@ def _check_segmentor(what: str, network: nn.Module) -> None:
         )
 
 
-def _resize_like(maps: Tensor, like: Tensor, map_name: MapName) -> Tensor:
-    """Return a head's map at the size of another: a DeepLabV3+ teacher's head has stride 4, most students' 8.
-
-    Backbone stages are returned as they are; their strides must be equal.
-    """
-    if isinstance(map_name, int) or maps.shape[2:] == like.shape[2:]:
+def _resize_like(maps: Tensor, like: Tensor) -> Tensor:
+    """Return a map at the size of another: a DeepLabV3+ teacher's head has stride 4, most students' 8."""
+    if maps.shape[2:] == like.shape[2:]:
         return maps
     return F.interpolate(maps.float(), size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -7,22 +7,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import MapName
 from rmrkd_cli.networks.feature_maps import FeatureShapes
+from rmrkd_cli.presets.fields import LOGITS
 from rmrkd_cli.presets.loss_schema import LossSpec
-from rmrkd_cli.presets.methods import methods_on_logits
+from rmrkd_cli.presets.methods import methods_on_logits, methods_on_stages
 from rmrkd_cli.terminal.text import join_and
 
 
 def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: FeatureShapes) -> None:
     """Check that both networks have the maps of every loss, those of backbone stages at equal size.
 
+    The maps of a teacher that gives only features are resized.
+
     Raises:
         RmrkdError: With every loss that does not fit, and the maps that fit.
     """
     if set(teacher.strides) == {"logits"}:
         _check_on_logits(losses)
+    if teacher.only_features:
+        _check_on_features(losses)
     missing, unequal = {}, {}
     for name, spec in losses.items():
-        for map_name in spec.stage if isinstance(spec.stage, list) else [spec.stage]:
+        for map_name in _as_list(spec.stage):
             if problem := _missing(name, map_name, student, teacher):
                 missing[problem] = name
             elif problem := _unequal(name, map_name, student, teacher):
@@ -32,7 +37,8 @@ def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: 
         lines = "".join(f"\n  {problem}" for problem in problems)
         message = problems[0] if len(problems) == 1 else f"{len(problems)} maps of losses do not fit:{lines}"
         fitting = list(_fitting(student, teacher))
-        fixes = [_other_map(name, fitting) for name in dict.fromkeys(missing.values())]
+        logits = "logits" in fitting
+        fixes = [_other_map(name, fitting, logits=logits) for name in dict.fromkeys(missing.values())]
         fixes += [_logits_or_stage(list(dict.fromkeys(unequal.values())), fitting)] if unequal else []
         raise RmrkdError(message, "; ".join(fixes))
 
@@ -50,8 +56,25 @@ def _check_on_logits(losses: Mapping[str, LossSpec]) -> None:
         )
 
 
+def _check_on_features(losses: Mapping[str, LossSpec]) -> None:
+    """Raise RmrkdError if a loss compares logits."""
+    others = {name: loss.stage for name, loss in losses.items() if set(LOGITS) & set(_as_list(loss.stage))}
+    if others:
+        places = join_and([f"`{name}` ({_place(stage)})" for name, stage in others.items()])
+        left_out = " ".join(f"--set losses.{name}=null" for name in others)
+        raise RmrkdError(
+            f"the teacher gives feature maps and no logits, which {places} compare{'s' * (len(others) == 1)}",
+            f"choose a method on the stages: --method {', '.join(methods_on_stages())}"
+            + (f"; or leave the losses on logits out: {left_out}" if len(others) < len(losses) else ""),
+        )
+
+
+def _as_list(stage: MapName | list[MapName]) -> list[MapName]:
+    return stage if isinstance(stage, list) else [stage]
+
+
 def _place(stage: MapName | list[MapName]) -> str:
-    places = stage if isinstance(stage, list) else [stage]
+    places = _as_list(stage)
     return ", ".join(f"stage {place}" if isinstance(place, int) else place for place in places)
 
 
@@ -64,7 +87,7 @@ def _missing(loss: str, map_name: MapName, student: FeatureShapes, teacher: Feat
 
 def _unequal(loss: str, map_name: MapName, student: FeatureShapes, teacher: FeatureShapes) -> str:
     """Return what is wrong with a stage of both backbones; the maps of heads are resized."""
-    if not isinstance(map_name, int):
+    if not isinstance(map_name, int) or teacher.only_features:
         return ""
     if student.strides[map_name] != teacher.strides[map_name]:
         return (
@@ -80,9 +103,10 @@ def _unequal(loss: str, map_name: MapName, student: FeatureShapes, teacher: Feat
     return ""
 
 
-def _other_map(loss: str, fitting: Sequence[MapName]) -> str:
+def _other_map(loss: str, fitting: Sequence[MapName], *, logits: bool) -> str:
     leave_out = f"leave the loss out: --set losses.{loss}=null"
-    return f"choose another: {', '.join(map(str, fitting))}; --set losses.{loss}.stage=logits, or {leave_out}"
+    example = "logits" if logits or not fitting else fitting[-1]
+    return f"choose another: {', '.join(map(str, fitting))}; --set losses.{loss}.stage={example}, or {leave_out}"
 
 
 def _logits_or_stage(losses: Sequence[str], fitting: Sequence[MapName]) -> str:

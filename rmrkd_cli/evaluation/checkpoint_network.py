@@ -249,7 +249,8 @@ def _network_of_preset(preset: Preset, state: Mapping[str, Tensor], num_classes:
     expected = {key: value.shape for key, value in state.items()}
     networks = []
     specs: list[tuple[str, Network]] = [("student", preset.student), ("teacher", preset.teacher)]
-    for name, spec in specs[: 1 if preset.teacher.is_file else 2]:
+    only_student = preset.teacher.is_file or preset.teacher.gives_only_features
+    for name, spec in specs[: 1 if only_student else 2]:
         network = build_network(network_config(spec, num_classes), device=device, name=name)
         if {key: value.shape for key, value in network.state_dict().items()} == expected:
             return network

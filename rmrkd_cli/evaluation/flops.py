@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rmrkd_cli.networks.adapter import adapter_of
 from rmrkd_cli.networks.feature_maps import segment
 from rmrkd_cli.networks.file_network import FileNetwork
 
@@ -24,7 +25,10 @@ def count_parameters_and_macs(network: nn.Module, size: tuple[int, int]) -> dict
     meta_network = copy.deepcopy(network).to("meta").eval()
     image = torch.empty(1, 3, size[1], size[0], device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        segment(meta_network, image)
+        if adapter_of(meta_network).only_features:
+            adapter_of(meta_network).maps(meta_network, image)
+        else:
+            segment(meta_network, image)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,

@@ -49,6 +49,8 @@ class Adapter(ABC):
         threshold: Probability above which a pixel has class 1, for a binary head with one channel; None otherwise.
         normalization: What the network expects.
         only_logits: The network gives no feature maps and cannot be trained: it is a file.
+        only_features: The network gives feature maps and no logits, as a teacher only; losses get its maps at the size
+            of the student's.
         auxiliary_factor: Of the cross-entropy of the auxiliary head.
         may_skip_layers: Some layers may get no gradient.
         input_size: (height, width) to which every image is resized, whatever its size; None: images keep their scale.
@@ -59,6 +61,7 @@ class Adapter(ABC):
     threshold: float | None = None
     normalization: Normalization = IMAGENET
     only_logits: bool = False
+    only_features: bool = False
     auxiliary_factor: float = 1.0
     may_skip_layers: bool = False
     input_size: tuple[int, int] | None = None

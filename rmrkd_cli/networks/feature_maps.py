@@ -20,12 +20,14 @@ class FeatureShapes:
     Attributes:
         sizes: (height, width) of the maps of the image that was measured.
         only_logits: The network is a file, which gives no feature maps.
+        only_features: It gives no logits, and its maps are resized to the student's.
     """
 
     channels: dict[MapName, int]
     strides: dict[MapName, int]
     sizes: dict[MapName, tuple[int, int]] = field(default_factory=dict)
     only_logits: bool = False
+    only_features: bool = False
 
 
 def measure_shapes(network: nn.Module, size: tuple[int, int] = (64, 64)) -> FeatureShapes:
@@ -42,6 +44,7 @@ def measure_shapes(network: nn.Module, size: tuple[int, int] = (64, 64)) -> Feat
         {key: _stride(size[0], shape[2]) for key, shape in shapes.items()},
         {key: (shape[2], shape[3]) for key, shape in shapes.items()},
         adapter.only_logits,
+        adapter.only_features,
     )
 
 

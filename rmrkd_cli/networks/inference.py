@@ -22,6 +22,8 @@ def inference_network(network: nn.Module, device_type: str) -> nn.Module:
     plain = copy.deepcopy(network).eval()
     if adapter_of(plain).only_logits:  # a file: its runtime has prepared it
         return plain
+    if adapter_of(plain).only_features:  # it has no batch norm
+        return plain.requires_grad_(False)
     ready = folded_copy(plain)
     ready.to(memory_format=fastest_format(ready, device_type))
     if device_type == "cpu":

@@ -142,7 +142,7 @@ def known_networks() -> Iterator[tuple[str, list[str]]]:
     """Yield each library whose networks have names, and the names."""
     yield "torchvision", torchvision.network_names()
     yield "smp", list(smp.ARCHITECTURES)
-    yield "transformers", list(transformers.CLASSES)
+    yield "transformers", list(transformers.NAMES)
 
 
 def teacher_files() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""SegFormer of the Hugging Face library transformers.
+"""SegFormer of the Hugging Face library transformers; DINOv2 is in `transformers_features.py`.
 
 The stages 1 to 4 are those of the encoder (strides 4, 8, 16, 32), `head` is the input of the decode head's classifier.
 Only values of a model's `config.json` are read: no code of a model is run.
@@ -6,7 +6,6 @@ Only values of a model's `config.json` are read: no code of a model is run.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rmrkd_cli.data.normalization import IMAGENET, Normalization
-from rmrkd_cli.errors import RmrkdError, did_you_mean, summarize_error
+from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.installation.requirements import install_extra_command
+from rmrkd_cli.networks import transformers_features
 from rmrkd_cli.networks.adapter import Adapter, FittedWeights, MapName, set_adapter
 from rmrkd_cli.networks.description import (
     Description,
@@ -26,13 +25,14 @@ from rmrkd_cli.networks.description import (
     read_description,
     require_package,
 )
-from rmrkd_cli.networks.hub import WEIGHT_FILES, fetch_hub_file, is_hub_name
+from rmrkd_cli.networks.hub import WEIGHT_FILES
 from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
+from rmrkd_cli.networks.transformers_files import HINT, is_hub_model, read_config, read_normalization, read_options
 from rmrkd_cli.networks.weight_names import file_has
-from rmrkd_cli.presets.network_schema import CheckpointSource, Network
-from rmrkd_cli.storage.regular_file import read_regular
+from rmrkd_cli.presets.network_schema import FEATURE_CLASSES, CheckpointSource, Network
 
 CLASSES = ("SegformerForSemanticSegmentation",)
+NAMES = (*CLASSES, *FEATURE_CLASSES)
 _LISTS = (
     "depths",
     "hidden_sizes",
@@ -52,9 +52,6 @@ _NO_OPTION = {
     "num_channels": "images have 3 channels",
     "num_encoder_blocks": "`depths` has one number for each block",
 }
-_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
-_MAX_CONFIG_BYTES = 1 << 20
-_HINT = "give a folder that `save_pretrained` wrote, or `weights: none`"
 _HEAD: dict[MapName, str] = {"head": "decode_head.classifier:input"}
 _ENCODER, _DECODER = "segformer.", "decode_head."
 # Names in published files → names of the layers. transformers renames them when it reads a file, since version 5.10.
@@ -126,16 +123,20 @@ def network_config(spec: Network, num_classes: int) -> dict[str, Any]:
         RmrkdError: transformers is not installed, or has no such class or option, or the `config.json` of the weights
             cannot be read.
     """
+    if spec.name in FEATURE_CLASSES:
+        return transformers_features.network_config(spec, num_classes)
     config_class = _config_class(str(spec.name))
     check_option_names(spec.options, _OPTIONS, f"transformers' `{spec.name}`", _NO_OPTION)
-    published = _published_options(spec)
+    published = read_options(spec, "segformer", _OPTIONS)
     options = _checked_options(config_class, {**published, **spec.options})
-    return describe("transformers", str(spec.name), options, num_classes, spec.maps, _normalization(spec))
+    return describe("transformers", str(spec.name), options, num_classes, spec.maps, read_normalization(spec))
 
 
 def build_network(config: Mapping[str, Any], *, device: str, name: str, max_parameters: int, hint: str) -> nn.Module:
     """Build a network with random initial weights; see `libraries.build_network`."""
     description = read_description(config, name, hint)
+    if description.name in FEATURE_CLASSES:
+        return transformers_features.build_network(description, name=name, max_parameters=max_parameters, hint=hint)
     config_class = _config_class(description.name)
     check_option_names(description.options, _OPTIONS, f"transformers' `{description.name}`", _NO_OPTION)
     options = _checked_options(config_class, description.options)
@@ -156,86 +157,35 @@ def weights_source(spec: Network, role: str) -> CheckpointSource:
     Raises:
         RmrkdError: The folder has no weights.
     """
+    if spec.name in FEATURE_CLASSES:
+        return transformers_features.weights_source(spec)
     text = str(spec.weights)
     path = Path(text)
     if path.is_dir():
         found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
         if not found:
-            raise RmrkdError(f"`{role}.weights`: the folder `{text}` has no {' or '.join(WEIGHT_FILES)}", _HINT)
+            raise RmrkdError(f"`{role}.weights`: the folder `{text}` has no {' or '.join(WEIGHT_FILES)}", HINT)
         return CheckpointSource(path=str(found[0]))
-    if _is_hub(text):
+    if is_hub_model(text):
         return CheckpointSource(hub=text)
     return CheckpointSource(path=text)
 
 
 def is_whole(spec: Network) -> bool:
     """Return whether `weights` are those of the whole network, not of a classification network."""
-    if config := _published(spec):
+    if spec.name in FEATURE_CLASSES:
+        return True
+    if config := read_config(spec):
         return any(name in CLASSES for name in config.get("architectures") or ())
     return file_has(str(spec.weights), (_DECODER,))
-
-
-def _is_hub(weights: str) -> bool:
-    return not Path(weights).exists() and is_hub_name(weights) and not weights.endswith((".pth", ".pt", ".safetensors"))
-
-
-def _published(spec: Network) -> dict[str, Any]:
-    """Return the `config.json` of a preset's weights; empty where they have none."""
-    return _read_json(spec, _CONFIG)
-
-
-def _read_json(spec: Network, name: str) -> dict[str, Any]:
-    """Return a JSON file beside a preset's weights; empty where there is none.
-
-    Raises:
-        RmrkdError: It is too large, or it is not a JSON object.
-    """
-    weights = spec.weights
-    if weights is None or weights == "none":
-        return {}
-    path = Path(weights) / name if Path(weights).is_dir() else Path(weights).parent / name
-    if _is_hub(weights):
-        if name == _PREPROCESSOR:  # SegFormer's models on the hub all have ImageNet's normalization
-            return {}
-        path = fetch_hub_file(weights, name, hint=_HINT)
-    if not path.is_file():
-        return {}
-    try:
-        contents = json.loads(read_regular(path, _MAX_CONFIG_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RmrkdError(f"`{path}` is not a readable JSON file: {summarize_error(error)[:200]}", _HINT) from error
-    if not isinstance(contents, dict):
-        raise RmrkdError(f"`{path}` must be a JSON object", _HINT)
-    return contents
-
-
-def _published_options(spec: Network) -> dict[str, Any]:
-    config = _published(spec)
-    if config and config.get("model_type") != "segformer":
-        raise RmrkdError(
-            f"`{spec.weights}` is a `{str(config.get('model_type'))[:50]}` model, and `{spec.name}` needs `segformer`",
-            _HINT,
-        )
-    return {key: config[key] for key in _OPTIONS if key in config}
-
-
-def _normalization(spec: Network) -> Normalization:
-    """Return the normalization in the `preprocessor_config.json` of a preset's weights; without one, ImageNet's."""
-    settings = _read_json(spec, _PREPROCESSOR)
-    try:
-        mean, std = ([255 * float(value) for value in settings[key]] for key in ("image_mean", "image_std"))
-    except (KeyError, TypeError, ValueError):
-        return IMAGENET
-    found = Normalization(mean, std, rgb=True)
-    return IMAGENET if len(mean) != 3 or len(std) != 3 or found.matches(IMAGENET) else found
 
 
 def _config_class(name: str) -> Any:
     require_package("transformers", "transformers", "transformers")
     if name not in CLASSES:
         raise RmrkdError(
-            f"`library: transformers` has no class `{name:.80}`; {did_you_mean(name, CLASSES)}",
-            f"known: {', '.join(CLASSES)}",
+            f"`library: transformers` has no class `{name:.80}`; {did_you_mean(name, NAMES)}",
+            f"known: {', '.join(NAMES)}",
         )
     from transformers import SegformerConfig
 

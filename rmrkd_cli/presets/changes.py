@@ -40,13 +40,15 @@ def checkpoint_override(network: str, preset: str, file: str) -> tuple[str, str,
 
     Args:
         network: "teacher" or "student".
-        preset: Name or file; its teacher may be an ONNX or TorchScript file.
+        preset: Name or file; its teacher may be an ONNX or TorchScript file, or a folder of a published model.
     """
     from rmrkd_cli.presets.loader import load_preset
 
     option = f"--{network}-checkpoint"
-    if network == "teacher" and load_preset(preset).teacher.is_file:
-        return "teacher.file", json.dumps(file), option
+    if network == "teacher":
+        teacher = load_preset(preset).teacher
+        if teacher.is_file or teacher.gives_only_features:
+            return f"teacher.{'file' if teacher.is_file else 'weights'}", json.dumps(file), option
     return f"{network}.checkpoint", f"{{path: {json.dumps(file)}}}", option
 
 

@@ -49,6 +49,16 @@ def methods_on_logits() -> list[str]:
     return [name for name, losses in recipes.items() if losses and all(loss.stage == "logits" for loss in losses)]
 
 
+def methods_on_stages() -> list[str]:
+    """Return the methods of `presets/methods` whose losses compare nothing but stages, and read no labels."""
+    recipes = {name: load_method(name).losses.values() for name in method_names()}
+    return [
+        name
+        for name, losses in recipes.items()
+        if losses and all(isinstance(loss.stage, int) and not needs_labels(loss.type) for loss in losses)
+    ]
+
+
 def acts_on_logits(loss: LossSpec) -> bool:
     """Return whether a loss acts on the logits of the decode head, alone or among other maps."""
     return "logits" in (loss.stage if isinstance(loss.stage, list) else [loss.stage])

@@ -27,6 +27,7 @@ from rmrkd_cli.presets.validation import StrictModel
 
 Library = Literal["mmseg", "torchvision", "smp", "transformers", "python", "onnx", "torchscript"]
 FILE_LIBRARIES = ("onnx", "torchscript")  # a file that gives logits, and no feature maps
+FEATURE_CLASSES = ("Dinov2Model", "Dinov2WithRegistersModel")  # of transformers: feature maps, and no logits
 _MMSEG_ONLY = ("config", "overrides")
 _FILE_ONLY = ("file", "input", "output", "classes")
 _LIBRARY_ONLY = ("name", "options", "weights", "maps")
@@ -72,6 +73,11 @@ class Network(StrictModel):
     checkpoint: CheckpointSource | None = None  # weights of the whole network; None: see `init` and `weights`
     init: Literal["imagenet", "scratch"] = "imagenet"  # mmseg: backbone weights where `checkpoint` is None
 
+    @property
+    def gives_only_features(self) -> bool:
+        """Whether it gives feature maps and no logits: as the teacher only, and it cannot be trained."""
+        return self.library == "transformers" and self.name in FEATURE_CLASSES
+
     @classmethod
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
         library = raw.get("library", "mmseg")
@@ -97,6 +103,13 @@ class Network(StrictModel):
                 known = [key for key in keys if key in cls.model_fields]
                 given = [key for key in known if raw.get(key, None) not in (None, cls.model_fields[key].default)]
                 yield from (f"`{key}` is for networks {whose}, not for `library: {library}`" for key in given)
+
+
+def student_problems(raw: Any) -> Iterator[str]:
+    """Yield what is wrong with the network of a student; `raw` may have any type, which its own check reports."""
+    keys = raw.model_dump() if isinstance(raw, Network) else raw
+    if isinstance(keys, Mapping) and keys.get("library") == "transformers" and keys.get("name") in FEATURE_CLASSES:
+        yield f"`student.name: {keys['name']}` is for `teacher` only: it gives feature maps and no logits"
 
 
 class FileInput(StrictModel):

@@ -31,7 +31,7 @@ from rmrkd_cli.presets.names import DATASET_ALIASES as DATASET_ALIASES
 from rmrkd_cli.presets.names import DATASETS as DATASETS
 from rmrkd_cli.presets.names import OWN_METHOD as OWN_METHOD
 from rmrkd_cli.presets.names import DatasetName as DatasetName
-from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, FileInput, Network
+from rmrkd_cli.presets.network_schema import FILE_LIBRARIES, FileInput, Network, student_problems
 from rmrkd_cli.presets.schedule_schema import PartialSchedule as PartialSchedule
 from rmrkd_cli.presets.schedule_schema import Schedule as Schedule
 from rmrkd_cli.presets.validation import StrictModel
@@ -59,8 +59,8 @@ class Teacher(Network):
 
     @property
     def is_trained(self) -> bool:
-        """Whether it has weights, or is a file."""
-        return self.is_file or self.checkpoint is not None
+        """Whether it has weights, or is none that rmrkd trains: a file, or a network that gives only features."""
+        return self.is_file or self.gives_only_features or self.checkpoint is not None
 
 
 class Paper(StrictModel):
@@ -94,6 +94,7 @@ class Preset(StrictModel):
 
     @classmethod
     def cross_field_problems(cls, raw: Mapping[str, Any]) -> Iterator[str]:
+        yield from student_problems(raw.get("student"))
         data = raw.get("data")
         data = data.model_dump() if isinstance(data, Data) else data if isinstance(data, Mapping) else {}
         train = data["train"] if isinstance(data.get("train"), Mapping) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rmrkd_cli.errors import RmrkdError
+from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import is_custom_loss, needs_labels
 from rmrkd_cli.presets.methods import acts_on_logits, methods_without_labels
 from rmrkd_cli.presets.schema import Preset
@@ -17,10 +18,13 @@ def check_labels(preset: Preset, roles: Sequence[str]) -> None:
     """Check the roles and rmrkd's own losses of a preset; without unlabelled images there is nothing to check.
 
     Raises:
-        RmrkdError: When a role would have nothing to learn from, a loss needs labels where there are none, or no loss
-            trains the student's classifier.
+        RmrkdError: When a role would have nothing to learn from, a loss needs labels where there are none, no loss
+            trains the student's classifier, or a teacher without logits would have to label images.
     """
     data = preset.data
+    only_features = preset.teacher.gives_only_features and preset.teacher.outputs is None
+    if "distill" in roles and only_features:
+        _check_feature_teacher(preset)
     if data.train_labels != "files" and (role := next((role for role in _ROLES if role in roles), None)):
         raise RmrkdError(
             f"`data.train.labels` is `{data.train_labels}`: the role `{role}` has no label maps to learn from",
@@ -33,13 +37,32 @@ def check_labels(preset: Preset, roles: Sequence[str]) -> None:
     needing = [name for name, loss in losses if not is_custom_loss(loss.type) and needs_labels(loss.type)]
     if needing:
         raise loss_needs_labels(preset, needing)
-    if data.train_labels == "none" and not any(acts_on_logits(loss) for _, loss in losses):
+    if data.train_labels == "none" and not only_features and not any(acts_on_logits(loss) for _, loss in losses):
         places = join_and([f"`{name}` ({_place(loss.stage)})" for name, loss in losses])
         raise RmrkdError(
             f"without labels, only the losses train the student, and none acts on its logits: {places}; its classifier "
             "would stay random",
             f"add one: --set losses.kd.type=kd, or a method that has one: --method {_methods(preset)}; or "
             f"--set data.train.labels=teacher",
+        )
+
+
+def _check_feature_teacher(preset: Preset) -> None:
+    """Raise RmrkdError where logits of a teacher that gives none are needed."""
+    data, name = preset.data, preset.teacher.name
+    if data.teacher_labels:
+        key = "data.train.labels" if data.train_labels == "teacher" else "data.unlabelled.labels"
+        raise RmrkdError(
+            f"`{key}` is `teacher`, and the teacher `{name}` gives feature maps: it predicts no class",
+            f"train on features alone: --set {key}=none; or take a teacher that is a segmentation network",
+        )
+    automatic = [key for key, loss in preset.losses.items() if loss.weight == AUTO]
+    if data.train_labels == "none" and automatic:
+        names = join_and([f"`{key}`" for key in automatic])
+        raise RmrkdError(
+            f"the weight of {names} is `auto`, which is measured against cross-entropy; without labels, the teacher "
+            f"`{name}` gives none",
+            "set the weight: " + " ".join(f"--set losses.{key}.weight=1" for key in automatic),
         )
 
 

@@ -48,7 +48,7 @@ def compute_auto_weights(
     The gradients are those of the student's last feature map (B, C, H, W), or of the deepest map that the loss
     depends on; of a network that gives no stages, those of `head` or `logits`. Norms are averaged over batches and
     workers. Each weight is computed on its own, as if the loss were the only one. Images without label maps have the
-    teacher's prediction as labels here. The model does not change.
+    teacher's prediction as labels here, unless it gives no logits. The model does not change.
 
     Args:
         batches: Of this worker.
@@ -60,7 +60,7 @@ def compute_auto_weights(
     if not names:
         return {}
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
-    source = replace(model.label_source, teacher=True, threshold=0.0)
+    source = replace(model.label_source, teacher=model.teacher_gives_logits, threshold=0.0)
     use_bf16 = schedule.amp == "bf16"  # fp16 would need scaled gradients
     with _preserve_state(model):
         model.train()

@@ -110,6 +110,7 @@ def find_problems(
     """
     preset, roles = plan[-1].preset, [run.role for run in plan]
     check_labels(preset, roles)
+    check_feature_teacher(preset, roles)
     for role in roles:
         check_batch_size(preset.schedule_for(role), device=device, workers=1)
     outlines = check_networks(preset, roles, info.num_classes, code, info)
@@ -150,6 +151,7 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
             f"the role `teacher` trains a network, and the teacher is the file `{preset.teacher.file}`",
             "--role distill distils from it",
         )
+    check_feature_teacher(preset, roles)
     if "distill" in roles and preset.teacher.outputs is None:
         check_file(preset.teacher.checkpoint, "teacher")
     for role in roles:
@@ -158,6 +160,31 @@ def check_files(preset: Preset, roles: Sequence[str], *, device: str, workers: i
         network_config(preset.teacher, num_classes=1)
     for file in weight_files(preset, roles):
         file.download()  # fails where a config names no weights
+
+
+def check_feature_teacher(preset: Preset, roles: Sequence[str]) -> None:
+    """Check the role and the folder of a teacher that gives only features; there is nothing to check of another.
+
+    Raises:
+        RmrkdError: When it would be trained, or the folder of its weights is not named, missing or incomplete.
+    """
+    teacher = preset.teacher
+    if not teacher.gives_only_features:
+        return
+    if "teacher" in roles:
+        raise RmrkdError(
+            f"the role `teacher` trains a segmentation network, and the teacher `{teacher.name}` gives feature maps "
+            "and no logits",
+            "--role distill distils from it",
+        )
+    if "distill" not in roles or teacher.outputs is not None:
+        return
+    network_config(teacher, num_classes=1)
+    if teacher.checkpoint is None:
+        raise RmrkdError(
+            f"the teacher `{teacher.name}` needs `weights`, the folder of a published model",
+            "hf download facebook/dinov2-base --local-dir dinov2-base, then --teacher-checkpoint dinov2-base",
+        )
 
 
 def check_teacher(preset: Preset) -> None:

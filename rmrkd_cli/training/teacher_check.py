@@ -56,6 +56,21 @@ def check_teacher_score(counts: ConfusionMatrix, images: int, total: int, preset
     return f"teacher: {score}" + (f", {reported:.2f} reported by its source" if reported is not None else "")
 
 
+def describe_feature_teacher(preset: Preset, student: Path) -> str:
+    """Return the line about a teacher that gives no logits, whose mIoU cannot be measured.
+
+    Args:
+        student: File that the run will write.
+    """
+    line = f"teacher: `{preset.teacher.name}` gives feature maps and no classes, so it has no mIoU"
+    if preset.data.train_labels != "none":
+        return line
+    return (
+        f"{line}; no labels train the student's classifier here, so its mIoU says nothing yet. Train it next: "
+        f"--role baseline --student-checkpoint {student}, with labels"
+    )
+
+
 def describe_stored_score(preset: Preset, index: OutputsIndex) -> str:
     """Return the line that reports the mIoU of the teacher whose outputs are stored.
 

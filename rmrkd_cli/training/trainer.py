@@ -35,7 +35,12 @@ from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.result import result_scalars, write_result
 from rmrkd_cli.training.resume import Checkpointer
 from rmrkd_cli.training.setup import set_up_training
-from rmrkd_cli.training.teacher_check import check_teacher_score, choose_images, describe_stored_score
+from rmrkd_cli.training.teacher_check import (
+    check_teacher_score,
+    choose_images,
+    describe_feature_teacher,
+    describe_stored_score,
+)
 from rmrkd_cli.training.tracked_run import describe_run
 from rmrkd_cli.training.trackers.base import LoggedBefore
 from rmrkd_cli.training.trackers.group import Trackers
@@ -114,6 +119,9 @@ class Trainer:
             self.terminal.log(describe_stored_score(self.setup.preset, self.setup.built.index))
         teacher, samples = self.model.teacher, self.setup.val_samples
         if teacher is None or self.progress.iteration:
+            return
+        if not self.model.teacher_gives_logits:
+            self.terminal.log(describe_feature_teacher(self.setup.preset, self.setup.run_dir.student))
             return
         chosen = choose_images(samples)
         counts, signum = self.validator.count(teacher, chosen, "teacher", stop, prepared=True)

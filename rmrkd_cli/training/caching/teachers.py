@@ -11,6 +11,7 @@ from torch import nn
 from rmrkd_cli.data.datasets import DatasetInfo, dataset_info
 from rmrkd_cli.distillation.teacher import build_teacher, teacher_source
 from rmrkd_cli.distillation.teacher_outputs import TeacherFile, network_digest
+from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.inference import inference_network
 from rmrkd_cli.networks.libraries import resolve_weights
 from rmrkd_cli.presets.network_schema import CheckpointSource
@@ -29,6 +30,12 @@ def check_teachers(presets: Sequence[Preset]) -> list[Preset]:
     Raises:
         RmrkdError: A checkpoint is missing, cannot be downloaded, or does not match its network or the classes.
     """
+    for preset in presets:
+        if preset.teacher.gives_only_features:
+            raise RmrkdError(
+                f"the teacher of `{preset.name}`, `{preset.teacher.name}`, gives no logits, which are what is stored",
+                "train without stored outputs: its features are computed in every step",
+            )
     found = [_with_checkpoint(resolve_weights(preset)) for preset in presets]
     sources = [(preset, teacher_source(preset)) for preset in found if not preset.teacher.is_file]
     download_weights(WeightFile("teacher", preset.teacher, source, is_start=False) for preset, source in sources)
