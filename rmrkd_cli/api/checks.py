@@ -11,6 +11,8 @@ from rmrkd_cli.terminal.text import shorten_value
 
 MAX_SCALES = 32
 MIN_SCALE, MAX_SCALE = 0.05, 8
+BOUNDARY_WIDTH = 0.02  # of the image's diagonal, as in the released code
+MAX_BOUNDARY_WIDTH = 0.5
 _CHOICES = {
     "split": ("val", "test", "train"),
     "mode": ("whole", "slide"),
@@ -60,6 +62,22 @@ def check_window(mode: str, crop: Size | None, stride: Size | None) -> None:
             f"--stride {steps} is more than --crop {window}, so pixels between two windows would be skipped",
             "a --stride of about two thirds of --crop",
         )
+
+
+def used_boundary_width(boundary_iou: bool, width: float | None) -> float | None:
+    """Return the width of the boundaries as a share of the image's diagonal; None if they are not measured.
+
+    Raises:
+        RmrkdError: For a width that is not above 0 and at most 0.5, or that no measurement uses.
+    """
+    if width is not None and not boundary_iou:
+        raise RmrkdError("--boundary-width is for the boundary IoU, which is not measured", "--boundary-iou")
+    if width is not None and not 0 < width <= MAX_BOUNDARY_WIDTH:
+        raise RmrkdError(
+            f"--boundary-width must be above 0 and at most {MAX_BOUNDARY_WIDTH} of the image's diagonal, got {width:g}",
+            f"--boundary-width {BOUNDARY_WIDTH}",
+        )
+    return (BOUNDARY_WIDTH if width is None else float(width)) if boundary_iou else None
 
 
 def paths(given: str | Path | Iterable[str | Path]) -> list[Path]:

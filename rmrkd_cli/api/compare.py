@@ -44,6 +44,8 @@ def compare(
     input_size: Size | None = None,
     output: str | None = None,
     classes: Any = None,
+    boundary_iou: bool = False,
+    boundary_width: float | None = None,
     report: str | Path | None = None,
     progress: Callable[[ProgressUpdate], object] | None = None,
 ) -> Comparison:

@@ -42,6 +42,8 @@ def evaluate(
     input_size: Size | None = None,
     output: str | None = None,
     classes: Any = None,
+    boundary_iou: bool = False,
+    boundary_width: float | None = None,
     save_predictions: str | Path | None = None,
     label_ids: bool | None = None,
     progress: Callable[[ProgressUpdate], object] | None = None,
@@ -67,12 +69,16 @@ def evaluate(
         workers: Loader processes.
         mean, std, color, input_size, output, classes: How an ONNX or TorchScript file takes images, and what its
             channels mean, as in the teacher of a preset. `input_size` is (height, width).
+        boundary_iou: Measure the boundary IoU too; see `boundary` of the result.
+        boundary_width: Width of the boundaries as a share of the image's diagonal, above 0 and at most 0.5; None: 0.02.
         save_predictions: Write a PNG of class indices for each image into this new folder.
         label_ids: Write the label ids of the data set's test server instead.
         progress: Called after every image, if the evaluation runs in this process (`gpus` is 1).
 
     Returns:
-        The contents of a `result.json`, `metrics` and `protocol` among them; empty where `save_predictions` is given
+        The contents of a `result.json`, `metrics` and `protocol` among them, and `boundary` with `miou`, `iou` of each
+        class, `width`, and `counts` of each image (class, then boundary pixels in both, in the labels, in the
+        prediction; one class after the other); empty where `save_predictions` is given
         and the images have no labels.
 
     Raises:

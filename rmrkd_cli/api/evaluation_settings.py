@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rmrkd_cli.api.checks import Size, check_choices, check_scales, check_window, file_input
+from rmrkd_cli.api.checks import Size, check_choices, check_scales, check_window, file_input, used_boundary_width
 from rmrkd_cli.api.devices import choose_devices
 from rmrkd_cli.presets.dataset_names import dataset_name
 
@@ -43,11 +43,14 @@ class EvaluationSettings:
     batch_size: int | None = None
     workers: int | None = None
     file_input: dict[str, Any] | None = None
+    boundary_iou: bool = False
+    boundary_width: float | None = None
 
     def __post_init__(self) -> None:
         check_choices(split=self.split, mode=self.mode, device=self.device)
         check_window(self.mode, self.crop, self.stride)
         check_scales(self.scales)
+        used_boundary_width(self.boundary_iou, self.boundary_width)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> EvaluationSettings:
@@ -59,10 +62,11 @@ class EvaluationSettings:
         return cls(**own, file_input=file_input(*(given[name] for name in names)))
 
     def protocol(self) -> dict[str, Any]:
-        """Return split, scales, flip, mode, crop and stride as arguments of `evaluate_files`."""
+        """Return what is measured, and how images are given to the network, as arguments of `evaluate_files`."""
         return {
             "split": self.split, "scales": check_scales(self.scales), "flip": self.flip, "mode": self.mode,
             "crop": self.crop, "stride": self.stride,
+            "boundary_width": used_boundary_width(self.boundary_iou, self.boundary_width),
         }  # fmt: skip
 
     @property

@@ -67,8 +67,10 @@ def _print_comparison(comparison: Comparison) -> None:
     from rmrkd_cli.terminal import console
 
     notes = [protocol_line(comparison.protocol), *tables.summary_lines(comparison)]
-    console.print_table("IoU of each class, %", *tables.class_table(comparison), bold_last=not comparison.warnings)
-    console.print_table("Summary", *tables.summary_table(comparison.groups), notes)
+    console.print_numbers("IoU of each class, %", *tables.class_table(comparison), bold_last=not comparison.warnings)
+    if (boundary := tables.boundary_table(comparison)) is not None:
+        console.print_numbers("Boundary IoU of each class, %", *boundary, bold_last=not comparison.warnings)
+    console.print_numbers("Summary", *tables.summary_table(comparison.groups), notes)
 
 
 def _command_line(files: list[Path], options: EvaluationOptions, report_dir: Path) -> str:

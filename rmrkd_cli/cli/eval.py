@@ -120,7 +120,7 @@ def _print_records(records: list[Record], *, confusion: bool) -> None:
     from rmrkd_cli.terminal import console
 
     if len(records) == 1:
-        console.print_table("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
+        console.print_numbers("Each class, %", *class_tables.metrics_table(records[0]), bold_last=True)
     names = unique_labels(records)  # over all tables, so that no row of one is taken for a row of another
     for record, name in zip(records, names, strict=True):
         if confusion and record.get("matrix") is not None:
@@ -136,7 +136,9 @@ def _print_records(records: list[Record], *, confusion: bool) -> None:
             columns = [*columns, "paper"]
             rows = [[*row, figure] for row, figure in zip(rows, paper, strict=True)]
         title = "mIoU, %" if len(protocols) == 1 else f"mIoU, %: {_preset_names(same)}"
-        console.print_table(title, columns, rows, [protocol_line(same[0]["protocol"])])
+        boundary = same[0].get("boundary")
+        notes = [tables.boundary_line(boundary["width"])] if boundary else []
+        console.print_numbers(title, columns, rows, [protocol_line(same[0]["protocol"]), *notes])
 
 
 def _preset_names(records: list[Record]) -> str:

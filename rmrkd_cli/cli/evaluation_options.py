@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
-from rmrkd_cli.api.checks import MAX_SCALE, MAX_SCALES, MIN_SCALE, check_window
+from rmrkd_cli.api.checks import BOUNDARY_WIDTH, MAX_BOUNDARY_WIDTH, MAX_SCALE, MAX_SCALES, MIN_SCALE, check_window
 from rmrkd_cli.api.evaluation_settings import EvaluationSettings
 from rmrkd_cli.cli.command import option
 from rmrkd_cli.cli.network_file_options import (
@@ -22,6 +22,7 @@ from rmrkd_cli.cli.network_file_options import (
 from rmrkd_cli.cli.options import (
     DATA,
     INFERENCE,
+    METRICS,
     AllowPartial,
     BatchSize,
     Code,
@@ -97,6 +98,19 @@ class EvaluationOptions:
     stride: StrideOption = None
     flip: Flip = False
     scales: Scales = "1.0"
+    boundary_iou: Annotated[
+        bool, option("--boundary-iou", METRICS, "Measure the boundary IoU too: IoU of the pixels near the edges.")
+    ] = False
+    boundary_width: Annotated[
+        float | None,
+        option(
+            "--boundary-width",
+            METRICS,
+            f"Take pixels within this share of the image's diagonal from an edge, at most {MAX_BOUNDARY_WIDTH}.",
+            default=str(BOUNDARY_WIDTH),
+            metavar="N",
+        ),
+    ] = None
     device: DeviceOption = Device.auto
     gpus: Gpus = None
     batch_size: BatchSize = None
@@ -122,6 +136,7 @@ class EvaluationOptions:
             gpus=self.gpus, batch_size=self.batch_size, workers=self.workers, file_input=describe_file_input(
                 self.mean, self.std, self.color, self.input_size, self.output, self.classes
             ),
+            boundary_iou=self.boundary_iou, boundary_width=self.boundary_width,
         )  # fmt: skip
 
 

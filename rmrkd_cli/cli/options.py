@@ -15,7 +15,8 @@ from rmrkd_cli.storage.output_paths import check_new_file, check_recordable
 from rmrkd_cli.terminal.text import shorten_value
 
 # Groups of options in the help.
-DATA, NETWORK, INFERENCE, DEVICES, OUTPUT = "Data", "Network", "Inference", "Devices", "Output"
+DATA, NETWORK, INFERENCE, METRICS = "Data", "Network", "Inference", "Metrics"
+DEVICES, OUTPUT = "Devices", "Output"
 
 # Help of options that only some of the commands declare alike.
 LOADER_PROCESSES = "Read images in N loader processes per GPU."

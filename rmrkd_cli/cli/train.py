@@ -110,5 +110,7 @@ def _print_comparison(records: list[Record], preset: Preset) -> None:
     if preset.paper is not None and preset.method == OWN_METHOD:
         notes.append(f"paper: baseline {preset.paper.baseline:.2f}, distilled {preset.paper.distilled:.2f}")
     if len(comparison.groups) > 1:
-        console.print_table("IoU of each class, %", *tables.class_table(comparison), bold_last=not comparison.warnings)
-    console.print_table(preset.title or preset.name, columns, rows, notes)
+        console.print_numbers(
+            "IoU of each class, %", *tables.class_table(comparison), bold_last=not comparison.warnings
+        )
+    console.print_numbers(preset.title or preset.name, columns, rows, notes)

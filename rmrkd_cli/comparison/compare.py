@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.checkpoints.file_formats import network_file_format
+from rmrkd_cli.comparison.differences import boundary_differences, boundary_warnings, iou_difference
 from rmrkd_cli.comparison.gap import gap_text
 from rmrkd_cli.comparison.groups import group_records
 from rmrkd_cli.comparison.latency_notes import Timed, latency_notes, latency_warnings
 from rmrkd_cli.comparison.training_equality import describe_training, describe_training_images
-from rmrkd_cli.comparison.types import Comparison, Difference, Group, Interval
+from rmrkd_cli.comparison.types import Comparison, Difference, Group
 from rmrkd_cli.results.record import Record
 from rmrkd_cli.terminal.text import plural
 
@@ -29,7 +30,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     groups = group_records(records)
     base = _base_group(groups)
     others = [group for group in groups if group is not base and (base.role != "baseline" or group.role != "teacher")]
-    differences = tuple(_difference(base, other) for other in others)
+    differences = tuple(iou_difference(base, other) for other in others)
     students = [group for group in groups if group.role != "teacher"]
     timed = _timed(groups)
     trainings = [(group.label, _training_of(group)) for group in students]
@@ -38,9 +39,11 @@ def compare(records: Sequence[Record]) -> Comparison:
         protocol=records[0]["protocol"],
         groups=groups,
         differences=differences,
-        gap=gap_text(groups, _difference),
+        gap=gap_text(groups, iou_difference),
         equality=(*equal, *describe_training_images(trainings)),
         warnings=(*unequal, *_warnings(groups, differences)),
+        boundary_differences=boundary_differences(base, others),
+        boundary_warnings=tuple(boundary_warnings(groups)),
         latency_notes=tuple(latency_notes(timed)),
         latency_warnings=tuple(latency_warnings(timed)),
     )
@@ -49,19 +52,18 @@ def compare(records: Sequence[Record]) -> Comparison:
 def as_document(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison and its records as JSON types."""
 
-    def to_dict(part: Group | Difference) -> dict[str, Any]:
-        return {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.name != "records"}
+    def to_dict(group: Group) -> dict[str, Any]:
+        parts = {entry.name: getattr(group, entry.name) for entry in fields(group) if entry.name != "records"}
+        return {**parts, "seeds": group.seeds, "boundary": asdict(group.boundary) if group.boundary else None}
 
     return {
         "protocol": comparison.protocol,
-        "groups": [{**to_dict(group), "seeds": group.seeds} for group in comparison.groups],
-        "differences": [
-            {**to_dict(one), "classes": [asdict(interval) for interval in one.classes], "mean": asdict(one.mean)}
-            for one in comparison.differences
-        ],
+        "groups": [to_dict(group) for group in comparison.groups],
+        "differences": [asdict(difference) for difference in comparison.differences],
+        "boundary_differences": [asdict(difference) for difference in comparison.boundary_differences],
         "gap": comparison.gap,
         "equality": comparison.equality,
-        "warnings": [*comparison.warnings, *comparison.latency_warnings],
+        "warnings": [*comparison.warnings, *comparison.boundary_warnings, *comparison.latency_warnings],
         "latency_notes": comparison.latency_notes,
         "results": comparison.records,
     }
@@ -88,39 +90,6 @@ def _base_group(groups: Sequence[Group]) -> Group:
     baselines = [group for group in groups if group.role == "baseline"]
     students = [group for group in groups if group.role != "teacher"]
     return baselines[0] if len(baselines) == 1 else [*students, *groups][0]
-
-
-def _difference(base: Group, to: Group) -> Difference:
-    base_counts, to_counts = ([record.get("per_image") for record in group.records] for group in (base, to))
-    values = [_subtract(new, old) for new, old in zip((*to.iou, to.miou), (*base.iou, base.miou), strict=True)]
-    if None in base_counts or None in to_counts:
-        intervals = [Interval(value) for value in values]
-    else:
-        from rmrkd_cli.comparison.bootstrap import counts_of, paired_intervals
-
-        classes = len(base.iou)
-        counts = [[counts_of(per_image, classes) for per_image in side] for side in (base_counts, to_counts)]
-        bounds = paired_intervals(*counts).tolist()
-        intervals = [_interval(value, low, high) for value, (low, high) in zip(values, bounds, strict=True)]
-    *classes_intervals, mean = intervals
-    return Difference(base.label, to.label, tuple(classes_intervals), mean, _differences_by_seed(base, to))
-
-
-def _interval(value: float | None, low: float, high: float) -> Interval:
-    return Interval(value) if value is None or low != low else Interval(value, low, high)  # low may be NaN
-
-
-def _subtract(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
-
-
-def _differences_by_seed(base: Group, to: Group) -> tuple[tuple[int, float], ...]:
-    base_mious, to_mious = (
-        {r["seed"]: r["metrics"]["miou"] for r in group.records if isinstance(r.get("seed"), int)}
-        for group in (base, to)
-    )
-    pairs = [(seed, _subtract(to_mious[seed], base_mious[seed])) for seed in base_mious if seed in to_mious]
-    return tuple((seed, value) for seed, value in pairs if value is not None)
 
 
 def _warnings(groups: Sequence[Group], differences: Sequence[Difference]) -> list[str]:

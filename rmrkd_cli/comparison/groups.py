@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rmrkd_cli.comparison.types import Group
+from rmrkd_cli.comparison.types import Boundary, Group
 from rmrkd_cli.presets.schema import OWN_METHOD
 from rmrkd_cli.results.record import Record
 
@@ -101,26 +101,40 @@ def _file_stem(record: Record) -> str:
 
 
 def _group(label: str, records: Sequence[Record]) -> Group:
-    mious = [record["metrics"]["miou"] for record in records]
-    known = [value for value in mious if value is not None]
+    miou, spread = _mean_and_spread([record["metrics"]["miou"] for record in records])
     matrices = [record.get("matrix") for record in records]
     return Group(
         label=label,
         role=records[0].get("role"),
         method=records[0].get("method"),
         records=tuple(records),
-        miou=statistics.fmean(known) if known else None,
-        spread=statistics.stdev(known) if len(known) > 1 else None,
-        iou=_means(records, "iou"),
-        accuracy=_means(records, "accuracy"),
-        dice=_means(records, "dice"),
+        miou=miou,
+        spread=spread,
+        iou=_means([record["metrics"]["iou"] for record in records]),
+        accuracy=_means([record["metrics"]["accuracy"] for record in records]),
+        dice=_means([record["metrics"]["dice"] for record in records]),
         matrix=None if any(matrix is None for matrix in matrices) else _sum_matrices(matrices),
+        boundary=_boundary([record.get("boundary") for record in records]),
     )
 
 
-def _means(records: Sequence[Record], metric: str) -> tuple[float | None, ...]:
-    columns = zip(*(record["metrics"][metric] for record in records), strict=True)
-    known = [[value for value in column if value is not None] for column in columns]
+def _boundary(parts: Sequence[Mapping[str, Any] | None]) -> Boundary | None:
+    measured = [part for part in parts if part is not None]
+    if len(measured) < len(parts) or len({part["width"] for part in measured}) > 1:
+        return None
+    miou, spread = _mean_and_spread([part["miou"] for part in measured])
+    return Boundary(measured[0]["width"], miou, spread, _means([part["iou"] for part in measured]))
+
+
+def _mean_and_spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Return mean and sample standard deviation of the values that are known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None
+
+
+def _means(rows: Sequence[Sequence[float | None]]) -> tuple[float | None, ...]:
+    """Return the mean over the records of each class, from a row of values for each record."""
+    known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
     return tuple(statistics.fmean(values) if values else None for values in known)
 
 

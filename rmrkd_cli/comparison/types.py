@@ -28,6 +28,21 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Boundary:
+    """The boundary IoU of a group.
+
+    Attributes:
+        width: Of the boundaries, as a share of the image's diagonal.
+        miou, spread, iou: As in `Group`.
+    """
+
+    width: float
+    miou: float | None
+    spread: float | None
+    iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Group:
     """Records of one preset, role and method: one, or one for each of several seeds.
 
@@ -38,6 +53,7 @@ class Group:
         spread: Sample standard deviation of their mIoU; None for one record.
         iou, accuracy, dice: Of each class, means over the records.
         matrix: Sum of the records' confusion matrices, rows truth, columns prediction; None where one is missing.
+        boundary: None unless all records have a boundary IoU of one width.
     """
 
     label: str
@@ -50,6 +66,7 @@ class Group:
     accuracy: tuple[float | None, ...]
     dice: tuple[float | None, ...]
     matrix: tuple[tuple[int, ...], ...] | None
+    boundary: Boundary | None = None
 
     @property
     def seeds(self) -> tuple[int | None, ...]:
@@ -62,9 +79,9 @@ class Difference:
 
     Attributes:
         base, to: Labels of groups.
-        classes: IoU of each class.
-        mean: mIoU.
-        by_seed: (seed, difference of mIoU) for each seed of both groups.
+        classes: IoU of each class, or its boundary IoU.
+        mean: mIoU, or the mean boundary IoU.
+        by_seed: (seed, difference of the mean) for each seed of both groups.
     """
 
     base: str
@@ -84,6 +101,8 @@ class Comparison:
             is given; None where teacher, baseline or distilled student is missing.
         equality: In which respects training was equal (iterations, images, time) and in which not, a sentence each.
         warnings: Limits of what the differences of IoU mean, a sentence each.
+        boundary_differences: Of boundary IoU, between the groups that have it; none if their widths differ.
+        boundary_warnings: Why some groups have no such difference, a sentence each.
         latency_notes, latency_warnings: How latency was measured, and why it is unreliable, a sentence each.
     """
 
@@ -93,6 +112,8 @@ class Comparison:
     gap: str | None
     equality: tuple[str, ...]
     warnings: tuple[str, ...]
+    boundary_differences: tuple[Difference, ...] = ()
+    boundary_warnings: tuple[str, ...] = ()
     latency_notes: tuple[str, ...] = ()
     latency_warnings: tuple[str, ...] = ()
 

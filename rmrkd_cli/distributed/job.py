@@ -65,6 +65,7 @@ class EvalJob:
         require_labels: Stop if no image has labels, because the caller needs a record.
         code: Python files that networks may be built from.
         file_input: Of an ONNX or TorchScript file: `input`, `output` and `classes` as in a preset's teacher.
+        boundary_width: Of the boundaries that are counted, as a share of the image's diagonal; None: not counted.
     """
 
     entry_point: ClassVar[str] = "rmrkd_cli.evaluation.run:run_evaluation"
@@ -90,6 +91,7 @@ class EvalJob:
     allow_partial: bool = False
     code: tuple[str, ...] = ()
     file_input: dict[str, Any] | None = None
+    boundary_width: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ def evaluate(
     workers: int = 0,
     batch_size: int | None = None,
     window: Window | None = None,
+    boundary_width: float | None = None,
     progress_bar: ProgressBar | None = None,
     on_prediction: OnPrediction | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -71,7 +72,8 @@ def evaluate(
         batch_size: Images of equal size per batch, without padding. None: `default_batch_size`. The result does not
             depend on it, except where a kernel rounds differently for another batch size.
         window: Slides over each image; None: the network gets the whole image.
-        meter: Shows the progress of this rank.
+        boundary_width: Count the boundaries of the classes too, of this share of the image's diagonal; None: not.
+        progress_bar: Shows the progress of this rank.
         on_prediction: Called on this rank with (index of the image, prediction (H, W)), in no fixed order.
         should_stop: Checked after each image, equally often on every rank; True ends the count early.
         prepared: `network` comes from `inference_network` already.
@@ -81,7 +83,7 @@ def evaluate(
     """
     ready = network if prepared else inference_network(network, dist_ctx.device.type)
     indices = range(dist_ctx.rank, len(dataset), dist_ctx.size)
-    counts = ImageCounts(dataset.files.info.num_classes, IGNORE)
+    counts = ImageCounts(dataset.files.info.num_classes, IGNORE, boundary_width)
     if batch_size is None:
         batch_size = default_batch_size(dist_ctx.device.type, dataset.files.info.eval_scale, dataset.views.scales)
     items = evaluation_images(dataset, indices, workers, pin=dist_ctx.device.type == "cuda")

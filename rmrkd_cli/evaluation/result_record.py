@@ -18,6 +18,7 @@ def make_record(
     protocol: Mapping[str, Any],
     *,
     per_image: Mapping[str, Any] | None = None,
+    boundary: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> Record:
     """Return a result record: counts, metrics, evaluation protocol and facts about the network.
@@ -25,6 +26,7 @@ def make_record(
     Args:
         protocol: Settings that must be equal for a comparison; see `make_protocol`.
         per_image: `names` and `counts` of the images; the counts sum to the matrix.
+        boundary: Boundary IoU; see `ImageCounts.boundary`.
         facts: `name`, `role`, `method`, `seed`, `iterations`, `checkpoint`, `parameters`, `macs`, `training`, …
     """
     metrics = matrix.result()
@@ -33,18 +35,20 @@ def make_record(
         **facts,
         "protocol": dict(protocol),
         "metrics": {
-            "miou": _number(metrics.miou),
-            "macc": _number(metrics.macc),
-            "aacc": _number(metrics.aacc),
-            "mdice": _number(metrics.mdice),
-            "iou": [_number(value) for value in metrics.iou.tolist()],
-            "accuracy": [_number(value) for value in metrics.accuracy.tolist()],
-            "dice": [_number(value) for value in metrics.dice.tolist()],
+            "miou": none_if_nan(metrics.miou),
+            "macc": none_if_nan(metrics.macc),
+            "aacc": none_if_nan(metrics.aacc),
+            "mdice": none_if_nan(metrics.mdice),
+            "iou": [none_if_nan(value) for value in metrics.iou.tolist()],
+            "accuracy": [none_if_nan(value) for value in metrics.accuracy.tolist()],
+            "dice": [none_if_nan(value) for value in metrics.dice.tolist()],
         },
         "matrix": matrix.matrix.cpu().tolist(),
         **({"per_image": dict(per_image)} if per_image is not None else {}),
+        **({"boundary": dict(boundary)} if boundary is not None else {}),
     }
 
 
-def _number(value: float) -> float | None:
+def none_if_nan(value: float) -> float | None:
+    """Return the number; None, which JSON has, for NaN."""
     return None if math.isnan(value) else value

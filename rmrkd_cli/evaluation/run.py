@@ -68,6 +68,7 @@ def evaluate_files(
     allow_partial: bool = False,
     require_labels: bool = False,
     file_input: dict[str, Any] | None = None,
+    boundary_width: float | None = None,
 ) -> list[Record]:
     """Evaluate checkpoints one after the other and return one result record per checkpoint.
 
@@ -94,6 +95,7 @@ def evaluate_files(
         allow_partial: Load the matching tensors of a checkpoint that does not match its network.
         require_labels: Stop if no image has labels.
         file_input: For ONNX and TorchScript files: `input`, `output` and `classes` as in a preset's teacher.
+        boundary_width: Measure the boundary IoU too, with boundaries of this share of the image's diagonal; None: not.
 
     Raises:
         RmrkdError: A file is missing or unusable, an option does not apply, or mmsegmentation is not installed.
@@ -115,7 +117,7 @@ def evaluate_files(
                 data_root=data_root, split=split, preset=preset, device=device, mode=mode, crop=crop, stride=stride,
                 flip=flip, scales=scales, batch_size=batch_size, workers=workers, label_ids=label_ids,
                 max_images=max_images, allow_partial=allow_partial, require_labels=require_labels,
-                code=allowed_files(), file_input=file_input,
+                code=allowed_files(), file_input=file_input, boundary_width=boundary_width,
             )  # fmt: skip
             launcher.execute(job, cluster)
             if output.exists():
@@ -160,7 +162,8 @@ def run_evaluation(job: EvalJob) -> None:
         debug(f"{len(samples)} images of `{info.root}`, {processes} loader process(es), device {dist_ctx.device}")
         counts = evaluate(
             network, dataset, dist_ctx, workers=processes, batch_size=job.batch_size, window=window,
-            progress_bar=progress_bar, on_prediction=files.write if files is not None else None,
+            boundary_width=job.boundary_width, progress_bar=progress_bar,
+            on_prediction=files.write if files is not None else None,
         )  # fmt: skip
         protocol = make_protocol(info, samples, job.split, job.scales, job.flip, window)
         if files is not None:
@@ -176,7 +179,8 @@ def run_evaluation(job: EvalJob) -> None:
         elif dist_ctx.is_rank0:
             facts = {**model.metadata, **count_parameters_and_macs(network, info.eval_scale)}
             facts["evaluation"] = evaluation_settings(dist_ctx.device)
-            record = make_record(counts, protocol, per_image=counts.per_image(samples), **facts)
+            per_image, boundary = counts.per_image(samples), counts.boundary(samples)
+            record = make_record(counts, protocol, per_image=per_image, boundary=boundary, **facts)
             write_text(to_json(record), Path(job.output))
         dist_ctx.barrier()
 

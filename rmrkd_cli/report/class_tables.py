@@ -14,12 +14,15 @@ _BORDER = 8  # columns of a table's lines
 
 
 def metrics_table(record: Record) -> Table:
-    """Return IoU, accuracy and Dice of each class in percent, and their means."""
+    """Return IoU, accuracy and Dice of each class in percent, boundary IoU if it was measured, and their means."""
     metrics, classes = record["metrics"], record["protocol"]["classes"]
     columns = [metrics[key] for key in ("iou", "accuracy", "dice")]
-    rows = [[name, *map(format_percent, values)] for name, *values in zip(classes, *columns, strict=True)]
+    names = ["class", "IoU", "Acc", "Dice"]
     means = [metrics["miou"], metrics["macc"], metrics.get("mdice")]
-    return ["class", "IoU", "Acc", "Dice"], [*rows, ["mean", *map(format_percent, means)]]
+    if boundary := record.get("boundary"):
+        columns, names, means = [*columns, boundary["iou"]], [*names, "Boundary IoU"], [*means, boundary["miou"]]
+    rows = [[name, *map(format_percent, values)] for name, *values in zip(classes, *columns, strict=True)]
+    return names, [*rows, ["mean", *map(format_percent, means)]]
 
 
 def confusion_table(record: Record, width: int) -> Table:

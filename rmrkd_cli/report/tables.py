@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rmrkd_cli.comparison.types import Comparison, Group, Interval
+from rmrkd_cli.comparison.differences import boundary_width
+from rmrkd_cli.comparison.types import Boundary, Comparison, Difference, Group, Interval
 from rmrkd_cli.report.intervals import bounds_text, interval_text
 from rmrkd_cli.results.csv import Table
 from rmrkd_cli.terminal.durations import format_duration
@@ -21,8 +22,27 @@ def class_table(comparison: Comparison, *, separate_bounds: bool = False) -> Tab
     Args:
         separate_bounds: Put the bounds of each interval in two separate columns, as CSV readers expect.
     """
-    groups, differences = comparison.groups, comparison.differences
-    columns = ["class", *(group.label for group in groups)]
+    scores = {group.label: group for group in comparison.groups}
+    return _class_table(comparison.classes, scores, comparison.differences, "mean IoU", separate_bounds)
+
+
+def boundary_table(comparison: Comparison, *, separate_bounds: bool = False) -> Table | None:
+    """Return the table of boundary IoU, as `class_table`; None if no group has it, or their widths differ."""
+    if boundary_width(comparison.groups) is None:
+        return None
+    scores = {group.label: group.boundary for group in comparison.groups if group.boundary}
+    differences = comparison.boundary_differences
+    return _class_table(comparison.classes, scores, differences, "mean boundary IoU", separate_bounds)
+
+
+def _class_table(
+    classes: Sequence[str],
+    scores: Mapping[str, Group] | Mapping[str, Boundary],
+    differences: Sequence[Difference],
+    mean: str,
+    separate_bounds: bool,
+) -> Table:
+    columns = ["class", *scores]
     for difference in differences:
         heading = f"{difference.to} - {difference.base}"
         columns += [heading, f"{heading}, 2.5 %", f"{heading}, 97.5 %"] if separate_bounds else [heading]
@@ -32,10 +52,10 @@ def class_table(comparison: Comparison, *, separate_bounds: bool = False) -> Tab
         return [label, *map(format_percent, ious), *(cell for part in cells for cell in part)]
 
     rows = [
-        row(label, [group.iou[k] for group in groups], [difference.classes[k] for difference in differences])
-        for k, label in enumerate(comparison.classes)
+        row(label, [each.iou[k] for each in scores.values()], [difference.classes[k] for difference in differences])
+        for k, label in enumerate(classes)
     ]
-    means = row("mean IoU", [group.miou for group in groups], [difference.mean for difference in differences])
+    means = row(mean, [each.miou for each in scores.values()], [difference.mean for difference in differences])
     return columns, [*rows, means]
 
 
@@ -47,11 +67,13 @@ def metric_table(comparison: Comparison, metric: Callable[[Group], Sequence[floa
 
 
 def summary_table(groups: Sequence[Group]) -> Table:
-    """Return one row a group: mIoU (mean and standard deviation over seeds), accuracies, size and cost."""
+    """Return one row a group: mIoU, boundary IoU (mean, standard deviation over seeds), accuracies, size and cost."""
+    boundaries = [group.boundary for group in groups] if boundary_width(groups) is not None else [None] * len(groups)
     columns: dict[str, list[str]] = {
         "": [group.label for group in groups],
         "seeds": [", ".join(map(str, group.seeds)) if len(group.seeds) > 1 else "" for group in groups],
         "mIoU": [mean_and_deviation(group) for group in groups],
+        "boundary IoU": [mean_and_deviation(boundary) if boundary else NONE for boundary in boundaries],
         "mAcc": [format_percent(_mean(group, "metrics", "macc")) for group in groups],
         "aAcc": [format_percent(_mean(group, "metrics", "aacc")) for group in groups],
         "parameters": [format_scaled(_first(group, "parameters"), "M", 1e6) for group in groups],
@@ -66,31 +88,43 @@ def summary_table(groups: Sequence[Group]) -> Table:
 
 
 def summary_lines(comparison: Comparison) -> list[str]:
-    """Return one line a difference of mIoU, then the share of the gap, the training settings and the warnings."""
-    images = comparison.protocol["images"]
-    lines = []
-    for difference in comparison.differences:
+    """Return a line for each difference of a mean IoU, then the share of the gap, training settings and warnings."""
+    lines = [
+        *_difference_lines(comparison, comparison.differences, "mIoU"),
+        *_difference_lines(comparison, comparison.boundary_differences, "mean boundary IoU"),
+        *([boundary_line(width)] if (width := boundary_width(comparison.groups)) is not None else []),
+    ]
+    soft = " on these images" if comparison.warnings and comparison.differences else ""
+    lines += [f"{comparison.gap}{soft}"] if comparison.gap else []
+    warnings = (*comparison.warnings, *comparison.boundary_warnings, *comparison.latency_warnings)
+    return [*lines, *comparison.equality, *comparison.latency_notes, *(f"warning: {warning}" for warning in warnings)]
+
+
+def boundary_line(width: float) -> str:
+    """Return what the boundary IoU counts."""
+    return f"boundary IoU: IoU of the pixels within {100 * width:g} % of the image's diagonal from an edge"
+
+
+def _difference_lines(comparison: Comparison, differences: Sequence[Difference], metric: str) -> Iterator[str]:
+    for difference in differences:
         mean = difference.mean
         if mean.value is None:
             continue
-        line = f"{difference.to} - {difference.base} = {format_points(mean.value)} mIoU"
+        line = f"{difference.to} - {difference.base} = {format_points(mean.value)} {metric}"
         if bounds := bounds_text(mean):
-            line += f", 95 % interval {bounds} over the choice of these {plural(images, 'image')}"
+            images = plural(comparison.protocol["images"], "image")
+            line += f", 95 % interval {bounds} over the choice of these {images}"
         elif comparison.warnings:
             line += " on these images"
         if len(difference.by_seed) > 1:
             line += "; by seed " + ", ".join(f"{seed}: {format_points(value)}" for seed, value in difference.by_seed)
-        lines.append(line)
-    soft = " on these images" if comparison.warnings and comparison.differences else ""
-    lines += [f"{comparison.gap}{soft}"] if comparison.gap else []
-    warnings = (*comparison.warnings, *comparison.latency_warnings)
-    return [*lines, *comparison.equality, *comparison.latency_notes, *(f"warning: {warning}" for warning in warnings)]
+        yield line
 
 
-def mean_and_deviation(group: Group) -> str:
-    """Return the mIoU in percent, and with several seeds its sample standard deviation: `36.21 ± 0.39`."""
-    mean = format_percent(group.miou)
-    return mean if group.spread is None else f"{mean} ± {format_percent(group.spread)}"
+def mean_and_deviation(scores: Group | Boundary) -> str:
+    """Return the mean IoU in percent, and with several seeds its sample standard deviation: `36.21 ± 0.39`."""
+    mean = format_percent(scores.miou)
+    return mean if scores.spread is None else f"{mean} ± {format_percent(scores.spread)}"
 
 
 def _bounds_cells(change: Interval) -> list[str]:

@@ -19,6 +19,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Ratios = Annotated[list[Ratio | None], Field(max_length=1000)]
 Size = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=2, max_length=2)]
 Totals = list[list[int]]  # for each entry of _COUNTS, the pixels of each class
+ImageCounts = Annotated[list[Annotated[list[Whole], Field(max_length=4000)]], Field(max_length=1_000_000)]
 
 
 class _Part(BaseModel):
@@ -69,7 +70,20 @@ class _PerImage(_Part):
     """
 
     names: Annotated[list[Line], Field(max_length=1_000_000)]
-    counts: Annotated[list[Annotated[list[Whole], Field(max_length=4000)]], Field(max_length=1_000_000)]
+    counts: ImageCounts
+
+
+class _Boundary(_Part):
+    """Boundary IoU: that of the pixels near the boundary of their class.
+
+    width: Of the boundaries, as a share of the image's diagonal.
+    counts: As in `_PerImage`; the pixels are those in the boundary of both, of the labels, of the prediction.
+    """
+
+    width: Annotated[float, Field(gt=0.0, le=0.5)]
+    miou: Ratio | None
+    iou: Ratios
+    counts: ImageCounts
 
 
 class _Training(_Part):
@@ -116,6 +130,7 @@ class ResultSchema(_Part):
     metrics: _Metrics
     matrix: Annotated[list[Annotated[list[Whole], Field(max_length=1000)]], Field(max_length=1000)] | None = None
     per_image: _PerImage | None = None
+    boundary: _Boundary | None = None  # measured on request
     evaluation: _Evaluation | None = None  # missing in older results
     label: Line | None = None
     name: Line | None = None
@@ -147,6 +162,8 @@ class ResultSchema(_Part):
                     raise ValueError(f"per_image has {total} {kind} pixels of class {k}, the matrix has {count}")
         if matrix or images:
             _check_metrics(self.metrics, *(matrix or images or ()))
+        if self.boundary is not None:
+            _check_boundary(self.boundary, self.per_image, self.protocol.images, classes)
         return self
 
 
@@ -160,10 +177,41 @@ def _totals_of_images(per_image: _PerImage, images: int, classes: int) -> Totals
     names, counts = per_image.names, per_image.counts
     if not len(names) == len(counts) == images:
         raise ValueError(f"per_image has {len(names)} names and {len(counts)} lists of counts for {images} images")
-    totals = [[0] * classes for _ in _COUNTS]
     for number, flat in enumerate(counts):
-        if problem := _image_problem(flat, classes):
+        if problem := _image_problem(flat, classes) or _sum_problem(flat):
             raise ValueError(f"per_image.counts.{number} {problem}")
+    return _sum_images(counts, classes)
+
+
+def _check_boundary(boundary: _Boundary, per_image: _PerImage | None, images: int, classes: int) -> None:
+    """Boundary IoU must follow from its counts, and boundaries have no more pixels than their classes."""
+    if per_image is None:
+        raise ValueError("boundary is given without per_image")
+    if len(boundary.counts) != images:
+        raise ValueError(f"boundary has {len(boundary.counts)} lists of counts for {images} images")
+    if len(boundary.iou) != classes:
+        raise ValueError(f"boundary.iou has {len(boundary.iou)} values for {classes} classes")
+    for number, (flat, whole) in enumerate(zip(boundary.counts, per_image.counts, strict=True)):
+        if problem := _image_problem(flat, classes) or _excess(flat, whole):
+            raise ValueError(f"boundary.counts.{number} {problem}")
+    both, true, predicted = _sum_images(boundary.counts, classes)
+    ratios = [_ratio(b, t + p - b) for b, t, p in zip(both, true, predicted, strict=True)]
+    expected = {f"iou.{k}": ratio for k, ratio in enumerate(ratios)} | {"miou": _mean(ratios)}
+    _compare_metrics("boundary", boundary, expected)
+
+
+def _excess(flat: list[int], whole: list[int]) -> str:
+    """Return for which class an image has more boundary pixels than pixels, or an empty string."""
+    pixels = {k: counts for k, *counts in zip(*(whole[first::4] for first in range(4)), strict=True)}
+    for k, *counts in zip(*(flat[first::4] for first in range(4)), strict=True):
+        if any(map(int.__gt__, counts, pixels.get(k, (0, 0, 0)))):
+            return f"has more boundary pixels of class {k} than per_image has pixels"
+    return ""
+
+
+def _sum_images(counts: list[list[int]], classes: int) -> Totals:
+    totals = [[0] * classes for _ in _COUNTS]
+    for flat in counts:
         for kind, total in enumerate(totals, 1):
             for k, count in zip(flat[::4], flat[kind::4], strict=True):
                 total[k] += count
@@ -181,9 +229,13 @@ def _image_problem(flat: list[int], classes: int) -> str:
         return "does not name each class once in ascending order"
     if any(map(int.__gt__, correct, true)) or any(map(int.__gt__, correct, predicted)):
         return "has more correct pixels than true or predicted ones"
-    if sum(true) != sum(predicted):
-        return f"has {sum(true)} true and {sum(predicted)} predicted pixels"
     return ""
+
+
+def _sum_problem(flat: list[int]) -> str:
+    """Return whether an image has more pixels in one of labels and prediction, or an empty string."""
+    true, predicted = sum(flat[2::4]), sum(flat[3::4])
+    return f"has {true} true and {predicted} predicted pixels" if true != predicted else ""
 
 
 def _check_metrics(metrics: _Metrics, correct: list[int], true: list[int], predicted: list[int]) -> None:
@@ -197,13 +249,18 @@ def _check_metrics(metrics: _Metrics, correct: list[int], true: list[int], predi
     means = {"miou": "iou", "macc": "accuracy", "mdice": "dice"}
     expected = {f"{key}.{k}": value for key, values in ratios.items() for k, value in enumerate(values)}
     expected |= {key: _mean(ratios[of]) for key, of in means.items()} | {"aacc": _ratio(sum(correct), sum(true))}
+    if metrics.mdice is None:
+        del expected["mdice"]
+    _compare_metrics("metrics", metrics, expected)
+
+
+def _compare_metrics(part: str, metrics: _Metrics | _Boundary, expected: dict[str, float | None]) -> None:
+    """Raise ValueError for the first value, named `iou.3` or `miou`, that is not as its counts give it."""
     for key, counted in expected.items():
         name, _, k = key.partition(".")
         written = getattr(metrics, name)[int(k)] if k else getattr(metrics, name)
-        if key == "mdice" and written is None:
-            continue
         if (written is None) != (counted is None) or abs((written or 0.0) - (counted or 0.0)) > _TOLERANCE:
-            raise ValueError(f"metrics.{key} is {written}, its counts give {counted}")
+            raise ValueError(f"{part}.{key} is {written}, its counts give {counted}")
 
 
 def _ratio(part: int, total: int) -> float | None:

@@ -6,10 +6,11 @@ Every text is data: rich markup in it is not interpreted, and its control charac
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ from rmrkd_cli.terminal.text import NONE
 
 _REDIRECTED_WIDTH = 160  # columns if stdout is a file or a pipe
 _STATUS_WIDTH, _NAME_WIDTH = 7, 20  # columns
+_CELL_BORDER = 3  # columns between two cells of a table, which also has one at its edge
 _STATUS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 out = Console(width=None if sys.stdout.isatty() else _REDIRECTED_WIDTH)
@@ -71,7 +73,13 @@ def print_table(
         notes: Lines below the table.
         bold_last: Print the last row in bold.
     """
-    table = Table(title=_plain(title), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=_plain(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+    )
     for index, column in enumerate(columns):
         left = index == 0 or not _holds_numbers([row[index] for row in rows])
         table.add_column(
@@ -83,6 +91,40 @@ def print_table(
     out.print(table)
     for note in notes:
         out.print(_plain(note), highlight=False, soft_wrap=True)
+
+
+def print_numbers(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+    bold_last: bool = False,
+) -> None:
+    """Print a table of numbers to stdout; see `print_table`.
+
+    A table that is wider than the terminal is split into blocks of columns, each with the first column, because a
+    number that continues on the next line cannot be read.
+    """
+    blocks = list(_split_columns([columns, *rows], out.width))
+    for number, chosen in enumerate(blocks, 1):
+        part = [[row[index] for index in chosen] for row in rows]
+        below = notes if number == len(blocks) else ()
+        print_table(title if number == 1 else "", [columns[index] for index in chosen], part, below, bold_last)
+
+
+def _split_columns(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yield the columns of each block; a column that is wider than the terminal is alone with the first."""
+    first, *others = [
+        max(map(cell_len, map(escape_control, column))) + _CELL_BORDER for column in zip(*rows, strict=True)
+    ]
+    block, used = [0], first
+    for index, needed in enumerate(others, 1):
+        if len(block) > 1 and used + needed >= width:
+            yield block
+            block, used = [0], first
+        block.append(index)
+        used += needed
+    yield block
 
 
 def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:

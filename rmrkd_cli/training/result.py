@@ -37,6 +37,7 @@ def write_result(setup: TrainingSetup, counts: ImageCounts, progress: Progress, 
     loss_weights = {name: model.weights[name] for name in model.losses}
     record = make_record(
         counts, make_protocol(setup.info, setup.val_samples, "val"), per_image=counts.per_image(setup.val_samples),
+        boundary=None,  # `eval` measures it on request
         name=setup.preset.name, role=setup.role,
         method=setup.preset.method, seed=setup.preset.seed, checkpoint=str(run_dir.student),
         training={**training_record(progress, setup.schedule, dist_ctx, loss_weights), **setup.training_images},

@@ -24,6 +24,13 @@ def test_each_class_has_three_metrics_and_the_mean_of_each() -> None:
     ]
 
 
+def test_boundary_iou_is_a_column_where_it_was_measured() -> None:
+    boundary = {"width": 0.02, "miou": 0.35, "iou": [0.3, 0.4, None], "counts": []}
+    columns, rows = class_tables.metrics_table({**RECORD, "boundary": boundary})
+    assert columns == ["class", "IoU", "Acc", "Dice", "Boundary IoU"]
+    assert [row[-1] for row in rows] == ["30.00", "40.00", "–", "35.00"]
+
+
 def test_an_older_result_has_no_mean_dice() -> None:
     metrics = {key: value for key, value in RECORD["metrics"].items() if key != "mdice"}  # type: ignore[union-attr]
     assert class_tables.metrics_table({**RECORD, "metrics": metrics})[1][-1][-1] == "–"

@@ -11,8 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rmrkd_cli.comparison.differences import boundary_width
 from rmrkd_cli.comparison.groups import group_records
-from rmrkd_cli.comparison.types import Comparison, Group
+from rmrkd_cli.comparison.types import Comparison, Difference, Group
 from rmrkd_cli.report import tables
 from rmrkd_cli.report.figures.class_bars import class_bars
 from rmrkd_cli.report.figures.confusion import confusion_matrix
@@ -28,6 +29,7 @@ from rmrkd_cli.report.html.provenance import Provenance
 from rmrkd_cli.report.html.svg import COLOURS, inline_svg
 from rmrkd_cli.report.html.text import label_html
 from rmrkd_cli.report.image_selection import ReportImages
+from rmrkd_cli.results.csv import Table
 from rmrkd_cli.results.protocol import protocol_line
 from rmrkd_cli.results.training_log import Curves
 from rmrkd_cli.terminal.sanitize import escape_control
@@ -81,23 +83,27 @@ def _miou_chart(groups: Sequence[Group]) -> Markup:
 
 def _tables(comparison: Comparison) -> dict[str, Any]:
     several = any(len(group.records) > 1 for group in comparison.groups)
-    columns, rows = tables.class_table(comparison)
-    count = len(comparison.differences)
-    differences = [
-        Markup("{} − {}").format(label_html(difference.to), label_html(difference.base))
-        for difference in comparison.differences
-    ]
+    boundary, width = tables.boundary_table(comparison), boundary_width(comparison.groups)
     return {
         "summary": tables.summary_table(comparison.groups),
         "runs": tables.summary_table(group_records(comparison.records, seeds=False)) if several else None,
-        # the differences first, so that a narrow screen shows them
-        "classes": (
-            [columns[0], *differences, *columns[1 : len(columns) - count]],
-            [[row[0], *row[len(row) - count :], *row[1 : len(row) - count]] for row in rows],
-        ),
+        "classes": _differences_first(tables.class_table(comparison), comparison.differences),
+        "boundary": _differences_first(boundary, comparison.boundary_differences) if boundary is not None else None,
+        "boundary_line": tables.boundary_line(width) if width is not None else "",
         "accuracy": tables.metric_table(comparison, lambda group: group.accuracy),
         "dice": tables.metric_table(comparison, lambda group: group.dice),
     }
+
+
+def _differences_first(table: Table, differences: Sequence[Difference]) -> Table:
+    """Return a table of classes with the columns of differences in front, so that a narrow screen shows them."""
+    columns, rows = table
+    count = len(differences)
+    headings = [Markup("{} − {}").format(label_html(each.to), label_html(each.base)) for each in differences]
+    return (
+        [columns[0], *headings, *columns[1 : len(columns) - count]],
+        [[row[0], *row[len(row) - count :], *row[1 : len(row) - count]] for row in rows],
+    )
 
 
 def _class_charts(comparison: Comparison) -> list[dict[str, Any]]:

@@ -22,11 +22,13 @@ from rmrkd_cli.terminal.text import file_names
 
 def write_results(comparison: Comparison, folder: Path) -> list[str]:
     """Write the numbers of the comparison, and return the file names."""
+    boundary = tables.boundary_table(comparison, separate_bounds=True)
     return _write_texts(
         {
             "results.json": to_json(as_document(comparison)),
             "classes.csv": to_csv(tables.class_table(comparison, separate_bounds=True)),
             "summary.csv": to_csv(tables.summary_table(comparison.groups)),
+            **({"boundary.csv": to_csv(boundary)} if boundary is not None else {}),
         },
         folder,
     )

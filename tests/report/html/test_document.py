@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
-from rmrkd_cli.comparison.types import Comparison
+from rmrkd_cli.comparison.types import Boundary, Comparison
 from rmrkd_cli.report.figures import draw_curves
 from rmrkd_cli.report.html.document import render_page
+from rmrkd_cli.report.html.files import write_results
 from rmrkd_cli.report.html.header import title_of
 from rmrkd_cli.report.image_selection import ReportImages
 from rmrkd_cli.results.training_log import Curves, find_log, read_curves
@@ -64,3 +66,22 @@ def test_limits_of_the_latency_are_on_the_page(tmp_path: Path) -> None:
     assert "pooled." in page
     assert "<b>distill" not in page.partition("</header>")[0]
     assert 'class="totals soft"' in page
+
+
+def test_boundary_iou_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    comparison = synthetic.comparison()
+    assert "oundary" not in page_of(comparison, tmp_path / "without")
+    scores = [Boundary(0.02, 0.3 + 0.1 * n, None, group.iou) for n, group in enumerate(comparison.groups)]
+    groups = tuple(replace(group, boundary=each) for group, each in zip(comparison.groups, scores, strict=True))
+    known = replace(
+        comparison, groups=groups, boundary_differences=comparison.differences, boundary_warnings=("none of <b>x",)
+    )
+    page = page_of(known, tmp_path / "with")
+    assert "<summary>Boundary IoU of each class</summary>" in page
+    assert re.search(r'<th scope="row">.*mean boundary IoU.*</th><td>', page)
+    assert re.search(r'<th scope="col">.*boundary IoU.*</th>', page)
+    assert "<li>none of &lt;b&gt;x</li>" in page
+    assert "Boundary IoU: IoU of the pixels within 2 % of the image&#39;s diagonal from an edge." in page
+    assert "boundary.csv" in write_results(known, tmp_path)
+    assert "mean boundary IoU,30.00,40.00,50.00," in (tmp_path / "boundary.csv").read_text()
+    assert "boundary.csv" not in write_results(comparison, tmp_path / "without")
