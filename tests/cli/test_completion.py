@@ -45,7 +45,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_names_are_offered(folder: Path) -> None:
     assert complete("rmrkd train --preset psp101-") == [name for name in preset_names() if name.startswith("psp101-")]
     assert complete("rmrkd presets de") == ["demo"]
-    assert complete("rmrkd train --preset demo --method cirkd-") == ["cirkd-memory", "cirkd-mini-batch"]
+    assert complete("rmrkd train --preset demo --method cirkd-") == [
+        "cirkd-channel",
+        "cirkd-memory",
+        "cirkd-mini-batch",
+    ]
     assert complete("rmrkd methods ") == method_names()
     assert complete("rmrkd train --role d") == ["distill"]
     assert complete("rmrkd eval --dataset c") == ["cityscapes", "camvid"]

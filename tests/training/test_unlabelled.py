@@ -205,7 +205,7 @@ def test_a_method_that_needs_labels_is_refused_before_anything_starts(
     outcome = rmrkd("train", *options, "--set", NONE[0], "--work-dir", tmp_path / "work", *dry_run)
     assert outcome.exit_code == 2
     assert "`rmrkd` and `dkd` of method `rmrkd` need labels, and `data.train.labels` is `none`" in outcome.message
-    for fix in ("--method af-dcd, at, cirkd-mini-batch, cwd,", "--set data.train.labels=teacher"):
+    for fix in ("--method af-dcd, at, cirkd-channel, cirkd-mini-batch, cwd,", "--set data.train.labels=teacher"):
         assert fix in outcome.hint
     assert not (tmp_path / "work").exists()
 
