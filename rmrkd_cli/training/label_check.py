@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.fields import AUTO
 from rmrkd_cli.presets.loss_schema import is_custom_loss, needs_labels
-from rmrkd_cli.presets.methods import acts_on_logits, methods_without_labels
+from rmrkd_cli.presets.methods import acts_on_logits, methods_on_stages, methods_without_labels
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.terminal.text import join_and
 
@@ -71,10 +71,12 @@ def loss_needs_labels(preset: Preset, losses: Sequence[str]) -> RmrkdError:
     names = join_and([f"`{name}`" for name in losses])
     key = "data.train.labels" if preset.data.train_labels == "none" else "data.unlabelled.labels"
     verb = "needs" if len(losses) == 1 else "need"
+    other = f"take the teacher's prediction as the label: --set {key}=teacher"
+    if preset.teacher.gives_only_features:
+        other = f"give the folder of the label maps in `{key}`"
     return RmrkdError(
         f"{names} of method `{preset.method}` {verb} labels, and `{key}` is `none`",
-        f"a method that needs none: --method {_methods(preset)}; or take the teacher's prediction as the label: "
-        f"--set {key}=teacher",
+        f"a method that needs none: --method {_methods(preset)}; or {other}",
     )
 
 
@@ -85,6 +87,8 @@ def has_images_without_labels(preset: Preset) -> bool:
 
 
 def _methods(preset: Preset) -> str:
+    if preset.teacher.gives_only_features:
+        return ", ".join(methods_on_stages())
     return ", ".join(methods_without_labels(on_logits=preset.data.train_labels == "none"))
 
 

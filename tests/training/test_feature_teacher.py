@@ -270,6 +270,9 @@ def test_what_needs_classes_of_the_teacher_is_refused(tiny: Path, folder: Path) 
         assert f"--set {override.split('=')[0].removesuffix('.labels')}.labels=none" in error.hint
     error = refusal(preset_of(tiny, folder, NONE, method="mgd"))
     assert "the weight of `mgd` is `auto`" in error.message
+    labelled = refusal(preset_of(tiny, folder, NONE, "losses={idd: {type: idd, weight: 1.0}}", method=None))
+    assert labelled.message == "`idd` of method `rmrkd` needs labels, and `data.train.labels` is `none`"
+    assert "--method gkd, mgd; or give the folder of the label maps" in labelled.hint
     assert "--set losses.mgd.weight=1" in error.hint
 
 
