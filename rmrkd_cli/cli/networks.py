@@ -108,17 +108,14 @@ def _list(networks: dict[str, Network], info: DatasetInfo | None) -> dict[str, L
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:
     """Return the options of `--option KEY=VALUE`, whose values are YAML."""
-    import yaml
+    from rmrkd_cli.presets.safe_yaml import parse_yaml
 
     options = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.replace(".", "_").isidentifier():
             raise RmrkdError(f"--option `{text:.80}` must be KEY=VALUE", "--option encoder_name=resnet18")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RmrkdError(f"--option `{text:.80}`: the value is not YAML", "--option depths=[2,2,2,2]") from error
+        options[key] = parse_yaml(value, f"--option `{text:.80}`")
     return options
 
 

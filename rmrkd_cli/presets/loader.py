@@ -17,7 +17,7 @@ from rmrkd_cli.presets.methods import apply_method, fill_weights
 from rmrkd_cli.presets.names import preset_dir
 from rmrkd_cli.presets.names import preset_names as preset_names
 from rmrkd_cli.presets.recipes import apply_recipe
-from rmrkd_cli.presets.safe_yaml import parse_yaml
+from rmrkd_cli.presets.safe_yaml import PlainDumper, parse_yaml
 from rmrkd_cli.presets.schema import CUSTOM_ONLY, Preset
 from rmrkd_cli.presets.validation import read_mapping, validate
 from rmrkd_cli.terminal.messages import debug
@@ -87,13 +87,6 @@ def _collect(problems: list[RmrkdError]) -> Iterator[None]:
         problems.append(error)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes no anchors, which `parse_yaml` does not read."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 def to_yaml(preset: Preset, first_line: str = "") -> str:
     """Return a preset with all its keys as YAML text that `--preset FILE` reads back."""
     contents = preset.model_dump(mode="json", exclude_none=True)
@@ -102,9 +95,9 @@ def to_yaml(preset: Preset, first_line: str = "") -> str:
     for schedule in (contents["schedule"], contents["teacher"].get("schedule", {})):
         if schedule.get("optimizer", {}).get("type") == "SGD":
             del schedule["optimizer"]["betas"]
-    text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(contents, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
     if CONTROL.search(text.replace("\n", "")):
-        text = yaml.dump(contents, Dumper=_Dumper, sort_keys=False)  # escapes everything beyond ASCII
+        text = yaml.dump(contents, Dumper=PlainDumper, sort_keys=False)  # escapes everything beyond ASCII
     return (f"# {escape_control(first_line)}\n" if first_line else "") + text
 
 

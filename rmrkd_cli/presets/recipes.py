@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue
 from rmrkd_cli.errors import RmrkdError, did_you_mean
 from rmrkd_cli.presets.fields import Text
 from rmrkd_cli.presets.names import preset_dir, recipe_names
+from rmrkd_cli.presets.safe_yaml import PlainDumper
 from rmrkd_cli.presets.validation import StrictModel, read_mapping, validate
 
 _SUFFIXES = (".yaml", ".yml")
@@ -53,7 +54,7 @@ def load_recipe(name: str) -> Recipe:
 
 def flow_yaml(value: JsonValue) -> str:
     """Return a value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    text = yaml.dump(value, Dumper=PlainDumper, default_flow_style=True, width=10_000, sort_keys=False)
     return str(text).removesuffix("\n").removesuffix("\n...")
 
 

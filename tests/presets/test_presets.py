@@ -229,7 +229,8 @@ def test_a_custom_dataset_must_be_described(missing: tuple[str, ...], tmp_path: 
 
 
 SET = {
-    "schedule.lr=0.02": 0.02, "schedule.lr=1e-3": 0.001, "schedule.crop=[256, 128]": (256, 128),
+    "schedule.lr=0.02": 0.02, "schedule.lr=1e-3": 0.001, "losses.mgd.weight=3e-06": 3e-6,
+    "schedule.crop=[256, 128]": (256, 128),
     "schedule.amp=off": "off", "schedule.clip_grad=null": None, "deterministic=true": True, "title=a=b": "a=b",
     "data.root=~/with blank": "~/with blank", "losses.mgd.mask_ratio=1": 1.0, "losses.mgd.stage=3": 3,
     "losses.mgd={type: mgd, weight: 2}": {**MGD, "weight": 2.0},

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.presets.safe_yaml import MAX_BYTES, parse_yaml, read_yaml
+from rmrkd_cli.presets.safe_yaml import MAX_BYTES, PlainDumper, parse_yaml, read_yaml
 
 NINE = range(9)
 
@@ -113,8 +113,24 @@ VALUES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
+@example(["1e5", "3e-06", ".5E+3", "1.e2", "01e5", "e5"])
 def test_what_was_written_is_read_back(value: object) -> None:
-    assert parse_yaml(yaml.safe_dump(value), "x") == value
+    assert parse_yaml(yaml.dump(value, Dumper=PlainDumper), "x") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("3E+06", 3e6), ("-2e-3", -2e-3), (".5e1", 5.0), ("1.5e3", 1500.0), ("+1.e2", 100.0)],
+)
+def test_numbers_need_a_point_or_a_sign_in_the_exponent(text: str, value: float) -> None:
+    read = parse_yaml(f"[{text}]", "x")
+    assert read == [value]
+    assert isinstance(read[0], float)
+
+
+@pytest.mark.parametrize("text", ["9e428899", "1e3", "1e", "e-5", "1e-5a", "1e-5.5", "1-e-5"])
+def test_hashes_and_names_with_an_e_are_text(text: str) -> None:
+    assert parse_yaml(text, "x") == text
 
 
 @settings(max_examples=300, deadline=None)

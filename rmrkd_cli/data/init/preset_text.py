@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from rmrkd_cli.data.init.folder_preset import FolderPreset
-from rmrkd_cli.presets.safe_yaml import parse_yaml
+from rmrkd_cli.presets.safe_yaml import PlainDumper, parse_yaml
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.presets.validation import validate
 from rmrkd_cli.terminal.sanitize import escape_control
@@ -112,5 +112,7 @@ def _crop_side(side: int) -> int:
 
 
 def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=_WIDTH, allow_unicode=True, sort_keys=False)
+    text = yaml.dump(
+        value, Dumper=PlainDumper, default_flow_style=True, width=_WIDTH, allow_unicode=True, sort_keys=False
+    )
     return text.removesuffix("\n").removesuffix("\n...").replace("\n", "\n   ")

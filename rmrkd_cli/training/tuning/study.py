@@ -198,6 +198,7 @@ def write_best(job: TuningJob, study: Study, path: Path) -> None:
     """Write the losses with the best settings as a recipe for `rmrkd train --recipe`."""
     import yaml
 
+    from rmrkd_cli.presets.safe_yaml import PlainDumper
     from rmrkd_cli.storage.atomic import write_text
 
     preset = job.load(changes=best_settings(study))
@@ -213,5 +214,5 @@ def write_best(job: TuningJob, study: Study, path: Path) -> None:
         "about": about,
         "preset": {"method": preset.method, "losses": losses},
     }
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(recipe, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=110)
     write_text(f"# rmrkd train --preset {job.preset} --recipe {path}\n{text}", path)
