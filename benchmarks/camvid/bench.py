@@ -88,11 +88,11 @@ class Bench:
         """Yield the trainings with each learning rate and each weight, with one seed."""
         for lr in plan.LEARNING_RATES:
             yield Job(_lr_trial(lr), partial(self.trainings.lr_trial, lr))
-        for factor in plan.WEIGHT_FACTORS:
+        for number in plan.WEIGHT_TRIALS:
             for row in plan.METHODS:
-                after = _LR_TRIALS if factor == 1 else (_weight_trial(row, 1.0),)  # which has the automatic weights
-                work = partial(self.trainings.weight_trial, row, factor)
-                yield Job(_weight_trial(row, factor), work, (*after, *_teacher_of(row)))
+                before = [_weight_trial(row, earlier) for earlier in range(number)]
+                work = partial(self.trainings.weight_trial, row, number)
+                yield Job(_weight_trial(row, number), work, (*_LR_TRIALS, *before, *_teacher_of(row)))
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[Job]:
         for seed in self.trainings.seeds:
@@ -101,7 +101,7 @@ class Bench:
 
     def _row(self, row: Row, seed: int) -> Job:
         like = {row.name: row for row in plan.METHODS}.get(row.tuned_like or row.name)
-        trials = [_weight_trial(like, factor) for factor in plan.WEIGHT_FACTORS] if like is not None else []
+        trials = [_weight_trial(like, number) for number in plan.WEIGHT_TRIALS] if like is not None else []
         work = partial(self.trainings.of, row, seed)
         return Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))
 
@@ -186,8 +186,8 @@ def _lr_trial(lr: float) -> str:
     return f"trial of the baseline, lr {lr:g}"
 
 
-def _weight_trial(row: Row, factor: float) -> str:
-    return f"trial of {row.name}, weights x{factor:g}"
+def _weight_trial(row: Row, number: int) -> str:
+    return f"trial {number + 1} of {row.name}"
 
 
 def _teacher_of(row: Row) -> tuple[str, ...]:

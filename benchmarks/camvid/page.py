@@ -31,7 +31,8 @@ others. `camvid/results` contains the command of each training, its result for e
 compare` reads these files."""
 _TRIALS = """\
 mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
-has as many trials of its weights as the baseline has of its learning rate. Other rows have their method's settings."""
+has as many trials of its weights as the baseline has of its learning rate, the third on the side of the better of the
+first two. Other rows have their method's settings."""
 _CURVE = "Mean mIoU over the seeds while training. The last value is that of the tables."
 _SPEED = "One image in onnxruntime on the CPU, in turns, median and smallest milliseconds of 20. B runs at 641x481."
 

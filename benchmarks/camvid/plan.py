@@ -13,7 +13,9 @@ PRESETS = Path(__file__).parent / "presets"
 A, A_VIEWS, B = "mIoU of A", "mIoU of A, mirrored and at three scales", "mIoU of B"  # measurements of teachers
 SCALES = "0.75,1.0,1.25"
 LEARNING_RATES = (0.005, 0.01, 0.02)  # of the baseline's trials
-WEIGHT_FACTORS = (1.0, 0.3, 3.0)  # of a method's trials, by the automatic weights
+WEIGHT_TRIALS = range(len(LEARNING_RATES))  # of each method
+WEIGHT_FACTORS = (1.0, 0.3)  # of a method's first trials, by the automatic weights
+SMALLER, LARGER = 0.1, 3.0  # of the next: smaller if the second trial was the better
 TRIAL_SHARE = 3  # a trial has this share of the iterations
 EIGHTH = 8  # every eighth training image keeps its mask
 

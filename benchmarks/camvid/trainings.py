@@ -33,8 +33,9 @@ class Trainings:
     def lr_trial(self, lr: float) -> Training:
         return self._trial(plan.BASELINE, f"lr-{lr:g}", Choice(lr, {}))
 
-    def weight_trial(self, row: Row, factor: float) -> Training:
-        """Return the trial with a method's automatic weights times a factor; factor 1 measures them."""
+    def weight_trial(self, row: Row, number: int) -> Training:
+        """Return a trial with a method's automatic weights times a factor; the first, number 0, measures them."""
+        factor = self._factor(row, number)
         weights = {} if factor == 1 else self._weights(row, factor)
         return self._trial(row, f"weight-{factor:g}", Choice(self._best_lr(), weights))
 
@@ -43,9 +44,9 @@ class Trainings:
         trials = [(f"baseline, lr {lr:g}", self.lr_trial(lr)) for lr in plan.LEARNING_RATES]
         if self._has_trials():
             trials += [
-                (f"{row.name}, weights x{factor:g}", self.weight_trial(row, factor))
+                (f"{row.name}, weights x{self._factor(row, number):g}", self.weight_trial(row, number))
                 for row in plan.METHODS
-                for factor in plan.WEIGHT_FACTORS
+                for number in plan.WEIGHT_TRIALS
             ]
         return [(name, miou(result)) for name, trial in trials if (result := self.result(trial)) is not None]
 
@@ -89,8 +90,15 @@ class Trainings:
     def _has_trials(self) -> bool:
         return all(self.result(self.lr_trial(lr)) for lr in plan.LEARNING_RATES)
 
+    def _factor(self, row: Row, number: int) -> float:
+        """Return the factor of a trial, which from the third on follows from the first two."""
+        if number < len(plan.WEIGHT_FACTORS):
+            return plan.WEIGHT_FACTORS[number]
+        first, second = (miou(self.result(self.weight_trial(row, before))) for before in (0, 1))
+        return plan.SMALLER if second > first else plan.LARGER
+
     def _weights(self, row: Row, factor: float) -> dict[str, float]:
-        record = self.result(self.weight_trial(row, 1.0))
+        record = self.result(self.weight_trial(row, 0))
         weights = (record or {}).get("training", {}).get("weights") or {}
         return {name: factor * value for name, value in weights.items()}
 
@@ -103,8 +111,8 @@ class Trainings:
         tuned = {each.name: each for each in (plan.BASELINE, *plan.METHODS)}[row.tuned_like or row.name]
         if row.method == "baseline":
             return Choice(lr, {})
-        best = max(plan.WEIGHT_FACTORS, key=lambda factor: miou(self.result(self.weight_trial(tuned, factor))))
-        return Choice(lr, self._weights(tuned, best))
+        best = max(plan.WEIGHT_TRIALS, key=lambda number: miou(self.result(self.weight_trial(tuned, number))))
+        return Choice(lr, self._weights(tuned, self._factor(tuned, best)))
 
 
 def student_of(training: Training) -> Path:

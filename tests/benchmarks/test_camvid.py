@@ -13,9 +13,11 @@ from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan
 from benchmarks.camvid.jobs import Job, missing
 from benchmarks.camvid.plan import Choice, Files
-from benchmarks.camvid.trainings import FIRST_ROWS, ROWS
+from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings
+from benchmarks.methods.runs import Training
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
+from rmrkd_cli.results.record import Record
 from tests.benchmarks.test_methods import rows_of
 from tests.helpers.cli import rmrkd
 from tests.helpers.network_files import write_onnx
@@ -99,6 +101,27 @@ def test_preparations_run_for_missing_results_only() -> None:
     assert left("trial", "row", "measured", "last") == []
 
 
+def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(Files(tmp_path, tmp_path, tmp_path, tmp_path), (0,), 30)
+    kd, found = plan.METHODS[0], {"lr-0.01": 0.4, "weight-1": 0.2, "weight-0.3": 0.3, "weight-0.1": 0.25}
+
+    def result(training: Training) -> Record | None:
+        value = found.get(training.folder.name, 0.1)
+        return {"metrics": {"miou": value}, "training": {"weights": {"kd": 8.0}}}
+
+    monkeypatch.setattr(Trainings, "result", lambda self, training: result(training))
+    assert [trainings.weight_trial(kd, number).folder.name for number in range(3)] == [
+        "weight-1", "weight-0.3", "weight-0.1",
+    ]  # fmt: skip
+    assert {"schedule.lr=0.01", "losses.kd.weight=0.8"} <= set(trainings.weight_trial(kd, 2).settings)
+    assert "losses.kd.weight=2.4" in trainings.of(kd, 0).settings
+    found["weight-0.3"] = 0.15
+    assert trainings.weight_trial(kd, 2).folder.name == "weight-3"
+    assert "losses.kd.weight=8.0" in trainings.of(kd, 0).settings
+
+
 @pytest.fixture
 def inputs(camvid: Path, tmp_path: Path) -> Path:
     """Folder of random weights with the names of the real ones."""
@@ -131,7 +154,7 @@ def test_everything_runs_once(
     monkeypatch.setattr(costs, "STEPS", 2)
     monkeypatch.setattr(costs, "ROUNDS", 1)
     monkeypatch.setattr(latency, "ROUNDS", 2)
-    monkeypatch.setattr(plan, "WEIGHT_FACTORS", (1.0,))
+    monkeypatch.setattr(plan, "WEIGHT_TRIALS", range(1))
     monkeypatch.setattr(plan, "LEARNING_RATES", (0.02,))
     given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
     given += ["--iterations", "3", "--teacher-iterations", "1", "--jobs", "1", "--output", str(tmp_path / "page.md")]
