@@ -10,11 +10,16 @@ from pathlib import Path
 from benchmarks.arguments import read_seeds, say
 
 HERE = Path(__file__).parents[1]
+_LENGTHS = ("iterations", "teacher_iterations")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code: 1 where something failed, 130 after Ctrl-C, else 0, whoever wins."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    changed = given.settings or any(getattr(given, name) != parser.get_default(name) for name in _LENGTHS)
+    if changed and given.results == parser.get_default("results"):
+        parser.error("other settings and iterations need a folder of their own for the records: --results DIR")
     # A training of one thread needs two thirds of the CPU time of one with two, so two of them run side by side.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // given.jobs)))
     from benchmarks.camvid.bench import Bench
@@ -23,9 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     folder = (given.work_dir or HERE / ".camvid").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    files = Files(given.data.absolute(), given.weights.absolute(), folder, given.results.absolute(), given.settings)
+    files = Files(
+        given.data.absolute(),
+        given.weights.absolute(),
+        folder,
+        given.results.absolute(),
+        given.teacher_iterations,
+        given.settings,
+    )
     trainings = Trainings(files, given.seeds, given.iterations)
-    bench = Bench(files, trainings, given.teacher_iterations, given.jobs, given.output, say)
+    bench = Bench(files, trainings, given.jobs, given.output, say)
     try:
         failed = bench.run()
     except KeyboardInterrupt:

@@ -29,7 +29,6 @@ class Bench:
 
     files: Files
     trainings: Trainings
-    teacher_iterations: int
     jobs: int
     output: Path
     say: Callable[[str], object]
@@ -54,7 +53,7 @@ class Bench:
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")
-        yield Job(TEACHER_A, lambda: plan.teacher_training(self.files, self.teacher_iterations), preparation=True)
+        yield Job(TEACHER_A, partial(plan.teacher_training, self.files), preparation=True)
         yield self._outputs("c", TEACHER_A)
         yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), (), True, self.files.labels_of_b)
 
@@ -75,11 +74,12 @@ class Bench:
         ):
             common = ["--data-root", str(self.files.data), "--device", "cpu"]
             arguments = ["eval", str(file), *options, *common, "--json", str(self._evaluation(name)), "--force"]
-            yield Job(name, partial(list, arguments), (TEACHER_A,), keep=partial(self._keep_evaluation, name))
+            keep = partial(self._keep_evaluation, name, arguments)
+            yield Job(name, partial(list, arguments), (TEACHER_A,), keep=keep)
 
-    def _keep_evaluation(self, name: str) -> None:
+    def _keep_evaluation(self, name: str, arguments: list[str]) -> None:
         [record] = read_records(self._evaluation(name))
-        records.keep_record(self.files, record, self.files.results_of(name))
+        records.keep_record(self.files, record, arguments, self.files.results_of(name))
 
     def _evaluation(self, name: str) -> Path:
         return self.files.folder / f"{name}.json"
@@ -107,7 +107,7 @@ class Bench:
 
     def _equal_time(self) -> None:
         """Measure the time of a step of each row, then train the best methods again."""
-        if not self.files.costs.is_file():
+        if not self.trainings.costs():
             self._run([replace(job, preparation=False) for job in self._teachers()])
             if not self.failed:
                 self.failed += costs.measure(self.files, FIRST_ROWS, self.say, start)
@@ -138,7 +138,9 @@ class Bench:
         work = job.work()
         if isinstance(work, Training):
             return self.trainings.result(work) is not None
-        return job.keep is not None and self.files.results_of(job.name).is_file()
+        return (
+            job.keep is not None and records.find_record(self.files, work, self.files.results_of(job.name)) is not None
+        )
 
     def _run_one(self, job: Job) -> bool:
         """Run a job, and return whether it succeeded."""
@@ -147,7 +149,10 @@ class Bench:
         output.parent.mkdir(parents=True, exist_ok=True)
         done = output.with_suffix(".done")
         try:
-            finished = work.finished if isinstance(work, Training) else job.preparation and done.is_file()
+            command = records.command_of(self.files, work)
+            finished = (
+                work.finished if isinstance(work, Training) else job.preparation and records.is_marked(done, command)
+            )
         except RmrkdError as error:
             self.say(f"{job.name}: {error.message}")
             return False
@@ -158,7 +163,7 @@ class Bench:
             if status := start(work.arguments() if isinstance(work, Training) else work, output):
                 self.say(f"{job.name}: ended with {status}, see {output}")
                 return False
-            done.touch()
+            done.write_text(command, encoding="utf-8")
         if not (finished and self._is_done(job)):
             self._keep(job, work)
         return True

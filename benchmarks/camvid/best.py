@@ -24,7 +24,7 @@ _WEIGHT_BITS = "7"  # processors without VNNI add pairs of products in 16 bits, 
 
 @dataclass(frozen=True)
 class Best:
-    """The students of the first seed that stand for all others."""
+    """The students of the first seed, as examples of all."""
 
     files: Files
     trainings: Trainings

@@ -40,5 +40,5 @@ def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run
             lines = map(json.loads, find_log(done.run_dir.path).read_text().splitlines())
             seconds = statistics.median(line["seconds"] for line in lines if "losses" in line)
             costs[row.name] = min(seconds, costs.get(row.name, seconds))
-    records.write(files.costs, costs)
+    records.write(files.costs, {"settings": [*files.settings], "seconds": costs})
     return []

@@ -19,7 +19,7 @@ class Job:
 
     Attributes:
         work: Called when the jobs named in `after` have succeeded, as it may need their results.
-        after: Jobs that stand before this one in a list.
+        after: Jobs that come before this one in a list.
         preparation: Whether it only makes files for other jobs, and runs only if one of them must run.
         folder: Removed before the command, which fills empty folders only.
         keep: Called after the command, to keep its result; trainings keep their own.

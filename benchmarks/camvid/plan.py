@@ -29,6 +29,7 @@ class Files:
         weights: Folder of the ImageNet weights and of teacher B.
         folder: Of all trained networks, outputs and masks.
         results: Of what is kept in the repository.
+        teacher_iterations: Of teacher A. The names of its files contain them, and so do all commands that use it.
         settings: `KEY.PATH=VALUE` of every training.
     """
 
@@ -36,6 +37,7 @@ class Files:
     weights: Path
     folder: Path
     results: Path
+    teacher_iterations: int
     settings: Sequence[str] = ()
 
     @property
@@ -48,7 +50,11 @@ class Files:
 
     @property
     def teacher_a(self) -> Path:
-        return self.folder / "teacher-a" / "seed-0" / "baseline" / "student.pth"
+        return self.teacher_folder / "seed-0" / "baseline" / "student.pth"
+
+    @property
+    def teacher_folder(self) -> Path:
+        return self.folder / f"teacher-a-{self.teacher_iterations}"
 
     @property
     def eighth(self) -> Path:
@@ -85,7 +91,8 @@ class Files:
         return self.results / "teachers" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
 
     def outputs(self, name: str) -> Path:
-        return self.folder / "outputs" / name
+        """The stored outputs of teacher "b" or "c"; A is a part of C."""
+        return self.folder / "outputs" / (name if name == "b" else f"{name}-{self.teacher_iterations}")
 
 
 @dataclass(frozen=True)
@@ -175,9 +182,9 @@ def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice 
     return Training(row.method, conditions, folder, (seed,), tuple(settings))
 
 
-def teacher_training(files: Files, iterations: int) -> Training:
+def teacher_training(files: Files) -> Training:
     row = Row("teacher-a", "teacher A", "teacher-a", "baseline")
-    return training(files, row, 0, iterations, None, files.folder / row.name)
+    return training(files, row, 0, files.teacher_iterations, None, files.teacher_folder)
 
 
 def _inputs(files: Files, row: Row) -> Iterable[str]:

@@ -7,11 +7,13 @@ these records alone. A record also contains the command of its training, and is 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.camvid.jobs import Work
 from benchmarks.camvid.plan import PRESETS, Files
 from benchmarks.methods.runs import ROOT, Training
 from rmrkd_cli.results.record import Record, read_record, to_json
@@ -28,9 +30,13 @@ def path_of(files: Files, training: Training) -> Path:
 
 def find(files: Files, training: Training) -> Record | None:
     """Return the record of a training of one seed; None if there is none, or one of another command."""
-    path = path_of(files, training)
+    return find_record(files, training, path_of(files, training))
+
+
+def find_record(files: Files, work: Work, path: Path) -> Record | None:
+    """Return the record in a file; None if there is none, or one of another command."""
     record = read_record(path) if path.is_file() else None
-    return record if record and record.get("command") == command_of(files, training) else None
+    return record if record and record.get("command") == command_of(files, work) else None
 
 
 def keep(files: Files, training: Training) -> str | None:
@@ -41,22 +47,19 @@ def keep(files: Files, training: Training) -> str | None:
     [run] = training.runs()
     before = find(files, training)
     curve = read_curves(find_log(run.run_dir.path))
-    record = {
-        **read_record(run.run_dir.result),
-        "command": command_of(files, training),
-        "validated": dict(zip(map(str, curve.validated), curve.miou, strict=True)),
-    }
-    keep_record(files, record, path_of(files, training))
+    validated = dict(zip(map(str, curve.validated), curve.miou, strict=True))
+    record = {**read_record(run.run_dir.result), "validated": validated}
+    keep_record(files, record, training, path_of(files, training))
     earlier = (before or record)["checkpoint_sha256"]
     return None if earlier == record["checkpoint_sha256"] else str(earlier)
 
 
-def keep_record(files: Files, record: Record, path: Path) -> None:
-    """Write a record, with names in place of the folders of this machine; trials without the counts of each image."""
-    record = {**record, "checkpoint": _with_names(files, record["checkpoint"])}
+def keep_record(files: Files, record: Record, work: Work, path: Path) -> None:
+    """Write a record with its command; trials without the counts of each image."""
+    contents = {**record, "checkpoint": _with_names(files, record["checkpoint"]), "command": command_of(files, work)}
     if path.is_relative_to(files.results / TRIALS):
-        record.pop("per_image", None)
-    write(path, record)
+        contents.pop("per_image", None)
+    write(path, contents)
 
 
 def write(path: Path, contents: Any) -> None:
@@ -69,16 +72,24 @@ def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def command_of(files: Files, training: Training) -> str:
-    """Return the command from the root of the repository, with names in place of folders."""
-    return _with_names(files, shlex.join(["rmrkd", *training.arguments()]))
+def is_marked(mark: Path, command: str) -> bool:
+    """Return whether this command has ended and left its mark in the work folder."""
+    return mark.is_file() and mark.read_text(encoding="utf-8") == command
+
+
+def command_of(files: Files, work: Work) -> str:
+    """Return the command from the root of the repository, with names in place of the folders of this machine."""
+    arguments = work.arguments() if isinstance(work, Training) else work
+    return _with_names(files, shlex.join(["rmrkd", *arguments]))
 
 
 def _with_names(files: Files, text: str) -> str:
     names = [(files.data, "DATA"), (files.weights, "WEIGHTS"), (files.folder, "WORK")]
     names.append((PRESETS, PRESETS.relative_to(ROOT).as_posix()))
     for folder, name in _longest_first(names):
-        text = text.replace(str(folder), name)
+        text = re.sub(
+            rf"(?<![\w/.-]){re.escape(str(folder))}(?![\w.-])", name, text
+        )  # whole paths, not parts of others
     return text
 
 

@@ -81,7 +81,8 @@ class Trainings:
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""
-        return records.read(self.files.costs)
+        found = records.read(self.files.costs)
+        return found["seconds"] if found.get("settings") == [*self.files.settings] else {}
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / records.TRIALS / row.name / name

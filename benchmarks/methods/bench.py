@@ -48,7 +48,9 @@ class Bench:
         failed = [
             name for one in first for name in self._train("equal iterations", [one], self.equal_iterations, start)
         ]
-        failed += self._tune(start) if self.trials and not failed else []
+        if self.trials and failed:
+            return failed  # the trials need the teacher
+        failed += self._tune(start) if self.trials else []
         for training in at_equal_iterations(self.conditions)[len(first) :]:
             failed += self._train("equal iterations", [training], self.equal_iterations, start)
         for name in (BASELINE, *self.conditions.methods):
@@ -69,16 +71,18 @@ class Bench:
         """Search weights and options of each method, and use them; return the names of what failed."""
         failed = []
         for name in self.conditions.methods:
-            if not tuning.best_file(self.conditions, name).is_file():
+            if not tuning.is_done(self.conditions, name, self.trials):
                 self.setting.log(f"{name}, tuning")
                 output = self.conditions.folder / "output" / f"{name}-tuning.txt"
                 if status := start(tuning.arguments(self.conditions, name, self.trials), output):
                     self.setting.log(f"  ended with {status}, see {output}")
                     failed.append(f"{name}, tuning")
+                else:
+                    tuning.mark_done(self.conditions, name, self.trials)
         tuned = {
             name: tuning.settings(self.conditions, name)
             for name in self.conditions.methods
-            if tuning.best_file(self.conditions, name).is_file()
+            if tuning.is_done(self.conditions, name, self.trials)
         }
         self.conditions = replace(self.conditions, methods=tuple(tuned), tuned=tuned)
         return failed

@@ -40,6 +40,20 @@ def arguments(conditions: Conditions, name: str, trials: int) -> list[str]:
     ]  # fmt: skip
 
 
+def is_done(conditions: Conditions, name: str, trials: int) -> bool:
+    """Return whether the search with these arguments has ended."""
+    mark = _mark(conditions, name)
+    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == arguments(conditions, name, trials)
+
+
+def mark_done(conditions: Conditions, name: str, trials: int) -> None:
+    _mark(conditions, name).write_text(json.dumps(arguments(conditions, name, trials)), encoding="utf-8")
+
+
+def _mark(conditions: Conditions, name: str) -> Path:
+    return best_file(conditions, name).with_name("done.json")
+
+
 def settings(conditions: Conditions, name: str) -> tuple[str, ...]:
     """Return what the search for a method chose, as `KEY.PATH=VALUE`."""
     losses = yaml.safe_load(best_file(conditions, name).read_text(encoding="utf-8"))["preset"]["losses"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from benchmarks.camvid import __main__ as command
-from benchmarks.camvid import bench, costs, latency, plan
+from benchmarks.camvid import bench, costs, latency, plan, records
 from benchmarks.camvid.jobs import Job, missing
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings
@@ -46,7 +46,7 @@ def test_both_presets_of_student_1_and_both_of_teacher_a_have_one_network() -> N
 
 
 def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> None:
-    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work", tmp_path / "results")
+    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work", tmp_path / "results", 800)
     runs = {row.name: plan.training(files, row, 3, 100, Choice(0.05, {}), tmp_path).runs()[0].preset for row in ROWS}
     small = {row.name for row in plan.SMALL}  # its backbone learns as fast as its head
     for names in (runs.keys() - small, small):
@@ -55,7 +55,7 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
     assert {preset.seed for preset in runs.values()} == {3}
     outputs = {name: Path(preset.teacher.outputs).name for name, preset in runs.items() if preset.teacher.outputs}
     assert outputs == {
-        "kd": "c", "cwd": "c", "predicted-masks": "b", "eighth-and-predicted": "b", "small-kd": "c",
+        "kd": "c-800", "cwd": "c-800", "predicted-masks": "b", "eighth-and-predicted": "b", "small-kd": "c-800",
     }  # fmt: skip
     roots = {name: Path(str(preset.data.root)).name for name, preset in runs.items()}
     assert {name: root for name, root in roots.items() if root != "data"} == {
@@ -64,7 +64,7 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
 
 
 def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path) -> None:
-    files = Files(camvid, tmp_path / "weights", tmp_path / "work", tmp_path / "results")
+    files = Files(camvid, tmp_path / "weights", tmp_path / "work", tmp_path / "results", 800)
     plan.make_roots(files)
     masks = sorted((camvid / "trainannot").iterdir())
 
@@ -104,7 +104,7 @@ def test_preparations_run_for_missing_results_only() -> None:
 def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainings = Trainings(Files(tmp_path, tmp_path, tmp_path, tmp_path), (0,), 30)
+    trainings = Trainings(Files(tmp_path, tmp_path, tmp_path, tmp_path, 800), (0,), 30)
     kd, found = plan.METHODS[0], {"lr-0.01": 0.4, "weight-1": 0.2, "weight-0.3": 0.3, "weight-0.1": 0.25}
 
     def result(training: Training) -> Record | None:
@@ -120,6 +120,32 @@ def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
     found["weight-0.3"] = 0.15
     assert trainings.weight_trial(kd, 2).folder.name == "weight-3"
     assert "losses.kd.weight=8.0" in trainings.of(kd, 0).settings
+
+
+def test_a_command_names_folders_and_whole_paths_only(tmp_path: Path) -> None:
+    files = Files(Path("/data"), Path("/data/weights"), Path("/work"), tmp_path, 800)
+    arguments = [
+        "eval",
+        "/data/weights/a.onnx",
+        "--set",
+        'data.root="/data"',
+        "--set",
+        "x=/srv/data/y",
+        "/data2",
+        "/work",
+    ]
+    assert records.command_of(files, arguments) == (
+        "rmrkd eval WEIGHTS/a.onnx --set 'data.root=\"DATA\"' --set x=/srv/data/y /data2 WORK"
+    )
+
+
+@pytest.mark.parametrize("changed", [["--iterations", "3"], ["--teacher-iterations", "3"], ["--set", "a.b=1"]])
+def test_other_settings_do_not_overwrite_the_kept_records(
+    changed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--data", "x", "--weights", "x", *changed])
+    assert "--results DIR" in capsys.readouterr().err
 
 
 @pytest.fixture

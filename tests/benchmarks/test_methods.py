@@ -94,6 +94,9 @@ def test_methods_are_trained_with_what_their_trials_chose(tiny: Path, tmp_path: 
     started.clear()
     assert command.main(given) == 0
     assert not started
+    given[given.index("--trials") + 1] = "3"  # one trial more
+    assert command.main(given) == 1  # runs with the weights of two trials are not those of three
+    assert [arguments[0] for arguments in started] == ["tune"]
 
 
 def value_of(arguments: list[str], option: str) -> str:
