@@ -169,11 +169,10 @@ def test_teacher_logits_of_another_size_are_resized(student: nn.Module) -> None:
     from rmrkd_cli.distillation.distiller import _resize_like
 
     logits, like = torch.randn(2, 11, 12, 12), torch.zeros(2, 11, 6, 6)
-    assert _resize_like(logits, like, "logits").shape == like.shape
-    assert _resize_like(logits, like, 4) is logits  # backbones agree by themselves
-    assert _resize_like(logits, logits, "logits") is logits
+    assert _resize_like(logits, like).shape == like.shape
+    assert _resize_like(logits, logits) is logits
     assert torch.allclose(
-        _resize_like(torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 2, 2, 2), "head"), torch.full((1, 2, 2, 2), 3.0)
+        _resize_like(torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 2, 2, 2)), torch.full((1, 2, 2, 2), 3.0)
     )
 
 
