@@ -164,7 +164,7 @@ def build_losses(
 
     Of `student_channels`, `teacher_channels`, `num_classes`, `on_logits` (whether the map holds logits) and `map_size`
     (height and width of the map of a training crop), a constructor gets those that it names. Channels and sizes are
-    tuples for a loss on several maps.
+    tuples for a loss on several maps. Options of a custom loss take their place.
 
     Args:
         preset: The preset.
@@ -203,7 +203,7 @@ def _build_custom(spec: CustomLossSpec, available: dict[str, Any], code: Sequenc
     cls = custom_loss.load_class(spec.type, code)
     file = custom_loss_file(spec.type)
     try:
-        loss = cls(**_named_parameters(cls, available), **spec.options)
+        loss = cls(**{**_named_parameters(cls, available), **spec.options})
         loss.state_dict()  # fails if `super().__init__()` was not called
     except (Exception, SystemExit) as error:
         options = ", ".join(f"`{key}`" for key in spec.options) or "no options"

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmrkd_cli.losses._functional import window_max
+
 
 def boundary_radius(height: int, width: int, ratio: float) -> int:
     """Return d, the width of the boundary in pixels: a share of the image's diagonal, rounded, and at least 1."""
@@ -34,7 +36,7 @@ def boundary_pixels(classes: Tensor, radius: int, outside: int) -> Tensor:
     unequal = (corner != framed[:-1, 1:]) | (corner != framed[1:, :-1]) | (corner != framed[1:, 1:])
     # The square of side 2d + 1 holds one class only if all squares of 2x2 pixels in it do.
     changes = F.pad(unequal.to(torch.uint8), (radius - 1,) * 4)
-    return _window_max(_window_max(changes, 2 * radius, dim=0), 2 * radius, dim=1).bool()
+    return window_max(window_max(changes, 2 * radius, dim=0), 2 * radius, dim=1).bool()
 
 
 def boundary_counts(prediction: Tensor, labels: Tensor, num_classes: int, ignore_index: int, ratio: float) -> Tensor:
@@ -63,17 +65,3 @@ def boundary_counts(prediction: Tensor, labels: Tensor, num_classes: int, ignore
     rows = torch.arange(3, dtype=chosen.dtype, device=chosen.device)[:, None, None] * (num_classes + 1)
     counts = torch.bincount((chosen + rows).flatten(), minlength=3 * (num_classes + 1))
     return counts.view(3, num_classes + 1)[:, :-1]
-
-
-def _window_max(values: Tensor, size: int, dim: int) -> Tensor:
-    """Return the maximum over each window of `size` values along a dimension, which loses size - 1 of its length.
-
-    The maximum over 2n values is that of two neighbouring windows of n, so the steps grow with log2(size) only.
-    """
-    reach = 1
-    while reach < size:
-        step = min(reach, size - reach)
-        length = values.shape[dim] - step
-        values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length))
-        reach += step
-    return values

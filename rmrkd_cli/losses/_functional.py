@@ -1,4 +1,7 @@
-"""Functions that several losses use. Shapes: B images, C channels, K classes, P = H * W positions."""
+"""Functions that several losses use. The boundary IoU uses one of them.
+
+Shapes: B images, C channels, K classes, P = H * W positions.
+"""
 
 from __future__ import annotations
 
@@ -98,10 +101,29 @@ def drop_absent_classes(masks: Tensor) -> Tensor:
     return masks.gather(1, first.unsqueeze(2).expand(-1, -1, masks.shape[2]))
 
 
+def window_max(values: Tensor, size: int, dim: int) -> Tensor:
+    """Return the maximum over each window of `size` values along a dimension, which loses size - 1 of its length.
+
+    The maximum over 2n values is that of two neighbouring windows of n, so the steps grow with log2(size) only.
+    """
+    reach = 1
+    while reach < size:
+        step = min(reach, size - reach)
+        length = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length))
+        reach += step
+    return values
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    """Return the attention of rows (B, heads, P, C) without keeping the matrix of pairs; scale None: 1 / sqrt(C)."""
-    # the fused kernel's backward pass is not deterministic, and under `--deterministic` it only warns
-    exact = torch.are_deterministic_algorithms_enabled()
+    """Return the attention of rows (B, heads, P, C); scale None: 1 / sqrt(C).
+
+    The fused kernels keep no matrix of pairs (P, P). The plain form keeps it. It is used for rows whose channels are
+    not adjacent in memory, on a GPU under `--deterministic`, and on a CPU for values of other channels than queries.
+    """
+    # a GPU's fused kernel has a backward pass that is not deterministic, and under `--deterministic` it only warns;
+    # a CPU's gives each image and head to one thread
+    exact = query.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
     with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
 

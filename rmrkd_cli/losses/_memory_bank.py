@@ -219,6 +219,7 @@ def _all_gather(tensor: Tensor) -> Tensor:
     """Return the images (B, ...) of all processes in the order of ranks: (all images, ...)."""
     if not _is_distributed() or dist.get_world_size() == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
+    sent = tensor.contiguous()  # what is received has the same layout
+    parts = [torch.empty_like(sent) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, sent)
     return torch.cat(parts)

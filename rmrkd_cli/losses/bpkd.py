@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmrkd_cli.losses._base import DistillationLoss
-from rmrkd_cli.losses._functional import kl_with_gradient, one_hot_masks, resize_labels
+from rmrkd_cli.losses._functional import kl_with_gradient, one_hot_masks, resize_labels, window_max
 from rmrkd_cli.losses._relations import ValueAndGradient, with_gradient
 from rmrkd_cli.presets.fields import NonNegative, Positive, PositiveCount
 
@@ -96,16 +96,9 @@ class BPKDLoss(DistillationLoss):
 
 def _dilate(masks: Tensor, width: int) -> Tensor:
     """Return whether a mask (..., H, W) is set anywhere in the square of 2 width + 1 positions a side."""
-    for axis in (-2, -1):  # a square is a row of columns
-        reach, length = 0, masks.shape[axis]
-        goal = min(width, length - 1)
-        while reach < goal:
-            step = min(2 * reach + 1, goal - reach)  # the three windows leave no gap
-            wider, rest = masks.clone(), length - step
-            wider.narrow(axis, step, rest).logical_or_(masks.narrow(axis, 0, rest))
-            wider.narrow(axis, 0, rest).logical_or_(masks.narrow(axis, step, rest))
-            masks, reach = wider, reach + step
-    return masks
+    rows, columns = (min(width, side - 1) for side in masks.shape[-2:])  # no more than the map has
+    framed = F.pad(masks.view(torch.uint8), (columns, columns, rows, rows))
+    return window_max(window_max(framed, 2 * rows + 1, dim=-2), 2 * columns + 1, dim=-1).view(torch.bool)
 
 
 def _over_positions(student: Tensor, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from rmrkd_cli.losses.fitnet import FitNetLoss
 from rmrkd_cli.presets.fields import NonNegative, Positive, PositiveCount
 
 _LARGE, _POOL = 256, 4  # maps of this height and width are averaged 4x4 before pixels of the batch are compared
+_PIXELS_PUSHED, _CHANNELS_PUSHED = 16, 256  # what the parts store at most, unless a queue is smaller
 
 
 class CIRKDv2Loss(DistillationLoss):
@@ -76,12 +77,13 @@ class CIRKDv2Loss(DistillationLoss):
         self.fitnet = FitNetLoss(*widths)
         self.batch_pixels = CIRKDLoss(*widths, tau)
         self.memory = CIRKDMemoryLoss(
-            *widths, num_classes, tau, pixel_queue, region_queue, enqueue=enqueue,
+            *widths, num_classes, tau, pixel_queue, region_queue, min(_PIXELS_PUSHED, pixel_queue), enqueue=enqueue,
             pixel_weight=memory_pixel_weight, region_weight=memory_region_weight,
         )  # fmt: skip
         self.channel_relations = CIRKDChannelLoss(
-            *widths, map_size, tau, batch_channel_weight, memory_channel_weight, channel_mse_weight, channel_queue
-        )
+            *widths, map_size, tau, batch_channel_weight, memory_channel_weight, channel_mse_weight, channel_queue,
+            channels_pushed=min(_CHANNELS_PUSHED, channel_queue),
+        )  # fmt: skip
         self.fitnet_weight, self.batch_pixel_weight = fitnet_weight, batch_pixel_weight
 
     def compute(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

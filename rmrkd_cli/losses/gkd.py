@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmrkd_cli.losses._base import DistillationLoss
+from rmrkd_cli.losses._functional import attend
 from rmrkd_cli.presets.fields import PositiveCount
 
 
@@ -38,8 +39,8 @@ class GKDLoss(DistillationLoss):
     def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
         """Return the mean over B, C, H, W of squared differences."""
         ours, theirs = self._tokens(student), self._tokens(teacher)
-        mixed = F.scaled_dot_product_attention(self.query(ours), theirs, self.value(ours), scale=1.0)
-        return F.mse_loss(mixed, theirs)
+        query, key, value = (rows.unsqueeze(1) for rows in (self.query(ours), theirs, self.value(ours)))  # one head
+        return F.mse_loss(attend(query, key, value, scale=1.0).squeeze(1), theirs)
 
     def _tokens(self, maps: Tensor) -> Tensor:
         """Return the positions (B, H W, C) of a map; windows at the border may be smaller."""

@@ -94,6 +94,16 @@ class training(nn.Module):
     pass
 
 
+class Resized(nn.Module):
+    def __init__(self, on_logits, map_size="of the crop"):
+        super().__init__()
+        if on_logits is not True or map_size != 3:
+            raise ValueError(f"{on_logits}, {map_size}")
+
+    def forward(self, student, teacher, labels):
+        return (student - teacher).square().mean()
+
+
 def function():
     pass
 """
@@ -179,6 +189,13 @@ def test_a_file_that_cannot_run_is_told(tiny: Path, tmp_path: Path, text: str, t
 def test_options_that_it_does_not_take_are_told(tiny: Path, file: Path) -> None:
     own = f"losses={{own: {{type: '{file}:Difference', options: {{powr: 3}}}}}}"
     assert "unexpected keyword argument 'powr'" in rehearse(tiny, "--set", own, "--code", file)[1]
+
+
+def test_an_option_of_its_own_takes_the_place_of_what_rmrkd_fills_in(tiny: Path, file: Path) -> None:
+    own = f"losses={{own: {{type: '{file}:Resized', stage: logits, weight: 1, options: {{map_size: 3}}}}}}"
+    assert rehearse(tiny, "--set", own, "--code", file)[1] == ""
+    message = rehearse(tiny, "--set", own.replace(", options: {map_size: 3}", ""), "--code", file)[1]
+    assert "cannot be built with no options: ValueError: True, (" in message
 
 
 def test_it_trains_and_is_the_same_when_resumed(tiny: Path, file: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from rmrkd_cli.presets.loader import load_preset, preset_names, to_yaml
-from rmrkd_cli.presets.methods import method_names
+from rmrkd_cli.presets.methods import method_names, methods_without_labels
 from rmrkd_cli.presets.schema import Preset
 from tests.docs.pages import inline_code, page_text, tables
 from tests.docs.tables import CUSTOM, TABLES, loss_defaults, loss_types, section
@@ -143,6 +143,13 @@ def test_choices_of_a_loss_option_are_accepted() -> None:
                 for choice in re.findall(r"`([^`]+)`", row[3]):
                     loss = {"type": kind, row[0].strip("`"): yaml.safe_load(choice)}
                     Preset.model_validate({**CUSTOM, "losses": {"loss": loss}})
+
+
+def test_the_methods_that_need_labels_are_named() -> None:
+    rows = next(table for table in tables("docs/without-labels.md") if table[0] == ["images", "methods"])[1:]
+    named = [set(re.findall(r"`([\w-]+)`", row[1].partition("not ")[2])) for row in rows[:2]]
+    work, with_logits = (set(methods_without_labels(on_logits=only)) for only in (False, True))
+    assert named == [set(method_names()) - work, work - with_logits]
 
 
 def test_the_methods_command_lists_the_methods_of_the_table() -> None:

@@ -61,10 +61,11 @@ def main(folder: Path, rank: int) -> None:
     results["again"] = steps(dist_ctx, resumed, range(STEPS, STEPS + 1))
     results |= {"end": loss.state_dict(), "resumed": resumed.state_dict()}
     results["gradients"] = [parameter.grad for parameter in loss.parameters()]
-    channels = make_channels()
-    for step in range(STEPS):
-        channels(*batch(step, rank)[:2])
-    results["channels"] = channels.bank.state_dict()
+    for layout, name in ((torch.contiguous_format, "channels"), (torch.channels_last, "channels last")):
+        channels = make_channels()
+        for step in range(STEPS):
+            channels(*(maps.contiguous(memory_format=layout) for maps in batch(step, rank)[:2]))
+        results[name] = channels.bank.state_dict()
     torch.save(results, folder / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -321,22 +321,6 @@ def test_the_discriminator_learns_to_tell_the_two_apart(objective: str) -> None:
     assert values[-1] < 0.5 * values[0]
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_attention_has_no_fused_kernel_where_runs_must_repeat(
-    monkeypatch: pytest.MonkeyPatch, deterministic: bool
-) -> None:
-    attend, allowed = F.scaled_dot_product_attention, []
-
-    def watched(*inputs: Tensor, scale: float) -> Tensor:
-        allowed.append(torch.backends.cuda.mem_efficient_sdp_enabled())
-        return attend(*inputs, scale=scale)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
-    SelfAttention(16)(torch.randn(1, 16, 3, 3))
-    assert allowed == [not deterministic]
-
-
 def test_a_copy_continues_alike() -> None:
     """All that the discriminator remembers is in its state dict."""
     loss, fresh = make_loss("wgan-gp"), AdversarialLoss(K, "wgan-gp")

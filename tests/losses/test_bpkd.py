@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import BPKDLoss, CWDLoss
+from rmrkd_cli.losses.bpkd import _dilate
 from tests.losses.common import K, error, sample, value_and_grad
 from tests.losses.naive import error_of
 from tests.losses.naive_regions import naive_bpkd, naive_regions
@@ -57,11 +58,20 @@ def test_the_regions_of_a_square() -> None:
     assert drawn(inner[1]) == ["......", "......", "......", "##...."]
 
 
+@pytest.mark.parametrize("width", range(1, 12))
+def test_one_position_reaches_its_window_and_no_further(width: int) -> None:
+    for row, column in ((0, 0), (4, 5), (8, 10), (8, 3)):
+        masks = torch.zeros(1, 9, 11, dtype=torch.bool)
+        masks[0, row, column] = True
+        rows, columns = (torch.arange(9) - row).abs() <= width, (torch.arange(11) - column).abs() <= width
+        assert torch.equal(_dilate(masks, width)[0], rows[:, None] & columns)
+
+
 def drawn(mask: Tensor) -> list[str]:
     return ["".join("#" if cell else "." for cell in row) for row in mask.tolist()]
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7])
 def test_regions_are_those_of_every_position_and_its_window(width: int) -> None:
     labels = blocks(2)
     for body in ("rest", "inner"):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from rmrkd_cli.distillation.factory import build_losses
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses import CIRKDv2Loss, cirkdv2
+from rmrkd_cli.losses import CIRKDChannelLoss, CIRKDMemoryLoss, CIRKDv2Loss, cirkdv2
 from rmrkd_cli.losses._projector import ContextBlock
 from rmrkd_cli.networks.feature_maps import FeatureShapes
 from rmrkd_cli.presets.fields import AUTO, MAPS
@@ -157,6 +157,22 @@ def test_another_crop_and_unknown_choices_are_errors() -> None:
         make()(student, teacher, labels)
     with pytest.raises(RmrkdError, match="enqueue must be one of class, released, got `all`"):
         make(enqueue="all")
+
+
+def test_a_short_queue_limits_what_is_stored_at_once() -> None:
+    """Its class has no option for that number, which its parts refuse above their queue."""
+    loss = make(pixel_queue=5, region_queue=1, channel_queue=3)
+    assert (loss.memory.bank.pushed, loss.channel_relations.bank.pushed) == (5, 3)
+    before = loss.channel_relations.bank.channels.vectors.clone()
+    assert loss(*sample(size=SIZE)).isfinite()
+    assert not torch.equal(loss.channel_relations.bank.channels.vectors, before)
+
+
+def test_long_queues_store_what_the_parts_store_alone() -> None:
+    loss, options = make(pixel_queue=20_000, channel_queue=10_000), {"student_channels": 4, "teacher_channels": 4}
+    alone = CIRKDMemoryLoss(**options, num_classes=K), CIRKDChannelLoss(**options, map_size=SIZE)
+    for part, other in zip((loss.memory, loss.channel_relations), alone, strict=True):
+        assert part.bank.pushed == other.bank.pushed
 
 
 def test_weights_are_those_of_the_scripts() -> None:

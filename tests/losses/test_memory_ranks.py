@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from rmrkd_cli.distributed.process_group import DistContext
+from rmrkd_cli.losses._memory_bank import _all_gather
 from tests.helpers.forked import run_ranks
 from tests.losses import bank_ranks
 from tests.losses.common import error
@@ -53,6 +55,26 @@ def test_channels_are_those_that_one_process_with_all_images_remembers(results: 
     assert int(alone.bank.passes) == bank_ranks.STEPS
     for name, want in alone.bank.state_dict().items():
         assert all(torch.equal(each["channels"][name], want) for each in results), name
+
+
+def test_channels_of_channels_last_maps_are_the_same(results: list[RankResult]) -> None:
+    for each in results:
+        for name, want in each["channels"].items():
+            torch.testing.assert_close(each["channels last"][name], want, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_no_backend_mixes_up_channels_last_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gloo copies values; here, one that copies memory as it lies."""
+
+    def all_gather(parts: list[Tensor], tensor: Tensor) -> None:
+        for part in parts:
+            part.as_strided((part.numel(),), (1,)).copy_(tensor.as_strided((tensor.numel(),), (1,)))
+
+    monkeypatch.setattr("rmrkd_cli.losses._memory_bank._is_distributed", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    units = torch.randn(2, 3, 5).mT.contiguous().mT
+    assert torch.equal(_all_gather(units), torch.cat([units, units]))
 
 
 def test_a_resumed_run_continues_alike(results: list[RankResult]) -> None:
