@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,8 +123,9 @@ def build_distiller(
         teacher, teacher_shapes = built.network, measure_shapes(built.network)
         if built.source:
             sources["teacher"] = built.source
+    sizes = measure_shapes(network, preset.schedule.crop).sizes if _needs_map_size(preset, code) else {}
     torch.manual_seed(preset.seed + 1)
-    losses = build_losses(preset, shapes, teacher_shapes, num_classes, code)
+    losses = build_losses(preset, shapes, teacher_shapes, num_classes, code, sizes=sizes)
     sources |= custom_loss.code_that_ran(preset, role)
     maps = {name: map_names_of(spec) for name, spec in preset.losses.items()}
     weights = {name: spec.weight for name, spec in preset.losses.items() if spec.weight != AUTO}
@@ -159,6 +160,7 @@ def build_losses(
     code: Sequence[str] = (),
     *,
     outline: bool = False,
+    sizes: Mapping[MapName, tuple[int, int]] | None = None,
 ) -> dict[str, nn.Module]:
     """Return the preset's losses, each built for the channels of the maps it acts on.
 
@@ -171,6 +173,7 @@ def build_losses(
         student, teacher: Shapes of the networks' maps.
         num_classes: Classes of the data set.
         code: Python files that the command line names.
+        sizes: Height and width of the student's maps of a training crop; those missing follow from their strides.
         outline: Build rmrkd's own losses without memory for their values; a custom loss is built as it is.
 
     Raises:
@@ -188,7 +191,7 @@ def build_losses(
             "teacher_channels": _of_maps(maps, teacher.channels.__getitem__),
             "num_classes": num_classes,
             "on_logits": maps in LOGITS,
-            "map_size": _of_maps(maps, partial(_map_size, student, preset.schedule.crop)),
+            "map_size": _of_maps(maps, partial(_map_size, student, preset.schedule.crop, sizes or {})),
         }
         if isinstance(spec, CustomLossSpec):
             built[name] = _build_custom(spec, available, code)
@@ -228,7 +231,20 @@ def _of_maps(maps: MapNames, value: Callable[[MapName], Any]) -> Any:
     return tuple(map(value, maps)) if isinstance(maps, tuple) else value(maps)
 
 
-def _map_size(shapes: FeatureShapes, crop: tuple[int, int], name: MapName) -> tuple[int, int]:
+def _needs_map_size(preset: Preset, code: Sequence[str]) -> bool:
+    """Return whether the constructor of a loss names `map_size`."""
+    for spec in preset.losses.values():
+        cls = custom_loss.load_class(spec.type, code) if isinstance(spec, CustomLossSpec) else LOSSES[spec.type]
+        if "map_size" in inspect.signature(cls).parameters:
+            return True
+    return False
+
+
+def _map_size(
+    shapes: FeatureShapes, crop: tuple[int, int], sizes: Mapping[MapName, tuple[int, int]], name: MapName
+) -> tuple[int, int]:
+    if name in sizes:
+        return sizes[name]
     height, width = (-(-side // shapes.strides[name]) for side in crop)
     return height, width
 

@@ -99,8 +99,8 @@ class CIRKDChannelLoss(DistillationLoss):
             (height, width), (rows, columns) = maps.shape[2:], self.map_size
             raise RmrkdError(
                 f"{type(self).__name__} stores channels of maps of {rows}x{columns} positions, got {height}x{width}",
-                "the size follows from `schedule.crop`: choose multiples of the map's stride, such as --set "
-                "schedule.crop=[512,1024]; a run with another crop starts over with --fresh",
+                "`map_size` must be height and width of the student's map; rmrkd train measures them on a crop of "
+                "`schedule.crop`, and a run with another crop starts over with --fresh",
             )
 
     def _compare(self, images: int, student: Tensor, teacher: Tensor, needs_gradient: bool) -> ValueAndGradient:

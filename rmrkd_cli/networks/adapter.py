@@ -84,6 +84,14 @@ class Adapter(ABC):
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Run the network, and return its logits (B, K, h, w), not resized."""
 
+    def as_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the output of a module as it is, or as a map (B, C, h, w) where it is one in another shape.
+
+        Args:
+            size: (h, w) of the network's maps of the same image.
+        """
+        return output
+
     def losses(self, network: nn.Module, maps: Mapping[MapName, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy of the heads: `ce`, and `aux_ce` of auxiliary heads with their factor.
 

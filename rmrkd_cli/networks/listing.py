@@ -18,6 +18,7 @@ from rmrkd_cli.networks.adapter import MapName, adapter_of
 from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.networks.outline import on_meta
+from rmrkd_cli.networks.recorded_maps import map_text
 from rmrkd_cli.presets.network_schema import Network
 
 _SIDE = 512  # pixels of the image: a multiple of every stride
@@ -82,6 +83,7 @@ def list_maps(spec: Network, num_classes: int, what: str, info: DatasetInfo | No
 def _list(network: nn.Module) -> Listing:
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.get_default_device())
+    adapter = adapter_of(network)
     outputs: dict[str, Tensor] = {}
     inputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
@@ -89,16 +91,19 @@ def _list(network: nn.Module) -> Listing:
             if name:
                 handle = module.register_forward_hook(_keep(name, inputs, outputs))
                 stack.callback(handle.remove)
-        maps = adapter_of(network).maps(network, torch.zeros(1, 3, _SIDE, _SIDE, device=device), auxiliary=True)
+        maps = adapter.maps(network, torch.zeros(1, 3, _SIDE, _SIDE, device=device), auxiliary=True)
+    places: Mapping[MapName, str] = getattr(adapter, "modules", {})  # of maps that are outputs in another shape
     named = [
-        ListedMap(_shown(key), _place(value, outputs, inputs), value.shape[1], round(_SIDE / value.shape[2]))
+        ListedMap(map_text(key), _place(value, outputs, inputs) or places.get(key, ""), value.shape[1], _stride(value))
         for key, value in maps.items()
         if not str(key).startswith("_")
     ]
+    height, width = next(iter(maps.values())).shape[2:]
+    size = (height, width)
     classes = dict(network.named_modules())
     modules = [
-        ListedMap(type(classes[name]).__name__, name, value.shape[1], round(_SIDE / value.shape[2]))
-        for name, value in outputs.items()
+        ListedMap(type(classes[name]).__name__, name, value.shape[1], _stride(value))
+        for name, value in ((name, adapter.as_map(output, size)) for name, output in outputs.items())
         if value.ndim == _NDIM and 0 < value.shape[2] <= _SIDE
     ]
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -129,8 +134,8 @@ def _place(value: Tensor, outputs: Mapping[str, Tensor], inputs: Mapping[str, Te
     return ""
 
 
-def _shown(key: MapName) -> str:
-    return f"stage{key}" if isinstance(key, int) else key
+def _stride(value: Tensor) -> int:
+    return round(_SIDE / value.shape[2])
 
 
 def _order(name: str) -> int:

@@ -19,6 +19,11 @@ def map_key(name: str) -> MapName:
     return int(name.removeprefix("stage")) if name.startswith("stage") else name
 
 
+def map_text(key: MapName) -> str:
+    """Return what a preset calls a map."""
+    return f"stage{key}" if isinstance(key, int) else key
+
+
 def check_modules(network: nn.Module, modules: Mapping[MapName, str]) -> None:
     """Check that a network has all modules.
 
@@ -29,9 +34,8 @@ def check_modules(network: nn.Module, modules: Mapping[MapName, str]) -> None:
     for key, text in modules.items():
         name = text.removesuffix(_INPUT)
         if name not in known:
-            shown = f"stage{key}" if isinstance(key, int) else key
             raise RmrkdError(
-                f"`maps.{shown}`: the network has no module `{name}`; {did_you_mean(name, known)}",
+                f"`maps.{map_text(key)}`: the network has no module `{name}`; {did_you_mean(name, known)}",
                 "rmrkd networks NAME --modules lists the modules with channels and stride",
             )
 

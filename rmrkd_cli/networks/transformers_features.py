@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from rmrkd_cli.networks.description import (
     explain_failed_build,
     require_package,
 )
-from rmrkd_cli.networks.recorded_maps import check_modules, record_maps
+from rmrkd_cli.networks.recorded_maps import check_modules, map_text, record_maps
 from rmrkd_cli.networks.transformers_files import CONFIG, read_normalization, read_options
 from rmrkd_cli.presets.fields import STAGES
 from rmrkd_cli.presets.network_schema import CheckpointSource, Network
@@ -39,6 +40,9 @@ _MODEL_TYPES = {"Dinov2Model": "dinov2", "Dinov2WithRegistersModel": "dinov2_wit
 _MAX_SCALE = 8.0
 _DOWNLOAD = "hf download facebook/dinov2-base --local-dir dinov2-base"
 _LAYERS = "encoder.layer."
+_WHOLE_LAYER = re.compile(re.escape(_LAYERS) + r"\d+(:input)?")
+_NDIM = 4  # of a map
+_PROBE = (2, 3)  # patches a side of the image on which places of maps are checked: neither square nor one
 # Names in published files → names of the layers, since transformers 5.24.
 _RENAMED = tuple(
     (re.compile(pattern), name)
@@ -57,7 +61,8 @@ class TokenAdapter(Adapter):
     """Of a network with `embeddings`, `encoder.layer` and `layernorm`.
 
     An image is resized bilinearly to the next multiples of the patch size. A map is the tokens of its patches, without
-    those of class and registers, after `layernorm`, as in DINOv2's `get_intermediate_layers`.
+    those of class and registers. Those of a whole layer pass `layernorm`, as in DINOv2's `get_intermediate_layers`;
+    those of a module inside a layer stay as they are.
     """
 
     only_features = True
@@ -78,16 +83,40 @@ class TokenAdapter(Adapter):
             resized = F.interpolate(resized, size, mode="bilinear", align_corners=False)
         with record_maps(network, self.modules) as recorded:
             network(resized)
-        return {key: self._to_map(network, key, tokens, rows, columns) for key, tokens in recorded.items()}
+        return {key: self._to_map(network, key, output, (rows, columns)) for key, output in recorded.items()}
+
+    def as_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return tokens (B, N, C) as a map (B, C, h, w): the last h * w of them are those of the patches."""
+        rows, columns = size
+        if output.ndim != _NDIM - 1 or output.shape[1] < rows * columns:
+            return output
+        return output[:, -rows * columns :].transpose(1, 2).reshape(len(output), -1, rows, columns)
+
+    def check_places(self, network: nn.Module, placed: Mapping[MapName, str]) -> None:
+        """Run an image of a few patches, and check that the modules that a preset names give maps.
+
+        Raises:
+            RmrkdError: The output of one is neither tokens nor a map of the patches.
+        """
+        if not placed:
+            return
+        patch: Any = network.embeddings.patch_embeddings.patch_size  # type: ignore[union-attr]
+        height, width = (count * side for count, side in zip(_PROBE, patch, strict=True))
+        image = torch.zeros(1, 3, height, width, device=next(network.parameters()).device)
+        for key, module in placed.items():
+            with torch.no_grad(), record_maps(network, {key: module}) as recorded:
+                network(image)
+            output: Any = recorded.get(key)
+            if not isinstance(output, Tensor) or self.as_map(output, _PROBE).shape[2:] != _PROBE:
+                raise _no_map(key, module, output)
 
     def _patches(self, pixels: int, side: int) -> int:
         return max(1, -(-round(pixels * self.scale) // side))
 
-    def _to_map(self, network: nn.Module, key: MapName, tokens: Tensor, rows: int, columns: int) -> Tensor:
-        if self.modules[key].startswith(_LAYERS):
-            tokens = network.layernorm(tokens)  # type: ignore[operator]
-        patches = tokens[:, -rows * columns :].transpose(1, 2)
-        return patches.reshape(len(patches), -1, rows, columns)
+    def _to_map(self, network: nn.Module, key: MapName, output: Tensor, size: tuple[int, int]) -> Tensor:
+        if _WHOLE_LAYER.fullmatch(self.modules[key]):
+            output = network.layernorm(output)  # type: ignore[operator]
+        return self.as_map(output, size)
 
     def logits(self, network: nn.Module, images: Tensor) -> NoReturn:
         raise RmrkdError(f"`{type(network).__name__}` gives feature maps and no logits", "it can be a teacher only")
@@ -102,6 +131,14 @@ class TokenAdapter(Adapter):
                 halves = zip(_PARTS, value.chunk(2), strict=True)
                 fitted |= {key.replace(_JOINED, part): half for part, half in halves}
         return FittedWeights(fitted)
+
+
+def _no_map(key: MapName, module: str, output: Any) -> RmrkdError:
+    got = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else "no tensor"
+    return RmrkdError(
+        f"`maps.{map_text(key)}: {module}` is no map: for an image of {_PROBE[0]}x{_PROBE[1]} patches it is {got}",
+        f"name a module that gives tokens, such as {_LAYERS}0; rmrkd networks --preset FILE --modules lists them",
+    )
 
 
 def _current_name(key: str) -> str:
@@ -141,10 +178,34 @@ def build_network(description: Description, *, name: str, max_parameters: int, h
 
     config_class = getattr(transformers, description.name.removesuffix("Model") + "Config")
     with explain_failed_build(name, description.name, max_parameters, hint):
-        network: nn.Module = getattr(transformers, description.name)(config_class(**options))
+        settings = config_class(**options)
+        _check_sizes(description.name, settings)
+        network: nn.Module = getattr(transformers, description.name)(settings)
     adapter = TokenAdapter(description, len(network.encoder.layer), scale)  # type: ignore[union-attr, arg-type]
     check_modules(network, adapter.modules)
+    adapter.check_places(network, description.maps)
     return set_adapter(network, adapter)
+
+
+def _check_sizes(name: str, settings: Any) -> None:
+    """Raise RmrkdError unless there is a layer, and the position embeddings form a square."""
+    layers, patch, image = settings.num_hidden_layers, *(_sides(settings, key) for key in ("patch_size", "image_size"))
+    wrong = ""
+    if layers < 1:
+        wrong = f"`num_hidden_layers` of `{name}` must be at least 1, got {layers}"
+    elif len(patch) != 2 or min(patch) < 1:
+        wrong = f"`patch_size` of `{name}` must be at least 1, got {settings.patch_size}"
+    elif len(image) != 2 or len(set(grid := [pixels // side for pixels, side in zip(image, patch, strict=True)])) > 1:
+        wrong = f"`image_size` of `{name}` must have as many patches in height as in width, got {settings.image_size}"
+    elif grid[0] < 1:
+        wrong = f"`image_size` of `{name}` must be at least `patch_size`, got {settings.image_size} and {patch[0]}"
+    if wrong:
+        raise RmrkdError(wrong, f"correct it in `options` of the preset, or in {CONFIG} of the folder")
+
+
+def _sides(settings: Any, key: str) -> tuple[int, ...]:
+    value = getattr(settings, key)
+    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
 
 
 def weights_source(spec: Network) -> CheckpointSource:
@@ -158,11 +219,13 @@ def _check_folder(spec: Network) -> None:
         return
     folder = Path(str(spec.weights))
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        hint = f"download one: {_DOWNLOAD}"
+        if folder.exists():
+            raise RmrkdError(f"`weights` of `{spec.name}` must be a folder, got the file `{folder}`", hint)
         raise RmrkdError(
-            f"the folder `{folder}` of `{spec.name}` {what}; `weights` must be a folder on this machine, with {CONFIG} "
-            f"and {WEIGHTS}",
-            f"download one: {_DOWNLOAD}",
+            f"the folder `{folder}` of `{spec.name}` does not exist; `weights` must be a folder on this machine, with "
+            f"{CONFIG} and {WEIGHTS}",
+            hint,
         )
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:

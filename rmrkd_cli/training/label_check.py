@@ -73,11 +73,22 @@ def loss_needs_labels(preset: Preset, losses: Sequence[str]) -> RmrkdError:
     verb = "needs" if len(losses) == 1 else "need"
     other = f"take the teacher's prediction as the label: --set {key}=teacher"
     if preset.teacher.gives_only_features:
-        other = f"give the folder of the label maps in `{key}`"
+        other = _train_on_labels(preset)
     return RmrkdError(
         f"{names} of method `{preset.method}` {verb} labels, and `{key}` is `none`",
         f"a method that needs none: --method {_methods(preset)}; or {other}",
     )
+
+
+def _train_on_labels(preset: Preset) -> str:
+    """Return the change after which all images have label maps."""
+    changes = []
+    if preset.data.train_labels == "none":
+        given = "give the folder of the label maps in" if preset.dataset == "custom" else "remove"
+        changes.append(f"{given} `data.train.labels`")
+    if preset.data.unlabelled is not None:
+        changes.append("leave `data.unlabelled` out: --set data.unlabelled=null")
+    return ", and ".join(changes)
 
 
 def has_images_without_labels(preset: Preset) -> bool:

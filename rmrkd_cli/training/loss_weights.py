@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rmrkd_cli.data.datasets import DatasetInfo
@@ -20,6 +21,7 @@ from rmrkd_cli.errors import RunError
 from rmrkd_cli.networks.adapter import MapName
 from rmrkd_cli.presets.fields import AUTO, STAGES
 from rmrkd_cli.presets.schema import Preset, Schedule
+from rmrkd_cli.terminal.text import join_and
 from rmrkd_cli.training.batches import training_batches
 from rmrkd_cli.training.determinism import seed_step
 
@@ -46,20 +48,21 @@ def compute_auto_weights(
     """Return weights that give each loss the gradient norm of cross-entropy, rounded to two digits.
 
     The gradients are those of the student's last feature map (B, C, H, W), or of the deepest map that the loss
-    depends on; of a network that gives no stages, those of `head` or `logits`. Norms are averaged over batches and
-    workers. Each weight is computed on its own, as if the loss were the only one. Images without label maps have the
-    teacher's prediction as labels here, unless it gives no logits. The model does not change.
+    depends on; of a network that gives no stages, those of `head` or `logits`. Norms are averaged over the batches of
+    all workers that have labels: without any, cross-entropy has no gradient. Each weight is computed on its own, as if
+    the loss were the only one. Images without label maps have the teacher's prediction as labels here, unless it gives
+    no logits. The model does not change.
 
     Args:
         batches: Of this worker.
         names: The losses.
 
     Raises:
-        RunError: When a loss has no gradient, or an infinite or NaN one.
+        RunError: When a loss has no gradient, or an infinite or NaN one, or no batch has labels.
     """
     if not names:
         return {}
-    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=dist_ctx.device)
+    sums = torch.zeros(len(names), 3, dtype=torch.float64, device=dist_ctx.device)
     source = replace(model.label_source, teacher=model.teacher_gives_logits, threshold=0.0)
     use_bf16 = schedule.amp == "bf16"  # fp16 would need scaled gradients
     with _preserve_state(model):
@@ -74,9 +77,24 @@ def compute_auto_weights(
                     images, labels, unlabelled=unlabelled, teacher_logits=logits, label_source=source
                 )
             cross_entropy = model.total({name: value for name, value in losses.items() if name in ("ce", "aux_ce")})
-            sums += torch.stack([_gradient_norms(losses[name], cross_entropy, maps) for name in names])
-    means = (dist_ctx.all_reduce_sum(sums) / dist_ctx.size).tolist()
+            # Without labels too: batch norm and losses may wait for the other workers.
+            norms = [_gradient_norms(losses[name], cross_entropy, maps) for name in names]
+            if source.teacher or unlabelled is None or len(unlabelled) < len(images):
+                sums += torch.stack([F.pad(pair, (0, 1), value=1.0) for pair in norms])
+    totals = dist_ctx.all_reduce_sum(sums)
+    means = (totals[:, :2] / totals[:, 2:].clamp(min=1)).tolist()
+    _check_has_labels(int(totals[0, 2]), names)
     return {name: _weight(name, *norms) for name, norms in zip(names, means, strict=True)}
+
+
+def _check_has_labels(batches: int, names: Sequence[str]) -> None:
+    if not batches:
+        fixes = " ".join(f"--set losses.{name}.weight=1" for name in names)
+        raise RunError(
+            f"cannot compute the weight of {join_and([f'`{name}`' for name in names])}: the first batches have no "
+            "image with labels, so cross-entropy has no gradient",
+            f"labelled images in every batch: --set data.labelled_share=0.5; or set the weight: {fixes}",
+        )
 
 
 def _gradient_norms(loss: Tensor, cross_entropy: Tensor, maps: Mapping[MapName, Tensor]) -> Tensor:

@@ -82,7 +82,7 @@ def check_networks(
     outputs = preset.teacher.outputs
     teacher = shapes["teacher", crop] if outputs is None else read_index(Path(outputs)).shapes()
     pair = shapes["student", crop], teacher
-    losses = build_losses(preset, *pair, num_classes, code, outline=True)
+    losses = build_losses(preset, *pair, num_classes, code, outline=True, sizes=pair[0].sizes)
     for name, spec in preset.losses.items():
         if isinstance(spec, CustomLossSpec):
             _try_loss(name, spec, losses[name], pair, preset, num_classes)

@@ -230,4 +230,5 @@ def test_what_cannot_be_is_refused() -> None:
     student, teacher = maps()
     with pytest.raises(RmrkdError, match="stores channels of maps of 9x12 positions, got 9x8") as caught:
         make()(student[..., :8], teacher[..., :8])
+    assert "`map_size` must be height and width of the student's map" in caught.value.hint
     assert "`schedule.crop`" in caught.value.hint

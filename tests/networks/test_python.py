@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks import libraries
 from rmrkd_cli.networks.adapter import adapter_of
@@ -75,6 +76,9 @@ def leaving(num_classes):
         def forward(self, images):
             raise SystemExit(3)
     return Leaving(3, num_classes, 1)
+
+def patches(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 14, 14), nn.BatchNorm2d(8), nn.Conv2d(8, num_classes, 1))
 
 def named(num_classes):
     class Named(nn.Conv2d):
@@ -174,6 +178,33 @@ def test_a_file_that_the_command_line_does_not_name_does_not_run(file: Path) -> 
     assert error.value.hint == f"check the file, then add --code {file}"
     with pytest.raises(RmrkdError, match=r"is named FILE.py:function, got `os:system`"):
         libraries.network_config(Network(library="python", name="os:system"), 5)
+
+
+@pytest.mark.parametrize("crop", [(112, 112), (120, 232)])
+def test_a_loss_gets_the_size_that_the_map_of_a_crop_has(
+    file: Path, tiny: Path, tmp_path: Path, crop: tuple[int, int]
+) -> None:
+    """At a stride of 14, which is no power of two: 112 pixels are 8 positions."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from torch import nn\nclass Own(nn.Module):\n    def __init__(self, map_size):\n        super().__init__()\n"
+        "        self.map_size = map_size\n    def forward(self, student, teacher, labels):\n"
+        "        assert tuple(student.shape[2:]) == self.map_size\n        return (student - teacher).square().mean()\n"
+    )
+    network = {"library": "python", "name": f"{file}:patches", "maps": {"stage4": "1"}}
+    losses = {"a": {"type": "cirkd_channel", "stage": 4, "weight": 1}, "b": {"type": f"{own}:Own", "stage": "logits"}}
+    losses["b"]["weight"] = 1
+    changes = {"teacher": network, "student": network, "losses": losses, "schedule.crop": list(crop)}
+    preset = load_preset(str(tiny), overrides=[f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    outlines = check_networks(preset, ["distill"], 11, [str(own)])
+    built = build_distiller(
+        preset, "distill", 11, device="cpu", log=lambda _: None, with_weights=False, code=[str(own)]
+    )
+    size = (crop[0] // 14, crop[1] // 14)
+    for loss in (*outlines.losses.values(), *built.distiller.losses.values()):
+        assert loss.map_size == size
+    values = built.distiller(torch.randn(2, 3, *crop), torch.zeros(2, 1, *crop, dtype=torch.long))
+    assert values["a"].isfinite()
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,56 @@ def test_maps_may_be_placed_elsewhere(plain: Path) -> None:
     assert torch.equal(maps["head"], maps[4])
 
 
+@torch.no_grad()
+def test_the_map_of_the_first_convolution_stays_as_it_is(folder: Path) -> None:
+    place, images = "embeddings.patch_embeddings.projection", images_of(42, 70)
+    plain = getattr(transformers, str(spec_of(folder).name)).from_pretrained(folder).eval()
+    network = load(folder, maps={"stage1": place})
+    got = adapter_of(network).maps(network, images)[1]
+    assert torch.equal(got, plain.get_submodule(place)(images))
+
+
+@torch.no_grad()
+def test_a_module_inside_a_layer_is_a_map_of_its_own_values(folder: Path) -> None:
+    """Only a whole layer passes the layer norm."""
+    name = str(spec_of(folder).name)
+    plain = getattr(transformers, name).from_pretrained(folder).eval()
+    places = ["encoder.layer.1.attention", "encoder.layer.1.norm2:input"]
+    wide = "encoder.layer.2.mlp" + (".up_proj" if hasattr(plain.encoder.layer[2].mlp, "up_proj") else ".fc1")
+    places.append(wide)
+    images, recorded = images_of(42, 70), []
+    for place in places:
+        module, _, end = place.partition(":")
+        keep = (lambda _, given: recorded.append(given[0])) if end else (lambda _, __, output: recorded.append(output))
+        target = plain.get_submodule(module)
+        target.register_forward_pre_hook(keep) if end else target.register_forward_hook(keep)  # type: ignore[arg-type]
+    plain(images)
+    attended, residual, widened = (each[0] if isinstance(each, tuple) else each for each in recorded)
+    network = load(folder, maps=dict(zip(("stage2", "stage3", "stage4"), places, strict=True)))
+    maps = adapter_of(network).maps(network, images)
+    for stage, tokens in ((2, attended), (3, residual), (4, widened)):
+        want = tokens[:, PREFIX[name] :].reshape(2, 3, 5, -1).permute(0, 3, 1, 2)
+        assert want.std() > 0.01
+        torch.testing.assert_close(maps[stage], want, rtol=1e-5, atol=1e-5)
+    assert maps[4].shape[1] > maps[3].shape[1] == 24
+
+
+@torch.no_grad()
+def test_the_input_of_a_layer_is_the_output_of_the_one_before(plain: Path) -> None:
+    network = load(plain, maps={"head": "encoder.layer.2:input"})
+    maps = adapter_of(network).maps(network, images_of(28, 28))
+    assert torch.equal(maps["head"], maps[2])
+
+
+@pytest.mark.parametrize("place", ["encoder", "encoder.layer", "embeddings:input"])
+def test_a_place_without_a_map_is_refused_when_the_network_is_built(plain: Path, place: str) -> None:
+    error = refusal(plain, maps={"stage2": place})
+    assert f"`maps.stage2: {place}` is no map: for an image of 2x3 patches it is " in error.message
+    assert "such as encoder.layer.0" in error.hint
+    with pytest.raises(RmrkdError, match="is no map"):
+        libraries.build_outline(libraries.network_config(spec_of(plain, maps={"stage2": place}), 5))
+
+
 @pytest.mark.parametrize(("layers", "places"), [(12, [2, 5, 8, 11]), (24, [5, 11, 17, 23]), (2, [0, 0, 1, 1])])
 def test_the_stages_are_at_the_quarters_of_the_depth(layers: int, places: list[int]) -> None:
     spec = Network(
@@ -180,7 +230,8 @@ def test_a_missing_or_incomplete_folder_is_named(plain: Path, tmp_path: Path) ->
     assert "does not exist; `weights` must be a folder on this machine" in error.message
     assert "hf download facebook/dinov2-base --local-dir dinov2-base" in error.hint
     assert "facebook/dinov2-base` of `Dinov2Model` does not exist" in refusal(Path("facebook/dinov2-base")).message
-    assert "is no folder" in refusal(plain / "model.safetensors").message
+    file = plain / "model.safetensors"
+    assert refusal(file).message == f"`weights` of `Dinov2Model` must be a folder, got the file `{file}`"
     assert "has no config.json and no model.safetensors" in refusal(tmp_path).message
     pickled = shutil.copytree(plain, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -198,6 +249,30 @@ def test_another_model_or_option_is_named(plain: Path, tmp_path: Path) -> None:
     assert "has no module `encoder.layer.7`" in refusal(plain, maps={"stage4": "encoder.layer.7"}).message
     error = refusal(plain, name="Dinov2Modell")
     assert "did you mean `Dinov2Model`?" in error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` of `Dinov2Model` must be at least 1, got 0"),
+        ({"patch_size": 0}, "`patch_size` of `Dinov2Model` must be at least 1, got 0"),
+        ({"patch_size": [14, 0]}, "`patch_size` of `Dinov2Model` must be at least 1, got "),
+        ({"image_size": [56, 28]}, "must have as many patches in height as in width, got "),
+        ({"image_size": [56, 14]}, "must have as many patches in height as in width, got "),
+        ({"image_size": 13}, "`image_size` of `Dinov2Model` must be at least `patch_size`, got 13 and 14"),
+    ],
+)
+def test_sizes_that_cannot_be_are_named(plain: Path, options: dict[str, Any], message: str) -> None:
+    error = refusal(plain, weights="none", options={**SIZES, **options})
+    assert message in error.message
+    assert error.hint == "correct it in `options` of the preset, or in config.json of the folder"
+
+
+@torch.no_grad()
+def test_patches_may_be_oblong(plain: Path) -> None:
+    spec = spec_of(plain, weights="none", options={**SIZES, "patch_size": [14, 7], "image_size": [56, 28]})
+    network = libraries.build_network(libraries.network_config(spec, 5), device="cpu").eval()
+    assert adapter_of(network).maps(network, images_of(28, 28))[4].shape == (2, 24, 2, 4)
 
 
 def test_code_in_a_folder_is_not_run(plain: Path, tmp_path: Path) -> None:

@@ -272,7 +272,13 @@ def test_what_needs_classes_of_the_teacher_is_refused(tiny: Path, folder: Path) 
     assert "the weight of `mgd` is `auto`" in error.message
     labelled = refusal(preset_of(tiny, folder, NONE, "losses={idd: {type: idd, weight: 1.0}}", method=None))
     assert labelled.message == "`idd` of method `rmrkd` needs labels, and `data.train.labels` is `none`"
-    assert "--method gkd, mgd; or give the folder of the label maps" in labelled.hint
+    assert labelled.hint == "a method that needs none: --method gkd, mgd; or remove `data.train.labels`"
+    mixed = ("data.unlabelled={images: val}", "losses={idd: {type: idd, weight: 1.0}}")
+    labelled = refusal(preset_of(tiny, folder, *mixed, method=None))
+    assert labelled.message == "`idd` of method `rmrkd` needs labels, and `data.unlabelled.labels` is `none`"
+    fix = "--set data.unlabelled=null"
+    assert labelled.hint.endswith(f"; or leave `data.unlabelled` out: {fix}")
+    check_labels(preset_of(tiny, folder, *mixed, fix.removeprefix("--set "), method=None), ["distill"])
     assert "--set losses.mgd.weight=1" in error.hint
 
 
@@ -313,4 +319,9 @@ def test_its_maps_are_listed() -> None:
     outcome = rmrkd("networks", "Dinov2Model", "--json", "-")
     assert outcome.exit_code == 0, outcome.message
     listing = json.loads(outcome.stdout)
-    assert [(each["map"], each["channels"]) for each in listing["maps"]] == [(f"stage{n}", 768) for n in (1, 2, 3, 4)]
+    maps = [(each["map"], each["module"], each["channels"], each["stride"]) for each in listing["maps"]]
+    assert maps == [(f"stage{n}", f"encoder.layer.{3 * n - 1}", 768, 14) for n in (1, 2, 3, 4)]
+    modules = {each["module"]: (each["channels"], each["stride"]) for each in listing["modules"]}
+    assert modules["encoder.layer.3"] == modules["embeddings.patch_embeddings.projection"] == (768, 14)
+    assert modules["encoder.layer.3.mlp.fc1"] == (4 * 768, 14)
+    assert "encoder" not in modules

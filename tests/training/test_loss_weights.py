@@ -128,6 +128,38 @@ def test_a_loss_without_a_gradient_is_rejected(tiny: Path, factor: float) -> Non
     assert "--set losses.dead.weight" in caught.value.hint
 
 
+def without_labels(batch: Batch, count: int) -> Batch:
+    """The same images, the last of them without label maps."""
+    labels = batch.labels.clone()
+    labels[len(labels) - count :] = 255
+    return batch._replace(labels=labels, unlabelled=torch.full((count, 2), 48))
+
+
+def test_batches_without_labels_do_not_count_where_the_teacher_predicts_nothing(tiny: Path) -> None:
+    """Their cross-entropy has no gradient, and the loss has one: its weight would become too small."""
+    preset, model = build(tiny, "losses.mgd.weight=auto")
+    model.teacher_gives_logits = False  # as a foundation model
+    first, second = batches()
+    mixed, bare = without_labels(first, 1), without_labels(second, 2)
+
+    def weight(*given: Batch, dist_ctx: DistContext = DIST_CTX) -> float:
+        return compute_auto_weights(model, given, ["mgd"], preset.schedule, 0, dist_ctx)["mgd"]
+
+    assert weight(mixed, bare) == weight(mixed) > 0
+    assert weight(mixed, second) != weight(mixed)
+    assert weight(bare, dist_ctx=OtherHasLabels(0, 2, torch.device("cpu"))) == 3.0
+    with pytest.raises(RunError, match="the weight of `mgd`: the first batches have no image with labels") as caught:
+        weight(bare)
+    assert "--set data.labelled_share=0.5; or set the weight: --set losses.mgd.weight=1" in caught.value.hint
+
+
+class OtherHasLabels(DistContext):
+    """Of two workers; the other measured one batch: a norm of 2, and one of 6 of cross-entropy."""
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        return tensor + torch.tensor([2.0, 6.0, 1.0], dtype=tensor.dtype)
+
+
 @pytest.fixture(scope="module")
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a teacher and a student with automatic loss weights."""
