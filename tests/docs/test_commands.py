@@ -115,7 +115,8 @@ def _check_setting(setting: str) -> None:
     key = setting.partition("=")[0].split(".")
     if setting in ("KEY=VALUE", "KEY.PATH=VALUE"):
         return
-    method = {"cirkd_memory": "cirkd-memory", "cwd": "cwd", "csd": "dsd"}.get(key[1]) if key[0] == "losses" else None
+    methods = {"cirkd_memory": "cirkd-memory", "cwd": "cwd", "csd": "dsd", "gkd": "gkd"}
+    method = methods.get(key[1]) if key[0] == "losses" else None
     load_preset("demo", method=method, overrides=[setting])
 
 
