@@ -81,13 +81,15 @@ def compute_auto_weights(
             norms = [_gradient_norms(losses[name], cross_entropy, maps) for name in names]
             if source.teacher or unlabelled is None or len(unlabelled) < len(images):
                 sums += torch.stack([F.pad(pair, (0, 1), value=1.0) for pair in norms])
-    totals = dist_ctx.all_reduce_sum(sums)
-    means = (totals[:, :2] / totals[:, 2:].clamp(min=1)).tolist()
-    _check_has_labels(int(totals[0, 2]), names)
-    return {name: _weight(name, *norms) for name, norms in zip(names, means, strict=True)}
+    totals = dist_ctx.all_reduce_sum(sums).tolist()
+    _check_has_labels(totals[0][2], names)
+    return {
+        name: _weight(name, loss / count, cross_entropy / count)
+        for name, (loss, cross_entropy, count) in zip(names, totals, strict=True)
+    }
 
 
-def _check_has_labels(batches: int, names: Sequence[str]) -> None:
+def _check_has_labels(batches: float, names: Sequence[str]) -> None:
     if not batches:
         fixes = " ".join(f"--set losses.{name}.weight=1" for name in names)
         raise RunError(
