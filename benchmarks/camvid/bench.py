@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.camvid import costs, plan, records
 from benchmarks.camvid.best import Best
-from benchmarks.camvid.jobs import Job, Work, missing, run_jobs
+from benchmarks.camvid.jobs import Job, Work, arguments_of, file_stem, missing, run_jobs
 from benchmarks.camvid.page import Page
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings, miou
@@ -138,21 +138,19 @@ class Bench:
         work = job.work()
         if isinstance(work, Training):
             return self.trainings.result(work) is not None
-        return (
-            job.keep is not None and records.find_record(self.files, work, self.files.results_of(job.name)) is not None
-        )
+        path = self.files.results_of(job.name)
+        return job.keep is not None and records.find_record(self.files, work, path) is not None
 
     def _run_one(self, job: Job) -> bool:
         """Run a job, and return whether it succeeded."""
         work = job.work()
-        output = self.files.folder / "output" / f"{job.name.replace(', ', '-').replace(' ', '-')}.txt"
+        output = self.files.folder / "output" / f"{file_stem(job.name)}.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
         done = output.with_suffix(".done")
         try:
             command = records.command_of(self.files, work)
-            finished = (
-                work.finished if isinstance(work, Training) else job.preparation and records.is_marked(done, command)
-            )
+            marked = job.preparation and records.is_marked(done, command)
+            finished = work.finished if isinstance(work, Training) else marked
         except RmrkdError as error:
             self.say(f"{job.name}: {error.message}")
             return False
@@ -160,7 +158,7 @@ class Bench:
             self.say(job.name)
             if job.folder is not None:
                 shutil.rmtree(job.folder, ignore_errors=True)
-            if status := start(work.arguments() if isinstance(work, Training) else work, output):
+            if status := start(arguments_of(work), output):
                 self.say(f"{job.name}: ended with {status}, see {output}")
                 return False
             done.write_text(command, encoding="utf-8")

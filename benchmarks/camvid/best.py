@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.camvid import latency, picture, plan, records
-from benchmarks.camvid.jobs import Job
+from benchmarks.camvid.jobs import Job, file_stem
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import Trainings, miou, student_of
 from rmrkd_cli.data.datasets import dataset_info
@@ -52,16 +52,10 @@ class Best:
         for name, after in exported.items():
             source = partial(self._source, name)
             yield Job(f"export of {name}", partial(self._export, source, name), (after,))
-        calibration = [
-            "--quantize",
-            "int8",
-            "--calibration",
-            str(self.files.data / "train"),
-            "--weight-bits",
-            _WEIGHT_BITS,
-        ]
+        images = str(self.files.data / "train")
+        int8 = ["--quantize", "int8", "--calibration", images, "--weight-bits", _WEIGHT_BITS]
         source = partial(self._source, STUDENT_1)
-        yield Job(f"export of {INT8}", partial(self._export, source, INT8, *calibration), (row_names[STUDENT_1],))
+        yield Job(f"export of {INT8}", partial(self._export, source, INT8, *int8), (row_names[STUDENT_1],))
         for name in (STUDENT_1, INT8):
             arguments = ["eval", str(self._onnx(name)), *data, "--json", str(self._json(name)), "--force"]
             yield Job(f"mIoU of {name}", partial(list, arguments), (f"export of {name}",))
@@ -112,14 +106,10 @@ class Best:
         return {name: results[row.name][0]["checkpoint_sha256"] for name, row in self.rows.items()}
 
     def _onnx(self, name: str) -> Path:
-        return self.files.folder / "onnx" / f"{_file_name(name)}.onnx"
+        return self.files.folder / "onnx" / f"{file_stem(name)}.onnx"
 
     def _json(self, name: str) -> Path:
         return self._onnx(name).with_suffix(".json")
 
     def _predictions(self, name: str) -> Path:
-        return self.files.folder / "predictions" / _file_name(name)
-
-
-def _file_name(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
+        return self.files.folder / "predictions" / file_stem(name)

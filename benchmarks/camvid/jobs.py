@@ -13,6 +13,16 @@ from benchmarks.methods.runs import Training
 Work = Training | list[str]  # a training, or the arguments of `rmrkd`
 
 
+def arguments_of(work: Work) -> list[str]:
+    """Return the arguments of `rmrkd`."""
+    return work.arguments() if isinstance(work, Training) else work
+
+
+def file_stem(name: str) -> str:
+    """Return the name of a file for what is called `name`."""
+    return name.replace(",", "").replace(" ", "-")
+
+
 @dataclass(frozen=True)
 class Job:
     """A command to run.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.camvid.jobs import file_stem
 from benchmarks.methods.runs import Conditions, Training
 
 PRESETS = Path(__file__).parent / "presets"
@@ -88,7 +89,7 @@ class Files:
 
     def results_of(self, name: str) -> Path:
         """Results of a teacher on the validation images."""
-        return self.results / "teachers" / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+        return self.results / "teachers" / f"{file_stem(name)}.json"
 
     def outputs(self, name: str) -> Path:
         """The stored outputs of teacher "b" or "c"; A is a part of C."""

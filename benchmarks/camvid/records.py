@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.camvid.jobs import Work
+from benchmarks.camvid.jobs import Work, arguments_of
 from benchmarks.camvid.plan import PRESETS, Files
 from benchmarks.methods.runs import ROOT, Training
 from rmrkd_cli.results.record import Record, read_record, to_json
@@ -79,19 +78,13 @@ def is_marked(mark: Path, command: str) -> bool:
 
 def command_of(files: Files, work: Work) -> str:
     """Return the command from the root of the repository, with names in place of the folders of this machine."""
-    arguments = work.arguments() if isinstance(work, Training) else work
-    return _with_names(files, shlex.join(["rmrkd", *arguments]))
+    return _with_names(files, shlex.join(["rmrkd", *arguments_of(work)]))
 
 
 def _with_names(files: Files, text: str) -> str:
-    names = [(files.data, "DATA"), (files.weights, "WEIGHTS"), (files.folder, "WORK")]
-    names.append((PRESETS, PRESETS.relative_to(ROOT).as_posix()))
-    for folder, name in _longest_first(names):
-        text = re.sub(
-            rf"(?<![\w/.-]){re.escape(str(folder))}(?![\w.-])", name, text
-        )  # whole paths, not parts of others
+    names = {files.data: "DATA", files.weights: "WEIGHTS", files.folder: "WORK"}
+    names[PRESETS] = PRESETS.relative_to(ROOT).as_posix()
+    for folder in sorted(names, key=lambda path: -len(str(path))):  # those inside others first
+        whole_path = rf"(?<![\w/.-]){re.escape(str(folder))}(?![\w.-])"
+        text = re.sub(whole_path, names[folder], text)
     return text
-
-
-def _longest_first(names: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
-    return sorted(names, key=lambda pair: -len(str(pair[0])))

@@ -69,7 +69,7 @@ class Bench:
 
     def _tune(self, start: Start) -> list[str]:
         """Search weights and options of each method, and use them; return the names of what failed."""
-        failed = []
+        tuned, failed = {}, []
         for name in self.conditions.methods:
             if not tuning.is_done(self.conditions, name, self.trials):
                 self.setting.log(f"{name}, tuning")
@@ -77,13 +77,9 @@ class Bench:
                 if status := start(tuning.arguments(self.conditions, name, self.trials), output):
                     self.setting.log(f"  ended with {status}, see {output}")
                     failed.append(f"{name}, tuning")
-                else:
-                    tuning.mark_done(self.conditions, name, self.trials)
-        tuned = {
-            name: tuning.settings(self.conditions, name)
-            for name in self.conditions.methods
-            if tuning.is_done(self.conditions, name, self.trials)
-        }
+                    continue
+                tuning.mark_done(self.conditions, name, self.trials)
+            tuned[name] = tuning.settings(self.conditions, name)
         self.conditions = replace(self.conditions, methods=tuple(tuned), tuned=tuned)
         return failed
 

@@ -78,7 +78,6 @@ class Distiller(nn.Module):
             self.weights |= parts
         used = [map_name for maps in self.stages.values() for map_name in _as_tuple(maps)]
         self._needs_auxiliary = "aux" in used
-        self.teacher_gives_logits = True
         self.label_source = label_source
         self._teacher: tuple[nn.Module, ...] = ()
         if teacher is not None:
@@ -91,8 +90,7 @@ class Distiller(nn.Module):
         for what, network in (("student", student), ("teacher", teacher)):
             if network is not None:
                 _check_segmentor(what, network)
-        if teacher is not None:
-            self.teacher_gives_logits = not adapter_of(teacher).only_features
+        self.teacher_gives_logits = teacher is None or not adapter_of(teacher).only_features
 
     @property
     def teacher(self) -> nn.Module | None:

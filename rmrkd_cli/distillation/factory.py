@@ -235,7 +235,7 @@ def _needs_map_size(preset: Preset, code: Sequence[str]) -> bool:
     """Return whether the constructor of a loss names `map_size`."""
     for spec in preset.losses.values():
         cls = custom_loss.load_class(spec.type, code) if isinstance(spec, CustomLossSpec) else LOSSES[spec.type]
-        if "map_size" in inspect.signature(cls).parameters:
+        if _named_parameters(cls, {"map_size": None}):
             return True
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import MapName
@@ -46,26 +47,34 @@ def check_maps(losses: Mapping[str, LossSpec], student: FeatureShapes, teacher: 
 def _check_on_logits(losses: Mapping[str, LossSpec]) -> None:
     """Raise RmrkdError if a loss compares feature maps."""
     others = {name: loss.stage for name, loss in losses.items() if loss.stage != "logits"}
-    if others:
-        places = join_and([f"`{name}` ({_place(stage)})" for name, stage in others.items()])
-        left_out = " ".join(f"--set losses.{name}=null" for name in others)
-        raise RmrkdError(
-            f"the teacher gives only logits, no feature maps, which {places} compare{'s' * (len(others) == 1)}",
-            f"choose a method on logits: --method {', '.join(methods_on_logits())}"
-            + (f"; or leave the losses on feature maps out: {left_out}" if len(others) < len(losses) else ""),
-        )
+    methods = f"on logits: --method {', '.join(methods_on_logits())}"
+    _refuse(others, len(losses), "the teacher gives only logits, no feature maps", methods, "feature maps")
 
 
 def _check_on_features(losses: Mapping[str, LossSpec]) -> None:
     """Raise RmrkdError if a loss compares logits."""
     others = {name: loss.stage for name, loss in losses.items() if set(LOGITS) & set(_as_list(loss.stage))}
+    methods = f"on the stages: --method {', '.join(methods_on_stages())}"
+    _refuse(others, len(losses), "the teacher gives feature maps and no logits", methods, "logits")
+
+
+def _refuse(others: Mapping[str, Any], count: int, gives: str, methods: str, maps: str) -> None:
+    """Raise RmrkdError if there are losses on maps that the teacher does not give.
+
+    Args:
+        others: Their maps, by the name of the loss.
+        count: Of all losses.
+        gives: What the teacher gives.
+        methods: Those that need no more.
+        maps: What is missing.
+    """
     if others:
         places = join_and([f"`{name}` ({_place(stage)})" for name, stage in others.items()])
         left_out = " ".join(f"--set losses.{name}=null" for name in others)
         raise RmrkdError(
-            f"the teacher gives feature maps and no logits, which {places} compare{'s' * (len(others) == 1)}",
-            f"choose a method on the stages: --method {', '.join(methods_on_stages())}"
-            + (f"; or leave the losses on logits out: {left_out}" if len(others) < len(losses) else ""),
+            f"{gives}, which {places} compare{'s' * (len(others) == 1)}",
+            f"choose a method {methods}"
+            + (f"; or leave the losses on {maps} out: {left_out}" if len(others) < count else ""),
         )
 
 
