@@ -14,7 +14,7 @@ from benchmarks.camvid.best import Best
 from benchmarks.camvid.jobs import Job, Work, arguments_of, file_stem, missing, run_jobs
 from benchmarks.camvid.page import Page
 from benchmarks.camvid.plan import Files, Row
-from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings, miou
+from benchmarks.camvid.trainings import FIRST_ROWS, Trainings, miou
 from benchmarks.machine import date_and_commit, describe_machine
 from benchmarks.methods.runs import Training, start
 from rmrkd_cli.errors import RmrkdError
@@ -37,7 +37,7 @@ class Bench:
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
         plan.make_roots(self.files)
-        for part in (self._first_rows, self._equal_time, self._other_rows, self._best):
+        for part in (self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice):
             part()
             self._write()
             if self.failed:
@@ -48,8 +48,12 @@ class Bench:
         """Train what answers whether distillation helps; what stands first is preferred when a job can start."""
         self._run([*self._teachers(), *self._trials(), *self._evaluations(), *self._rows(FIRST_ROWS)])
 
-    def _other_rows(self) -> None:
-        self._run([*self._teachers(), *self._rows(ROWS[len(FIRST_ROWS) :])])
+    def _fewer_masks(self) -> None:
+        self._run([*self._teachers(), *self._rows(plan.WITHOUT_LABELS)])
+
+    def _twice(self) -> None:
+        """Train the baseline for longer, to show whether it had stopped improving."""
+        self._run(list(self._rows((plan.TWICE,))))
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")

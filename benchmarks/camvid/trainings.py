@@ -14,7 +14,7 @@ from rmrkd_cli.results.record import Record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
 FIRST_ROWS = (plan.BASELINE, *plan.METHODS, *plan.SMALL)
-ROWS = (*FIRST_ROWS, plan.TWICE, *plan.WITHOUT_LABELS)
+ROWS = (*FIRST_ROWS, *plan.WITHOUT_LABELS, plan.TWICE)
 
 
 @dataclass(frozen=True)
