@@ -11,19 +11,22 @@ from benchmarks.result import Result
 
 
 class Store:
-    """The results of this machine by name; results of another machine are discarded.
+    """The results by name.
 
     Args:
         path: A JSON file; None: nothing is stored.
         machine: From `describe_machine`.
+        keep: Whether results of another machine stay, with the description of that machine; else they are discarded.
     """
 
-    def __init__(self, path: Path | None, machine: dict[str, str]) -> None:
+    def __init__(self, path: Path | None, machine: dict[str, str], *, keep: bool = False) -> None:
         self.path, self.machine = path, machine
         self.results: dict[str, Result] = {}
         if path is not None and path.exists():
             stored = json.loads(path.read_text())
-            if stored["machine"] == machine:
+            if keep:
+                self.machine = stored["machine"]
+            if stored["machine"] == self.machine:
                 self.results = {name: Result.read(each) for name, each in stored["results"].items()}
 
     def put(self, result: Result) -> None:

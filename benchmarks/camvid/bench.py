@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,13 +10,14 @@ from pathlib import Path
 
 from benchmarks.camvid import costs, plan, records
 from benchmarks.camvid.best import Best
-from benchmarks.camvid.jobs import Job, Work, arguments_of, file_stem, missing, run_jobs
 from benchmarks.camvid.page import Page
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import FIRST_ROWS, Trainings, miou
+from benchmarks.jobs import Job
 from benchmarks.machine import date_and_commit, describe_machine
 from benchmarks.methods.runs import Training, start
-from rmrkd_cli.errors import RmrkdError
+from benchmarks.records import write
+from benchmarks.runner import Runner
 from rmrkd_cli.results.record import read_records
 
 TEACHER_A, _MASKS_OF_B = "teacher a", "masks of b"
@@ -64,7 +64,7 @@ class Bench:
     def _outputs(self, name: str, *after: str) -> Job:
         def keep() -> None:
             index = json.loads((self.files.outputs(name) / "index.json").read_text())
-            records.write(self.files.results_of(f"outputs-{name}"), {"miou": index["miou"]})
+            write(self.files.results_of(f"outputs-{name}"), {"miou": index["miou"]})
 
         return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, True, keep=keep)
 
@@ -83,7 +83,7 @@ class Bench:
 
     def _keep_evaluation(self, name: str, arguments: list[str]) -> None:
         [record] = read_records(self._evaluation(name))
-        records.keep_record(self.files, record, arguments, self.files.results_of(name))
+        records.records_of(self.files).keep(record, arguments, self.files.results_of(name))
 
     def _evaluation(self, name: str) -> Path:
         return self.files.folder / f"{name}.json"
@@ -132,46 +132,19 @@ class Bench:
 
     def _run(self, jobs: Sequence[Job]) -> None:
         """Run what is missing."""
-        try:
-            self.failed += run_jobs(missing(jobs, self._is_done), self.jobs, self._run_one)
-        except RmrkdError as error:
-            self.say(error.message)
-            self.failed.append("reading the results")
+        output = self.files.folder / "output"
+        kept = records.records_of(self.files)
+        self.failed += Runner(kept, output, self.jobs, start, self.say, self._is_done, self._keep).run(jobs)
 
     def _is_done(self, job: Job) -> bool:
         work = job.work()
         if isinstance(work, Training):
             return self.trainings.result(work) is not None
         path = self.files.results_of(job.name)
-        return job.keep is not None and records.find_record(self.files, work, path) is not None
+        return job.keep is not None and records.records_of(self.files).find(work, path) is not None
 
-    def _run_one(self, job: Job) -> bool:
-        """Run a job, and return whether it succeeded."""
+    def _keep(self, job: Job) -> None:
         work = job.work()
-        output = self.files.folder / "output" / f"{file_stem(job.name)}.txt"
-        output.parent.mkdir(parents=True, exist_ok=True)
-        done = output.with_suffix(".done")
-        try:
-            command = records.command_of(self.files, work)
-            marked = job.preparation and records.is_marked(done, command)
-            finished = work.finished if isinstance(work, Training) else marked
-        except RmrkdError as error:
-            self.say(f"{job.name}: {error.message}")
-            return False
-        if not finished:
-            self.say(job.name)
-            if job.folder is not None:
-                shutil.rmtree(job.folder, ignore_errors=True)
-            if status := start(arguments_of(work), output):
-                self.say(f"{job.name}: ended with {status}, see {output}")
-                return False
-            done.write_text(command, encoding="utf-8")
-        if not (finished and self._is_done(job)):
-            self._keep(job, work)
-        return True
-
-    def _keep(self, job: Job, work: Work) -> None:
-        """Keep the result of a job that has succeeded."""
         if isinstance(work, Training):
             if other := records.keep(self.files, work):
                 self.say(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.camvid import latency, picture, plan, records
-from benchmarks.camvid.jobs import Job, file_stem
+from benchmarks.camvid import latency, picture, plan
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import Trainings, miou, student_of
+from benchmarks.jobs import Job, file_stem
+from benchmarks.records import read, write
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.results.record import read_records
@@ -37,7 +38,7 @@ class Best:
     @property
     def results(self) -> dict[str, Any]:
         """What was measured with these students; empty if it was with others."""
-        found = records.read(self.files.best)
+        found = read(self.files.best)
         return found if found.get("students") == self._hashes() else {}
 
     def jobs(self, row_names: Mapping[str, str], teacher: str) -> Iterator[Job]:
@@ -74,7 +75,7 @@ class Best:
             "miou": {name: miou(read_records(self._json(name))[0]) for name in (STUDENT_1, INT8)},
             "speed": {name: speed.entries() for name, speed in speeds.items()},
         }
-        records.write(self.files.best, contents)
+        write(self.files.best, contents)
 
     def _draw(self, output: Path) -> None:
         """Draw images on which distillation changed about as much as on most others."""

@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from benchmarks.camvid import plan, records
+from benchmarks.camvid import plan
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.methods.runs import Start
+from benchmarks.records import write
 from rmrkd_cli.results.training_log import find_log
 
 STEPS, ROUNDS = 20, 3
@@ -40,5 +41,5 @@ def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run
             lines = map(json.loads, find_log(done.run_dir.path).read_text().splitlines())
             seconds = statistics.median(line["seconds"] for line in lines if "losses" in line)
             costs[row.name] = min(seconds, costs.get(row.name, seconds))
-    records.write(files.costs, {"settings": [*files.settings], "seconds": costs})
+    write(files.costs, {"settings": [*files.settings], "seconds": costs})
     return []

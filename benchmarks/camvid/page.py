@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from benchmarks.camvid import plan, records
+from benchmarks.camvid import plan
 from benchmarks.camvid.latency import THREADS, Speed
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import ROWS, Trainings, miou
+from benchmarks.records import read
 from benchmarks.report import table
 from rmrkd_cli.comparison.compare import compare
 from rmrkd_cli.results.record import Record, read_record
@@ -85,7 +86,7 @@ class Page:
     def _teachers(self) -> Iterator[str]:
         paths = {title: self.files.results_of(name) for name, title in _TEACHERS.items()}
         values = {title: miou(read_record(path)) for title, path in paths.items() if path.is_file()}
-        if stored := records.read(self.files.results_of("outputs-c")):
+        if stored := read(self.files.results_of("outputs-c")):
             values["C: A and B, mirrored and at three scales, every third image"] = stored["miou"]
         if values:
             rows = [(title, f"{100 * value:.2f}") for title, value in values.items()]
@@ -126,7 +127,7 @@ class Page:
 
     def _best(self) -> Iterator[str]:
         """Yield size, speed and mIoU of the ONNX files."""
-        measured = records.read(self.files.best)
+        measured = read(self.files.best)
         if measured:
             header = ("network", "ONNX file", "mIoU of the file", *(f"ms, {count} thread(s)" for count in THREADS))
             rows = []

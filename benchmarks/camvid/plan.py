@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.camvid.jobs import file_stem
+from benchmarks.jobs import file_stem
 from benchmarks.methods.runs import Conditions, Training
 
 PRESETS = Path(__file__).parent / "presets"

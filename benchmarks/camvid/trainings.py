@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.camvid import plan, records
 from benchmarks.camvid.plan import Choice, Files, Row
 from benchmarks.methods.runs import Training
+from benchmarks.records import read
 from rmrkd_cli.results.record import Record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
@@ -81,7 +82,7 @@ class Trainings:
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""
-        found = records.read(self.files.costs)
+        found = read(self.files.costs)
         return found["seconds"] if found.get("settings") == [*self.files.settings] else {}
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:

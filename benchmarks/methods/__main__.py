@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from benchmarks.arguments import read_seeds, say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
@@ -27,6 +30,7 @@ _QUICK = (
     "schedule.workers=0", "schedule.log_interval=1",
 )  # fmt: skip
 _FOLDER = {False: ".methods", True: ".methods-tuned"}
+RESULTS = {tuned: Path(__file__).parent / "results" / ("tuned" if tuned else "untuned") for tuned in (False, True)}
 _QUICK_METHODS = ("kd", "rmrkd")
 
 
@@ -52,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, arguments: Sequence[str]) -> int:
     device = choose_device(given.device)
     use_device(device)
+    _share_processor(given.jobs)
     folder.mkdir(parents=True, exist_ok=True)
     preset = str(Path(given.preset).absolute()) if Path(given.preset).is_file() else given.preset
     settings = (*(_QUICK if given.quick else ()), *given.settings)
@@ -63,8 +68,11 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     output = given.output or (report if preset == PRESET and not settings else folder / report.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
     what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
-    store = Store(folder / "measured.json", {**describe_machine(device), "networks": what})
-    bench = Bench(conditions, setting, store, output, command, date_and_commit(), given.trials)
+    kept = RESULTS[bool(given.trials)] if preset == PRESET and not settings else folder / "results"
+    results = (given.results or kept).absolute()
+    results.mkdir(parents=True, exist_ok=True)
+    store = Store(results / "measured.json", {**describe_machine(device), "networks": what}, keep=True)
+    bench = Bench(conditions, setting, store, results, output, command, date_and_commit(), given.trials, given.jobs)
     failed = bench.run(start)
     if given.write_costs:
         write_costs(bench.costs())
@@ -77,6 +85,13 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     return 1 if failed else 0
 
 
+def _share_processor(jobs: int) -> None:
+    """Give this process, which times steps, and each training its share of the threads."""
+    if jobs > 1:
+        threads = int(os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs))))
+        torch.set_num_threads(threads)
+
+
 def _all(quick: bool) -> Sequence[str]:
     return _QUICK_METHODS if quick else method_names()
 
@@ -84,8 +99,8 @@ def _all(quick: bool) -> Sequence[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.methods",
-        description="Trains every method under the same conditions and writes benchmarks/METHODS.md. What is finished "
-        "in the work directory is not run again.",
+        description="Trains every method under the same conditions and writes benchmarks/METHODS.md. A training of "
+        "which the results folder has a record is not run again; others continue in the work directory.",
     )
     parser.add_argument("--preset", default=PRESET, help="a preset's name or file (default: demo)")
     parser.add_argument("--methods", type=_names, metavar="NAME,NAME", help="default: all of `rmrkd methods`")
@@ -98,7 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"
     )
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="trainings at the same time (default: 1)")
     parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.methods")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="records of what is finished (default: benchmarks/methods/results; of another preset or other "
+        "settings, in the work directory)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--output",

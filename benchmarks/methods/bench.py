@@ -1,15 +1,19 @@
-"""All measures of the methods one after the other; the report is written anew after each."""
+"""All measures of the methods; the report is written anew after each training."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from benchmarks.jobs import Job
 from benchmarks.methods import losses, steps, tuning
 from benchmarks.methods.page import Page
 from benchmarks.methods.runs import (
     BASELINE,
+    EQUAL_ITERATIONS,
     TEACHER,
     Conditions,
     Outcome,
@@ -17,48 +21,47 @@ from benchmarks.methods.runs import (
     Training,
     at_equal_iterations,
     at_equal_time,
+    outcome,
+    trains_teacher,
 )
-from benchmarks.methods.runs import outcome as outcome_of
+from benchmarks.records import Records, read, write
 from benchmarks.result import Setting
+from benchmarks.runner import Runner
 from benchmarks.store import Store
-from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import load_method
 from rmrkd_cli.presets.schema import OWN_METHOD
+from rmrkd_cli.results.record import Record
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bench:
-    """Attributes: `taken` is date and commit; `command` the command line; `trials` of each method, 0 without tuning."""
+    """Attributes:
+    results: Folder of the records; what is there is not run again.
+    taken: Date and commit.
+    command: The command line.
+    trials: Of each method, 0 without tuning.
+    jobs: Trainings at the same time.
+    """
 
     conditions: Conditions
     setting: Setting
     store: Store
+    results: Path
     output: Path
     command: str
     taken: str
     trials: int = 0
-    equal_iterations: dict[str, Outcome] = field(default_factory=dict)
-    equal_time: dict[str, Outcome] = field(default_factory=dict)
+    jobs: int = 1
 
     def run(self, start: Start) -> list[str]:
         """Measure what is missing, and continue after failures; return the names of what failed."""
         steps.measure(self.conditions, self.setting, self.store, self.taken)
-        first = [one for one in at_equal_iterations(self.conditions) if one.name in (TEACHER, BASELINE)]
-        failed = [
-            name for one in first for name in self._train("equal iterations", [one], self.equal_iterations, start)
-        ]
-        if self.trials and failed:
-            return failed  # the trials need the teacher
-        failed += self._tune(start) if self.trials else []
-        for training in at_equal_iterations(self.conditions)[len(first) :]:
-            failed += self._train("equal iterations", [training], self.equal_iterations, start)
-        for name in (BASELINE, *self.conditions.methods):
-            count = steps.iterations(name, self.store, self.conditions.time)
-            if count is not None:
-                trainings = at_equal_time(self.conditions, name, count)
-                failed += self._train(f"equal time, {count} iterations", trainings, self.equal_time, start)
-        failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
+        output = self.conditions.folder / "output"
+        runner = Runner(self._records, output, self.jobs, start, self.setting.log, self._is_done, self._keep)
+        failed = runner.run([*self._first(), *self._searches(), *self._trainings()])
+        if not self.trials:  # the losses are the same with every weight
+            failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
         self._write()
         return failed
 
@@ -67,48 +70,104 @@ class Bench:
         found = {name: self.store.results.get(steps.key(name)) for name in self.conditions.methods}
         return {name: statistics.median(one.rows[0].ratios) for name, one in found.items() if one is not None}
 
-    def _tune(self, start: Start) -> list[str]:
-        """Search weights and options of each method, and use them; return the names of what failed."""
-        tuned, failed = {}, []
-        for name in self.conditions.methods:
-            if not tuning.is_done(self.conditions, name, self.trials):
-                self.setting.log(f"{name}, tuning")
-                output = self.conditions.folder / "output" / f"{name}-tuning.txt"
-                if status := start(tuning.arguments(self.conditions, name, self.trials), output):
-                    self.setting.log(f"  ended with {status}, see {output}")
-                    failed.append(f"{name}, tuning")
-                    continue
-                tuning.mark_done(self.conditions, name, self.trials)
-            tuned[name] = tuning.settings(self.conditions, name)
-        self.conditions = replace(self.conditions, methods=tuple(tuned), tuned=tuned)
-        return failed
+    @property
+    def _records(self) -> Records:
+        return Records({self.conditions.folder: "WORK"})
 
-    def _train(self, what: str, trainings: list[Training], into: dict[str, Outcome], start: Start) -> list[str]:
-        for training in trainings:
-            name = f"{training.name}, {what}, seed {', '.join(map(str, training.seeds))}"
-            output = self.conditions.folder / "output" / f"{name.replace(', ', '-').replace(' ', '-')}.txt"
-            try:
-                if training.finished:
-                    continue
-            except RmrkdError as error:
-                self.setting.log(f"{name}: {error.message}")
-                return [name]
-            self.setting.log(name)
-            status = start(training.arguments(), output)
-            if status:
-                self.setting.log(f"  ended with {status}, see {output}")
-                return [name]
-        found = outcome_of(trainings)
-        if found is not None:
-            into[found.name] = found
+    def _first(self) -> Iterator[Job]:
+        """Yield the trainings that no trial precedes."""
+        for seed in self.conditions.seeds:
+            if trains_teacher(self.conditions):
+                work = partial(at_equal_iterations, self.conditions, TEACHER, seed)
+                yield Job(_name(TEACHER, seed), work, preparation=True)
+        for seed in self.conditions.seeds:
+            yield Job(_name(BASELINE, seed), partial(self._at_equal_iterations, BASELINE, seed))
+
+    def _searches(self) -> Iterator[Job]:
+        """Yield the searches for weights and options of the methods."""
+        first = _name(TEACHER, self.conditions.seeds[0])
+        for name in self.conditions.methods if self.trials else ():
+            work = partial(tuning.arguments, self.conditions, name, self.trials)
+            yield Job(_search(name), work, (first,), keep=partial(self._keep_search, name))
+
+    def _trainings(self) -> Iterator[Job]:
+        for name in self.conditions.methods:
+            for seed in self.conditions.seeds:
+                after = (_name(TEACHER, seed), _search(name))
+                yield Job(_name(name, seed), partial(self._at_equal_iterations, name, seed), after)
+        for name in (BASELINE, *self.conditions.methods):
+            for seed in self.conditions.seeds if self._iterations(name) else ():
+                after = (_name(TEACHER, seed), _search(name))
+                job_name = _name(name, seed, f"equal time, {self._iterations(name)} iterations")
+                yield Job(job_name, partial(self._at_equal_time, name, seed), after)
+
+    def _at_equal_iterations(self, name: str, seed: int) -> Training:
+        return at_equal_iterations(self.conditions, name, seed, self._chosen(name))
+
+    def _at_equal_time(self, name: str, seed: int) -> Training:
+        return at_equal_time(self.conditions, name, seed, self._iterations(name) or 0, self._chosen(name))
+
+    def _iterations(self, name: str) -> int | None:
+        """Return those at equal time; None until the step was measured."""
+        return steps.iterations(name, self.store, self.conditions.time)
+
+    def _chosen(self, name: str) -> list[str]:
+        """Return the settings that a search chose."""
+        return read(self._search_file(name)).get("settings", []) if self.trials else []
+
+    def _keep_search(self, name: str) -> None:
+        work = tuning.arguments(self.conditions, name, self.trials)
+        chosen = tuning.settings(self.conditions, name)
+        write(self._search_file(name), {"command": self._records.command_of(work), "settings": chosen})
+
+    def _search_file(self, name: str) -> Path:
+        return self.results / "tuning" / f"{name}.json"
+
+    def _is_searched(self, name: str) -> bool:
+        work = tuning.arguments(self.conditions, name, self.trials)
+        return read(self._search_file(name)).get("command") == self._records.command_of(work)
+
+    def _is_done(self, job: Job) -> bool:
+        work = job.work()
+        if isinstance(work, Training):
+            return self._find(work) is not None
+        return self._is_searched({_search(name): name for name in self.conditions.methods}[job.name])
+
+    def _keep(self, job: Job) -> None:
+        work = job.work()
+        if not isinstance(work, Training):
+            if job.keep is not None:
+                job.keep()
+            return
+        if other := self._records.keep_training(work, self._record_file(work), per_image=False):
+            self.setting.log(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")
         self._write()
-        return []
+
+    def _find(self, training: Training) -> Record | None:
+        return self._records.find(training, self._record_file(training))
+
+    def _record_file(self, training: Training) -> Path:
+        return self.results / training.folder.name / f"{training.name}-seed-{training.seeds[0]}.json"
+
+    def _outcomes(self, folder: str) -> Iterator[Outcome]:
+        """Yield the outcome of each role and method of which all seeds are finished."""
+        for name in (TEACHER, BASELINE, *self.conditions.methods):
+            if name not in (TEACHER, BASELINE) and self.trials and not self._is_searched(name):
+                continue
+            make = self._at_equal_iterations if folder == EQUAL_ITERATIONS else self._at_equal_time
+            trainings = [make(name, seed) for seed in self.conditions.seeds]
+            records = [record for training in trainings if (record := self._find(training)) is not None]
+            if len(records) == len(trainings):
+                yield outcome(trainings[0], records)
 
     def _write(self) -> None:
         conditions = self.conditions
+        equal_iterations, equal_time = (
+            {one.name: one for one in self._outcomes(folder)} for folder in (EQUAL_ITERATIONS, conditions.equal_time)
+        )
         page = Page(
             load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
-            self.equal_iterations, self.equal_time, self.setting.quick,
+            equal_iterations, equal_time, self.setting.quick,
             (self.trials, tuning.iterations(conditions)) if self.trials else None,
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")
@@ -118,3 +177,11 @@ class Bench:
         own = load_preset(self.conditions.preset).losses
         of_methods = (own if name == OWN_METHOD else load_method(name).losses for name in self.conditions.methods)
         return sorted({loss.type for each in of_methods for loss in each.values()})
+
+
+def _name(name: str, seed: int, what: str = "equal iterations") -> str:
+    return f"{name}, {what}, seed {seed}"
+
+
+def _search(name: str) -> str:
+    return f"{name}, tuning"

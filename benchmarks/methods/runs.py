@@ -6,19 +6,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.presets.schema import OWN_METHOD
-from rmrkd_cli.results.record import read_record
-from rmrkd_cli.results.training_log import LOG
+from rmrkd_cli.results.record import Record
 from rmrkd_cli.training.plan import Run, plan_runs
 
 ROOT = Path(__file__).parents[2]
 BASELINE, TEACHER = "baseline", "teacher"  # roles, listed like methods
+EQUAL_ITERATIONS = "equal-iterations"  # name of the folder
 Start = Callable[[list[str], Path], int]  # arguments of `rmrkd`, a file for its output; its exit status
 
 
@@ -30,8 +31,7 @@ class Conditions:
         preset: A name or a file.
         settings: `KEY.PATH=VALUE`, as `--set` takes them.
         time: Seconds of computing that methods get at equal time.
-        folder: Contains all runs and measurements.
-        tuned: Weights and options of methods that were searched, as `settings`.
+        folder: Contains all runs.
     """
 
     preset: str
@@ -41,11 +41,11 @@ class Conditions:
     time: float
     folder: Path
     device: str
-    tuned: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
-    def equal_time_folder(self) -> Path:
-        return self.folder / f"equal-time-{self.time:g}s"
+    def equal_time(self) -> str:
+        """Name of the folder of the trainings at equal time."""
+        return f"equal-time-{self.time:g}s"
 
 
 @dataclass(frozen=True)
@@ -100,29 +100,36 @@ class Training:
         ]  # fmt: skip
 
 
-def at_equal_iterations(conditions: Conditions) -> list[Training]:
-    """Return the trainings: teachers first (if the preset trains them), then the baseline and the methods."""
-    folder, seeds = conditions.folder / "equal-iterations", conditions.seeds
-    teacher = [TEACHER] if load_preset(conditions.preset).teacher.checkpoint is None else []
-    return [
-        Training(name, conditions, folder, seeds, tuple(conditions.tuned.get(name, ())))
-        for name in (*teacher, BASELINE, *conditions.methods)
-    ]
+@cache
+def trains_teacher(conditions: Conditions) -> bool:
+    """Return whether the preset has no teacher file, so that a teacher is trained first."""
+    return load_preset(conditions.preset).teacher.checkpoint is None
 
 
-def at_equal_time(conditions: Conditions, name: str, iterations: int) -> list[Training]:
-    """Return one training for each seed, with the teacher of `at_equal_iterations`."""
-    trainings = at_equal_iterations(conditions)
-    teachers = trainings[0].runs() if trainings[0].name == TEACHER else [None] * len(conditions.seeds)
-    trainings_at_equal_time = []
-    for seed, teacher in zip(conditions.seeds, teachers, strict=True):
-        settings = [f"schedule.iters={iterations}", *conditions.tuned.get(name, ())]
-        if teacher is not None:
-            settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher.run_dir.student))}}}")
-        trainings_at_equal_time.append(
-            Training(name, conditions, conditions.equal_time_folder, (seed,), tuple(settings))
-        )
-    return trainings_at_equal_time
+def at_equal_iterations(conditions: Conditions, name: str, seed: int, chosen: Sequence[str] = ()) -> Training:
+    """Return the training of a role or method; a method uses the teacher of its seed, which must be trained.
+
+    Args:
+        chosen: Weights and options by trials, as `settings`.
+    """
+    return Training(name, conditions, conditions.folder / EQUAL_ITERATIONS, (seed,), tuple(chosen))
+
+
+def at_equal_time(
+    conditions: Conditions, name: str, seed: int, iterations: int, chosen: Sequence[str] = ()
+) -> Training:
+    """Return the training of so many iterations, with the teacher of `at_equal_iterations`."""
+    settings = [f"schedule.iters={iterations}", *chosen]
+    if trains_teacher(conditions):
+        settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher_file(conditions, seed)))}}}")
+    return Training(name, conditions, conditions.folder / conditions.equal_time, (seed,), tuple(settings))
+
+
+@cache
+def teacher_file(conditions: Conditions, seed: int) -> Path:
+    """Return the file of a trained teacher."""
+    [run] = at_equal_iterations(conditions, TEACHER, seed).runs()
+    return run.run_dir.student
 
 
 def start(arguments: list[str], output: Path) -> int:
@@ -160,28 +167,22 @@ class Outcome:
     origins: Mapping[str, str]
 
 
-def outcome(trainings: Sequence[Training]) -> Outcome | None:
-    """Return the outcome of trainings with the same name; None until all seeds are finished."""
-    runs = [run for training in trainings for run in training.runs()]
-    if not runs or not all(run.run_dir.finished for run in runs):
-        return None
-    records = [read_record(run.run_dir.result) for run in runs]
+def outcome(training: Training, records: Sequence[Record]) -> Outcome:
+    """Return the outcome of trainings that differ in the seed alone.
+
+    Args:
+        training: One of them.
+        records: Of all, in the order of the seeds.
+    """
     facts: list[dict[str, Any]] = [record.get("training") or {} for record in records]
     weights = [each.get("weights") or {} for each in facts]
-    peaks = [peak for run in runs if (peak := _peak_memory(run.run_dir.path / LOG)) is not None]
-    preset = load_preset(str(runs[0].run_dir.config))
+    peaks = [peak for record in records if (peak := record.get("peak_memory")) is not None]
+    preset = training.runs()[0].preset
     return Outcome(
-        trainings[0].name,
+        training.name,
         tuple(100 * (record["metrics"]["miou"] or 0.0) for record in records),
-        preset.schedule_for(runs[0].role).iters,
+        facts[0]["iterations"],
         max(peaks, default=None),
         {name: tuple(each[name] for each in weights) for name in weights[0]},
         {name: weight_origin(preset, name) for name in weights[0]},
     )
-
-
-def _peak_memory(log: Path) -> float | None:
-    """Return the peak memory of the process in its last logged step, in bytes."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    peaks = [line["peak_memory"] for line in lines if line.get("peak_memory") is not None]
-    return float(peaks[-1]) if peaks else None

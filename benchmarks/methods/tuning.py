@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.methods.runs import TEACHER, Conditions, at_equal_iterations
+from benchmarks.methods.runs import Conditions, teacher_file, trains_teacher
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import OWN_METHOD
 
@@ -29,8 +29,8 @@ def arguments(conditions: Conditions, name: str, trials: int) -> list[str]:
 
     The teacher of the first seed, which must be trained, teaches all trials.
     """
-    first = at_equal_iterations(conditions)[0]
-    teacher = ["--teacher-checkpoint", str(first.runs()[0].run_dir.student)] if first.name == TEACHER else []
+    file = teacher_file(conditions, conditions.seeds[0]) if trains_teacher(conditions) else None
+    teacher = ["--teacher-checkpoint", str(file)] if file is not None else []
     method = ["--method", name] if name != OWN_METHOD else []
     return [
         "tune", "--preset", conditions.preset, *method, "--trials", str(trials),
@@ -40,26 +40,12 @@ def arguments(conditions: Conditions, name: str, trials: int) -> list[str]:
     ]  # fmt: skip
 
 
-def is_done(conditions: Conditions, name: str, trials: int) -> bool:
-    """Return whether the search with these arguments has ended."""
-    mark = _mark(conditions, name)
-    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == arguments(conditions, name, trials)
-
-
-def mark_done(conditions: Conditions, name: str, trials: int) -> None:
-    _mark(conditions, name).write_text(json.dumps(arguments(conditions, name, trials)), encoding="utf-8")
-
-
-def _mark(conditions: Conditions, name: str) -> Path:
-    return best_file(conditions, name).with_name("done.json")
-
-
-def settings(conditions: Conditions, name: str) -> tuple[str, ...]:
+def settings(conditions: Conditions, name: str) -> list[str]:
     """Return what the search for a method chose, as `KEY.PATH=VALUE`."""
     losses = yaml.safe_load(best_file(conditions, name).read_text(encoding="utf-8"))["preset"]["losses"]
-    return tuple(
+    return [
         f"losses.{loss}.{option}={json.dumps(value)}"
         for loss, options in losses.items()
         for option, value in options.items()
         if option != "type"
-    )
+    ]

@@ -11,9 +11,9 @@ from PIL import Image
 
 from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan, records
-from benchmarks.camvid.jobs import Job, missing
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import FIRST_ROWS, ROWS, Trainings
+from benchmarks.jobs import Job, missing
 from benchmarks.methods.runs import Training
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
@@ -134,7 +134,7 @@ def test_a_command_names_folders_and_whole_paths_only(tmp_path: Path) -> None:
         "/data2",
         "/work",
     ]
-    assert records.command_of(files, arguments) == (
+    assert records.records_of(files).command_of(arguments) == (
         "rmrkd eval WEIGHTS/a.onnx --set 'data.root=\"DATA\"' --set x=/srv/data/y /data2 WORK"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,15 @@ def rows_of(page: str, title: str) -> dict[str, list[str]]:
 
 @pytest.mark.slow
 def test_everything_runs_and_resumes(
-    tiny: Path, tmp_path: Path, started: Starts, monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    tmp_path: Path,
+    started: Starts,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page, folder = tmp_path / "page.md", tmp_path / "work"
+    page, folder, results = tmp_path / "page.md", tmp_path / "work", tmp_path / "results"
     given = ["--quick", "--preset", str(tiny), "--methods", "kd,rmrkd", "--work-dir", str(folder), "--device", "cpu"]
+    given += ["--results", str(results)]
     original = command.start
     monkeypatch.setattr(
         command, "start", lambda arguments, output: 1 if "kd" in arguments else original(arguments, output)
@@ -73,6 +79,19 @@ def test_everything_runs_and_resumes(
     assert page.read_text() == second
     assert "Tiny sizes" in second
     check_page(second, folder)
+
+    shutil.rmtree(folder)
+    assert command.main([*given, "--output", str(page)]) == 0
+    assert not started  # all of it follows from the records
+    assert page.read_text() == second
+    assert not any(str(tmp_path) in path.read_text() for path in (results / "equal-iterations").iterdir())
+
+    (results / "equal-iterations" / "kd-seed-0.json").unlink()
+    capsys.readouterr()
+    assert command.main([*given, "--output", str(page)]) == 0
+    assert [value_of(arguments, "--role") for arguments in started] == ["teacher", "distill"]
+    assert "differs" not in "".join(capsys.readouterr())  # trained again, to the same bits
+    assert page.read_text() == second
 
 
 @pytest.mark.slow
