@@ -21,3 +21,8 @@ def read_seeds(text: str) -> tuple[int, ...]:
     if min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError("must be different whole numbers from 0")
     return numbers
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Return the names of `NAME,NAME`, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))

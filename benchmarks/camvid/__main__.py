@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.arguments import read_seeds, say
+from benchmarks.arguments import read_names, read_seeds, say
+from rmrkd_cli.errors import RmrkdError
 
 HERE = Path(__file__).parents[1]
 _LENGTHS = ("iterations", "teacher_iterations")
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     # A training of one thread needs two thirds of the CPU time of one with two, so two of them run side by side.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // given.jobs)))
     from benchmarks.camvid.bench import Bench
-    from benchmarks.camvid.plan import Files
+    from benchmarks.camvid.plan import METHODS, Files, method_row
     from benchmarks.camvid.trainings import Trainings
 
     folder = (given.work_dir or HERE / ".camvid").absolute()
@@ -36,10 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
         given.teacher_iterations,
         given.settings,
     )
-    trainings = Trainings(files, given.seeds, given.iterations)
-    bench = Bench(files, trainings, given.jobs, given.output, say)
     try:
+        others = tuple(method_row(name) for name in given.methods if name not in {row.name for row in METHODS})
+        trainings = Trainings(files, given.seeds, given.iterations, others)
+        bench = Bench(files, trainings, given.jobs, given.output, say)
         failed = bench.run()
+    except RmrkdError as error:
+        parser.error(error.message)
     except KeyboardInterrupt:
         say("stopped; the same command continues")
         return 130
@@ -66,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=read_seeds, default=(0, 1, 2), metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--iterations", type=int, default=600, metavar="N", help="of students (default: 600)")
     parser.add_argument("--teacher-iterations", type=int, default=800, metavar="N", help="default: 800")
+    parser.add_argument(
+        "--methods", type=read_names, default=(), metavar="NAME,NAME", help="further methods of student 1"
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"

@@ -37,7 +37,7 @@ class Bench:
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
         plan.make_roots(self.files)
-        for part in (self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice):
+        for part in (self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice, self._others):
             part()
             self._write()
             if self.failed:
@@ -46,7 +46,8 @@ class Bench:
 
     def _first_rows(self) -> None:
         """Train what answers whether distillation helps; what stands first is preferred when a job can start."""
-        self._run([*self._teachers(), *self._trials(), *self._evaluations(), *self._rows(FIRST_ROWS)])
+        trials = (*self._lr_trials(), *self._weight_trials(plan.METHODS))
+        self._run([*self._teachers(), *trials, *self._evaluations(), *self._rows(FIRST_ROWS)])
 
     def _fewer_masks(self) -> None:
         self._run([*self._teachers(), *self._rows(plan.WITHOUT_LABELS)])
@@ -54,6 +55,10 @@ class Bench:
     def _twice(self) -> None:
         """Train the baseline for longer, to show whether it had stopped improving."""
         self._run(list(self._rows((plan.TWICE,))))
+
+    def _others(self) -> None:
+        rows = self.trainings.others
+        self._run([*self._teachers(), *self._weight_trials(rows), *self._rows(rows)])
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")
@@ -88,12 +93,15 @@ class Bench:
     def _evaluation(self, name: str) -> Path:
         return self.files.folder / f"{name}.json"
 
-    def _trials(self) -> Iterator[Job]:
-        """Yield the trainings with each learning rate and each weight, with one seed."""
+    def _lr_trials(self) -> Iterator[Job]:
+        """Yield the trainings with each learning rate, with one seed."""
         for lr in plan.LEARNING_RATES:
             yield Job(_lr_trial(lr), partial(self.trainings.lr_trial, lr))
+
+    def _weight_trials(self, rows: Sequence[Row]) -> Iterator[Job]:
+        """Yield the trainings with each weight, with one seed."""
         for number in plan.WEIGHT_TRIALS:
-            for row in plan.METHODS:
+            for row in rows:
                 before = [_weight_trial(row, earlier) for earlier in range(number)]
                 work = partial(self.trainings.weight_trial, row, number)
                 yield Job(_weight_trial(row, number), work, (*_LR_TRIALS, *before, *_teacher_of(row)))
@@ -104,7 +112,7 @@ class Bench:
                 yield self._row(row, seed)
 
     def _row(self, row: Row, seed: int) -> Job:
-        like = {row.name: row for row in plan.METHODS}.get(row.tuned_like or row.name)
+        like = {row.name: row for row in self.trainings.methods}.get(row.tuned_like or row.name)
         trials = [_weight_trial(like, number) for number in plan.WEIGHT_TRIALS] if like is not None else []
         work = partial(self.trainings.of, row, seed)
         return Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))

@@ -54,7 +54,7 @@ class Page:
         parts += [*self._unfinished(), *self._teachers()]
         equal_time = self._equal_time
         for title, rows in (
-            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *plan.METHODS, plan.TWICE)),
+            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *self.trainings.methods, plan.TWICE)),
             ("Student 1 with all masks, equal time", (plan.BASELINE, *equal_time) if equal_time else ()),
             ("Student 1 with fewer masks", (plan.BASELINE, *plan.WITHOUT_LABELS)),
             ("Student 2", plan.SMALL),
@@ -75,7 +75,11 @@ class Page:
 
     @cached_property
     def _results(self) -> dict[str, list[Record]]:
-        return self.trainings.results((*ROWS, *self._equal_time))
+        return self.trainings.results(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return [*ROWS, *self.trainings.others, *self._equal_time]
 
     def _unfinished(self) -> Iterator[str]:
         """Yield the names of the rows of which a seed is missing."""

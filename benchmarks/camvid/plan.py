@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.jobs import file_stem
 from benchmarks.methods.runs import Conditions, Training
+from rmrkd_cli.presets.methods import load_method, methods_on_logits
 
 PRESETS = Path(__file__).parent / "presets"
 A, A_VIEWS, B = "mIoU of A", "mIoU of A, mirrored and at three scales", "mIoU of B"  # measurements of teachers
@@ -18,6 +19,7 @@ WEIGHT_TRIALS = range(len(LEARNING_RATES))  # of each method
 WEIGHT_FACTORS = (1.0, 0.3)  # of a method's first trials, by the automatic weights
 SMALLER, LARGER = 0.1, 3.0  # of the next: smaller if the second trial was the better
 TRIAL_SHARE = 3  # a trial has this share of the iterations
+STAGE = 2  # the deepest stage of one stride in student 1 and teacher A
 EIGHTH = 8  # every eighth training image keeps its mask
 
 
@@ -112,6 +114,7 @@ class Row:
             "eighth + predicted" has them where a mask is missing.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
+        settings: Of its losses.
     """
 
     name: str
@@ -124,6 +127,7 @@ class Row:
     data: str = "all"
     length: float = 1.0
     tuned_like: str | None = None
+    settings: tuple[str, ...] = ()
 
 
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
@@ -154,6 +158,20 @@ SMALL = (
 )
 
 
+def method_row(name: str) -> Row:
+    """Return the row of another method, as those of `METHODS`.
+
+    Raises:
+        RmrkdError: There is no such method.
+    """
+    row = Row(name, f"{name}, live teacher A", "student", name, "baseline")
+    losses = load_method(name).losses
+    if name in methods_on_logits():
+        return replace(row, title=f"{name}, stored outputs of C", outputs="c")
+    stages = (f"losses.{loss}.stage={STAGE}" for loss, spec in losses.items() if isinstance(spec.stage, int))
+    return replace(row, settings=tuple(stages))
+
+
 def longer(row: Row, length: float) -> Row:
     """Return the row with more iterations."""
     return replace(row, name=f"{row.name}-x{length:g}", length=length, tuned_like=row.tuned_like or row.name)
@@ -177,8 +195,8 @@ class Choice:
 
 def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice | None, folder: Path) -> Training:
     """Return the training of one row and seed; without a choice, with the preset's learning rate and weights."""
-    settings = [f"schedule.iters={iterations}", *_inputs(files, row), *(choice.settings() if choice else [])]
-    settings += files.settings
+    settings = [f"schedule.iters={iterations}", *_inputs(files, row), *row.settings]
+    settings += [*(choice.settings() if choice else []), *files.settings]
     conditions = Conditions(str(PRESETS / f"{row.preset}.yaml"), (seed,), (), (), 1.0, folder, "cpu")
     return Training(row.method, conditions, folder, (seed,), tuple(settings))
 

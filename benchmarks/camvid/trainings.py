@@ -20,11 +20,19 @@ ROWS = (*FIRST_ROWS, *plan.WITHOUT_LABELS, plan.TWICE)
 
 @dataclass(frozen=True)
 class Trainings:
-    """Attributes: `iterations` are those of every student at equal iterations."""
+    """Attributes:
+    iterations: Of every student at equal iterations.
+    others: Rows of student 1 with other methods, which never become the best that is measured further.
+    """
 
     files: Files
     seeds: tuple[int, ...]
     iterations: int
+    others: tuple[Row, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Row, ...]:
+        return (*plan.METHODS, *self.others)
 
     def of(self, row: Row, seed: int) -> Training:
         """Return the training of a row and seed, with the settings of its best trial."""
@@ -46,7 +54,7 @@ class Trainings:
         if self._has_trials():
             trials += [
                 (f"{row.name}, weights x{self._factor(row, number):g}", self.weight_trial(row, number))
-                for row in plan.METHODS
+                for row in self.methods
                 for number in plan.WEIGHT_TRIALS
             ]
         return [(name, miou(result)) for name, trial in trials if (result := self.result(trial)) is not None]
@@ -110,7 +118,7 @@ class Trainings:
     def _best_choice(self, row: Row) -> Choice:
         """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
         lr = self._best_lr()
-        tuned = {each.name: each for each in (plan.BASELINE, *plan.METHODS)}[row.tuned_like or row.name]
+        tuned = {each.name: each for each in (plan.BASELINE, *self.methods)}[row.tuned_like or row.name]
         if row.method == "baseline":
             return Choice(lr, {})
         best = max(plan.WEIGHT_TRIALS, key=lambda number: miou(self.result(self.weight_trial(tuned, number))))

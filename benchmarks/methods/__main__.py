@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.arguments import read_seeds, say
+from benchmarks.arguments import read_names, read_seeds, say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
 from benchmarks.methods.costs import format_ratio, write_costs
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "which the results folder has a record is not run again; others continue in the work directory.",
     )
     parser.add_argument("--preset", default=PRESET, help="a preset's name or file (default: demo)")
-    parser.add_argument("--methods", type=_names, metavar="NAME,NAME", help="default: all of `rmrkd methods`")
+    parser.add_argument("--methods", type=read_names, metavar="NAME,NAME", help="default: all of `rmrkd methods`")
     parser.add_argument("--seeds", type=read_seeds, metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--time", type=_positive, metavar="S", help="seconds of computing at equal time (default: 20)")
     parser.add_argument(
@@ -132,10 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write-costs", action="store_true", help="put the cost of a step into each method's recipe")
     parser.add_argument("--quick", action="store_true", help="two methods, one seed, two steps: shows that it runs")
     return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
 
 
 def _positive(text: str) -> float:

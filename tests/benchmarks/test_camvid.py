@@ -63,6 +63,24 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("method", "stages", "outputs"),
+    [
+        ("lskd", {"lskd": "logits"}, True),
+        ("dist", {"dist": "logits", "aux_dist": "aux"}, False),
+        ("gkd", {"gkd": 2}, False),
+        ("attnfd", {"attnfd_stage": 2, "attnfd_head": "head"}, False),
+    ],
+)
+def test_another_method_acts_on_maps_that_both_networks_have(
+    method: str, stages: dict[str, object], outputs: bool, tmp_path: Path
+) -> None:
+    files = Files(tmp_path / "data", tmp_path / "weights", tmp_path / "work", tmp_path / "results", 800)
+    [run] = plan.training(files, plan.method_row(method), 0, 100, Choice(0.05, {}), tmp_path).runs()
+    assert {name: loss.stage for name, loss in run.preset.losses.items()} == stages
+    assert (run.preset.teacher.outputs is not None, run.preset.teacher.checkpoint is not None) == (outputs, not outputs)
+
+
 def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path) -> None:
     files = Files(camvid, tmp_path / "weights", tmp_path / "work", tmp_path / "results", 800)
     plan.make_roots(files)
@@ -184,6 +202,7 @@ def test_everything_runs_once(
     monkeypatch.setattr(plan, "LEARNING_RATES", (0.02,))
     given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
     given += ["--iterations", "3", "--teacher-iterations", "1", "--jobs", "1", "--output", str(tmp_path / "page.md")]
+    given += ["--methods", "kd,gkd"]  # kd has a row in any case
     given += ["--results", str(tmp_path / "results")]
     given += [part for text in TINY for part in ("--set", text)]
     assert command.main(given) == 0, capsys.readouterr().err
@@ -192,16 +211,17 @@ def test_everything_runs_once(
     trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
     assert len(trained) == len(trainings) + len(FIRST_ROWS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
-    assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1
-    assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS)
+    gkd = 2  # a trial and a row
+    assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1 + gkd
+    assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS) + 1
     titles = ("Student 1 with all masks, equal iterations", "Student 1 with fewer masks", "Student 2")
     shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
-    assert set(shown) == {row.title for row in ROWS}
+    assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A"}
     assert shown["masks alone"][2:5] == ["–", "–", "–"]
     assert set(rows_of(page, "Size and speed")) == {
         "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
     }  # fmt: skip
-    assert len(rows_of(page, "Student files")) == len(ROWS) + len(slower) - 1
+    assert len(rows_of(page, "Student files")) == len(ROWS) + len(slower) - 1 + 1
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size[0] == 5 * 240 + 4 * 4
     assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
