@@ -80,6 +80,11 @@ class Files:
         return self.folder / "eighth-predicted"
 
     @property
+    def one_val(self) -> Path:
+        """A data root with all training images and one to validate on, for trainings whose result is not needed."""
+        return self.folder / "one-val"
+
+    @property
     def costs(self) -> Path:
         """The seconds of a step by the name of the row."""
         return self.results / "costs.json"
@@ -227,17 +232,21 @@ def make_roots(files: Files) -> None:
     """Link the images and masks of the rows with fewer masks into data roots of their own."""
     masks = sorted((files.data / "trainannot").iterdir())
     for root, images in ((files.eighth, masks[::EIGHTH]), (files.eighth_predicted, masks), (files.predicted, masks)):
-        for folder in ("train", "trainannot"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
         for number, mask in enumerate(images):
             _link(root / "train" / mask.name, files.data / "train" / mask.name)
             true = root == files.eighth or (root == files.eighth_predicted and number % EIGHTH == 0)
             _link(root / "trainannot" / mask.name, mask if true else files.labels_of_b / mask.name)
         for folder in ("val", "valannot"):
             _link(root / folder, files.data / folder)
+    for folder in ("train", "trainannot"):
+        _link(files.one_val / folder, files.data / folder)
+    for folder in ("val", "valannot"):
+        first = min((files.data / folder).iterdir())
+        _link(files.one_val / folder / first.name, first)
 
 
 def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_symlink():
         path.symlink_to(target)
 
