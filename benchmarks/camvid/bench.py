@@ -53,8 +53,7 @@ class Bench:
         self._run([*self._teachers(), *self._rows(plan.WITHOUT_LABELS)])
 
     def _twice(self) -> None:
-        """Train the baseline for longer, to show whether it had stopped improving."""
-        self._run(list(self._rows((plan.TWICE,))))
+        self._run([*self._teachers(), *self._rows(self.trainings.twice_rows())])
 
     def _others(self) -> None:
         rows = self.trainings.others
@@ -122,7 +121,7 @@ class Bench:
         if not self.trainings.costs():
             self._run([replace(job, preparation=False) for job in self._teachers()])
             if not self.failed:
-                self.failed += costs.measure(self.files, FIRST_ROWS, self.say, start)
+                self.failed += costs.measure(self.files, (plan.BASELINE, *plan.METHODS), self.say, start)
         if not self.failed:
             self._run([*self._teachers(), *self._rows(self.trainings.equal_time_rows())])
 

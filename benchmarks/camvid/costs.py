@@ -14,7 +14,7 @@ from benchmarks.methods.runs import Start
 from benchmarks.records import write
 from rmrkd_cli.results.training_log import find_log
 
-STEPS, ROUNDS = 20, 3
+STEPS, ROUNDS = 12, 3
 
 
 def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run: Start) -> list[str]:

@@ -54,7 +54,8 @@ class Page:
         parts += [*self._unfinished(), *self._teachers()]
         equal_time = self._equal_time
         for title, rows in (
-            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *self.trainings.methods, plan.TWICE)),
+            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *self.trainings.methods)),
+            ("Student 1 with all masks, twice the iterations", self._twice),
             ("Student 1 with all masks, equal time", (plan.BASELINE, *equal_time) if equal_time else ()),
             ("Student 1 with fewer masks", (plan.BASELINE, *plan.WITHOUT_LABELS)),
             ("Student 2", plan.SMALL),
@@ -70,6 +71,10 @@ class Page:
         return self.trainings.equal_time_rows()
 
     @cached_property
+    def _twice(self) -> list[Row]:
+        return self.trainings.twice_rows()
+
+    @cached_property
     def _costs(self) -> dict[str, float]:
         return self.trainings.costs()
 
@@ -79,7 +84,7 @@ class Page:
 
     @cached_property
     def _rows(self) -> list[Row]:
-        return [*ROWS, *self.trainings.others, *self._equal_time]
+        return [*ROWS, *self.trainings.others, *self._equal_time, *self._twice]
 
     def _unfinished(self) -> Iterator[str]:
         """Yield the names of the rows of which a seed is missing."""
@@ -111,7 +116,7 @@ class Page:
         )  # fmt: skip
 
     def _curves(self) -> Iterator[str]:
-        rows = [row for row in ROWS if row.name in self._results]
+        rows = [row for row in self._rows if row.name in self._results and row not in self._equal_time]
         if not rows:
             return
         curves = {row.title: self._curve(row) for row in rows}

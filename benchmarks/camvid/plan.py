@@ -136,9 +136,7 @@ class Row:
 
 
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
-TWICE = replace(
-    BASELINE, name="baseline-x2", title="masks alone, twice as long", base="baseline", length=2.0, tuned_like="baseline"
-)
+TWICE = replace(BASELINE, name="baseline-x2", title="masks alone, twice as long", length=2.0, tuned_like="baseline")
 _KD = Row("kd", "kd, stored outputs of C", "student", "kd", "baseline", outputs="c")
 METHODS = (
     _KD,
