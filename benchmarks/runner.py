@@ -40,6 +40,10 @@ class Runner:
             self.say(error.message)
             return ["reading the results"]
 
+    def prepare(self, jobs: Sequence[Job]) -> list[str]:
+        """Run all preparations that have not ended, for what is no job; return the names of what failed."""
+        return run_jobs(jobs, self.at_once, self._run_one)
+
     def _run_one(self, job: Job) -> bool:
         """Run a job, and return whether it succeeded."""
         work = job.work()
@@ -55,6 +59,7 @@ class Runner:
             return False
         if not finished:
             self.say(job.name)
+            done.unlink(missing_ok=True)
             if job.folder is not None:
                 shutil.rmtree(job.folder, ignore_errors=True)
             if status := self.start(arguments_of(work), output):

@@ -119,7 +119,8 @@ class Bench:
     def _equal_time(self) -> None:
         """Measure the time of a step of each row, then train the best methods again."""
         if not self.trainings.costs():
-            self._run([replace(job, preparation=False) for job in self._teachers()])
+            teachers = [job for job in self._teachers() if job.name != _MASKS_OF_B]
+            self.failed += self._runner.prepare(teachers)
             if not self.failed:
                 self.failed += costs.measure(self.files, (plan.BASELINE, *plan.METHODS), self.say, start)
         if not self.failed:
@@ -139,9 +140,12 @@ class Bench:
 
     def _run(self, jobs: Sequence[Job]) -> None:
         """Run what is missing."""
+        self.failed += self._runner.run(jobs)
+
+    @property
+    def _runner(self) -> Runner:
         output = self.files.folder / "output"
-        kept = records.records_of(self.files)
-        self.failed += Runner(kept, output, self.jobs, start, self.say, self._is_done, self._keep).run(jobs)
+        return Runner(records.records_of(self.files), output, self.jobs, start, self.say, self._is_done, self._keep)
 
     def _is_done(self, job: Job) -> bool:
         work = job.work()

@@ -13,7 +13,6 @@ from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan, records
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import ROWS, Trainings
-from benchmarks.jobs import Job, missing
 from benchmarks.methods.runs import Training
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
@@ -98,25 +97,6 @@ def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path
         mask if number % plan.EIGHTH == 0 else guess
         for number, (mask, guess) in enumerate(zip(masks, predicted, strict=True))
     ]
-
-
-def test_preparations_run_for_missing_results_only() -> None:
-    def job(name: str, *after: str, preparation: bool = False) -> Job:
-        return Job(name, list, after, preparation)
-
-    jobs = [
-        job("teacher", preparation=True), job("outputs", "teacher", preparation=True), job("masks", preparation=True),
-        job("trial", "outputs"), job("row", "trial", "outputs"), job("measured", "teacher"), job("last", "elsewhere"),
-    ]  # fmt: skip
-
-    def left(*done: str) -> list[str]:
-        return [job.name for job in missing(jobs, lambda job: job.name in done)]
-
-    assert left() == ["teacher", "outputs", "trial", "row", "measured", "last"]
-    assert left("trial", "measured", "last") == ["teacher", "outputs", "row"]
-    assert left("row", "measured", "last") == ["teacher", "outputs", "trial", "row"]  # a row follows from its trials
-    assert left("trial", "row", "last") == ["teacher", "measured"]
-    assert left("trial", "row", "measured", "last") == []
 
 
 def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
