@@ -67,7 +67,7 @@ def test_an_option_in_the_text_exists(page: str) -> None:
 
 
 # Options of other programs: uv, pytest, `python -m benchmarks.methods`, `python -m tests.endurance`.
-OTHERS = {"--quick", "--parallel", "--methods", "--shutdown-timeout", "--max_restarts"}
+OTHERS = {"--quick", "--parallel", "--methods", "--jobs", "--shutdown-timeout", "--max_restarts"}
 
 
 def _check_names(name: str, values: dict[str, object]) -> None:
