@@ -35,7 +35,9 @@ mIoU after a third of the iterations with seed 0. All students have the learning
 has as many trials of its weights as the baseline has of its learning rate, the third on the side of the better of the
 first two. Other rows have their method's settings."""
 _CURVE = "Mean mIoU over the seeds while training. The last value is that of the tables."
-_SPEED = "One image in onnxruntime on the CPU, in turns, median and smallest milliseconds of 20. B runs at 641x481."
+_SPEED = """\
+One image in onnxruntime on the CPU, in turns, median and smallest milliseconds of 20. B runs at 641x481. INT8 has 8-bit
+weights, for processors with VNNI; on others, 8-bit weights overflow."""
 
 
 @dataclass(frozen=True)
