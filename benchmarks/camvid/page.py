@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import scipy.stats
+
 from benchmarks.camvid import plan
 from benchmarks.camvid.latency import THREADS, Speed
 from benchmarks.camvid.plan import Files, Row
@@ -18,18 +20,18 @@ from rmrkd_cli.results.record import Record, read_record
 from rmrkd_cli.terminal.durations import format_duration
 
 _HEADER = (
-    "trained with", "mIoU", "sd", "difference", "95 % interval", "by seed", "iterations", "s/step", "training",
-    "mIoU by seed",
+    "trained with", "mIoU", "sd", "difference", "95 %, images", "95 %, seeds", "by seed", "iterations", "s/step",
+    "training", "mIoU by seed",
 )  # fmt: skip
 _TEACHERS = {plan.A: "A", plan.A_VIEWS: "A, mirrored and at three scales", plan.B: "B"}
 _INTRODUCTION = """\
 Photographs of streets, 480x360, 11 classes: 367 to train on, 101 to validate on. Nothing else was looked at. mIoU is in
 percent, of the last iteration on the validation images, and a mean over the seeds; sd is their standard deviation.
-Each difference is to training with the same masks alone, with a 95 % interval over the choice of the images, and the
-difference of each seed. Students of a seed start from the same weights and see the same images in the same order.
-s/step is the smallest of three medians, taken in turns on one core while nothing else ran; "training" was taken beside
-others. `camvid/results` contains the command of each training, its result for each image, and its curve. `rmrkd
-compare` reads these files."""
+Each difference is to training with the same masks alone, with two 95 % intervals: over the choice of the images, for
+these students, and over the choice of the seeds, by Student's t. Students of a seed start from the same weights and see
+the same images in the same order. s/step is the smallest of three medians, taken in turns on one core while nothing
+else ran; "training" was taken beside others. `camvid/results` contains the command of each training, its result for
+each image, and its curve. `rmrkd compare` reads these files."""
 _TRIALS = """\
 mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
 has as many trials of its weights as the baseline has of its learning rate, the third on the side of the better of the
@@ -90,9 +92,9 @@ class Page:
 
     def _unfinished(self) -> Iterator[str]:
         """Yield the names of the rows of which a seed is missing."""
-        titles = [row.name for row in (*ROWS, *self._equal_time) if row.name not in self._results]
-        if titles:
-            yield f"Not finished, and left out: {', '.join(titles)}. The same command continues."
+        names = [row.name for row in self._rows if row.name not in self._results]
+        if names:
+            yield f"Not finished, and left out: {', '.join(names)}. The same command continues."
 
     def _teachers(self) -> Iterator[str]:
         paths = {title: self.files.results_of(name) for name, title in _TEACHERS.items()}
@@ -121,13 +123,13 @@ class Page:
         rows = [row for row in self._rows if row.name in self._results and row not in self._equal_time]
         if not rows:
             return
-        curves = {row.title: self._curve(row) for row in rows}
+        curves = {row: self._curve(row) for row in rows}
         steps = sorted({step for curve in curves.values() for step in curve})
         yield "## Validation while training"
         yield _CURVE
         cells = [
-            (title, *(f"{100 * curve[step]:.2f}" if step in curve else "–" for step in steps))
-            for title, curve in curves.items()
+            (_name_with_student(row), *(f"{100 * curve[step]:.2f}" if step in curve else "–" for step in steps))
+            for row, curve in curves.items()
         ]
         yield table(("iteration", *map(str, steps)), cells)
 
@@ -173,12 +175,29 @@ class Page:
             yield table(("row", "seed", "SHA-256 begins"), rows)
 
 
-def _difference(results: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str]:
-    """Return the difference to other records, its interval over the images, and the difference of each seed."""
+def _name_with_student(row: Row) -> str:
+    return f"student {2 if row in plan.SMALL else 1}, {row.title}"
+
+
+def _difference(results: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str, str]:
+    """Return the difference to other records, its intervals over images and seeds, and the difference of each seed."""
     if base is None:
-        return "–", "–", "–"
+        return "–", "–", "–", "–"
     found = compare([*base, *results]).differences[0]
     low, high = found.mean.low, found.mean.high
-    interval = f"{100 * low:+.2f} to {100 * high:+.2f}" if low is not None and high is not None else "–"
-    by_seed = ", ".join(f"{100 * value:+.2f}" for _, value in found.by_seed)
-    return f"{100 * (found.mean.value or 0):+.2f}", interval, by_seed
+    over_images = _interval(100 * low, 100 * high) if low is not None and high is not None else "–"
+    by_seed = [100 * value for _, value in found.by_seed]
+    over_seeds = _interval(*interval_over_seeds(by_seed)) if len(by_seed) > 1 else "–"
+    each = ", ".join(f"{value:+.2f}" for value in by_seed)
+    return f"{100 * (found.mean.value or 0):+.2f}", over_images, over_seeds, each
+
+
+def interval_over_seeds(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean difference if seeds were drawn anew, by Student's t."""
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    half = float(scipy.stats.t.ppf(0.975, len(differences) - 1)) * error
+    return mean - half, mean + half
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:+.2f} to {high:+.2f}"

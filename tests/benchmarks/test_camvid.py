@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan, records
+from benchmarks.camvid.page import interval_over_seeds
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import ROWS, Trainings
 from benchmarks.methods.runs import Training
@@ -146,6 +147,12 @@ def test_other_settings_do_not_overwrite_the_kept_records(
     assert "--results DIR" in capsys.readouterr().err
 
 
+def test_the_interval_over_seeds_is_that_of_students_t() -> None:
+    low, high = interval_over_seeds([1.0, 2.0, 3.0])
+    half = 4.302653 / 3**0.5  # t of two degrees of freedom; the standard deviation is 1
+    assert (low, high) == pytest.approx((2 - half, 2 + half))
+
+
 @pytest.fixture
 def inputs(camvid: Path, tmp_path: Path) -> Path:
     """Folder of random weights with the names of the real ones."""
@@ -198,7 +205,7 @@ def test_everything_runs_once(
     titles = ("Student 1 with all masks, equal iterations", "Student 1 with fewer masks", "Student 2")
     shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
     assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A"}
-    assert shown["masks alone"][2:5] == ["–", "–", "–"]
+    assert shown["masks alone"][2:6] == ["–", "–", "–", "–"]
     assert set(rows_of(page, "Size and speed")) == {
         "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
     }  # fmt: skip
