@@ -165,7 +165,8 @@ class Bench:
             job.keep()
 
     def _write(self) -> None:
-        page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"))
+        picture = self.output.with_suffix(".png").name
+        page = Page(self.files, self.trainings, date_and_commit(), describe_machine("cpu"), picture)
         self.output.write_text(page.text(), encoding="utf-8")
 
 

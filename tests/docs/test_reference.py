@@ -161,9 +161,9 @@ def test_the_methods_command_lists_the_methods_of_the_table() -> None:
         assert row[-1] in line
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/paper-pairs.md"])
-def test_the_papers_figures_are_those_of_the_presets(page: str) -> None:
-    rows = {row[0].strip("`"): row[-2:] for table in tables(page) if table[0][0] == "preset" for row in table[1:]}
+def test_the_papers_figures_are_those_of_the_presets() -> None:
+    found = tables("docs/paper-pairs.md")
+    rows = {row[0].strip("`"): row[-2:] for table in found if table[0][0] == "preset" for row in table[1:]}
     presets = {name: load_preset(name) for name in preset_names()}
     published = {name: preset.paper for name, preset in presets.items() if preset.paper is not None}
     assert set(published) <= set(rows)
@@ -185,6 +185,14 @@ def test_figures_of_the_methods_are_those_of_the_benchmark() -> None:
         assert abs(float(cells[3]) - spread) <= 0.051
     assert "571" in measured
     assert "571" in page_text("benchmarks/RESULTS.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/measurements.md"])
+def test_figures_of_camvid_are_those_of_the_benchmark(page: str) -> None:
+    table = next(table for table in tables(page) if table[0][0] == "mIoU on 101 validation images")
+    figures = re.findall(r"\d+\.\d\d", " ".join(cell for row in table[1:] for cell in row))
+    assert len(figures) > 15
+    assert set(figures) <= set(re.findall(r"\d+\.\d\d", page_text("benchmarks/CAMVID.md")))
 
 
 def test_the_packages_of_the_architecture_page_are_those_that_the_import_test_orders() -> None:
