@@ -23,6 +23,18 @@ def read_seeds(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def read_count(text: str) -> int:
+    """Return a whole number from 1.
+
+    Raises:
+        argparse.ArgumentTypeError: It is smaller.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def read_names(text: str) -> tuple[str, ...]:
     """Return the names of `NAME,NAME`, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",")))

@@ -18,11 +18,16 @@ from benchmarks.jobs import Work, arguments_of
 from benchmarks.methods.runs import Training
 from rmrkd_cli.results.record import Record, read_record, to_json
 from rmrkd_cli.results.training_log import find_log, read_curves
+from rmrkd_cli.storage.atomic import write_text
 
 
 @dataclass(frozen=True)
 class Records:
-    """Attributes: `names` stand in commands for the folders of this machine."""
+    """Records whose commands name no folder of this machine.
+
+    Attributes:
+        names: What a command has in place of a folder.
+    """
 
     names: Mapping[Path, str]
 
@@ -76,8 +81,9 @@ def _peak_memory(log: Path) -> float | None:
 
 
 def write(path: Path, contents: Any) -> None:
+    """Write a JSON file at once: other threads read it meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(contents), encoding="utf-8")
+    write_text(to_json(contents), path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.jobs import Job, arguments_of, file_stem, missing, run_jobs
@@ -15,13 +16,15 @@ from rmrkd_cli.errors import RmrkdError
 
 @dataclass(frozen=True)
 class Runner:
-    """Attributes:
-    records: Have the commands of the jobs.
-    output: Folder of what the commands print, and of marks of those that have ended.
-    at_once: Jobs that run at the same time.
-    start: Runs `rmrkd` with some arguments.
-    is_done: Whether the result of a job is kept.
-    keep: Keeps the result of a job.
+    """Runs jobs side by side, and keeps the result of each.
+
+    Attributes:
+        records: Gives the command of a job.
+        output: Folder of the text that commands print, and of marks of commands that have ended.
+        at_once: Number of jobs that run at the same time.
+        start: Runs `rmrkd` with some arguments.
+        is_done: Returns whether the result of a job is kept.
+        keep: Keeps the result of a job; called by one thread at a time.
     """
 
     records: Records
@@ -31,18 +34,22 @@ class Runner:
     say: Callable[[str], object]
     is_done: Callable[[Job], bool]
     keep: Callable[[Job], object]
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Run what is missing; return the names of what failed."""
+        """Run the jobs without a result and the preparations that they need; return the names of those that failed."""
+        return self._run(lambda: missing(jobs, self.is_done))
+
+    def prepare(self, jobs: Sequence[Job]) -> list[str]:
+        """Run all preparations that have not ended; return the names of those that failed."""
+        return self._run(lambda: jobs)
+
+    def _run(self, chosen: Callable[[], Sequence[Job]]) -> list[str]:
         try:
-            return run_jobs(missing(jobs, self.is_done), self.at_once, self._run_one)
+            return run_jobs(chosen(), self.at_once, self._run_one)
         except RmrkdError as error:
             self.say(error.message)
             return ["reading the results"]
-
-    def prepare(self, jobs: Sequence[Job]) -> list[str]:
-        """Run all preparations that have not ended, for what is no job; return the names of what failed."""
-        return run_jobs(jobs, self.at_once, self._run_one)
 
     def _run_one(self, job: Job) -> bool:
         """Run a job, and return whether it succeeded."""
@@ -67,7 +74,8 @@ class Runner:
                 return False
             done.write_text(command, encoding="utf-8")
         if not (finished and self.is_done(job)):
-            self.keep(job)
+            with self._keeping:
+                self.keep(job)
         return True
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from benchmarks.result import Result
 
+_SAME = ("networks", "measured on")  # entries that results of two machines share
+
 
 class Store:
     """The results by name.
@@ -16,7 +18,8 @@ class Store:
     Args:
         path: A JSON file; None: nothing is stored.
         machine: From `describe_machine`.
-        keep: Whether results of another machine stay, with the description of that machine; else they are discarded.
+        keep: Whether results of another machine of the same kind stay, with the description of that machine, if they
+            are of the same networks; else they are discarded.
     """
 
     def __init__(self, path: Path | None, machine: dict[str, str], *, keep: bool = False) -> None:
@@ -24,7 +27,7 @@ class Store:
         self.results: dict[str, Result] = {}
         if path is not None and path.exists():
             stored = json.loads(path.read_text())
-            if keep:
+            if keep and all(stored["machine"].get(key) == machine.get(key) for key in _SAME):
                 self.machine = stored["machine"]
             if stored["machine"] == self.machine:
                 self.results = {name: Result.read(each) for name, each in stored["results"].items()}

@@ -12,6 +12,7 @@ from benchmarks.camvid import latency, picture, plan
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import Trainings, miou, student_of
 from benchmarks.jobs import Job, file_stem
+from benchmarks.machine import describe_machine
 from benchmarks.records import read, write
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.presets.loader import load_preset
@@ -71,6 +72,7 @@ class Best:
         self._draw(output)
         contents = {
             "students": self._hashes(),
+            "machine": describe_machine("cpu"),
             "miou": {name: miou(read_records(self._json(name))[0]) for name in (STUDENT_1, INT8)},
             "speed": {name: speed.entries() for name, speed in speeds.items()},
         }

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from benchmarks.camvid import plan
 from benchmarks.camvid.plan import Files, Row
+from benchmarks.machine import describe_machine
 from benchmarks.methods.runs import Start
 from benchmarks.records import write
 from rmrkd_cli.results.training_log import find_log
@@ -42,5 +43,5 @@ def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run
             lines = map(json.loads, find_log(done.run_dir.path).read_text().splitlines())
             seconds = statistics.median(line["seconds"] for line in lines if "losses" in line)
             costs[row.name] = min(seconds, costs.get(row.name, seconds))
-    write(files.costs, {"settings": [*files.settings], "seconds": costs})
+    write(files.costs, {"settings": [*files.settings], "seconds": costs, "machine": describe_machine("cpu")})
     return []

@@ -149,10 +149,10 @@ WITHOUT_LABELS = (
         _CWD, name="predicted-masks", title="no mask: B's predictions as masks, cwd, outputs of B", outputs="b",
         data="predicted",
     ),
-    replace(BASELINE, name="eighth", title="46 masks alone", data="eighth", tuned_like="baseline"),
+    replace(BASELINE, name="eighth", title="46 masks alone", base="baseline", data="eighth", tuned_like="baseline"),
     replace(
         _CWD, name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
-        base="eighth", outputs="b", data="eighth + predicted",
+        outputs="b", data="eighth + predicted",
     ),
 )  # fmt: skip
 SMALL = (
@@ -222,8 +222,11 @@ def _inputs(files: Files, row: Row) -> Iterable[str]:
 
 def _data(files: Files, data: str) -> Iterable[str]:
     """Yield the settings that name the images; see `Row.data`."""
-    roots = {"all": files.data, "predicted": files.predicted, "eighth + predicted": files.eighth_predicted}
-    yield f"data.root={json.dumps(str(roots.get(data, files.eighth)))}"
+    roots = {
+        "all": files.data, "eighth": files.eighth, "predicted": files.predicted,
+        "eighth + predicted": files.eighth_predicted,
+    }  # fmt: skip
+    yield f"data.root={json.dumps(str(roots[data]))}"
 
 
 def make_roots(files: Files) -> None:
@@ -245,6 +248,8 @@ def make_roots(files: Files) -> None:
 
 def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() and path.readlink() != target:
+        path.unlink()
     if not path.is_symlink():
         path.symlink_to(target)
 

@@ -98,6 +98,10 @@ class Trainings:
         found = read(self.files.costs)
         return found["seconds"] if found.get("settings") == [*self.files.settings] else {}
 
+    def machine(self) -> dict[str, str]:
+        """Return the description of the machine on which steps were timed; empty until then."""
+        return read(self.files.costs).get("machine", {})
+
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / records.TRIALS / row.name / name
         return plan.training(self.files, row, 0, self.iterations // plan.TRIAL_SHARE, choice, folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.arguments import read_names, read_seeds, say
+from benchmarks.arguments import read_count, read_names, read_seeds, say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
 from benchmarks.methods.costs import format_ratio, write_costs
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RmrkdError as error:
         parser.error(error.message)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on")
+        say("stopped; the same command resumes")
         return 130
 
 
@@ -109,11 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trials", type=_trials, default=0, metavar="N", help="of `rmrkd tune` for each method (default: no tuning)"
     )
-    parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="timed rounds (default: 5)")
+    parser.add_argument("--rounds", type=read_count, default=5, metavar="N", help="timed rounds (default: 5)")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY.PATH=VALUE", help="of every training"
     )
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="trainings at the same time (default: 1)")
+    parser.add_argument(
+        "--jobs", type=read_count, default=1, metavar="N", help="trainings at the same time (default: 1)"
+    )
     parser.add_argument("--work-dir", type=Path, metavar="DIR", help="default: benchmarks/.methods")
     parser.add_argument(
         "--results",
@@ -145,13 +147,6 @@ def _trials(text: str) -> int:
     value = int(text)
     if value < 2:
         raise argparse.ArgumentTypeError("must be at least 2")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
