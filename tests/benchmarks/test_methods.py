@@ -167,6 +167,20 @@ def stored(tmp_path: Path) -> Store:
     return store
 
 
+def test_kept_times_are_those_of_the_same_networks_and_device(tmp_path: Path) -> None:
+    machine = {"CPU": "one", "measured on": "cpu", "networks": "demo"}
+    store = Store(tmp_path / "measured.json", machine, keep=True)
+    store.put(Result("step kd", "kd", "", [Row("time", "s", [0.1], [0.2], bound=True)]))
+
+    def found(**changed: str) -> tuple[list[str], str]:
+        again = Store(tmp_path / "measured.json", {**machine, **changed}, keep=True)
+        return list(again.results), again.machine["CPU"]
+
+    assert found(CPU="two") == (["step kd"], "one")
+    assert found(networks="other") == ([], "one")
+    assert found(**{"measured on": "cuda"}) == ([], "one")
+
+
 def test_iterations_of_equal_time_follow_the_ratio_to_the_baseline(tmp_path: Path) -> None:
     store = stored(tmp_path)
     assert [steps.seconds(name, store) for name in (BASELINE, "kd", "mgd")] == pytest.approx([0.2, 0.5, 0.3])
