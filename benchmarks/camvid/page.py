@@ -147,6 +147,7 @@ class Page:
         cells = [
             (name, f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", f"{(new - old) / len(names):+.2f}")
             for name, old, new in zip(names, before, after, strict=True)
+            if old is not None and new is not None
         ]
         yield table(("class", rows[0].title, rows[1].method, "difference", "of mIoU"), cells)
 
@@ -209,10 +210,10 @@ class Page:
             yield table(("row", "seed", "SHA-256 begins"), rows)
 
 
-def _mean_ious(results: Sequence[Record]) -> list[float]:
-    """Return the mean IoU of each class in percent."""
+def _mean_ious(results: Sequence[Record]) -> list[float | None]:
+    """Return the mean IoU of each class in percent; None if the class does not occur."""
     of_classes = zip(*(record["metrics"]["iou"] for record in results), strict=True)
-    return [100 * statistics.fmean(values) for values in of_classes]
+    return [None if None in values else 100 * statistics.fmean(values) for values in of_classes]
 
 
 def _name_with_student(row: Row) -> str:
