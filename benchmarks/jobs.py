@@ -32,7 +32,8 @@ class Job:
         after: Jobs that come before this one in a list.
         preparation: Whether it only makes files for other jobs, and runs only if one of them must run.
         folder: Removed before the command, which fills empty folders only.
-        keep: Called after the command, to keep its result; trainings keep their own.
+        keep: Called after the command, to keep its result; not of trainings, whose results all are kept alike.
+        is_kept: Returns whether that result is kept.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Job:
     preparation: bool = False
     folder: Path | None = None
     keep: Callable[[], object] | None = None
+    is_kept: Callable[[], bool] | None = None
 
 
 def missing(jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> list[Job]:

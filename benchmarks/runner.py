@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.jobs import Job, arguments_of, file_stem, missing, run_jobs
+from benchmarks.jobs import Job, Work, arguments_of, file_stem, missing, run_jobs
 from benchmarks.methods.runs import Start, Training
 from benchmarks.records import Records
 from rmrkd_cli.errors import RmrkdError
@@ -23,8 +23,10 @@ class Runner:
         output: Folder of the text that commands print, and of marks of commands that have ended.
         at_once: Number of jobs that run at the same time.
         start: Runs `rmrkd` with some arguments.
-        is_done: Returns whether the result of a job is kept.
-        keep: Keeps the result of a job; called by one thread at a time.
+        is_kept: Returns whether the result of a training is kept.
+        keep: Keeps the result of a training, and returns the SHA-256 of the student that the same command gave before,
+            if it was another; called by one thread at a time.
+        kept: Called with the name of a training whose result was kept.
     """
 
     records: Records
@@ -32,13 +34,14 @@ class Runner:
     at_once: int
     start: Start
     say: Callable[[str], object]
-    is_done: Callable[[Job], bool]
-    keep: Callable[[Job], object]
+    is_kept: Callable[[Training], bool]
+    keep: Callable[[Training], str | None]
+    kept: Callable[[str, Training], object]
     _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
         """Run the jobs without a result and the preparations that they need; return the names of those that failed."""
-        return self._run(lambda: missing(jobs, self.is_done))
+        return self._run(lambda: missing(jobs, self._is_done))
 
     def prepare(self, jobs: Sequence[Job]) -> list[str]:
         """Run all preparations that have not ended; return the names of those that failed."""
@@ -73,10 +76,24 @@ class Runner:
                 self.say(f"{job.name}: ended with {status}, see {output}")
                 return False
             done.write_text(command, encoding="utf-8")
-        if not (finished and self.is_done(job)):
+        if not (finished and self._is_done(job)):
             with self._keeping:
-                self.keep(job)
+                self._keep(job, work)
         return True
+
+    def _is_done(self, job: Job) -> bool:
+        work = job.work()
+        if isinstance(work, Training):
+            return self.is_kept(work)
+        return job.is_kept is not None and job.is_kept()
+
+    def _keep(self, job: Job, work: Work) -> None:
+        if isinstance(work, Training):
+            if other := self.keep(work):
+                self.say(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")
+            self.kept(job.name, work)
+        elif job.keep is not None:
+            job.keep()
 
 
 def _is_marked(mark: Path, command: str) -> bool:

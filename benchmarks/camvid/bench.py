@@ -83,7 +83,11 @@ class Bench:
             common = ["--data-root", str(self.files.data), "--device", "cpu"]
             arguments = ["eval", str(file), *options, *common, "--json", str(self._evaluation(name)), "--force"]
             keep = partial(self._keep_evaluation, name, arguments)
-            yield Job(name, partial(list, arguments), (TEACHER_A,), keep=keep)
+            is_kept = partial(self._has_evaluation, name, arguments)
+            yield Job(name, partial(list, arguments), (TEACHER_A,), keep=keep, is_kept=is_kept)
+
+    def _has_evaluation(self, name: str, arguments: list[str]) -> bool:
+        return records.records_of(self.files).find(arguments, self.files.results_of(name)) is not None
 
     def _keep_evaluation(self, name: str, arguments: list[str]) -> None:
         [record] = read_records(self._evaluation(name))
@@ -145,24 +149,16 @@ class Bench:
     @property
     def _runner(self) -> Runner:
         output = self.files.folder / "output"
-        return Runner(records.records_of(self.files), output, self.jobs, start, self.say, self._is_done, self._keep)
+        return Runner(
+            records.records_of(self.files), output, self.jobs, start, self.say,
+            lambda training: self.trainings.result(training) is not None,
+            partial(records.keep, self.files), self._show,
+        )  # fmt: skip
 
-    def _is_done(self, job: Job) -> bool:
-        work = job.work()
-        if isinstance(work, Training):
-            return self.trainings.result(work) is not None
-        path = self.files.results_of(job.name)
-        return job.keep is not None and records.records_of(self.files).find(work, path) is not None
-
-    def _keep(self, job: Job) -> None:
-        work = job.work()
-        if isinstance(work, Training):
-            if other := records.keep(self.files, work):
-                self.say(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")
-            self.say(f"{job.name}: mIoU {100 * miou(self.trainings.result(work)):.2f}")
-            self._write()
-        elif job.keep is not None:
-            job.keep()
+    def _show(self, name: str, training: Training) -> None:
+        """Show the result of a training that was kept."""
+        self.say(f"{name}: mIoU {100 * miou(self.trainings.result(training)):.2f}")
+        self._write()
 
     def _write(self) -> None:
         picture = self.output.with_suffix(".png").name

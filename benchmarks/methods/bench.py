@@ -58,7 +58,10 @@ class Bench:
         """Measure what is missing, and continue after failures; return the names of what failed."""
         steps.measure(self.conditions, self.setting, self.store, self.taken)
         output = self.conditions.folder / "output"
-        runner = Runner(self._records, output, self.jobs, start, self.setting.log, self._is_done, self._keep)
+        runner = Runner(
+            self._records, output, self.jobs, start, self.setting.log,
+            lambda training: self._find(training) is not None, self._keep, lambda *_: self._write(),
+        )  # fmt: skip
         failed = runner.run([*self._first(), *self._searches(), *self._trainings()])
         if not self.trials:  # the losses are the same with every weight
             failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
@@ -88,7 +91,8 @@ class Bench:
         first = _name(TEACHER, self.conditions.seeds[0])
         for name in self.conditions.methods if self.trials else ():
             work = partial(tuning.arguments, self.conditions, name, self.trials)
-            yield Job(_search(name), work, (first,), keep=partial(self._keep_search, name))
+            keep, is_kept = partial(self._keep_search, name), partial(self._is_searched, name)
+            yield Job(_search(name), work, (first,), keep=keep, is_kept=is_kept)
 
     def _trainings(self) -> Iterator[Job]:
         for name in self.conditions.methods:
@@ -127,21 +131,8 @@ class Bench:
         work = tuning.arguments(self.conditions, name, self.trials)
         return read(self._search_file(name)).get("command") == self._records.command_of(work)
 
-    def _is_done(self, job: Job) -> bool:
-        work = job.work()
-        if isinstance(work, Training):
-            return self._find(work) is not None
-        return self._is_searched({_search(name): name for name in self.conditions.methods}[job.name])
-
-    def _keep(self, job: Job) -> None:
-        work = job.work()
-        if not isinstance(work, Training):
-            if job.keep is not None:
-                job.keep()
-            return
-        if other := self._records.keep_training(work, self._record_file(work), per_image=False):
-            self.setting.log(f"{job.name}: the file differs from the one trained before, whose SHA-256 was {other}")
-        self._write()
+    def _keep(self, training: Training) -> str | None:
+        return self._records.keep_training(training, self._record_file(training), per_image=False)
 
     def _find(self, training: Training) -> Record | None:
         return self._records.find(training, self._record_file(training))

@@ -38,7 +38,7 @@ def test_a_preparation_runs_again_only_if_it_did_not_end(tmp_path: Path) -> None
 
     def prepare(*work: str) -> list[str]:
         job = Job("outputs", lambda: list(work), preparation=True)
-        return Runner(Records({}), tmp_path, 1, start, str, lambda _: False, str).prepare([job])
+        return Runner(Records({}), tmp_path, 1, start, str, lambda _: False, str, print).prepare([job])
 
     assert prepare("cache") == ["outputs"]
     status = 0
