@@ -158,6 +158,10 @@ WITHOUT_LABELS = (
 SMALL = (
     Row("small-baseline", "masks alone", "small", "baseline", start=False, tuned_like="baseline"),
     Row("small-kd", "kd, stored outputs of C", "small", "kd", "small-baseline", "c", start=False, tuned_like="kd"),
+    Row(
+        "small-rmrkd", "rmrkd with mgd and dkd, live teacher A", "small", "rmrkd", "small-baseline", start=False,
+        tuned_like="rmrkd",
+    ),
 )
 
 
