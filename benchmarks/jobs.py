@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from benchmarks.methods.runs import Training
+from benchmarks.training import Training
 
 Work = Training | list[str]  # a training, or the arguments of `rmrkd`
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import Work, arguments_of
-from benchmarks.methods.runs import Training
+from benchmarks.training import Training
 from rmrkd_cli.results.record import Record, read_record, to_json
 from rmrkd_cli.results.training_log import find_log, read_curves
 from rmrkd_cli.storage.atomic import write_text

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.jobs import Job, Work, arguments_of, file_stem, missing, run_jobs
-from benchmarks.methods.runs import Start, Training
 from benchmarks.records import Records
+from benchmarks.training import Start, Training
 from rmrkd_cli.errors import RmrkdError
 
 

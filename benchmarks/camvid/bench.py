@@ -15,9 +15,9 @@ from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import FIRST_ROWS, Trainings, miou
 from benchmarks.jobs import Job
 from benchmarks.machine import date_and_commit, describe_machine
-from benchmarks.methods.runs import Training, start
 from benchmarks.records import write
 from benchmarks.runner import Runner
+from benchmarks.training import Training, start
 from rmrkd_cli.results.record import read_records
 
 TEACHER_A, _MASKS_OF_B = "teacher a", "masks of b"

@@ -11,8 +11,8 @@ from dataclasses import replace
 from benchmarks.camvid import plan
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.machine import describe_machine
-from benchmarks.methods.runs import Start
 from benchmarks.records import write
+from benchmarks.training import Start
 from rmrkd_cli.results.training_log import find_log
 
 STEPS, ROUNDS = 12, 3

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.jobs import file_stem
-from benchmarks.methods.runs import Conditions, Training
+from benchmarks.training import Training
 from rmrkd_cli.presets.methods import load_method, methods_on_logits
 
 PRESETS = Path(__file__).parent / "presets"
@@ -158,10 +158,7 @@ WITHOUT_LABELS = (
 SMALL = (
     Row("small-baseline", "masks alone", "small", "baseline", start=False, tuned_like="baseline"),
     Row("small-kd", "kd, stored outputs of C", "small", "kd", "small-baseline", "c", start=False, tuned_like="kd"),
-    Row(
-        "small-rmrkd", "rmrkd with mgd and dkd, live teacher A", "small", "rmrkd", "small-baseline", start=False,
-        tuned_like="rmrkd",
-    ),
+    Row("small-rmrkd", METHODS[2].title, "small", "rmrkd", "small-baseline", start=False, tuned_like="rmrkd"),
 )
 
 
@@ -204,8 +201,7 @@ def training(files: Files, row: Row, seed: int, iterations: int, choice: Choice 
     """Return the training of one row and seed; without a choice, with the preset's learning rate and weights."""
     settings = [f"schedule.iters={iterations}", *_inputs(files, row), *row.settings]
     settings += [*(choice.settings() if choice else []), *files.settings]
-    conditions = Conditions(str(PRESETS / f"{row.preset}.yaml"), (seed,), (), (), 1.0, folder, "cpu")
-    return Training(row.method, conditions, folder, (seed,), tuple(settings))
+    return Training(row.method, str(PRESETS / f"{row.preset}.yaml"), folder, (seed,), tuple(settings), "cpu")
 
 
 def teacher_training(files: Files) -> Training:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.camvid.plan import PRESETS, Files
-from benchmarks.methods.runs import ROOT, Training
 from benchmarks.records import Records
+from benchmarks.training import ROOT, Training
 from rmrkd_cli.results.record import Record
 
 TRIALS = "trials"

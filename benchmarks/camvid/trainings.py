@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.camvid import plan, records
 from benchmarks.camvid.plan import Choice, Files, Row
-from benchmarks.methods.runs import Training
 from benchmarks.records import read
+from benchmarks.training import Training
 from rmrkd_cli.results.record import Record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already

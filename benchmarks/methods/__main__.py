@@ -17,9 +17,10 @@ from benchmarks.arguments import read_count, read_names, read_seeds, say
 from benchmarks.machine import choose_device, date_and_commit, describe_machine, use_device
 from benchmarks.methods.bench import Bench
 from benchmarks.methods.costs import format_ratio, write_costs
-from benchmarks.methods.runs import Conditions, start
+from benchmarks.methods.runs import Conditions
 from benchmarks.result import Setting
 from benchmarks.store import Store
+from benchmarks.training import start
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import ALIASES, load_method, method_names
 

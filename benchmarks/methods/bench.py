@@ -12,13 +12,9 @@ from benchmarks.jobs import Job
 from benchmarks.methods import losses, steps, tuning
 from benchmarks.methods.page import Page
 from benchmarks.methods.runs import (
-    BASELINE,
     EQUAL_ITERATIONS,
-    TEACHER,
     Conditions,
     Outcome,
-    Start,
-    Training,
     at_equal_iterations,
     at_equal_time,
     outcome,
@@ -28,6 +24,7 @@ from benchmarks.records import Records, read, write
 from benchmarks.result import Setting
 from benchmarks.runner import Runner
 from benchmarks.store import Store
+from benchmarks.training import BASELINE, TEACHER, Start, Training
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import load_method
 from rmrkd_cli.presets.schema import OWN_METHOD

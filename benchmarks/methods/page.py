@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from benchmarks.methods import losses, steps
 from benchmarks.methods.costs import format_ratio
-from benchmarks.methods.runs import BASELINE, TEACHER, Outcome
+from benchmarks.methods.runs import Outcome
 from benchmarks.report import amount, ratio_range, table
 from benchmarks.result import Row
 from benchmarks.store import Store
+from benchmarks.training import BASELINE, TEACHER
 from rmrkd_cli.presets.schema import Preset
 
 _WIDTH = 116

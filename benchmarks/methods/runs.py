@@ -1,26 +1,20 @@
-"""The trainings that are compared, each a separate command, and their outcomes."""
+"""The trainings that compare methods, and their outcomes."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training import TEACHER, Training
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import weight_origin
-from rmrkd_cli.presets.schema import OWN_METHOD
 from rmrkd_cli.results.record import Record
-from rmrkd_cli.training.plan import Run, plan_runs
 
-ROOT = Path(__file__).parents[2]
-BASELINE, TEACHER = "baseline", "teacher"  # roles, listed like methods
 EQUAL_ITERATIONS = "equal-iterations"  # name of the folder
-Start = Callable[[list[str], Path], int]  # arguments of `rmrkd`, a file for its output; its exit status
 
 
 @dataclass(frozen=True)
@@ -48,58 +42,6 @@ class Conditions:
         return f"equal-time-{self.time:g}s"
 
 
-@dataclass(frozen=True)
-class Training:
-    """One role or method for some seeds, trained by a separate command, so that its memory is measured alone.
-
-    Attributes:
-        name: "teacher", "baseline", or a method.
-        settings: Added to those of the conditions.
-    """
-
-    name: str
-    conditions: Conditions
-    folder: Path
-    seeds: tuple[int, ...]
-    settings: tuple[str, ...] = ()
-
-    @property
-    def role(self) -> str:
-        return self.name if self.name in (BASELINE, TEACHER) else "distill"
-
-    @property
-    def _method(self) -> str | None:
-        return self.name if self.role == "distill" and self.name != OWN_METHOD else None
-
-    def runs(self) -> list[Run]:
-        """Return one run for each seed, as the command plans them."""
-        settings = [*self.conditions.settings, *self.settings, f"role={self.role}", f"seed={self.seeds[0]}"]
-        preset = load_preset(self.conditions.preset, method=self._method, overrides=settings)
-        return [run for plan in plan_runs(preset, self.folder, self.seeds) for run in plan]
-
-    @property
-    def finished(self) -> bool:
-        """Whether every seed is finished.
-
-        Raises:
-            RmrkdError: The folder contains runs with other settings.
-        """
-        runs = self.runs()
-        for run in runs:
-            run.run_dir.check_usable(run.preset, resume=True, fresh=False)
-        return all(run.run_dir.finished for run in runs)
-
-    def arguments(self) -> list[str]:
-        """Return the arguments of `rmrkd`; existing runs are resumed."""
-        method = ["--method", self._method] if self._method is not None else []
-        settings = [part for text in (*self.conditions.settings, *self.settings) for part in ("--set", text)]
-        return [
-            "train", "--preset", self.conditions.preset, "--role", self.role, *method,
-            "--seeds", ",".join(map(str, self.seeds)), "--work-dir", str(self.folder),
-            "--device", self.conditions.device, "--resume", *settings,
-        ]  # fmt: skip
-
-
 @cache
 def trains_teacher(conditions: Conditions) -> bool:
     """Return whether the preset has no teacher file, so that a teacher is trained first."""
@@ -112,7 +54,7 @@ def at_equal_iterations(conditions: Conditions, name: str, seed: int, chosen: Se
     Args:
         chosen: Weights and options by trials, as `settings`.
     """
-    return Training(name, conditions, conditions.folder / EQUAL_ITERATIONS, (seed,), tuple(chosen))
+    return _training(conditions, name, seed, EQUAL_ITERATIONS, chosen)
 
 
 def at_equal_time(
@@ -122,7 +64,13 @@ def at_equal_time(
     settings = [f"schedule.iters={iterations}", *chosen]
     if trains_teacher(conditions):
         settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher_file(conditions, seed)))}}}")
-    return Training(name, conditions, conditions.folder / conditions.equal_time, (seed,), tuple(settings))
+    return _training(conditions, name, seed, conditions.equal_time, settings)
+
+
+def _training(conditions: Conditions, name: str, seed: int, folder: str, settings: Sequence[str]) -> Training:
+    """Return a training in a folder of that of all runs, with more settings than those of the conditions."""
+    settings = (*conditions.settings, *settings)
+    return Training(name, conditions.preset, conditions.folder / folder, (seed,), settings, conditions.device)
 
 
 @cache
@@ -130,22 +78,6 @@ def teacher_file(conditions: Conditions, seed: int) -> Path:
     """Return the file of a trained teacher."""
     [run] = at_equal_iterations(conditions, TEACHER, seed).runs()
     return run.run_dir.student
-
-
-def start(arguments: list[str], output: Path) -> int:
-    """Run `rmrkd` in a new process, write its output to a file, and return the exit status."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as stream:
-        command = wrap_in_shell([sys.executable, "-m", "rmrkd_cli", *arguments])
-        return subprocess.call(command, cwd=ROOT, stdout=stream, stderr=stream)
-
-
-def wrap_in_shell(command: Sequence[str]) -> list[str]:
-    """Return the command as the child of a shell.
-
-    On Linux, a process starts with the peak memory of its parent, and this process has loaded torch.
-    """
-    return ["sh", "-c", '"$@"; exit $?', "sh", *command]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from benchmarks.methods.runs import BASELINE, Conditions
+from benchmarks.methods.runs import Conditions
 from benchmarks.networks import random_batch
 from benchmarks.pairs import measure_seconds
 from benchmarks.result import Result, Row, Setting
 from benchmarks.store import Store
+from benchmarks.training import BASELINE
 from rmrkd_cli.data.datasets import dataset_info
 from rmrkd_cli.distillation.factory import build_distiller
 from rmrkd_cli.networks.inference import inference_network

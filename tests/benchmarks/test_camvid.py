@@ -14,7 +14,7 @@ from benchmarks.camvid import bench, costs, latency, plan, records
 from benchmarks.camvid.page import interval_over_seeds
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import ROWS, Trainings
-from benchmarks.methods.runs import Training
+from benchmarks.training import Training
 from rmrkd_cli.networks.libraries import build_network, build_outline, network_config
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.results.record import Record

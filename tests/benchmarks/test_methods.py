@@ -15,9 +15,10 @@ from benchmarks.methods import __main__ as command
 from benchmarks.methods import losses, steps
 from benchmarks.methods.costs import format_ratio, write_costs
 from benchmarks.methods.page import Page
-from benchmarks.methods.runs import BASELINE, TEACHER, Outcome, wrap_in_shell
+from benchmarks.methods.runs import Outcome
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
+from benchmarks.training import BASELINE, TEACHER, wrap_in_shell
 from rmrkd_cli.losses import LOSSES
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.methods import load_method, method_names, preset_dir
