@@ -76,7 +76,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, run: Callable[[Job], bool]) -> l
     places = {job.name: place for place, job in enumerate(jobs)}
     sorter = TopologicalSorter({job.name: [name for name in job.after if name in places] for job in jobs})
     sorter.prepare()
-    ready, failed = [], []
+    ready: list[int] = []
+    failed: list[str] = []
     running: dict[Future[bool], Job] = {}
     with ThreadPoolExecutor(at_once) as pool:
         while True:

@@ -102,7 +102,7 @@ def make_images(root: Path, count: int) -> None:
                 member = tarfile.TarInfo(f"{number:08d}.jpg")
                 member.size = len(contents[number % _SOURCES])
                 archive.addfile(member, BytesIO(contents[number % _SOURCES]))
-                archive.members.clear()
+                archive.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
 
 
 def base_preset() -> dict[str, Any]:

@@ -57,7 +57,9 @@ class ReleasedStep:
                 weights = loss.target_weight, loss.non_target_weight
                 losses[name] = plain.dkd(logits, their_logits, labels, loss.num_classes, loss.tau, weights)
                 continue
-            stage = int(self.model.stages[name]) - 1
+            place = self.model.stages[name]
+            assert isinstance(place, int)
+            stage = place - 1
             losses[name] = self._feature_loss(loss, features[stage], theirs[stage], labels)
         return losses
 

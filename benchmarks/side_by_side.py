@@ -197,13 +197,14 @@ def compare_commands(sides: Sides, quick: bool) -> Rows:
     device = ("--device", "cpu", "--workers", 0)
     some = (*device, "--max-images", 12)
     averaged = ("--mode", "slide", "--crop", 256, "--flip", "--scales", "0.75,1")
-    for name, command in {
+    commands: dict[str, list[object]] = {
         "eval": ["eval", STUDENT, *some],
         "eval, windows averaged": ["eval", STUDENT, *some, *averaged],
         "compare": ["compare", BASELINE, STUDENT, *some],
         "export .pt": ["export", STUDENT, "exported.pt", "--force"],
         "export .onnx": ["export", STUDENT, "exported.onnx", "--force"],
-    }.items():
+    }
+    for name, command in commands.items():
         if not (quick and "onnx" in name):
             old, new = (json.loads(out) for _, out, _ in rmrkd(sides, *command, "--json", "-"))
             yield name, "JSON", first_difference(old, new)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -106,16 +107,21 @@ def _sample_row(preset: Preset, classes: int, setting: Setting) -> Row:
             )
             for each in (None, outputs)
         )  # fmt: skip
-        sides = [lambda data=data: [data[number, number % len(data)] for number in range(24)] for data in (plain, ours)]
+        sides = [partial(_read_samples, data) for data in (plain, ours)]
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for side in sides:
                 side()
-            times = time_pairs(*sides, setting)
+            times = time_pairs(sides[0], sides[1], setting)
         finally:
             torch.set_num_threads(threads)
     return Row("a sample with outputs, by one without", "s", *times, bound=True)
+
+
+def _read_samples(data: TrainSet) -> None:
+    for number in range(24):
+        data[number, number % len(data)]
 
 
 BENCHMARKS: dict[str, Benchmark] = {"stored-teacher": benchmark_stored_teacher}

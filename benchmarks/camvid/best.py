@@ -82,7 +82,8 @@ class Best:
         """Draw images on which distillation changed about as much as on most others."""
         results = self.trainings.results()
         rows = (self.rows[MASKS_ALONE], self.rows[STUDENT_1])
-        names = picture.typical_images(*(results[row.name][0] for row in rows), _PICTURE_ROWS)
+        baseline, distilled = (results[row.name][0] for row in rows)
+        names = picture.typical_images(baseline, distilled, _PICTURE_ROWS)
         columns = {"photograph": self.files.data / "val", "truth": self.files.data / "valannot"}
         columns[MASKS_ALONE] = self._predictions(MASKS_ALONE)
         columns[rows[1].method] = self._predictions(STUDENT_1)

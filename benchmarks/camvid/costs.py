@@ -34,8 +34,8 @@ def measure(files: Files, rows: Sequence[Row], say: Callable[[str], object], run
             say(f"time of a step, {row.name}, {number + 1} of {ROUNDS}")
             training = plan.training(files, row, 0, STEPS, None, folder)
             # The learning rate does not change the time, and a small one cannot diverge.
-            short = (f"schedule.eval_interval={STEPS}", "schedule.log_interval=1", "schedule.lr=1.0e-6")
-            short += ("teacher.min_miou=0", f"data.root={json.dumps(str(files.one_val))}")  # no long evaluations
+            short = [f"schedule.eval_interval={STEPS}", "schedule.log_interval=1", "schedule.lr=1.0e-6"]
+            short += ["teacher.min_miou=0", f"data.root={json.dumps(str(files.one_val))}"]  # no long evaluations
             training = replace(training, settings=(*training.settings, *short))
             if run(training.arguments(), files.folder / "output" / f"cost-{row.name}.txt"):
                 return [f"time of a step, {row.name}"]

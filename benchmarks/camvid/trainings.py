@@ -100,7 +100,7 @@ class Trainings:
 
     def machine(self) -> dict[str, str]:
         """Return the description of the machine on which steps were timed; empty until then."""
-        return read(self.files.costs).get("machine", {})
+        return dict(read(self.files.costs).get("machine", {}))
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / records.TRIALS / row.name / name

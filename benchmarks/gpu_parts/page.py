@@ -12,6 +12,7 @@ from benchmarks.report import amount, figure, table
 
 Rows = list[dict[str, Any]]
 _WIDTH = 116
+_NORM = "gradient norm"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ def _losses(rows: Rows) -> str:
     for (preset, method), found in cases.items():
         if "CPU" not in found:
             continue
-        values = [(name, lambda row, n=name: row["losses"][n]) for name in found["CPU"]["losses"]]
-        for name, get in [*values, ("gradient norm", lambda row: row["gradient norm"])]:
-            expected = get(found["CPU"])
-            others = [_relative(get(found[each]), expected) if each in found else "–" for each in precisions]
+        values = {name: {**row["losses"], _NORM: row[_NORM]} for name, row in found.items()}
+        for name, expected in values["CPU"].items():
+            others = [_relative(values[each][name], expected) if each in found else "–" for each in precisions]
             lines.append((f"{preset} {method}" if method else preset, name, f"{expected:.6g}", *others))
     return table(("preset", "loss", "CPU fp32", *precisions), lines)
 

@@ -65,7 +65,7 @@ def _train(preset: Preset, built: Distiller, precision: Precision, options: Opti
     reset_peak(options.device)
     model = copy_to(options.device, built)
     batch = make_batch(preset, (64, 64) if options.toy else None, 2 if options.toy else None)
-    batch = Batch(*(part.to(options.device) for part in batch[:2]), batch.indices)
+    batch = Batch(batch.images.to(options.device), batch.labels.to(options.device), batch.indices)
     count = _UNTIMED + 1 if options.toy else 20
     steps = Steps(preset, model, batch, options.device)
     values, seconds = _timed(steps, count)
