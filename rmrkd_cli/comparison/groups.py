@@ -9,6 +9,7 @@ from typing import Any
 from rmrkd_cli.comparison.types import Boundary, Group
 from rmrkd_cli.presets.schema import OWN_METHOD
 from rmrkd_cli.results.record import Record
+from rmrkd_cli.results.training_images import describe_images
 
 
 def mark_teachers(records: Sequence[Record]) -> None:
@@ -20,7 +21,9 @@ def mark_teachers(records: Sequence[Record]) -> None:
 
 
 def group_records(records: Sequence[Record], *, seeds: bool = True) -> tuple[Group, ...]:
-    """Return groups of records with the same preset, role, method and length of training, but different seeds.
+    """Return groups of records that differ in the seed alone.
+
+    They have the same preset, role and method, and were trained equally long, with as many images and masks.
 
     Args:
         seeds: False makes a group of each record.
@@ -57,6 +60,7 @@ def unique_labels(records: Sequence[Record], *, several_seeds: Iterable[bool] = 
         {
             "label": label_of(record),
             "name": str(record.get("name") or "?"),
+            "images": f"on {images}" if (images := describe_images(record.get("training") or {})) else "",
             "seed": "" if many else f"seed {record.get('seed', '?')}",
             "iterations": f"at {record['iterations']}" if record.get("iterations") is not None else "",
             "file": _file_stem(record),
@@ -66,8 +70,8 @@ def unique_labels(records: Sequence[Record], *, several_seeds: Iterable[bool] = 
         for record, many in zip(records, several, strict=True)
     ]
     candidates = (
-        ("label",), ("name", "label"), ("label", "seed"), ("label", "file"), ("label", "iterations"),
-        ("label", "file name"),
+        ("label",), ("name", "label"), ("label", "images"), ("label", "seed"), ("label", "file"),
+        ("label", "iterations"), ("label", "file name"),
         ("name", "label", "seed"), ("name", "label", "seed", "iterations", "file"), ("checkpoint",),
     )  # fmt: skip
     for keys in candidates:
@@ -83,7 +87,7 @@ def _kind_of(record: Record) -> Any:
         return id(record)
     training = record.get("training") or {}
     length = training.get("time_budget") or training.get("iterations") or record.get("iterations")
-    return record.get("name"), record["role"], record.get("method"), length
+    return record.get("name"), record["role"], record.get("method"), length, describe_images(training)
 
 
 def _seed(record: Record) -> int:

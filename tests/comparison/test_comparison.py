@@ -107,6 +107,21 @@ def test_seeds_are_grouped_with_mean_and_spread() -> None:
     assert not any("seeds" in warning for warning in compared.warnings)
 
 
+def test_baselines_with_fewer_masks_are_compared_seed_by_seed() -> None:
+    masks = {
+        0.5: {"labelled_images": 367, "unlabelled_images": 0},
+        0.6: {"labelled_images": 46, "unlabelled_images": 0},
+    }
+    compared = compare([record(seed=seed, skill=skill, training=masks[skill]) for skill in masks for seed in (0, 1)])
+    assert [group.label for group in compared.groups] == [
+        "baseline on 367 labelled images", "baseline on 46 labelled images",
+    ]  # fmt: skip
+    (difference,) = compared.differences
+    first, second = (group.miou or 0.0 for group in compared.groups)
+    assert difference.mean.value == pytest.approx(second - first)
+    assert [seed for seed, _ in difference.by_seed] == [0, 1]
+
+
 def test_few_or_unequal_seeds_are_warned_of() -> None:
     compared = compare([record(seed=0), record(seed=1), record("distill", seed=2)])
     assert any("fewer than 3 seeds (baseline 2, distill 1)" in warning for warning in compared.warnings)
@@ -122,6 +137,8 @@ def test_what_differs_in_more_than_the_seed_is_no_group() -> None:
     assert len(group_records([record(seed=0, iterations=10), record(seed=1, iterations=20)])) == 2
     assert len(group_records([record(seed=0), record(seed=0, skill=0.7)])) == 2
     assert len(group_records([record(None, seed=0), record(None, seed=1)])) == 2
+    few, all_of_them = ({"labelled_images": count, "unlabelled_images": 0} for count in (46, 367))
+    assert len(group_records([record(seed=0, training=few), record(seed=1, training=all_of_them)])) == 2
     budget = {"time_budget": 30.0}
     bounded = [record(seed=s, training={"iterations": 10 + s, **budget}) for s in (0, 1)]
     assert len(group_records(bounded)) == 1
