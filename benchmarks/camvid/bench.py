@@ -61,6 +61,7 @@ class Bench:
 
     def _teachers(self) -> Iterator[Job]:
         yield self._outputs("b")
+        yield self._outputs("b-eighth")
         yield Job(TEACHER_A, partial(plan.teacher_training, self.files), preparation=True)
         yield self._outputs("c", TEACHER_A)
         yield Job(_MASKS_OF_B, partial(plan.label_arguments, self.files), (), True, self.files.labels_of_b)

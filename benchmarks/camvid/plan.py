@@ -21,6 +21,8 @@ SMALLER, LARGER = 0.1, 3.0  # of the next: smaller if the second trial was the b
 TRIAL_SHARE = 3  # a trial has this share of the iterations
 STAGE = 2  # the deepest stage of one stride in student 1 and teacher A
 EIGHTH = 8  # every eighth training image keeps its mask
+UNLABELLED = "unlabelled"
+OUTPUTS = {"b": "all", "c": "all", "b-eighth": "eighth + unlabelled"}  # stored outputs of a teacher, and their images
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Files:
 
     @property
     def eighth(self) -> Path:
-        """A data root with the masks of every eighth image."""
+        """A data root with every eighth image and its mask, and the others in the folder `UNLABELLED`."""
         return self.folder / "eighth"
 
     @property
@@ -99,8 +101,8 @@ class Files:
         return self.results / "teachers" / f"{file_stem(name)}.json"
 
     def outputs(self, name: str) -> Path:
-        """The stored outputs of teacher "b" or "c"; A is a part of C."""
-        return self.folder / "outputs" / (name if name == "b" else f"{name}-{self.teacher_iterations}")
+        """One of `OUTPUTS`; A is a part of C."""
+        return self.folder / "outputs" / (f"c-{self.teacher_iterations}" if name == "c" else name)
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ class Row:
         preset: One of `presets/`.
         method: "baseline" or a method.
         base: The row that it is compared with.
-        outputs: Name of the stored teacher outputs; None with a live teacher, and for a baseline.
+        outputs: One of `OUTPUTS`; None with a live teacher, and for a baseline.
         start: Whether the student starts from ImageNet weights.
-        data: "all" or "eighth": which images have masks. "predicted" has masks that teacher B predicts,
-            "eighth + predicted" has them where a mask is missing.
+        data: "all" or "eighth": which images have masks, and are trained on. "eighth + unlabelled" trains on the others
+            too. "predicted" has masks that teacher B predicts, "eighth + predicted" has them where a mask is missing.
         length: Factor of the iterations.
         tuned_like: The row whose trials choose learning rate and weights.
-        settings: Of its losses.
+        settings: Of its losses, and how its images are drawn.
     """
 
     name: str
@@ -153,6 +155,10 @@ WITHOUT_LABELS = (
     replace(
         _CWD, name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
         outputs="b", data="eighth + predicted",
+    ),
+    replace(
+        _CWD, name="eighth-and-unlabelled", title="46 masks, the others without, cwd, outputs of B", outputs="b-eighth",
+        data="eighth + unlabelled", settings=("data.labelled_share=0.5",),
     ),
 )  # fmt: skip
 SMALL = (
@@ -224,9 +230,11 @@ def _data(files: Files, data: str) -> Iterable[str]:
     """Yield the settings that name the images; see `Row.data`."""
     roots = {
         "all": files.data, "eighth": files.eighth, "predicted": files.predicted,
-        "eighth + predicted": files.eighth_predicted,
+        "eighth + predicted": files.eighth_predicted, "eighth + unlabelled": files.eighth,
     }  # fmt: skip
     yield f"data.root={json.dumps(str(roots[data]))}"
+    if data == "eighth + unlabelled":
+        yield f"data.unlabelled={{images: {UNLABELLED}}}"
 
 
 def make_roots(files: Files) -> None:
@@ -239,6 +247,8 @@ def make_roots(files: Files) -> None:
             _link(root / "trainannot" / mask.name, mask if true else files.labels_of_b / mask.name)
         for folder in ("val", "valannot"):
             _link(root / folder, files.data / folder)
+    for mask in set(masks) - set(masks[::EIGHTH]):
+        _link(files.eighth / UNLABELLED / mask.name, files.data / "train" / mask.name)
     for folder in ("train", "trainannot"):
         _link(files.one_val / folder, files.data / folder)
     for folder in ("val", "valannot"):
@@ -263,14 +273,17 @@ def label_arguments(files: Files) -> list[str]:
 
 
 def cache_arguments(files: Files, name: str) -> list[str]:
-    """Return the arguments of `rmrkd` that store the outputs of a teacher for all training images: "b" or "c"."""
+    """Return the arguments of `rmrkd` that make one of `OUTPUTS`."""
     student, from_b = (str(PRESETS / f"{name}.yaml") for name in ("student", "student-from-b"))
     common = ["--out", str(files.outputs(name)), "--device", "cpu"]
     presets, checkpoints = ["--preset", from_b], [files.teacher_b]
     if name == "c":
         presets, checkpoints = ["--preset", student, *presets], [files.teacher_a, *checkpoints]
         common += ["--flip", "--scales", SCALES]
-    settings = (*_data(files, "all"), *(text for text in files.settings if text.startswith(("teacher.", "data."))))
+    settings = (
+        *_data(files, OUTPUTS[name]),
+        *(text for text in files.settings if text.startswith(("teacher.", "data."))),
+    )
     data = [part for text in settings for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]

@@ -56,10 +56,12 @@ def test_rows_differ_in_nothing_but_what_their_titles_say(tmp_path: Path) -> Non
     outputs = {name: Path(preset.teacher.outputs).name for name, preset in runs.items() if preset.teacher.outputs}
     assert outputs == {
         "kd": "c-800", "cwd": "c-800", "predicted-masks": "b", "eighth-and-predicted": "b", "small-kd": "c-800",
+        "eighth-and-unlabelled": "b-eighth",
     }  # fmt: skip
     roots = {name: Path(str(preset.data.root)).name for name, preset in runs.items()}
     assert {name: root for name, root in roots.items() if root != "data"} == {
         "predicted-masks": "predicted", "eighth": "eighth", "eighth-and-predicted": "eighth-predicted",
+        "eighth-and-unlabelled": "eighth",
     }  # fmt: skip
 
 
@@ -98,6 +100,8 @@ def test_each_root_has_the_masks_that_its_rows_name(tmp_path: Path, camvid: Path
         mask if number % plan.EIGHTH == 0 else guess
         for number, (mask, guess) in enumerate(zip(masks, predicted, strict=True))
     ]
+    unlabelled = sorted(path.name for path in (files.eighth / plan.UNLABELLED).iterdir())
+    assert unlabelled == [mask.name for number, mask in enumerate(masks) if number % plan.EIGHTH]
 
 
 def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
