@@ -89,8 +89,8 @@ class Trainings:
         return [plan.longer(row, round(length, 2)) for row, length in lengths if length < _EQUAL_COST]
 
     def twice_rows(self) -> list[Row]:
-        """Return the baseline and the best method with twice the iterations: had they stopped improving?"""
-        best = (plan.longer(row, plan.TWICE.length) for row in self.best(1))
+        """Return the baseline and the methods with twice the iterations, the best first: had they stopped improving?"""
+        best = (plan.longer(row, plan.TWICE.length) for row in self.best(len(plan.METHODS)))
         return [plan.TWICE, *(replace(row, title=f"{row.title}, twice as long", base=plan.TWICE.name) for row in best)]
 
     def costs(self) -> dict[str, float]:

@@ -190,7 +190,7 @@ def test_everything_runs_once(
     monkeypatch.setattr(costs, "ROUNDS", 1)
     monkeypatch.setattr(latency, "ROUNDS", 2)
     monkeypatch.setattr(plan, "WEIGHT_TRIALS", range(1))
-    monkeypatch.setattr(plan, "LEARNING_RATES", (0.02,))
+    monkeypatch.setattr(plan, "LEARNING_RATES", (0.001,))
     given = ["--data", str(camvid), "--weights", str(inputs), "--work-dir", str(tmp_path / "work"), "--seeds", "0"]
     given += ["--iterations", "3", "--teacher-iterations", "1", "--jobs", "1", "--output", str(tmp_path / "page.md")]
     given += ["--methods", "kd,gkd"]  # kd has a row in any case
@@ -202,7 +202,7 @@ def test_everything_runs_once(
     trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
     assert len(trained) == len(trainings) + 1 + len(plan.METHODS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
-    gkd, twice = 2, 2  # a trial and a row; two rows
+    gkd, twice = 2, 1 + len(plan.METHODS)  # a trial and a row; the baseline and all methods
     assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1 + gkd + twice
     assert len(rows_of(page, "Student 1 with all masks, twice the iterations")) == twice
     assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS) + 1
