@@ -43,6 +43,9 @@ images, the first two with seed 0. The test split was not used.
 s/step is the smallest of three medians, in turns on one thread while no other training of this benchmark ran.
 `camvid/results` contains the command of each training, its result for each image, and its curve. `rmrkd compare` reads
 these files."""
+_FEWER_MASKS = """\
+The 46 masks are those of every eighth image of the videos. Without a mask, an image has the prediction of B as its
+mask, or none: then cwd alone learns from it, and half of each batch has masks."""
 _TRIALS = """\
 mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
 has as many trials of its weights as the baseline has of its learning rate, the third on the side of the better of the
@@ -74,16 +77,16 @@ class Page:
         parts += ["\n".join(f"- {name}: {value}" for name, value in machine.items()), _INTRODUCTION]
         parts += [*self._unfinished(), *self._teachers()]
         equal_time = self._equal_time
-        for title, rows in (
-            ("Student 1 with all masks, equal iterations", (plan.BASELINE, *self.trainings.methods)),
-            ("Student 1 with all masks, twice the iterations", self._twice),
-            ("Student 1 with all masks, equal time", (plan.BASELINE, *equal_time) if equal_time else ()),
-            ("Student 1 with fewer masks", (plan.BASELINE, *plan.WITHOUT_LABELS)),
-            ("Student 2", plan.SMALL),
+        for title, text, rows in (
+            ("Student 1 with all masks, equal iterations", "", (plan.BASELINE, *self.trainings.methods)),
+            ("Student 1 with all masks, twice the iterations", "", self._twice),
+            ("Student 1 with all masks, equal time", "", (plan.BASELINE, *equal_time) if equal_time else ()),
+            ("Student 1 with fewer masks", _FEWER_MASKS, (plan.BASELINE, *plan.WITHOUT_LABELS)),
+            ("Student 2", "", plan.SMALL),
         ):
             cells = [self._cells(row) for row in rows if row.name in self._results]
             if len(cells) > 1:
-                parts += [f"## {title}", table(_HEADER, cells)]
+                parts += [f"## {title}", *([text] if text else []), table(_HEADER, cells)]
         parts += [*self._classes(), *self._curves(), *self._best(), *self._trials(), *self._hashes()]
         return "\n\n".join(parts) + "\n"
 
