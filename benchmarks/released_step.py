@@ -57,10 +57,9 @@ class ReleasedStep:
                 weights = loss.target_weight, loss.non_target_weight
                 losses[name] = plain.dkd(logits, their_logits, labels, loss.num_classes, loss.tau, weights)
                 continue
-            place = self.model.stages[name]
-            assert isinstance(place, int)
-            stage = place - 1
-            losses[name] = self._feature_loss(loss, features[stage], theirs[stage], labels)
+            stage = self.model.stages[name]
+            assert isinstance(stage, int)  # the released losses act on one map
+            losses[name] = self._feature_loss(loss, features[stage - 1], theirs[stage - 1], labels)
         return losses
 
     def _feature_loss(self, loss: nn.Module, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -280,10 +280,7 @@ def cache_arguments(files: Files, name: str) -> list[str]:
     if name == "c":
         presets, checkpoints = ["--preset", student, *presets], [files.teacher_a, *checkpoints]
         common += ["--flip", "--scales", SCALES]
-    settings = (
-        *_data(files, OUTPUTS[name]),
-        *(text for text in files.settings if text.startswith(("teacher.", "data."))),
-    )
-    data = [part for text in settings for part in ("--set", text)]
+    given_data = [text for text in files.settings if text.startswith(("teacher.", "data."))]
+    data = [part for text in (*_data(files, OUTPUTS[name]), *given_data) for part in ("--set", text)]
     given = [part for path in checkpoints for part in ("--teacher-checkpoint", str(path))]
     return ["cache-teacher", *presets, *given, *data, *common]
