@@ -26,7 +26,7 @@ from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.terminal.sanitize import CONTROL
 from tests.helpers.cli import run_main
 
-FILES = sorted(preset_dir().glob("*.yaml"))
+FILES = sorted(preset_dir().glob("*.yaml"), key=lambda path: path.stem)
 RECIPES = sorted((preset_dir() / "methods").glob("*.yaml"))
 
 # The released pairs: teacher file, student, stage and weight of RMRKD, the paper's baseline and distilled mIoU.
@@ -159,7 +159,7 @@ def test_redundant_keys_would_be_seen() -> None:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [*((name, "rmrkd") for name in preset_names()), *(("demo", method) for method in method_names())],
+    [*((name, load_preset(name).method) for name in preset_names()), *(("demo", method) for method in method_names())],
 )
 def test_a_resolved_preset_reads_back_equal(name: str, method: str, tmp_path: Path) -> None:
     preset = load_preset(name, method=method, overrides=["schedule.lr=3.0e-05", "student.overrides.norm_cfg.eps=null"])
