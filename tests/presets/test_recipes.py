@@ -32,7 +32,7 @@ def test_the_preset_of_long_is_the_pair_with_the_recipe() -> None:
     preset = load_preset("psp101-psp18-city-long")
     pair = load_preset("psp101-psp18-city", recipe="long", overrides=["schedule.iters=160000"])
     assert preset == pair.model_copy(update={"name": preset.name, "title": preset.title, "paper": None})
-    assert "published: 79.0; not measured here" in preset.title
+    assert "published 79.0, not measured here" in preset.title
 
 
 def test_its_figures_are_marked_as_published() -> None:
