@@ -157,6 +157,11 @@ class Bench:
             load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
             equal_iterations, equal_time, self.setting.quick,
             (self.trials, tuning.iterations(conditions)) if self.trials else None,
+            {
+                name: tuning.searched(conditions, name, self._chosen(name))
+                for name in conditions.methods
+                if self.trials and self._is_searched(name)
+            },
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.methods import losses, steps
 from benchmarks.methods.costs import format_ratio
@@ -30,6 +30,7 @@ class Page:
         taken: Date and commit.
         equal_iterations, equal_time: Outcomes by role or method.
         tuned: Number and iterations of the trials that chose the weights of each method; None without any.
+        chosen: What they chose, `LOSS.OPTION=VALUE` by method.
     """
 
     preset: Preset
@@ -42,6 +43,7 @@ class Page:
     equal_time: Mapping[str, Outcome]
     quick: bool = False
     tuned: tuple[int, int] | None = None
+    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def text(self) -> str:
         title = "# Methods under the same conditions" + (", tuned" if self.tuned else "")
@@ -71,6 +73,13 @@ class Page:
             "method does in this setting and what it costs. Differences no larger than the spread over seeds "
             "show nothing. They say nothing about Cityscapes or any other data."
         )
+        if self.tuned:
+            yield _wrap(
+                f"The trials had seed {self.preset.seed} and the teacher of seed {self.seeds[0]}, and were chosen by "
+                "mIoU on the validation images of the tables, so the tuned figures are too good, and those of the "
+                "first seed most. The baseline has no weight to choose. All methods have equally many trials, whether "
+                "these search one setting or five."
+            )
 
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
         teacher = self.equal_iterations.get(TEACHER)
@@ -83,8 +92,11 @@ class Page:
         )
         yield "Equal time", text, self._miou_table(self.equal_time, with_iterations=True)
         yield "Seconds of a step", self._describe_steps(), self._steps()
-        text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
-        yield "Weights", text, self._weights()
+        if self.tuned:
+            yield "Settings", "What the trials chose. All else is the method's default.", self._chosen_settings()
+        else:
+            text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
+            yield "Weights", text, self._weights()
         yield "Losses against the plain form of their formulas", self._describe_losses(), self._losses()
 
     def _describe_iterations(self) -> str:
@@ -147,6 +159,14 @@ class Page:
             for loss, weights in one.weights.items():
                 then = _range(later.weights.get(loss, ())) if later is not None else _UNKNOWN
                 rows.append([f"`{name}`", loss, _range(weights), then, one.origins[loss]])
+        return rows
+
+    def _chosen_settings(self) -> list[Cells]:
+        rows = [["method", "settings", "chosen"]]
+        for name, settings in self.chosen.items():
+            values = (text.partition("=") for text in settings)
+            chosen = ", ".join(f"{key} {float(value):.3g}" for key, _, value in values)
+            rows.append([f"`{name}`", str(len(settings)), chosen])
         return rows
 
     def _describe_losses(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from benchmarks.methods.runs import Conditions, teacher_file, trains_teacher
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.schema import OWN_METHOD
+from rmrkd_cli.training.tuning.space import search_space
 
 _SHARE = 3  # a trial has this share of the iterations
 
@@ -49,3 +51,11 @@ def settings(conditions: Conditions, name: str) -> list[str]:
         for option, value in options.items()
         if option != "type"
     ]
+
+
+def searched(conditions: Conditions, name: str, settings: Sequence[str]) -> list[str]:
+    """Return those of the settings among which the search for a method chose, without `losses.`."""
+    preset = load_preset(conditions.preset, method=name, overrides=list(conditions.settings))
+    keys = {parameter.key for parameter in search_space(preset)}
+    texts = (text.removeprefix("losses.") for text in settings)
+    return [text for text in texts if text.partition("=")[0] in keys]

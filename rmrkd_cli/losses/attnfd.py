@@ -22,7 +22,8 @@ class AttnFDLoss(DistillationLoss):
 
     The released code never trains two parts: the gates over the channels of the student, which its optimizer is not
     given, and the teacher's attention. It loads the latter from the teacher's checkpoint, whose forward pass does not
-    use it.
+    use it. The convolution and its batch norm it trains alone in the first epoch, in which the student does not learn,
+    and keeps from then on; here they learn with the student. Its map of the last stage is that before the ReLU.
 
     Args:
         student_channels: Channels of the student's map.

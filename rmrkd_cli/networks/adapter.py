@@ -54,6 +54,7 @@ class Adapter(ABC):
         auxiliary_factor: Of the cross-entropy of the auxiliary head.
         may_skip_layers: Some layers may get no gradient.
         input_size: (height, width) to which every image is resized, whatever its size; None: images keep their scale.
+        resizes: The adapter resizes images to a size that suits the network.
     """
 
     num_classes: int
@@ -65,6 +66,7 @@ class Adapter(ABC):
     auxiliary_factor: float = 1.0
     may_skip_layers: bool = False
     input_size: tuple[int, int] | None = None
+    resizes: bool = False
 
     @abstractmethod
     def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict[MapName, Tensor]:

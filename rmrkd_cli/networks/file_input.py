@@ -54,6 +54,11 @@ class FileInput:
         corners = ", the corners are positions of the output" if self.align_corners else ""
         return f"images in {self.color.upper()} order, {values}{at}{crops}{corners}"
 
+    @property
+    def resizes(self) -> bool:
+        """Whether images are resized before the file gets them."""
+        return self.size is not None and (self.factors != (1.0, 1.0) or self.stride > 1)
+
     def relative_to(self, image_size: tuple[int, int] | None) -> FileInput:
         """Return the description that scales images as `size` scales those of (height, width)."""
         if self.size is None or image_size is None:

@@ -60,9 +60,15 @@ class FileAdapter(Adapter):
     only_logits = True
 
     def __init__(
-        self, num_classes: int, input_size: tuple[int, int] | None = None, *, align_corners: bool = False
+        self,
+        num_classes: int,
+        input_size: tuple[int, int] | None = None,
+        *,
+        align_corners: bool = False,
+        resizes: bool = False,
     ) -> None:
         self.num_classes, self.input_size, self.align_corners = num_classes, input_size, align_corners
+        self.resizes = resizes
 
     def maps(self, network: nn.Module, images: Tensor, *, auxiliary: bool = False) -> dict[MapName, Tensor]:
         return {"logits": network(images)}
@@ -138,7 +144,10 @@ class FileNetwork(nn.Module):
         )  # fmt: skip
         self.sums = ChannelSum(self.class_map, self.num_classes) if self.class_map is not None else None
         fixed = self.source.size if self.source.factors is None else None
-        set_adapter(self, FileAdapter(self.num_classes, fixed, align_corners=source.align_corners))
+        adapter = FileAdapter(
+            self.num_classes, fixed, align_corners=source.align_corners, resizes=self.source.resizes
+        )  # fmt: skip
+        set_adapter(self, adapter)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

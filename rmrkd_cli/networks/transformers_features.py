@@ -173,7 +173,10 @@ def build_network(description: Description, *, name: str, max_parameters: int, h
     options = {_SCALE: 1.0, **description.options}
     scale = options.pop(_SCALE)
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 1 / _MAX_SCALE <= scale <= _MAX_SCALE:
-        raise RmrkdError(f"`options.{_SCALE}` must be from {1 / _MAX_SCALE} to {_MAX_SCALE}, got {scale!r:.50}")
+        raise RmrkdError(
+            f"`options.{_SCALE}` must be from {1 / _MAX_SCALE} to {_MAX_SCALE}, got {scale!r:.50}",
+            f"--set teacher.options.{_SCALE}=1",
+        )
     import transformers
 
     config_class = getattr(transformers, description.name.removesuffix("Model") + "Config")

@@ -111,6 +111,10 @@ def test_methods_are_trained_with_what_their_trials_chose(tiny: Path, tmp_path: 
     text = " ".join(page.read_text().split())
     assert text.startswith("# Methods under the same conditions, tuned")
     assert "chose in 2 trials of 1 iterations" in text
+    assert "chosen by mIoU on the validation images of the tables" in text
+    ((searched, settings),) = rows_of(page.read_text(), "Settings").values()
+    assert searched == "2"
+    assert f"kd.weight {chosen.weight:.3g}" in settings
     started.clear()
     assert command.main(given) == 0
     assert not started

@@ -164,24 +164,24 @@ def naive_af_dcd(loss: AfDCDLoss, student: Tensor, teacher: Tensor, labels: Tens
     """Every patch in its turn, and every pair of its pieces."""
     generated = loss.mgd.generation(loss.mgd.align(student) * loss.draw_mask(student))
     features = (generated - teacher).pow(2).sum() / len(student)
-    fits = min(student.shape[2:]) >= loss.pool
-    pooled = [_max_of_windows(maps, loss.pool) for maps in (generated, teacher)] if fits else []
-    height, width = (4 * (side // loss.pool // 4) for side in student.shape[2:])
-    group = torch.arange(16 * loss.groups, device=student.device) // 16
+    pool = max(1, min(loss.pool, *(side // 4 for side in student.shape[2:])))
+    high, wide = (min(4, side) for side in student.shape[2:])
+    pooled = [_max_of_windows(maps, pool) for maps in (generated, teacher)]
+    height, width = (one * (side // pool // one) for one, side in zip((high, wide), student.shape[2:], strict=True))
+    group = torch.arange(high * wide * loss.groups, device=student.device) // (high * wide)
     counted, total = (group[:, None] != group).fill_diagonal_(True), student.new_zeros(())
     for image in range(len(student)):
-        for top in range(0, height, 4):
-            for left in range(0, width, 4):
-                patches = [maps[image, :, top : top + 4, left : left + 4] for maps in pooled]
-                ours, theirs = (each.reshape(loss.groups, -1, 16).transpose(1, 2).flatten(0, 1) for each in patches)
+        for top in range(0, height, high):
+            for left in range(0, width, wide):
+                patches = [maps[image, :, top : top + high, left : left + wide].flatten(1) for maps in pooled]
+                ours, theirs = (each.unflatten(0, (loss.groups, -1)).transpose(1, 2).flatten(0, 1) for each in patches)
                 scores = -(ours[:, None] - theirs).abs().sum(2) / loss.tau
                 total = total + (scores.masked_fill(~counted, -torch.inf).logsumexp(1) - scores.diagonal()).sum()
-    places = max(1, len(student) * height * width)
-    return loss.feature_weight * features + loss.contrast_weight * total / places
+    return loss.feature_weight * features + loss.contrast_weight * total / (len(student) * height * width)
 
 
 def naive_gkd(loss: GKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Every position's softmax over the positions of its image, in its turn."""
+    """Every image in its turn, with the whole matrix of its positions."""
     total, count = student.new_zeros(()), 0
     for image in range(len(student)):
         ours, theirs = (
@@ -193,10 +193,8 @@ def naive_gkd(loss: GKDLoss, student: Tensor, teacher: Tensor, labels: Tensor | 
             (normalized * norm.weight + norm.bias) @ linear.weight.T + linear.bias
             for norm, linear in (loss.query, loss.value)
         )
-        for position, target in zip(query, theirs, strict=True):
-            share = F.softmax(torch.stack([(position * key).sum() for key in theirs]), 0)
-            total = total + ((share[:, None] * value).sum(0) - target).pow(2).sum()
-            count += len(target)
+        mixed = F.softmax(query @ theirs.T, 1) @ value
+        total, count = total + (mixed - theirs).pow(2).sum(), count + theirs.numel()
     return total / count
 
 

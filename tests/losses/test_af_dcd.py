@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.losses import AfDCDLoss, MGDLoss
+from rmrkd_cli.losses import AfDCDLoss, MGDLoss, af_dcd
 from tests.losses.common import error, sample, value_and_grad
 from tests.losses.naive import error_of, naive_af_dcd
 
@@ -26,7 +26,14 @@ def inputs(channels: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize(
     ("channels", "size", "groups", "pool"),
-    [((4, 4), (4, 4), 2, 1), ((3, 6), (5, 10), 3, 1), ((3, 4), (9, 8), 4, 2), ((2, 4), (16, 19), 2, 4)],
+    [
+        ((4, 4), (4, 4), 2, 1),
+        ((3, 6), (5, 10), 3, 1),
+        ((3, 4), (9, 8), 4, 2),
+        ((2, 4), (16, 19), 2, 4),
+        ((2, 4), (12, 21), 2, 4),
+        ((2, 4), (3, 9), 2, 4),
+    ],
 )
 def test_equals_the_plain_form(channels: tuple[int, int], size: tuple[int, int], groups: int, pool: int) -> None:
     loss = make_loss(*channels, groups=groups, pool=pool, tau=0.7, feature_weight=0.3, contrast_weight=2.0)
@@ -57,14 +64,34 @@ def test_the_centre_is_a_third_of_rows_and_columns() -> None:
     assert 0.6 < 1 - AfDCDLoss(3, 16).draw_mask(torch.zeros(8, 3, 30, 30)).mean() < 0.9
 
 
-@pytest.mark.parametrize("size", [(3, 40), (15, 15)])
-def test_maps_without_a_whole_patch_have_no_contrast(size: tuple[int, int]) -> None:
-    student, teacher = inputs((3, 16), size)
-    value, grad = value_and_grad(make_loss(3, 16, feature_weight=0.0), student, teacher, torch.zeros(()))
-    assert (value.item(), grad.any().item()) == (0.0, False)
+def test_maps_of_less_than_16_positions_are_pooled_less() -> None:
+    student, teacher = inputs((3, 16), (15, 12))
+    expected = value_and_grad(make_loss(3, 16, pool=3), student, teacher, torch.zeros(()))
+    got = value_and_grad(make_loss(3, 16), student, teacher, torch.zeros(()))
+    assert expected[0] > 0
+    assert all(map(torch.equal, got, expected))
+
+
+def test_patches_in_several_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = inputs((3, 8), (12, 13))
+    loss = make_loss(3, 8, groups=4, pool=1)
+    whole = value_and_grad(loss, student, teacher, torch.zeros(()))
+    monkeypatch.setattr(af_dcd, "_AT_ONCE", 4 * 64**2 * 2)  # four patches of 64 pieces of 2 channels
+    blocks = value_and_grad(loss, student, teacher, torch.zeros(()))
+    assert max(map(error, blocks, whole)) <= 1e-12
 
 
 def test_groups_of_channels_that_are_no_multiple_are_their_greatest_common_divisor() -> None:
-    assert [AfDCDLoss(3, channels).groups for channels in (320, 24, 19)] == [16, 8, 1]
+    assert [AfDCDLoss(3, channels).groups for channels in (320, 24, 18)] == [16, 8, 2]
     with pytest.raises(RmrkdError, match="mask must be one of random, centre, got `half`"):
         make_loss(3, 16, mask="half")
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "hint"), [(257, 16, "groups=257"), (21, 16, "groups=3"), (4, 1, "groups=2")]
+)
+def test_a_single_group_is_refused(channels: int, groups: int, hint: str) -> None:
+    with pytest.raises(RmrkdError, match="one group has nothing to contrast with") as caught:
+        AfDCDLoss(3, channels, groups=groups)
+    assert caught.value.hint == hint
+    assert AfDCDLoss(3, channels, groups=groups, contrast_weight=0).groups == 1

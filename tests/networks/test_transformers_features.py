@@ -243,7 +243,9 @@ def test_another_model_or_option_is_named(plain: Path, tmp_path: Path) -> None:
     assert "is a `dinov2_with_registers` model, and `Dinov2Model` needs `dinov2`" in refusal(registers).message
     assert "has no option `scales`; did you mean `scale`?" in refusal(plain, options={"scales": 2}).message
     for scale in (0, -1, 9, "2", True):
-        assert "`options.scale` must be from 0.125 to 8.0, got" in refusal(plain, options={"scale": scale}).message
+        refused = refusal(plain, options={"scale": scale})
+        assert "`options.scale` must be from 0.125 to 8.0, got" in refused.message
+        assert refused.hint == "--set teacher.options.scale=1"
     assert "has no option `auto_map`" in refusal(plain, options={"auto_map": {"AutoModel": "a.B"}}).message
     assert "cannot be built" in refusal(plain, options={"hidden_act": "nothing"}).message
     assert "has no module `encoder.layer.7`" in refusal(plain, maps={"stage4": "encoder.layer.7"}).message

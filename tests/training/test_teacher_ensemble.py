@@ -16,7 +16,10 @@ from rmrkd_cli.data.stored_outputs import OutputFormat, StoredOutputs
 from rmrkd_cli.data.transforms import EvalViews, TrainSet
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import Adapter, set_adapter
+from rmrkd_cli.networks.file_network import FileNetwork
+from rmrkd_cli.networks.onnx_runner import OnnxRunner
 from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, pad_mirrored, upsample
+from tests.helpers.network_files import write_onnx
 from tests.helpers.pairs import OnePair
 
 CPU = torch.device("cpu")
@@ -156,3 +159,23 @@ def test_stored_and_live_logits_of_crops_at_multiples_of_the_stride_agree(
         assert torch.allclose(item.teacher_logits.float()[inner], live[inner], rtol=2**-11, atol=1e-6)
         at_border += not torch.allclose(item.teacher_logits.float(), live, rtol=2**-11, atol=1e-6)
     assert at_border > 10  # a crop's border hides from the live teacher what the stored outputs have seen
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((81, 121), [(81, 121), (61, 90)]), ((61, 91), [(64, 96)]), (None, [(64, 96)])]
+)
+def test_a_file_that_resizes_images_gets_them_without_padding(
+    size: tuple[int, int] | None, expected: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    """It is run at the size for which it was made, as in evaluation, and with another scale at that share of it."""
+    runner = OnnxRunner(write_onnx(tmp_path / "net.onnx"))
+    network = FileNetwork(runner, given={"size": size} if size else {}, image_size=(61, 91)).eval()
+    ran: list[tuple[int, ...]] = []
+    run = runner.run
+    runner.run = lambda images: ran.append(tuple(images.shape[2:])) or run(images)  # type: ignore[method-assign,func-returns-value]
+    scales = (1.0, 0.75) if len(expected) > 1 else (1.0,)
+    ensemble = TeacherEnsemble([network], 4, CPU, scales=scales)
+    ran.clear()
+    outputs = ensemble([torch.zeros(1, 3, round(61 * scale), round(91 * scale)) for scale in scales])
+    assert ran == expected
+    assert outputs.values.shape[2:] == expected[0] == ensemble.map_size((61, 91))

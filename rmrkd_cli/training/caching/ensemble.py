@@ -83,7 +83,9 @@ class TeacherEnsemble:
         """Return the size of the map for images of a size."""
         if self._fixed is not None:
             return self._fixed
-        height, width = (_padded(side, self.align_corners) for side in fitted)
+        height, width = fitted
+        if not self.adapters[0].resizes:
+            height, width = (_padded(side, self.align_corners) for side in fitted)
         height, width = round(height * self._enlarged), round(width * self._enlarged)
         return -(-height // self.stride), -(-width // self.stride)
 
@@ -124,9 +126,9 @@ class TeacherEnsemble:
         return sample(logits.float().softmax(1), *positions)
 
     def _run(self, number: int, images: Tensor) -> tuple[Tensor, Size]:
-        """Return a network's logits of padded images, and what they cover."""
+        """Return a network's logits of images, padded where this helps, and what they cover."""
         adapter = self.adapters[number]
-        if adapter.input_size is None:  # others are resized to it
+        if not adapter.resizes:  # others get another size than the padded one, and do worse with padding
             images = pad_mirrored(images, corners=adapter.align_corners)
         logits = adapter.logits(self.networks[number], images)
         return logits.clamp(-_LARGEST, _LARGEST), (images.shape[2], images.shape[3])
