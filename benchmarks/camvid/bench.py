@@ -68,8 +68,11 @@ class Bench:
 
     def _outputs(self, name: str, *after: str) -> Job:
         def keep() -> None:
-            index = json.loads((self.files.outputs(name) / "index.json").read_text())
-            write(self.files.results_of(f"outputs-{name}"), {"miou": index["miou"]})
+            folder = self.files.outputs(name)
+            index = json.loads((folder / "index.json").read_text())
+            written = [path.stat().st_mtime for path in (folder / "maps").rglob("*.safetensors")]
+            found = {"miou": index["miou"], "images": index["measured"], "seconds": max(written) - min(written)}
+            write(self.files.results_of(f"outputs-{name}"), found)
 
         return Job(_outputs_of(name), partial(plan.cache_arguments, self.files, name), after, True, keep=keep)
 

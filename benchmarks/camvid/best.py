@@ -25,7 +25,7 @@ _PICTURE_ROWS = 3
 
 @dataclass(frozen=True)
 class Best:
-    """The students of the first seed, as examples of all."""
+    """Students of the first seed, as examples of all."""
 
     files: Files
     trainings: Trainings
@@ -33,7 +33,8 @@ class Best:
     @property
     def rows(self) -> dict[str, Row]:
         """The best method of student 1, that of student 2, and the baseline, as the page names them."""
-        return {STUDENT_1: self.trainings.best(1)[0], STUDENT_2: plan.SMALL[1], MASKS_ALONE: plan.BASELINE}
+        [first], [second] = self.trainings.best(1), self.trainings.best(1, plan.SMALL[1:])
+        return {STUDENT_1: first, STUDENT_2: second, MASKS_ALONE: plan.BASELINE}
 
     @property
     def results(self) -> dict[str, Any]:

@@ -3,59 +3,78 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import scipy.stats
-
-from benchmarks.camvid import plan
+from benchmarks.camvid import plan, records
+from benchmarks.camvid.best import TEACHER_A, TEACHER_B
+from benchmarks.camvid.difference import Difference, difference
+from benchmarks.camvid.goals import Goals
 from benchmarks.camvid.latency import THREADS, Speed
 from benchmarks.camvid.plan import Files, Row
 from benchmarks.camvid.trainings import ROWS, Trainings, miou
 from benchmarks.records import read
 from benchmarks.report import table
-from rmrkd_cli.comparison.compare import compare
 from rmrkd_cli.results.record import Record, read_record
 
 _HEADER = (
-    "trained with", "mIoU", "sd", "difference", "95 %, seeds", "by seed", "95 %, images", "iterations", "s/step",
-    "mIoU by seed",
+    "trained with", "mIoU", "sd", "difference", "95 %, seeds", "difference by seed", "mIoU by seed", "iterations",
+    "minutes",
 )  # fmt: skip
 _TEACHERS = {plan.A: "A", plan.A_VIEWS: "A, mirrored and at three scales", plan.B: "B"}
+_STORED = {"outputs-b": "B", "outputs-c": "C: A and B, mirrored and at three scales"}
 _INTRODUCTION = """\
 Photographs of streets, 480x360, 11 classes: 367 to train on, 101 to validate on.
 
 - Student 1 is DeepLabV3+ on MobileNetV2 at stride 16 with 64 channels in its head, 2.15 M parameters. It starts from
   ImageNet weights. Student 2 has a third of the width, 0.4 M parameters, and starts from random weights.
-- Teacher A is the same at stride 8 with 128 channels. It is trained on the masks, with teacher B as its teacher.
-- Teacher B is an ONNX file that has learned Cityscapes, and has never seen CamVid.
-- Teacher C is the mean of A and B, mirrored and at three scales, stored once for the training images.
-- Students train with 8 crops of 224x224 a step. With one seed they start from the same weights and see the same images
-  in the same order.
+- Teacher A is student 1 at stride 8 with 128 channels, trained on the masks alone with one seed.
+- Teacher B is an ONNX file that has learned Cityscapes and has never seen CamVid.
+- Teacher C is the mean of A and B, mirrored and at three scales, stored once for the training images
+  ([how](../docs/stored-outputs.md)). A live teacher sees the same crops as the student.
+- kd, cwd, rmrkd, mgd and dkd are [methods](../docs/methods.md).
+- Students train with 8 crops of 224x224 a step. With one seed they start from the same weights, and where they have the
+  same images, see them in the same order.
+- Cross-entropy has class weights, 1 / ln(1.02 + share of the pixels), from all training masks. The rows that learn from
+  predictions have those of the predictions. For the rows with 46 masks the weights of these would differ by up to 9 %.
 
 mIoU is in percent, of the last iteration, and a mean over the seeds; sd is their standard deviation. Each difference is
-to the first row. Its first interval, by Student's t, is over the choice of the seeds: whether training again would show
-a difference. The second one is over the choice of the images, for these students. It is too narrow, as the validation
-images are neighbouring frames of one video. Learning rate, weights and the best method were chosen on the same 101
-images, the first two with seed 0. The test split was not used.
+to the first row of its table, with its 95 % interval over the choice of the seeds, by Student's t. There is no interval
+over the images: the 101 are frames of one drive of seven seconds, and 204 of the training images come from the same
+video. Learning rate, weights and the best method were chosen on these 101 images, the first two with seed 0. The test
+split was not used.
 
-s/step is the smallest of three medians, in turns on one thread while no other training of this benchmark ran.
+Minutes are those of the fastest seed, with another training beside it; the teacher's own are not in them.
 `camvid/results` contains the command of each training, its result for each image, and its curve. `rmrkd compare` reads
 these files."""
+_TWICE = """\
+The curves below show whether masks alone has stopped improving, while its learning rate falls to its end. More
+iterations were not tried."""
+_EQUAL_TIME = """\
+As many iterations as fit into the time of masks alone, by the seconds of a step, which were measured in turns on one
+thread while no other training ran: {seconds}. Methods that take no longer are in the first table."""
+_TEACHER_TIME = "Not counted: teacher A took {a:.0f} minutes, and the outputs of C {c:.0f}."
 _FEWER_MASKS = """\
-The 46 masks are those of every eighth image of the videos. Without a mask, an image has the prediction of B as its
-mask, or none: then cwd alone learns from it, and half of each batch has masks."""
+The 46 masks are those of every eighth image of the videos."""
+_OTHER_IMAGES = """\
+An image without a mask has the prediction of B as its mask, or none: then cwd alone learns from it, and half of each
+batch has masks. The weight of cwd was chosen for the outputs of C, which are probabilities; those of B are logits."""
 _TRIALS = """\
-mIoU after a third of the iterations with seed 0. All students have the learning rate of the best baseline. Each method
-has as many trials of its weights as the baseline has of its learning rate, the third on the side of the better of the
-first two. All other rows of students 1 and 2 have the learning rate and weights that were best for student 1 with all
-masks. A trial of rmrkd with weights x3 had 50.19; it ran before the third trial followed from the first two."""
+mIoU after a third of the iterations with seed 0; x1 is the automatic weight. All students have the learning rate of the
+best baseline. Each method has as many trials of its weights as the baseline has of its learning rate, the third on the
+side of the better of the first two. All other rows of students 1 and 2 have the learning rate and weights that were
+best for student 1 with all masks. A trial of rmrkd with weights x3 had 50.19; it ran before the third trial followed
+from the first two. With one seed each, the trials hardly separate these settings: the seeds of masks alone differ by 5
+points after as many iterations."""
 _CURVE = "Mean mIoU over the seeds while training. The last value is that of the tables."
 _CLASSES = "IoU in percent, mean over the seeds, and what each class contributes to the difference of mIoU."
 _SPEED = """\
 One image in onnxruntime on the CPU, in turns, median and smallest milliseconds of 20. B runs at 641x481. INT8 has 8-bit
-weights, for processors with VNNI; on others, 8-bit weights overflow."""
+weights, for processors with VNNI; on others, 8-bit weights overflow. Students are those of the first seed of the best
+method at equal iterations."""
+_HASHES = "First digits of the SHA-256 of each student, seed by seed. `camvid/results/rows` has the command of each."
 
 _PICTURE = "Students of the first seed, on images on which distillation changed about as much as on most others."
 
@@ -72,23 +91,51 @@ class Page:
 
     def text(self) -> str:
         """Return the page; what is not measured yet is left out."""
-        parts = ["# CamVid", f"Written by `python -m benchmarks.camvid`, {self.taken}."]
-        machine = self.trainings.machine() or self.machine
-        parts += ["\n".join(f"- {name}: {value}" for name, value in machine.items()), _INTRODUCTION]
-        parts += [*self._unfinished(), *self._teachers()]
-        equal_time = self._equal_time
-        for title, text, rows in (
-            ("Student 1 with all masks, equal iterations", "", (plan.BASELINE, *self.trainings.methods)),
-            ("Student 1 with all masks, twice the iterations", "", self._twice),
-            ("Student 1 with all masks, equal time", "", (plan.BASELINE, *equal_time) if equal_time else ()),
-            ("Student 1 with fewer masks", _FEWER_MASKS, (plan.BASELINE, *plan.WITHOUT_LABELS)),
-            ("Student 2", "", plan.SMALL),
-        ):
-            cells = [self._cells(row) for row in rows if row.name in self._results]
-            if len(cells) > 1:
+        parts = ["# CamVid", f"Written by `python -m benchmarks.camvid`, {self.taken}.", *self._unfinished()]
+        parts += [*self._goals(), "## Conditions", _INTRODUCTION, *self._teachers()]
+        for title, text, rows in self._tables():
+            found = [row for row in rows if row.name in self._results]
+            if len(found) > 1:
+                cells = [self._cells(row, found[0]) for row in found]
                 parts += [f"## {title}", *([text] if text else []), table(_HEADER, cells)]
         parts += [*self._classes(), *self._curves(), *self._best(), *self._trials(), *self._hashes()]
+        machine = self.trainings.machine() or self.machine
+        parts += ["## Machine", "\n".join(f"- {name}: {value}" for name, value in machine.items())]
         return "\n\n".join(parts) + "\n"
+
+    def _tables(self) -> Iterator[tuple[str, str, Sequence[Row]]]:
+        """Yield the title, the text and the rows of each table; the first row is compared with."""
+        yield "Student 1 with all masks, equal iterations", "", (plan.BASELINE, *self.trainings.methods)
+        yield "Student 1 with all masks, twice the iterations", _TWICE, self._twice
+        yield "Student 1 with all masks, equal time", self._describe_time(), (plan.BASELINE, *self._equal_time)
+        rows = (plan.BASELINE, plan.TWICE, plan.PREDICTED, plan.EIGHTH_ALONE)
+        yield "Student 1 with fewer masks", f"{_FEWER_MASKS}{self._to_twice(rows[2:])}", rows
+        with_others = (plan.EIGHTH_ALONE, *plan.WITH_OTHER_IMAGES)
+        yield "Student 1 with 46 masks and the other images", _OTHER_IMAGES, with_others
+        yield "Student 2", "", plan.SMALL
+
+    def _goals(self) -> Iterator[str]:
+        trainings = self.trainings
+        equal_time = (*self._equal_time, *trainings.no_slower_rows())
+        goals = Goals(self.files, trainings.methods, self._twice, equal_time, trainings.best(1), self._results)
+        if rows := list(goals.rows()):
+            yield "## Goals and results"
+            yield table(("goal", "reached", "measured"), rows)
+
+    def _to_twice(self, rows: Sequence[Row]) -> str:
+        """Return the differences to masks alone with twice the iterations, in words."""
+        found = [f"{row.title} {one}" for row in rows if (one := difference(self._results, row, plan.TWICE))]
+        return f" To {plan.TWICE.title}:\n{'; '.join(found)}." if found else ""
+
+    def _describe_time(self) -> str:
+        titles = {row.name: row.method for row in (plan.BASELINE, *plan.METHODS)} | {plan.BASELINE.name: "masks alone"}
+        seconds = ", ".join(f"{titles[name]} {value:.2f}" for name, value in self._costs.items() if name in titles)
+        text = textwrap.fill(_EQUAL_TIME.format(seconds=seconds), 120)
+        a = records.find(self.files, plan.teacher_training(self.files))
+        c = read(self.files.results_of("outputs-c")).get("seconds")
+        if a is None or c is None:
+            return text
+        return f"{text}\n{_TEACHER_TIME.format(a=a['training']['seconds'] / 60, c=c / 60)}"
 
     @cached_property
     def _equal_time(self) -> list[Row]:
@@ -118,24 +165,27 @@ class Page:
 
     def _teachers(self) -> Iterator[str]:
         paths = {title: self.files.results_of(name) for name, title in _TEACHERS.items()}
-        values = {title: miou(read_record(path)) for title, path in paths.items() if path.is_file()}
-        if stored := read(self.files.results_of("outputs-c")):
-            values["C: A and B, mirrored and at three scales, every third image"] = stored["miou"]
-        if values:
-            rows = [(title, f"{100 * value:.2f}") for title, value in values.items()]
+        rows = [
+            (title, f"{100 * miou(read_record(path)):.2f}", "all") for title, path in paths.items() if path.is_file()
+        ]
+        for name, title in _STORED.items():
+            if stored := read(self.files.results_of(name)):
+                count, total = stored["images"]
+                rows.append((f"{title}, as stored", f"{100 * stored['miou']:.2f}", f"{count} of {total}"))
+        if rows:
             yield "## Teachers"
-            yield table(("teacher", "mIoU"), rows)
+            yield table(("teacher", "mIoU", "validation images"), rows)
 
-    def _cells(self, row: Row) -> tuple[str, ...]:
+    def _cells(self, row: Row, base: Row) -> tuple[str, ...]:
         results = self._results[row.name]
         values = [100 * miou(record) for record in results]
         training = [record["training"] for record in results]
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else "–"
+        cells = Difference.between(results, self._results[base.name]).cells() if row != base else ("–",) * 3
         return (
-            row.title, f"{statistics.mean(values):.2f}", spread,
-            *_difference(results, self._results.get(row.base or "")),
-            f"{training[0]['iterations']}", f"{self._costs[row.name]:.2f}" if row.name in self._costs else "–",
-            ", ".join(f"{value:.2f}" for value in values),
+            row.title, f"{statistics.mean(values):.2f}", spread, *cells,
+            ", ".join(f"{value:.2f}" for value in values), f"{training[0]['iterations']}",
+            f"{min(one['seconds'] for one in training) / 60:.0f}",
         )  # fmt: skip
 
     def _classes(self) -> Iterator[str]:
@@ -177,12 +227,14 @@ class Page:
         """Yield size, speed and mIoU of the ONNX files."""
         measured = read(self.files.best)
         if measured:
-            header = ("network", "ONNX file", "mIoU of the file", *(f"ms, {count} thread(s)" for count in THREADS))
+            header = ("network", "ONNX file", "mIoU", *(f"ms, {count} thread(s)" for count in THREADS))
+            paths = {TEACHER_A: self.files.results_of(plan.A), TEACHER_B: self.files.results_of(plan.B)}
+            of_teachers = {name: miou(read_record(path)) for name, path in paths.items() if path.is_file()}
             rows = []
             for name, entries in measured["speed"].items():
                 speed = Speed.read(entries)
                 times = [speed.milliseconds[count] for count in THREADS]
-                value = measured["miou"].get(name)
+                value = measured["miou"].get(name, of_teachers.get(name))
                 cells = (
                     "–" if value is None else f"{100 * value:.2f}",
                     *(f"{mid:.0f} ({low:.0f})" for mid, low in times),
@@ -204,13 +256,13 @@ class Page:
 
     def _hashes(self) -> Iterator[str]:
         rows = [
-            (name, str(seed), f"`{record['checkpoint_sha256'][:16]}`")
+            (name, ", ".join(f"`{record['checkpoint_sha256'][:12]}`" for record in results))
             for name, results in self._results.items()
-            for seed, record in zip(self.trainings.seeds, results, strict=True)
         ]
         if rows:
             yield "## Student files"
-            yield table(("row", "seed", "SHA-256 begins"), rows)
+            yield _HASHES
+            yield table(("row", "SHA-256 begins"), rows)
 
 
 def _mean_ious(results: Sequence[Record]) -> list[float | None]:
@@ -221,27 +273,3 @@ def _mean_ious(results: Sequence[Record]) -> list[float | None]:
 
 def _name_with_student(row: Row) -> str:
     return f"student {2 if row in plan.SMALL else 1}, {row.title}"
-
-
-def _difference(results: Sequence[Record], base: Sequence[Record] | None) -> tuple[str, str, str, str]:
-    """Return the difference to other records: mean, interval over seeds, each seed, interval over images."""
-    if base is None:
-        return "–", "–", "–", "–"
-    found = compare([*base, *results]).differences[0]
-    low, high = found.mean.low, found.mean.high
-    over_images = _interval(100 * low, 100 * high) if low is not None and high is not None else "–"
-    by_seed = [100 * value for _, value in found.by_seed]
-    over_seeds = _interval(*interval_over_seeds(by_seed)) if len(by_seed) > 1 else "–"
-    each = ", ".join(f"{value:+.2f}" for value in by_seed)
-    return f"{100 * (found.mean.value or 0):+.2f}", over_seeds, each, over_images
-
-
-def interval_over_seeds(differences: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean difference if seeds were drawn anew, by Student's t."""
-    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    half = float(scipy.stats.t.ppf(0.975, len(differences) - 1)) * error
-    return mean - half, mean + half
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{low:+.2f} to {high:+.2f}"

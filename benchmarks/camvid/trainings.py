@@ -72,10 +72,10 @@ class Trainings:
                 found[row.name] = [record for record in each_seed if record is not None]
         return found
 
-    def best(self, count: int) -> list[Row]:
-        """Return the finished methods of student 1 with the largest mean mIoU."""
-        finished = self.results(plan.METHODS)
-        rows = [row for row in plan.METHODS if row.name in finished]
+    def best(self, count: int, methods: Sequence[Row] = plan.METHODS) -> list[Row]:
+        """Return the finished methods, by default those of student 1, with the largest mean mIoU."""
+        finished = self.results(methods)
+        rows = [row for row in methods if row.name in finished]
         return sorted(rows, key=lambda row: -statistics.mean(map(miou, finished[row.name])))[:count]
 
     def equal_time_rows(self) -> list[Row]:
@@ -83,15 +83,17 @@ class Trainings:
 
         They follow from the seconds of a step, not from a clock, so the runs can be repeated.
         """
-        if not (costs := self.costs()):
-            return []
-        lengths = [(row, costs[plan.BASELINE.name] / costs[row.name]) for row in self.best(2)]
+        lengths = [(row, self._length(row)) for row in self.best(2) if self.costs()]
         return [plan.longer(row, round(length, 2)) for row, length in lengths if length < _EQUAL_COST]
+
+    def no_slower_rows(self) -> list[Row]:
+        """Return the methods whose training takes no longer than the baseline's."""
+        return [row for row in plan.METHODS if self.costs() and self._length(row) >= _EQUAL_COST]
 
     def twice_rows(self) -> list[Row]:
         """Return the baseline and the methods with twice the iterations, the best first: had they stopped improving?"""
         best = (plan.longer(row, plan.TWICE.length) for row in self.best(len(plan.METHODS)))
-        return [plan.TWICE, *(replace(row, title=f"{row.title}, twice as long", base=plan.TWICE.name) for row in best)]
+        return [plan.TWICE, *(replace(row, title=f"{row.title}, twice as long") for row in best)]
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""
@@ -101,6 +103,11 @@ class Trainings:
     def machine(self) -> dict[str, str]:
         """Return the description of the machine on which steps were timed; empty until then."""
         return dict(read(self.files.costs).get("machine", {}))
+
+    def _length(self, row: Row) -> float:
+        """Return the share of the iterations of a method that takes as long as the baseline."""
+        costs = self.costs()
+        return costs[plan.BASELINE.name] / costs[row.name]
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / records.TRIALS / row.name / name

@@ -11,7 +11,8 @@ from PIL import Image
 
 from benchmarks.camvid import __main__ as command
 from benchmarks.camvid import bench, costs, latency, plan, records
-from benchmarks.camvid.page import interval_over_seeds
+from benchmarks.camvid.difference import Difference, interval_over_seeds
+from benchmarks.camvid.goals import Goals
 from benchmarks.camvid.plan import Choice, Files
 from benchmarks.camvid.trainings import ROWS, Trainings
 from benchmarks.training import Training
@@ -155,6 +156,29 @@ def test_the_interval_over_seeds_is_that_of_students_t() -> None:
     low, high = interval_over_seeds([1.0, 2.0, 3.0])
     half = 4.302653 / 3**0.5  # t of two degrees of freedom; the standard deviation is 1
     assert (low, high) == pytest.approx((2 - half, 2 + half))
+    assert Difference((1.0, 2.0, 3.0)).cells() == ("+2.00", "-0.48 to +4.48", "+1.00, +2.00, +3.00")
+
+
+def test_goals_are_judged_by_the_records(tmp_path: Path) -> None:
+    percent = {
+        "baseline": (50, 51, 52), "kd": (52, 53, 54), "rmrkd": (51, 53, 55), "cwd": (50, 50, 50),
+        "baseline-x2": (54, 55, 56), "kd-x2": (56, 56, 56), "predicted-masks": (49, 49, 49),
+    }  # fmt: skip
+    results: dict[str, list[Record]] = {
+        name: [{"metrics": {"miou": value / 100}, "training": {"iterations": 600}} for value in values]
+        for name, values in percent.items()
+    }
+    files, twice = Files(tmp_path, tmp_path, tmp_path, tmp_path, 800), [plan.longer(plan.METHODS[0], 2)]
+    assert list(Goals(files, plan.METHODS, twice, [], [], results).rows()) == [
+        ("+2 mIoU to masks alone, 600 iterations", "yes", "kd, stored outputs of C: +2.00 (+2.00 to +2.00)"),
+        ("+2 mIoU to masks alone, twice as long, 600 iterations", "no",
+         "kd, stored outputs of C: +1.00 (-1.48 to +3.48)"),
+        ("without masks, at most 5 below masks alone", "yes", f"{plan.PREDICTED.title}: -2.00 (-4.48 to +0.48)"),
+        ("without masks, at most 5 below masks alone, twice as long", "no",
+         f"{plan.PREDICTED.title}: -6.00 (-8.48 to -3.52)"),
+    ]  # fmt: skip
+    rmrkd_only = Goals(files, (), (), [plan.METHODS[2]], [], results).rows()
+    assert next(iter(rmrkd_only))[1] == "no"  # +2.00 (-0.48 to +4.48)
 
 
 @pytest.fixture
@@ -206,10 +230,15 @@ def test_everything_runs_once(
     assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1 + gkd + twice
     assert len(rows_of(page, "Student 1 with all masks, twice the iterations")) == twice
     assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS) + 1
-    titles = ("Student 1 with all masks, equal iterations", "Student 1 with fewer masks", "Student 2")
+    titles = (
+        "Student 1 with all masks, equal iterations", "Student 1 with fewer masks",
+        "Student 1 with 46 masks and the other images", "Student 2",
+    )  # fmt: skip
     shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
-    assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A"}
-    assert shown["masks alone"][2:6] == ["–", "–", "–", "–"]
+    assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A", plan.TWICE.title}
+    assert shown["masks alone"][2:5] == ["–", "–", "–"]
+    assert len(rows_of(page, "Goals and results")) == 5 + (len(slower) > 1)
+    assert len(rows_of(page, "Teachers")) == 5
     assert set(rows_of(page, "Size and speed")) == {
         "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
     }  # fmt: skip
