@@ -75,8 +75,8 @@ One image in onnxruntime on the CPU, in turns, median and smallest milliseconds 
 weights, for processors with VNNI; on others, 8-bit weights overflow. Students are those of the first seed of the best
 method at equal iterations."""
 _STORED_BEFORE = """\
-C was stored when `cache-teacher` still gave a file that resizes images a mirrored border: B had 57.16 on these 32 images
-with it, and C would have more without. The outputs of B were stored after that."""
+C was stored when `cache-teacher` still gave a file that resizes images a mirrored border: with it, B had 57.16 on these
+32 images. The outputs of B were stored after that."""
 _HASHES = "First digits of the SHA-256 of each student, seed by seed. `camvid/results/rows` has the command of each."
 
 _PICTURE = "Students of the first seed, on images on which distillation changed about as much as on most others."

@@ -122,8 +122,11 @@ def _find(name: str) -> Path:
         if near.startswith("did you mean"):
             raise RmrkdError(f"preset file `{name}` does not exist, {near}", "rmrkd presets lists those of rmrkd")
         return Path(name)  # reading it reports what is wrong
+    near = did_you_mean(name, [*names, *_preset_files(Path())])
+    if not near.startswith("did you mean"):
+        near = did_you_mean(name, names)  # every YAML file here would say little
     raise RmrkdError(
-        f"unknown preset `{name}`, {did_you_mean(name, [*names, *_preset_files(Path())])}",
+        f"unknown preset `{name}`, {near}",
         "rmrkd presets; a file of your own: --preset mine.yaml",
     )
 

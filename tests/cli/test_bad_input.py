@@ -135,7 +135,7 @@ def fill_records(folder: Path, record: dict[str, Any]) -> None:
 CITY, CAMVID = "train --preset psp101-psp18-city", "train --preset psp18w32-psp18w8-camvid --data-root camvid"
 CASES: dict[str, tuple[str, ...]] = {  # a command, and parts of its message
     "train --preset psp101-psp18-cty": ("psp101-psp18-cty", "did you mean `psp101-psp18-city`?"),
-    "presets nothing-like-it": ("nothing-like-it", "demo"),
+    "presets nothing-like-it": ("nothing-like-it", "known: demo, dl101-dlmbv2-city"),
     "methods cirdk": ("`cirdk`", "did you mean `cirkd`?"), "methods ../mgd": ("../mgd", "did you mean `mgd`?"),
     "train --preset no/such.yaml": ("no/such.yaml", "does not exist"),
     "presets list.yaml": ("list.yaml", "must be a mapping"), "presets cut.yaml": ("cut.yaml", "is not YAML"),
