@@ -83,12 +83,12 @@ class Trainings:
 
         They follow from the seconds of a step, not from a clock, so the runs can be repeated.
         """
-        lengths = [(row, self._length(row)) for row in self.best(2) if self.costs()]
+        lengths = self._lengths(self.best(2))
         return [plan.longer(row, round(length, 2)) for row, length in lengths if length < _EQUAL_COST]
 
     def no_slower_rows(self) -> list[Row]:
         """Return the methods whose training takes no longer than the baseline's."""
-        return [row for row in plan.METHODS if self.costs() and self._length(row) >= _EQUAL_COST]
+        return [row for row, length in self._lengths(plan.METHODS) if length >= _EQUAL_COST]
 
     def twice_rows(self) -> list[Row]:
         """Return the baseline and the methods with twice the iterations, the best first: had they stopped improving?"""
@@ -104,10 +104,10 @@ class Trainings:
         """Return the description of the machine on which steps were timed; empty until then."""
         return dict(read(self.files.costs).get("machine", {}))
 
-    def _length(self, row: Row) -> float:
-        """Return the share of the iterations of a method that takes as long as the baseline."""
+    def _lengths(self, methods: Sequence[Row]) -> list[tuple[Row, float]]:
+        """Return each method and the share of its iterations that takes as long as the baseline; empty without costs."""
         costs = self.costs()
-        return costs[plan.BASELINE.name] / costs[row.name]
+        return [(row, costs[plan.BASELINE.name] / costs[row.name]) for row in methods if costs]
 
     def _trial(self, row: Row, name: str, choice: Choice) -> Training:
         folder = self.files.folder / records.TRIALS / row.name / name
