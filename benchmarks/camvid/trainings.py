@@ -105,7 +105,7 @@ class Trainings:
         return dict(read(self.files.costs).get("machine", {}))
 
     def _lengths(self, methods: Sequence[Row]) -> list[tuple[Row, float]]:
-        """Return each method and the share of its iterations that takes as long as the baseline; empty without costs."""
+        """Return each method and the share of its iterations that takes as long as the baseline; none without costs."""
         costs = self.costs()
         return [(row, costs[plan.BASELINE.name] / costs[row.name]) for row in methods if costs]
 
