@@ -1,12 +1,29 @@
-"""Resume a finished run from its middle."""
+"""Stop a run in its middle, and resume a finished one from there."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from rmrkd_cli.training.optimizer_step import TrainStep
 from tests.helpers.cli import rmrkd
+
+
+def stop_in_step(monkeypatch: pytest.MonkeyPatch, position: float = 2) -> None:
+    """Send SIGTERM in each step from this position in the schedule on; the first step is at 0."""
+    backward = TrainStep.backward
+
+    def stopped(self: TrainStep, batches: Any, at: float) -> Any:
+        if at >= position:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return backward(self, batches, at)
+
+    monkeypatch.setattr(TrainStep, "backward", stopped)
 
 
 def assert_resumed_exactly(trained: Path, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.presets.loss_schema import loss_types
 from rmrkd_cli.presets.schema import Preset
 from rmrkd_cli.storage.cache import sha256_of
-from rmrkd_cli.training import trainer
 from rmrkd_cli.training.label_check import check_labels
 from rmrkd_cli.training.network_check import check_networks
 from rmrkd_cli.training.plan import plan_runs
@@ -34,6 +31,7 @@ from rmrkd_cli.training.preflight import check_feature_teacher
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
 from tests.helpers.foundation import write_dinov2
+from tests.helpers.resumed import stop_in_step
 
 pytest.importorskip("transformers")
 
@@ -190,14 +188,7 @@ def test_an_interrupted_run_gives_exactly_the_same_student(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     preset = preset_of(phase_1.parents[1] / "foundation.yaml", folder, NONE)
-    backward = trainer.TrainStep.backward
-
-    def stopped(self: trainer.TrainStep, batches: object, position: float) -> object:
-        if position == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return backward(self, batches, position)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer.TrainStep, "backward", stopped)
+    stop_in_step(monkeypatch)
     with pytest.raises(Interrupted):
         train(preset, tmp_path, "cpu", Cluster())
     monkeypatch.undo()

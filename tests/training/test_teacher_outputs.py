@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +27,7 @@ from rmrkd_cli.training.caching import command, worker
 from tests.helpers import forked, trees
 from tests.helpers.cli import run_main
 from tests.helpers.network_files import write_onnx
+from tests.helpers.resumed import stop_in_step
 
 CPU = ("--device", "cpu")
 LOADER = ("--workers", 0)
@@ -114,7 +114,7 @@ def test_a_student_trains_without_the_teachers_file_and_resumes_exactly(
     tiny: Path, outputs: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train(tiny, outputs, tmp_path / "whole").exit_code == 0
-    monkeypatch.setattr("rmrkd_cli.training.trainer.Trainer._log_step", _stop_at(2))
+    stop_in_step(monkeypatch)
     stopped = train(tiny, outputs, tmp_path / "parts")
     assert stopped.exit_code == 143
     monkeypatch.undo()
@@ -129,14 +129,6 @@ def test_a_student_trains_without_the_teachers_file_and_resumes_exactly(
         json.loads(line)["losses"] for line in (runs[0] / "log.jsonl").read_text().splitlines() if "losses" in line
     ]
     assert all(each["kd"] > 0 for each in losses)
-
-
-def _stop_at(iteration: int) -> Callable[..., None]:
-    def stop(self: object, *_: object) -> None:
-        if self.progress.iteration == iteration:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return stop
 
 
 def test_the_first_losses_are_those_of_the_live_teacher(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,9 @@ import pytest
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.training.optimizer_step import TrainStep
 from rmrkd_cli.training.plan import plan_runs
 from rmrkd_cli.training.run import train
+from tests.helpers.resumed import stop_in_step
 
 BUDGET = 1.5
 SCHEDULE = (
@@ -62,15 +60,8 @@ def test_a_run_ends_when_its_budget_is_used_up(tiny: Path, tmp_path: Path) -> No
 def test_an_interrupted_run_has_the_same_total_time(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backward = TrainStep.backward
-
-    def stopped(self: TrainStep, batches: list, step: float) -> dict:
-        if step > 1.2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return backward(self, batches, step)
-
     with monkeypatch.context() as patched:
-        patched.setattr(TrainStep, "backward", stopped)
+        stop_in_step(patched, 1.2)
         with pytest.raises(Interrupted, match=r"after iteration \d+, .* s of 1\.5 s; the state is saved"):
             run(tiny, tmp_path)
     before = lines_of(tmp_path)[-1]

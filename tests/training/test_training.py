@@ -25,6 +25,7 @@ from rmrkd_cli.training.run import train
 from rmrkd_cli.training.validation import Validator
 from rmrkd_cli.training.validation_images import ValidationImages
 from tests.helpers.cli import rmrkd
+from tests.helpers.resumed import stop_in_step
 
 
 def run(tiny: Path, work_dir: Path, *overrides: str, resume: bool = False) -> list[dict]:
@@ -158,18 +159,6 @@ def test_training_with_the_written_configuration_gives_the_same_student(finished
     train(again, tmp_path, "cpu")
     first, second = weights(finished / "baseline" / "student.pth"), weights(tmp_path / "baseline" / "student.pth")
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def stop_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send SIGTERM in the third step."""
-    step = trainer.TrainStep.backward
-
-    def stopped(self: trainer.TrainStep, batches: list, number: int) -> dict:
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batches, number)
-
-    monkeypatch.setattr(trainer.TrainStep, "backward", stopped)
 
 
 def stop_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:

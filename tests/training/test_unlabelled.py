@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ from rmrkd_cli.checkpoints.run_checkpoints import RunCheckpoints
 from rmrkd_cli.distributed.cluster import Cluster
 from rmrkd_cli.errors import Interrupted, RmrkdError
 from rmrkd_cli.presets.loader import load_preset
-from rmrkd_cli.training import trainer
 from rmrkd_cli.training.run import train
 from tests.helpers.cli import rmrkd
+from tests.helpers.resumed import stop_in_step
 
 NONE = ("data.train.labels=none",)
 TEACHER = ("data.train.labels=teacher",)
@@ -113,14 +111,7 @@ def test_an_interrupted_run_gives_exactly_the_same_student(
     if "labels" not in overrides[0]:
         overrides = (*overrides, f"data.unlabelled={{images: {more}}}")
     _, losses, whole = distill(tiny, teacher, tmp_path / "whole", *overrides)
-    backward = trainer.TrainStep.backward
-
-    def stopped(self: trainer.TrainStep, batches: object, position: float) -> object:
-        if position == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return backward(self, batches, position)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer.TrainStep, "backward", stopped)
+    stop_in_step(monkeypatch)
     with pytest.raises(Interrupted):
         distill(tiny, teacher, tmp_path / "parts", *overrides)
     monkeypatch.undo()
