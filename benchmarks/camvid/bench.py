@@ -37,7 +37,10 @@ class Bench:
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
         plan.make_roots(self.files)
-        for part in (self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice, self._others):
+        for part in (
+            self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice, self._four_times,
+            self._others,
+        ):  # fmt: skip
             part()
             self._write()
             if self.failed:
@@ -54,6 +57,9 @@ class Bench:
 
     def _twice(self) -> None:
         self._run([*self._teachers(), *self._rows(self.trainings.twice_rows())])
+
+    def _four_times(self) -> None:
+        self._run([*self._teachers(), *self._rows(self.trainings.four_times_rows())])
 
     def _others(self) -> None:
         rows = self.trainings.others

@@ -23,15 +23,15 @@ class Goals:
     """What was asked of distillation before anything was trained.
 
     Attributes:
-        methods, twice, equal_time: Rows of student 1 with all masks: the methods, and rows with other iterations.
+        equal_iterations: Groups of rows of student 1 with all masks; the first row of each is masks alone.
+        equal_time: The same for equal time.
         best: The best method of student 1 at equal iterations; empty until one is finished.
         results: Of all finished rows, by their names.
     """
 
     files: Files
-    methods: Sequence[Row]
-    twice: Sequence[Row]
-    equal_time: Sequence[Row]
+    equal_iterations: Sequence[Sequence[Row]]
+    equal_time: Sequence[Sequence[Row]]
     best: Sequence[Row]
     results: Mapping[str, Sequence[Record]]
 
@@ -43,12 +43,12 @@ class Goals:
 
     def _gain_goals(self) -> Iterator[tuple[str, str, str]]:
         gain = f"{_GAIN:+g} mIoU to {{}}, {{}} iterations"
-        for title, rows, base, enough in (
-            (gain, self.methods, plan.BASELINE, None),
-            (gain, self.twice, plan.TWICE, None),
-            ("ahead of {} at equal time, {} iterations, its interval above 0", self.equal_time, plan.BASELINE, 0.0),
+        ahead = "ahead of {} at equal time, {} iterations, its interval above 0"
+        for title, (base, *rows), enough in (
+            *((gain, group, None) for group in self.equal_iterations),
+            *((ahead, group, 0.0) for group in self.equal_time),
         ):
-            found = [(row, one) for row in rows if row != base and (one := difference(self.results, row, base))]
+            found = [(row, one) for row in rows if (one := difference(self.results, row, base))]
             if not found:
                 continue
             row, best = max(found, key=lambda pair: pair[1].mean)
@@ -57,7 +57,7 @@ class Goals:
             yield title.format(base.title, iterations), _yes(reached), f"{row.title}: {best}"
 
     def _label_goal(self) -> Iterator[tuple[str, str, str]]:
-        for base in (plan.BASELINE, plan.TWICE):
+        for base, *_ in self.equal_iterations:
             if found := difference(self.results, plan.PREDICTED, base):
                 title = f"without masks, at most {-_LOSS:g} below {base.title}"
                 yield title, _yes(found.mean >= _LOSS), f"{plan.PREDICTED.title}: {found}"

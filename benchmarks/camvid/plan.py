@@ -22,6 +22,7 @@ TRIAL_SHARE = 3  # a trial has this share of the iterations
 STAGE = 2  # the deepest stage of one stride in student 1 and teacher A
 EIGHTH = 8  # every eighth training image keeps its mask
 UNLABELLED = "unlabelled"
+LONGER = {2.0: "twice as long", 4.0: "four times as long"}  # by the factor of the iterations
 OUTPUTS = {"b": "all", "c": "all", "b-eighth": "eighth + unlabelled"}  # stored outputs of a teacher, and their images
 
 
@@ -135,12 +136,20 @@ class Row:
     settings: tuple[str, ...] = ()
 
 
+def longer(row: Row, length: float) -> Row:
+    """Return the row with more or fewer iterations."""
+    title = f"{row.title}, {LONGER[length]}" if length in LONGER else row.title
+    return replace(
+        row, name=f"{row.name}-x{length:g}", title=title, length=length, tuned_like=row.tuned_like or row.name
+    )
+
+
 # 1 / ln(1.02 + share of the pixels) as in the presets, from the predictions of teacher B, and from these and 46 masks.
 _CLASS_WEIGHT = "student.overrides.decode_head.loss_decode.class_weight="
 _OF_PREDICTED = _CLASS_WEIGHT + "[0.95, 0.58, 5.19, 0.5, 2.32, 1.06, 5.95, 5.48, 1.69, 4.57, 5.68]"
 _OF_EIGHTH_AND_PREDICTED = _CLASS_WEIGHT + "[0.93, 0.59, 5.15, 0.5, 2.31, 1.08, 5.77, 5.33, 1.7, 4.66, 5.75]"
 BASELINE = Row("baseline", "masks alone", "student", "baseline")
-TWICE = replace(BASELINE, name="baseline-x2", title="masks alone, twice as long", length=2.0, tuned_like="baseline")
+TWICE, FOUR_TIMES = (longer(BASELINE, length) for length in LONGER)
 METHODS = (
     Row("kd", "kd, stored outputs of C", "student", "kd", outputs="c"),
     Row("cwd", "cwd, stored outputs of C", "student", "cwd", outputs="c"),
@@ -182,11 +191,6 @@ def method_row(name: str) -> Row:
         return replace(row, title=f"{name}, stored outputs of C", outputs="c")
     stages = (f"losses.{loss}.stage={STAGE}" for loss, spec in losses.items() if isinstance(spec.stage, int))
     return replace(row, settings=tuple(stages))
-
-
-def longer(row: Row, length: float) -> Row:
-    """Return the row with more iterations."""
-    return replace(row, name=f"{row.name}-x{length:g}", length=length, tuned_like=row.tuned_like or row.name)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.camvid import plan, records
@@ -92,8 +92,12 @@ class Trainings:
 
     def twice_rows(self) -> list[Row]:
         """Return the baseline and the methods with twice the iterations, the best first: had they stopped improving?"""
-        best = (plan.longer(row, plan.TWICE.length) for row in self.best(len(plan.METHODS)))
-        return [plan.TWICE, *(replace(row, title=f"{row.title}, twice as long") for row in best)]
+        return [plan.TWICE, *(plan.longer(row, plan.TWICE.length) for row in self.best(len(plan.METHODS)))]
+
+    def four_times_rows(self) -> list[Row]:
+        """Return the baseline and the method that is best with twice the iterations, with four times the iterations."""
+        twice = {plan.longer(row, plan.TWICE.length): row for row in plan.METHODS}
+        return [plan.FOUR_TIMES, *(plan.longer(twice[row], plan.FOUR_TIMES.length) for row in self.best(1, [*twice]))]
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""

@@ -168,16 +168,17 @@ def test_goals_are_judged_by_the_records(tmp_path: Path) -> None:
         name: [{"metrics": {"miou": value / 100}, "training": {"iterations": 600}} for value in values]
         for name, values in percent.items()
     }
-    files, twice = Files(tmp_path, tmp_path, tmp_path, tmp_path, 800), [plan.longer(plan.METHODS[0], 2)]
-    assert list(Goals(files, plan.METHODS, twice, [], [], results).rows()) == [
+    files = Files(tmp_path, tmp_path, tmp_path, tmp_path, 800)
+    groups = [(plan.BASELINE, *plan.METHODS), [plan.TWICE, plan.longer(plan.METHODS[0], 2)], [plan.FOUR_TIMES]]
+    assert list(Goals(files, groups, [], [], results).rows()) == [
         ("+2 mIoU to masks alone, 600 iterations", "yes", "kd, stored outputs of C: +2.00 (+2.00 to +2.00)"),
         ("+2 mIoU to masks alone, twice as long, 600 iterations", "no",
-         "kd, stored outputs of C: +1.00 (-1.48 to +3.48)"),
+         "kd, stored outputs of C, twice as long: +1.00 (-1.48 to +3.48)"),
         ("without masks, at most 5 below masks alone", "yes", f"{plan.PREDICTED.title}: -2.00 (-4.48 to +0.48)"),
         ("without masks, at most 5 below masks alone, twice as long", "no",
          f"{plan.PREDICTED.title}: -6.00 (-8.48 to -3.52)"),
     ]  # fmt: skip
-    rmrkd_only = Goals(files, (), (), [plan.METHODS[2]], [], results).rows()
+    rmrkd_only = Goals(files, (), [[plan.BASELINE, plan.METHODS[2]]], [], results).rows()
     assert next(iter(rmrkd_only))[1] == "no"  # +2.00 (-0.48 to +4.48)
 
 
@@ -226,23 +227,27 @@ def test_everything_runs_once(
     trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
     assert len(trained) == len(trainings) + 1 + len(plan.METHODS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
-    gkd, twice = 2, 1 + len(plan.METHODS)  # a trial and a row; the baseline and all methods
-    assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + len(slower) - 1 + gkd + twice
+    gkd, twice, four_times = 2, 1 + len(plan.METHODS), 2  # a trial and a row; the baseline and all methods, or the best
+    others = len(slower) - 1 + gkd + twice + four_times
+    assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + others
     assert len(rows_of(page, "Student 1 with all masks, twice the iterations")) == twice
+    assert len(rows_of(page, "Student 1 with all masks, four times the iterations")) == four_times
     assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS) + 1
     titles = (
         "Student 1 with all masks, equal iterations", "Student 1 with fewer masks",
         "Student 1 with 46 masks and the other images", "Student 2",
     )  # fmt: skip
     shown = {name: cells for title in titles for name, cells in rows_of(page, title).items()}
-    assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A", plan.TWICE.title}
+    longer = {plan.TWICE.title, plan.FOUR_TIMES.title}
+    assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A", *longer}
     assert shown["masks alone"][2:5] == ["–", "–", "–"]
-    assert len(rows_of(page, "Goals and results")) == 5 + (len(slower) > 1)
+    goals = [title for title in rows_of(page, "Goals and results") if not title.startswith("ahead")]  # by measured time
+    assert len(goals) == 3 + 3 + 1  # gain and labels at each length, and size
     assert len(rows_of(page, "Teachers")) == 5
     assert set(rows_of(page, "Size and speed")) == {
         "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
     }  # fmt: skip
-    assert len(rows_of(page, "Student files")) == len(ROWS) + len(slower) - 1 + 1 + twice
+    assert len(rows_of(page, "Student files")) == len(ROWS) + others - 1  # but the trial
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size[0] == 5 * 240 + 4 * 4
     assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
