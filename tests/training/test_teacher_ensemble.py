@@ -18,7 +18,7 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.networks.adapter import Adapter, set_adapter
 from rmrkd_cli.networks.file_network import FileNetwork
 from rmrkd_cli.networks.onnx_runner import OnnxRunner
-from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, pad_mirrored, upsample
+from rmrkd_cli.training.caching.ensemble import TeacherEnsemble, input_size, pad_mirrored, upsample
 from tests.helpers.network_files import write_onnx
 from tests.helpers.pairs import OnePair
 
@@ -115,12 +115,22 @@ def test_teachers_of_another_number_of_classes_are_refused() -> None:
 
 def test_padding_continues_the_image_by_its_mirror_image() -> None:
     images = torch.arange(5.0 * 33).view(1, 1, 5, 33)
-    padded = pad_mirrored(images, corners=False)
+    padded = pad_mirrored(images, (32, 64))
     assert padded.shape == (1, 1, 32, 64)
     assert torch.equal(padded[..., :5, :33], images)
     assert torch.equal(padded[..., 5:10, :33], images.flip(2))
     assert torch.equal(padded[0, 0, 0, 33:], images[0, 0, 0].flip(0)[:31])
-    assert pad_mirrored(images, corners=True).shape == (1, 1, 33, 33)
+    assert pad_mirrored(images, (5, 33)) is images
+
+
+@pytest.mark.parametrize(
+    ("align_corners", "resizes", "size"),
+    [(False, False, (32, 64)), (True, False, (33, 33)), (False, True, (5, 33)), (True, True, (5, 33))],
+)
+def test_networks_that_resize_images_get_no_padding(align_corners: bool, resizes: bool, size: tuple[int, int]) -> None:
+    adapter = FromLogits(4, align_corners)
+    adapter.resizes = resizes
+    assert input_size(adapter, (5, 33)) == size
 
 
 def test_stored_and_live_logits_of_crops_at_multiples_of_the_stride_agree(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rmrkd_cli.data.map_geometry import Axis, Coordinates, resized, sample
 from rmrkd_cli.errors import RmrkdError
-from rmrkd_cli.networks.adapter import adapter_of
+from rmrkd_cli.networks.adapter import Adapter, adapter_of
 
 Size = tuple[int, int]
 PAD = 32  # images are mirrored at the right and bottom to a multiple of it, the largest stride of usual backbones
@@ -83,10 +83,7 @@ class TeacherEnsemble:
         """Return the size of the map for images of a size."""
         if self._fixed is not None:
             return self._fixed
-        height, width = fitted
-        if not self.adapters[0].resizes:
-            height, width = (_padded(side, self.align_corners) for side in fitted)
-        height, width = round(height * self._enlarged), round(width * self._enlarged)
+        height, width = (round(side * self._enlarged) for side in input_size(self.adapters[0], fitted))
         return -(-height // self.stride), -(-width // self.stride)
 
     @torch.inference_mode()
@@ -128,10 +125,9 @@ class TeacherEnsemble:
     def _run(self, number: int, images: Tensor) -> tuple[Tensor, Size]:
         """Return a network's logits of images, padded where this helps, and what they cover."""
         adapter = self.adapters[number]
-        if not adapter.resizes:  # others get another size than the padded one, and do worse with padding
-            images = pad_mirrored(images, corners=adapter.align_corners)
-        logits = adapter.logits(self.networks[number], images)
-        return logits.clamp(-_LARGEST, _LARGEST), (images.shape[2], images.shape[3])
+        covered = input_size(adapter, (images.shape[2], images.shape[3]))
+        logits = adapter.logits(self.networks[number], pad_mirrored(images, covered))
+        return logits.clamp(-_LARGEST, _LARGEST), covered
 
     @torch.inference_mode()
     def _probe(self, number: int, num_classes: int, names: Sequence[str]) -> Size:
@@ -146,25 +142,28 @@ class TeacherEnsemble:
         return logits.shape[2], logits.shape[3]
 
 
-def pad_mirrored(images: Tensor, *, corners: bool) -> Tensor:
-    """Return images (B, C, H, W) continued by their mirror image to a multiple of `PAD` pixels.
+def input_size(adapter: Adapter, fitted: Size) -> Size:
+    """Return the size to which images are padded for a network: a multiple of `PAD` pixels.
 
-    Then a position of the logits lies at the same pixel as in a crop that begins at a multiple of the stride.
-
-    Args:
-        corners: One pixel more, for networks whose logits are resized with `align_corners`.
+    Then a position of the logits lies at the same pixel as in a crop that begins at a multiple of the stride. Networks
+    whose logits are resized with `align_corners` get one pixel more. Those that resize their images get no padding: it
+    lowers their mIoU, and the size that they run is another.
     """
-    for axis in (2, 3):
+    if adapter.resizes:
+        return fitted
+    corners = adapter.align_corners
+    height, width = (-(-(side - corners) // PAD) * PAD + corners for side in fitted)
+    return height, width
+
+
+def pad_mirrored(images: Tensor, wanted_size: Size) -> Tensor:
+    """Return images (B, C, H, W) continued at the right and bottom by their mirror image to a size."""
+    for axis, wanted in zip((2, 3), wanted_size, strict=True):
         size = images.shape[axis]
-        wanted = _padded(size, corners)
         if wanted > size:
             place = torch.arange(wanted, device=images.device) % (2 * size)
             images = images.index_select(axis, torch.minimum(place, 2 * size - 1 - place))
     return images
-
-
-def _padded(size: int, corners: bool) -> int:
-    return -(-(size - corners) // PAD) * PAD + corners
 
 
 def upsample(outputs: Outputs, size: Size, align_corners: bool) -> Tensor:
