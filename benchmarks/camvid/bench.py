@@ -37,10 +37,8 @@ class Bench:
     def run(self) -> list[str]:
         """Run what is missing; return the names of what failed."""
         plan.make_roots(self.files)
-        for part in (
-            self._first_rows, self._equal_time, self._best, self._fewer_masks, self._twice, self._four_times,
-            self._others,
-        ):  # fmt: skip
+        parts = (self._first_rows, self._equal_time, self._best, self._further_rows, self._four_times, self._others)
+        for part in parts:
             part()
             self._write()
             if self.failed:
@@ -52,11 +50,10 @@ class Bench:
         trials = (*self._lr_trials(), *self._weight_trials(plan.METHODS))
         self._run([*self._teachers(), *trials, *self._evaluations(), *self._rows(FIRST_ROWS)])
 
-    def _fewer_masks(self) -> None:
-        self._run([*self._teachers(), *self._rows(plan.WITHOUT_LABELS)])
-
-    def _twice(self) -> None:
-        self._run([*self._teachers(), *self._rows(self.trainings.twice_rows())])
+    def _further_rows(self) -> None:
+        """Train with fewer masks, and with twice the iterations."""
+        trials = self._weight_trials(plan.LEARN_FROM_B)
+        self._run([*self._teachers(), *trials, *self._rows((*plan.FEWER_MASKS, *self.trainings.twice_rows()))])
 
     def _four_times(self) -> None:
         self._run([*self._teachers(), *self._rows(self.trainings.four_times_rows())])
@@ -125,7 +122,7 @@ class Bench:
                 yield self._row(row, seed)
 
     def _row(self, row: Row, seed: int) -> Job:
-        like = {row.name: row for row in self.trainings.methods}.get(row.tuned_like or row.name)
+        like = {row.name: row for row in self.trainings.with_trials}.get(row.tuned_like or row.name)
         trials = [_weight_trial(like, number) for number in plan.WEIGHT_TRIALS] if like is not None else []
         work = partial(self.trainings.of, row, seed)
         return Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))

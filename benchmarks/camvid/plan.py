@@ -155,23 +155,23 @@ METHODS = (
     Row("cwd", "cwd, stored outputs of C", "student", "cwd", outputs="c"),
     Row("rmrkd", "rmrkd with mgd and dkd, live teacher A", "student", "rmrkd"),
 )
-_CWD = replace(METHODS[1], tuned_like="cwd")
 PREDICTED = replace(
-    _CWD, name="predicted-masks", title="no mask: B's predictions as masks, cwd, outputs of B", outputs="b",
+    METHODS[1], name="predicted-masks", title="no mask: B's predictions as masks, cwd, outputs of B", outputs="b",
     data="predicted", settings=(_OF_PREDICTED,),
 )  # fmt: skip
 EIGHTH_ALONE = replace(BASELINE, name="eighth", title="46 masks alone", data="eighth", tuned_like="baseline")
 WITH_OTHER_IMAGES = (
     replace(
-        _CWD, name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
+        METHODS[1], name="eighth-and-predicted", title="46 masks, B's predictions as the others, cwd, outputs of B",
         outputs="b", data="eighth + predicted", settings=(_OF_EIGHTH_AND_PREDICTED,),
     ),
     replace(
-        _CWD, name="eighth-and-unlabelled", title="46 masks, the others without, cwd, outputs of B", outputs="b-eighth",
-        data="eighth + unlabelled", settings=("data.labelled_share=0.5",),
+        METHODS[1], name="eighth-and-unlabelled", title="46 masks, the others without, cwd, outputs of B",
+        outputs="b-eighth", data="eighth + unlabelled", settings=("data.labelled_share=0.5",),
     ),
 )  # fmt: skip
-WITHOUT_LABELS = (PREDICTED, EIGHTH_ALONE, *WITH_OTHER_IMAGES)
+LEARN_FROM_B = (PREDICTED, *WITH_OTHER_IMAGES)  # with trials of their own: B's outputs are logits, C's probabilities
+FEWER_MASKS = (PREDICTED, EIGHTH_ALONE, *WITH_OTHER_IMAGES)
 SMALL = (
     Row("small-baseline", "masks alone", "small", "baseline", start=False, tuned_like="baseline"),
     Row("small-kd", "kd, stored outputs of C", "small", "kd", "c", start=False, tuned_like="kd"),

@@ -15,7 +15,7 @@ from rmrkd_cli.results.record import Record
 
 _EQUAL_COST = 0.98  # a method with at least this share of the baseline's speed has had equal time already
 FIRST_ROWS = (plan.BASELINE, *plan.METHODS, *plan.SMALL)
-ROWS = (*FIRST_ROWS, *plan.WITHOUT_LABELS)
+ROWS = (*FIRST_ROWS, *plan.FEWER_MASKS)
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Trainings:
     @property
     def methods(self) -> tuple[Row, ...]:
         return (*plan.METHODS, *self.others)
+
+    @property
+    def with_trials(self) -> tuple[Row, ...]:
+        """The rows whose weights are chosen by trials of their own."""
+        return (*self.methods, *plan.LEARN_FROM_B)
 
     def of(self, row: Row, seed: int) -> Training:
         """Return the training of a row and seed, with the settings of its best trial."""
@@ -54,7 +59,7 @@ class Trainings:
         if self._has_trials():
             trials += [
                 (f"{row.name}, weights x{self._factor(row, number):g}", self.weight_trial(row, number))
-                for row in self.methods
+                for row in self.with_trials
                 for number in plan.WEIGHT_TRIALS
             ]
         return [(name, miou(result)) for name, trial in trials if (result := self.result(trial)) is not None]
@@ -138,9 +143,9 @@ class Trainings:
     def _best_choice(self, row: Row) -> Choice:
         """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
         lr = self._best_lr()
-        tuned = {each.name: each for each in (plan.BASELINE, *self.methods)}[row.tuned_like or row.name]
         if row.method == "baseline":
             return Choice(lr, {})
+        tuned = {each.name: each for each in self.with_trials}[row.tuned_like or row.name]
         best = max(plan.WEIGHT_TRIALS, key=lambda number: miou(self.result(self.weight_trial(tuned, number))))
         return Choice(lr, self._weights(tuned, self._factor(tuned, best)))
 

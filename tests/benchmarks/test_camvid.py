@@ -227,12 +227,13 @@ def test_everything_runs_once(
     trainings = [arguments for arguments in trained if not any("/costs/" in word for word in arguments)]
     assert len(trained) == len(trainings) + 1 + len(plan.METHODS)
     slower = rows_of(page, "Student 1 with all masks, equal time") if "equal time" in page else {"masks alone": []}
-    gkd, twice, four_times = 2, 1 + len(plan.METHODS), 2  # a trial and a row; the baseline and all methods, or the best
-    others = len(slower) - 1 + gkd + twice + four_times
-    assert len(trainings) == 1 + 1 + len(plan.METHODS) + len(ROWS) + others
+    twice, four_times = 1 + len(plan.METHODS), 2  # the baseline and all methods, or the best
+    rows = len(ROWS) + len(slower) - 1 + twice + four_times + 1  # and gkd
+    trials = 1 + len(plan.METHODS) + len(plan.LEARN_FROM_B) + 1
+    assert len(trainings) == 1 + trials + rows  # and teacher A
     assert len(rows_of(page, "Student 1 with all masks, twice the iterations")) == twice
     assert len(rows_of(page, "Student 1 with all masks, four times the iterations")) == four_times
-    assert len(rows_of(page, "Trials")) == 1 + len(plan.METHODS) + 1
+    assert len(rows_of(page, "Trials")) == trials
     titles = (
         "Student 1 with all masks, equal iterations", "Student 1 with fewer masks",
         "Student 1 with 46 masks and the other images", "Student 2",
@@ -247,7 +248,7 @@ def test_everything_runs_once(
     assert set(rows_of(page, "Size and speed")) == {
         "student 1", "student 1, INT8", "student 2", "teacher A", "teacher B",
     }  # fmt: skip
-    assert len(rows_of(page, "Student files")) == len(ROWS) + others - 1  # but the trial
+    assert len(rows_of(page, "Student files")) == rows
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size[0] == 5 * 240 + 4 * 4
     assert len(list((tmp_path / "work" / "eighth" / "train").iterdir())) == 1
