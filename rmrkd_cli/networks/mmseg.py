@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import logging
 from collections.abc import Mapping
@@ -86,6 +88,11 @@ def _shipped_model(name: str) -> dict[str, Any]:
     Raises:
         RmrkdError: There is no such config.
     """
+    return copy.deepcopy(_read_shipped_model(name))
+
+
+@functools.cache  # a run asks for each of its networks several times, and reading takes 30 ms
+def _read_shipped_model(name: str) -> dict[str, Any]:
     make_mmseg_importable()
     from mmcv import Config
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def test_shapes_are_those_of_the_stages(student: nn.Module) -> None:
     shapes = measure_shapes(student)
     assert shapes.channels == {1: 8, 2: 16, 3: 32, 4: 64, "head": 8, "logits": 11, "aux": 11}
     assert shapes.strides == {1: 4, 2: 8, 3: 8, 4: 8, "head": 8, "logits": 8, "aux": 8}
+
+
+def test_a_shipped_config_is_read_once_and_no_caller_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = Network(config="pspnet/pspnet_r18-d8_512x1024_80k_cityscapes.py", overrides={"backbone.base_channels": 8})
+    first = network_config(spec, 19)
+    kept = copy.deepcopy(first)
+    first["backbone"]["depth"] = 999
+    first["decode_head"]["norm_cfg"].clear()
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("read again")
+
+    monkeypatch.setattr("mmcv.Config.fromfile", refuse)
+    assert network_config(spec, 19) == kept
+    assert network_config(Network(config=spec.config), 19)["backbone"] != kept["backbone"]  # without the overrides
 
 
 def test_unknown_configs_and_wrong_overrides_are_rejected() -> None:
