@@ -25,13 +25,12 @@ from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.presets.methods import ALIASES, load_method, method_names
 
 HERE = Path(__file__).parents[1]
-REPORT, TUNED_REPORT, PRESET = HERE / "METHODS.md", HERE / "METHODS_TUNED.md", "demo"
+REPORT, PRESET = HERE / "METHODS.md", "demo"
 _QUICK = (
     "schedule.iters=2", "teacher.schedule.iters=2", "schedule.batch_size=2", "schedule.crop=[64, 64]",
     "schedule.workers=0", "schedule.log_interval=1",
 )  # fmt: skip
-_FOLDER = {False: ".methods", True: ".methods-tuned"}
-RESULTS = {tuned: Path(__file__).parent / "results" / ("tuned" if tuned else "untuned") for tuned in (False, True)}
+RESULTS = Path(__file__).parent / "results"
 _QUICK_METHODS = ("kd", "rmrkd")
 
 
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in methods:
             load_method(name)
         with tempfile.TemporaryDirectory() as thrown_away:
-            folder = given.work_dir or (Path(thrown_away) if given.quick else HERE / _FOLDER[bool(given.trials)])
+            folder = given.work_dir or (Path(thrown_away) if given.quick else HERE / ".methods")
             return _bench(given, methods, folder.absolute(), arguments)
     except RmrkdError as error:
         parser.error(error.message)
@@ -65,11 +64,10 @@ def _bench(given: argparse.Namespace, methods: tuple[str, ...], folder: Path, ar
     seconds = given.time or (0.2 if given.quick else 20.0)
     conditions = Conditions(preset, seeds, methods, settings, seconds, folder, device)
     setting = Setting(1 if given.quick else given.rounds, given.quick, device, say)
-    report = TUNED_REPORT if given.trials else REPORT
-    output = given.output or (report if preset == PRESET and not settings else folder / report.name)
+    output = given.output or (REPORT if preset == PRESET and not settings else folder / REPORT.name)
     command = shlex.join(["python", "-m", "benchmarks.methods", *arguments])
     what = f"preset `{preset}`" + (f" with {', '.join(settings)}" if settings else "")
-    kept = RESULTS[bool(given.trials)] if preset == PRESET and not settings else folder / "results"
+    kept = RESULTS if preset == PRESET and not settings else folder / "results"
     results = (given.results or kept).absolute()
     results.mkdir(parents=True, exist_ok=True)
     store = Store(results / "measured.json", {**describe_machine(device), "networks": what}, keep=True)
@@ -108,7 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=read_seeds, metavar="N,N", help="default: 0,1,2")
     parser.add_argument("--time", type=_positive, metavar="S", help="seconds of computing at equal time (default: 20)")
     parser.add_argument(
-        "--trials", type=_trials, default=0, metavar="N", help="of `rmrkd tune` for each method (default: no tuning)"
+        "--trials",
+        type=_trials,
+        default=0,
+        metavar="N",
+        help="of `rmrkd tune` for each method, which is then trained with the chosen settings too (default: 0)",
     )
     parser.add_argument("--rounds", type=read_count, default=5, metavar="N", help="timed rounds (default: 5)")
     parser.add_argument(

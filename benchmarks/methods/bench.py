@@ -10,9 +10,8 @@ from pathlib import Path
 
 from benchmarks.jobs import Job
 from benchmarks.methods import losses, steps, tuning
-from benchmarks.methods.page import Page
+from benchmarks.methods.page import Page, Tuned
 from benchmarks.methods.runs import (
-    EQUAL_ITERATIONS,
     Conditions,
     Outcome,
     at_equal_iterations,
@@ -37,7 +36,7 @@ class Bench:
     results: Folder of the records; what is there is not run again.
     taken: Date and commit.
     command: The command line.
-    trials: Of each method, 0 without tuning.
+    trials: Of each method, which is trained again with the weights that they choose; 0 for automatic weights alone.
     jobs: Trainings at the same time.
     """
 
@@ -59,9 +58,9 @@ class Bench:
             self._records, output, self.jobs, start, self.setting.log,
             lambda training: self._find(training) is not None, self._keep, lambda *_: self._write(),
         )  # fmt: skip
-        failed = runner.run([*self._first(), *self._searches(), *self._trainings()])
-        if not self.trials:  # the losses are the same with every weight
-            failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
+        tuned = [*self._searches(), *self._trainings(tuned=True)] if self.trials else []
+        failed = runner.run([*self._first(), *tuned, *self._trainings()])
+        failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
         self._write()
         return failed
 
@@ -81,40 +80,45 @@ class Bench:
                 work = partial(at_equal_iterations, self.conditions, TEACHER, seed)
                 yield Job(_name(TEACHER, seed), work, preparation=True)
         for seed in self.conditions.seeds:
-            yield Job(_name(BASELINE, seed), partial(self._at_equal_iterations, BASELINE, seed))
+            for time in (False, True):
+                yield self._job(BASELINE, seed, time=time)
 
     def _searches(self) -> Iterator[Job]:
         """Yield the searches for weights and options of the methods."""
         first = _name(TEACHER, self.conditions.seeds[0])
-        for name in self.conditions.methods if self.trials else ():
+        for name in self.conditions.methods:
             work = partial(tuning.arguments, self.conditions, name, self.trials)
             keep, is_kept = partial(self._keep_search, name), partial(self._is_searched, name)
             yield Job(_search(name), work, (first,), keep=keep, is_kept=is_kept)
 
-    def _trainings(self) -> Iterator[Job]:
-        for name in self.conditions.methods:
-            for seed in self.conditions.seeds:
-                after = (_name(TEACHER, seed), _search(name))
-                yield Job(_name(name, seed), partial(self._at_equal_iterations, name, seed), after)
-        for name in (BASELINE, *self.conditions.methods):
-            for seed in self.conditions.seeds if self._iterations(name) else ():
-                after = (_name(TEACHER, seed), _search(name))
-                job_name = _name(name, seed, f"equal time, {self._iterations(name)} iterations")
-                yield Job(job_name, partial(self._at_equal_time, name, seed), after)
+    def _trainings(self, *, tuned: bool = False) -> Iterator[Job]:
+        for time in (False, True):
+            for name in self.conditions.methods:
+                for seed in self.conditions.seeds:
+                    yield self._job(name, seed, time=time, tuned=tuned)
 
-    def _at_equal_iterations(self, name: str, seed: int) -> Training:
-        return at_equal_iterations(self.conditions, name, seed, self._chosen(name))
+    def _job(self, name: str, seed: int, *, time: bool, tuned: bool = False) -> Job:
+        after = (_name(TEACHER, seed), *([_search(name)] if tuned else []))
+        what = f"equal time, {self._iterations(name)} iterations" if time else "equal iterations"
+        work = partial(self._training, name, seed, time=time, tuned=tuned)
+        return Job(_name(name, seed, f"{what}, tuned" if tuned else what), work, after)
 
-    def _at_equal_time(self, name: str, seed: int) -> Training:
-        return at_equal_time(self.conditions, name, seed, self._iterations(name) or 0, self._chosen(name))
+    def _training(self, name: str, seed: int, *, time: bool, tuned: bool) -> Training:
+        chosen = self._chosen(name) if tuned else []
+        if time:
+            return at_equal_time(self.conditions, name, seed, self._iterations(name), chosen)
+        return at_equal_iterations(self.conditions, name, seed, chosen)
 
-    def _iterations(self, name: str) -> int | None:
-        """Return those at equal time; None until the step was measured."""
-        return steps.iterations(name, self.store, self.conditions.time)
+    def _iterations(self, name: str) -> int:
+        """Return those at equal time, by the measured seconds of a step."""
+        found = steps.iterations(name, self.store, self.conditions.time)
+        assert found is not None, name  # `run` measures the steps first
+        return found
 
     def _chosen(self, name: str) -> list[str]:
         """Return the settings that a search chose."""
-        return read(self._search_file(name)).get("settings", []) if self.trials else []
+        settings: list[str] = read(self._search_file(name))["settings"]
+        return settings
 
     def _keep_search(self, name: str) -> None:
         work = tuning.arguments(self.conditions, name, self.trials)
@@ -137,33 +141,36 @@ class Bench:
     def _record_file(self, training: Training) -> Path:
         return self.results / training.folder.name / f"{training.name}-seed-{training.seeds[0]}.json"
 
-    def _outcomes(self, folder: str) -> Iterator[Outcome]:
-        """Yield the outcome of each role and method of which all seeds are finished."""
-        for name in (TEACHER, BASELINE, *self.conditions.methods):
-            if name not in (TEACHER, BASELINE) and self.trials and not self._is_searched(name):
+    def _outcomes(self, *, time: bool, tuned: bool = False) -> dict[str, Outcome]:
+        """Return the outcome of each role and method of which all seeds are finished, by its name."""
+        found = {}
+        for name in (*([] if time else [TEACHER]), BASELINE, *self.conditions.methods):
+            chosen = tuned and name not in (TEACHER, BASELINE)
+            if chosen and not self._is_searched(name):
                 continue
-            make = self._at_equal_iterations if folder == EQUAL_ITERATIONS else self._at_equal_time
-            trainings = [make(name, seed) for seed in self.conditions.seeds]
+            trainings = [self._training(name, seed, time=time, tuned=chosen) for seed in self.conditions.seeds]
             records = [record for training in trainings if (record := self._find(training)) is not None]
             if len(records) == len(trainings):
-                yield outcome(trainings[0], records)
+                found[name] = outcome(trainings[0], records)
+        return found
 
     def _write(self) -> None:
         conditions = self.conditions
-        equal_iterations, equal_time = (
-            {one.name: one for one in self._outcomes(folder)} for folder in (EQUAL_ITERATIONS, conditions.equal_time)
-        )
         page = Page(
             load_preset(conditions.preset), self.command, self.taken, conditions.seeds, conditions.time, self.store,
-            equal_iterations, equal_time, self.setting.quick,
-            (self.trials, tuning.iterations(conditions)) if self.trials else None,
-            {
-                name: tuning.searched(conditions, name, self._chosen(name))
-                for name in conditions.methods
-                if self.trials and self._is_searched(name)
-            },
+            self._outcomes(time=False), self._outcomes(time=True), self.setting.quick,
+            self._tuned() if self.trials else None,
         )  # fmt: skip
         self.output.write_text(page.text(), encoding="utf-8")
+
+    def _tuned(self) -> Tuned:
+        conditions = self.conditions
+        searched = [name for name in conditions.methods if self._is_searched(name)]
+        chosen = {name: tuning.searched(conditions, name, self._chosen(name)) for name in searched}
+        return Tuned(
+            self.trials, tuning.iterations(conditions), chosen,
+            self._outcomes(time=False, tuned=True), self._outcomes(time=True, tuned=True),
+        )  # fmt: skip
 
     def _kinds(self) -> list[str]:
         """Types of the losses of all chosen methods."""

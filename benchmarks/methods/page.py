@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.methods import losses, steps
 from benchmarks.methods.costs import format_ratio
@@ -22,15 +22,31 @@ Cells = list[str]
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """Methods with the weights and options that trials chose.
+
+    Attributes:
+        trials, iterations: Of each method, and of a trial.
+        chosen: What they chose, `LOSS.OPTION=VALUE` by method.
+        equal_iterations, equal_time: Outcomes by role or method.
+    """
+
+    trials: int
+    iterations: int
+    chosen: Mapping[str, Sequence[str]]
+    equal_iterations: Mapping[str, Outcome]
+    equal_time: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True)
 class Page:
     """The contents of the page; measurements that are missing are left out.
 
     Attributes:
         command: The command that writes the page.
         taken: Date and commit.
-        equal_iterations, equal_time: Outcomes by role or method.
-        tuned: Number and iterations of the trials that chose the weights of each method; None without any.
-        chosen: What they chose, `LOSS.OPTION=VALUE` by method.
+        equal_iterations, equal_time: Outcomes by role or method, with automatic weights.
+        tuned: The same with chosen weights; None without trials.
     """
 
     preset: Preset
@@ -42,12 +58,10 @@ class Page:
     equal_iterations: Mapping[str, Outcome]
     equal_time: Mapping[str, Outcome]
     quick: bool = False
-    tuned: tuple[int, int] | None = None
-    chosen: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tuned: Tuned | None = None
 
     def text(self) -> str:
-        title = "# Methods under the same conditions" + (", tuned" if self.tuned else "")
-        parts = [title, *self._introduction()]
+        parts = ["# Methods under the same conditions", *self._introduction()]
         for title, text, rows in self._tables():
             if len(rows) > 1:
                 parts += [f"## {title}", _wrap(text), table(rows[0], rows[1:])]
@@ -59,44 +73,43 @@ class Page:
             yield "**Tiny sizes: this only shows that everything runs.**"
         yield "\n".join(f"- {name}: {value}" for name, value in self.store.machine.items())
         seeds = ", ".join(map(str, self.seeds))
-        weights = "one weight for each loss that nobody tuned"
-        if self.tuned:
-            trials, iterations = self.tuned
-            weights = (
-                f"weights and options that `rmrkd tune` chose in {trials} trials of {iterations} iterations of one seed"
-            )
         yield _wrap(
             f"Preset `{self.preset.name}` ({self.preset.title}), seeds {seeds}. Students of a seed start from the "
             "same weights and see the same images in the same order; teacher, schedule and evaluation are the same, "
             "the losses differ. **How to read it**: networks this small, trained this short and from random weights, "
-            f"{len(self.seeds)} seed(s), and {weights}: the tables show what each "
-            "method does in this setting and what it costs. Differences no larger than the spread over seeds "
-            "show nothing. They say nothing about Cityscapes or any other data."
+            f"{len(self.seeds)} seed(s): the tables show what each method does in this setting and what it costs. "
+            "Differences no larger than the spread over seeds show nothing. They say nothing about Cityscapes or any "
+            "other data."
+        )
+        yield _wrap(
+            "With automatic weights, each loss has the gradient norm of cross-entropy, and `rmrkd` has the weights of "
+            "the preset. Nobody tuned either."
         )
         if self.tuned:
             yield _wrap(
-                f"The trials had seed {self.preset.seed} and the teacher of seed {self.seeds[0]}, and were chosen by "
-                "mIoU on the validation images of the tables, so the tuned figures are too good, and those of the "
-                "first seed most. The baseline has no weight to choose. All methods have equally many trials, whether "
-                "these search one setting or five."
+                f"With tuned weights, `rmrkd tune` chose weights and options in {self.tuned.trials} trials of "
+                f"{self.tuned.iterations} iterations. The trials had seed {self.preset.seed} and the teacher of seed "
+                f"{self.seeds[0]}, and were chosen by mIoU on the validation images of the tables, so the tuned "
+                "figures are too good, and those of the first seed most. The baseline has no weight to choose. All "
+                "methods have equally many trials, whether these search one setting or five."
             )
 
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
         teacher = self.equal_iterations.get(TEACHER)
         taught = f" The teachers of the seeds have {_list(teacher.miou)}." if teacher else ""
-        yield "Equal iterations", self._describe_iterations() + taught, self._miou_table(self.equal_iterations)
-        text = (
-            f"As many iterations as fit into {self.time:g} s of computing by the seconds of a step below, with the "
-            "schedule of that length and the teachers of the first table. The budget is computed, not waited for, so "
-            "that what else the machine does decides nothing."
-        )
-        yield "Equal time", text, self._miou_table(self.equal_time, with_iterations=True)
+        iterations, time = self._describe_iterations() + taught, self._describe_time()
+        if self.tuned:
+            yield "Equal iterations, tuned", iterations, self._miou_table(self.tuned.equal_iterations)
+            yield "Equal time, tuned", time, self._miou_table(self.tuned.equal_time, with_iterations=True)
+            iterations, time = ("With automatic weights. All else is as in the first tables.",) * 2
+        yield "Equal iterations", iterations, self._miou_table(self.equal_iterations)
+        yield "Equal time", time, self._miou_table(self.equal_time, with_iterations=True)
         yield "Seconds of a step", self._describe_steps(), self._steps()
         if self.tuned:
-            yield "Settings", "What the trials chose. All else is the method's default.", self._chosen_settings()
-        else:
-            text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
-            yield "Weights", text, self._weights()
+            text = "What the trials chose. All else is the method's default."
+            yield "Tuned settings", text, _chosen_settings(self.tuned.chosen)
+        text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
+        yield "Automatic weights", text, self._weights()
         yield "Losses against the plain form of their formulas", self._describe_losses(), self._losses()
 
     def _describe_iterations(self) -> str:
@@ -106,6 +119,13 @@ class Page:
             "standard deviation over the seeds, each difference is to the baseline of the same seed. Seconds of a step "
             "and their ratio to the baseline's are those of the table below. Memory is the peak of the training's "
             "whole process, with libraries, images and evaluation (on a GPU: what torch allocated)."
+        )
+
+    def _describe_time(self) -> str:
+        return (
+            f"As many iterations as fit into {self.time:g} s of computing by the seconds of a step below, with the "
+            "schedule of that length and the teachers of the first table. The budget is computed, not waited for, so "
+            "that what else the machine does decides nothing."
         )
 
     def _miou_table(self, outcomes: Mapping[str, Outcome], *, with_iterations: bool = False) -> list[Cells]:
@@ -161,14 +181,6 @@ class Page:
                 rows.append([f"`{name}`", loss, _range(weights), then, one.origins[loss]])
         return rows
 
-    def _chosen_settings(self) -> list[Cells]:
-        rows = [["method", "settings", "chosen"]]
-        for name, settings in self.chosen.items():
-            values = (text.partition("=") for text in settings)
-            chosen = ", ".join(f"{key} {float(value):.3g}" for key, _, value in values)
-            rows.append([f"`{name}`", str(len(settings)), chosen])
-        return rows
-
     def _describe_losses(self) -> str:
         row = next((row for one in self.store.results if one.startswith("loss ") and (row := self._row(one))), None)
         return (
@@ -197,6 +209,15 @@ class Page:
     def _row(self, name: str) -> Row | None:
         result = self.store.results.get(name)
         return result.rows[0] if result is not None else None
+
+
+def _chosen_settings(chosen: Mapping[str, Sequence[str]]) -> list[Cells]:
+    rows = [["method", "settings", "chosen"]]
+    for name, settings in chosen.items():
+        values = (text.partition("=") for text in settings)
+        cells = ", ".join(f"{key} {float(value):.3g}" for key, _, value in values)
+        rows.append([f"`{name}`", str(len(settings)), cells])
+    return rows
 
 
 def _differences(one: Outcome, base: Outcome) -> list[float]:

@@ -15,6 +15,7 @@ from rmrkd_cli.presets.methods import weight_origin
 from rmrkd_cli.results.record import Record
 
 EQUAL_ITERATIONS = "equal-iterations"  # name of the folder
+TUNED = "-tuned"  # end of the name of a folder of trainings with chosen weights
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,28 @@ def at_equal_iterations(conditions: Conditions, name: str, seed: int, chosen: Se
     Args:
         chosen: Weights and options by trials, as `settings`.
     """
-    return _training(conditions, name, seed, EQUAL_ITERATIONS, chosen)
+    if not chosen:  # in one folder with the teacher
+        return _training(conditions, name, seed, EQUAL_ITERATIONS)
+    return _training(conditions, name, seed, EQUAL_ITERATIONS + TUNED, [*chosen, *_teacher(conditions, seed)])
 
 
 def at_equal_time(
     conditions: Conditions, name: str, seed: int, iterations: int, chosen: Sequence[str] = ()
 ) -> Training:
     """Return the training of so many iterations, with the teacher of `at_equal_iterations`."""
-    settings = [f"schedule.iters={iterations}", *chosen]
-    if trains_teacher(conditions):
-        settings.append(f"teacher.checkpoint={{path: {json.dumps(str(teacher_file(conditions, seed)))}}}")
-    return _training(conditions, name, seed, conditions.equal_time, settings)
+    settings = [f"schedule.iters={iterations}", *chosen, *_teacher(conditions, seed)]
+    return _training(conditions, name, seed, conditions.equal_time + (TUNED if chosen else ""), settings)
 
 
-def _training(conditions: Conditions, name: str, seed: int, folder: str, settings: Sequence[str]) -> Training:
-    """Return a training in a folder of that of all runs, with more settings than those of the conditions."""
+def _teacher(conditions: Conditions, seed: int) -> list[str]:
+    """Return the setting that names the teacher of a seed; none if the preset names it."""
+    if not trains_teacher(conditions):
+        return []
+    return [f"teacher.checkpoint={{path: {json.dumps(str(teacher_file(conditions, seed)))}}}"]
+
+
+def _training(conditions: Conditions, name: str, seed: int, folder: str, settings: Sequence[str] = ()) -> Training:
+    """Return a training in a folder of the folder of all runs, with more settings than those of the conditions."""
     settings = (*conditions.settings, *settings)
     return Training(name, conditions.preset, conditions.folder / folder, (seed,), settings, conditions.device)
 
