@@ -20,7 +20,7 @@ _GAIN, _LOSS, _BEHIND_A, _LATENCY = 2.0, -5.0, -3.0, 1 / 3
 
 @dataclass(frozen=True)
 class Goals:
-    """What was asked of distillation before anything was trained.
+    """What was asked of distillation, with each length of training.
 
     Attributes:
         equal_iterations: Groups of rows of student 1 with all masks; the first row of each is masks alone.
@@ -43,7 +43,7 @@ class Goals:
 
     def _gain_goals(self) -> Iterator[tuple[str, str, str]]:
         gain = f"{_GAIN:+g} mIoU to {{}}, {{}} iterations"
-        ahead = "ahead of {} at equal time, {} iterations, its interval above 0"
+        ahead = "at equal time ahead of {}, {} iterations, with an interval above 0"
         for title, (base, *rows), enough in (
             *((gain, group, None) for group in self.equal_iterations),
             *((ahead, group, 0.0) for group in self.equal_time),

@@ -100,9 +100,22 @@ class Trainings:
         return [plan.TWICE, *(plan.longer(row, plan.TWICE.length) for row in self.best(len(plan.METHODS)))]
 
     def four_times_rows(self) -> list[Row]:
-        """Return the baseline and the method that is best with twice the iterations, with four times the iterations."""
+        """Return the baseline and the method that is best with twice the iterations, with four times the iterations.
+
+        The method is left out until all have been trained with twice the iterations.
+        """
         twice = {plan.longer(row, plan.TWICE.length): row for row in plan.METHODS}
-        return [plan.FOUR_TIMES, *(plan.longer(twice[row], plan.FOUR_TIMES.length) for row in self.best(1, [*twice]))]
+        best = self.best(len(twice), [*twice])
+        first = best[:1] if len(best) == len(twice) else []
+        return [plan.FOUR_TIMES, *(plan.longer(twice[row], plan.FOUR_TIMES.length) for row in first)]
+
+    def equal_time_groups(self) -> list[list[Row]]:
+        """Return the rows that train as long as the baseline of the same length, which is the first of each group."""
+        no_slower = self.no_slower_rows()
+        methods = [row.method for row in no_slower]
+        longer = (self.twice_rows(), self.four_times_rows())
+        groups = [[base, *(row for row in rows if row.method in methods)] for base, *rows in longer]
+        return [[plan.BASELINE, *self.equal_time_rows(), *no_slower], *groups]
 
     def costs(self) -> dict[str, float]:
         """Return the seconds of a step by the name of the row; empty until they are measured."""

@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_trials,
         default=0,
         metavar="N",
-        help="of `rmrkd tune` for each method, which is then trained with the chosen settings too (default: 0)",
+        help="train each method also with the settings that `rmrkd tune` chooses in N trials (default: no tuning)",
     )
     parser.add_argument("--rounds", type=read_count, default=5, metavar="N", help="timed rounds (default: 5)")
     parser.add_argument(

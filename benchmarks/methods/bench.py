@@ -98,10 +98,11 @@ class Bench:
                     yield self._job(name, seed, time=time, tuned=tuned)
 
     def _job(self, name: str, seed: int, *, time: bool, tuned: bool = False) -> Job:
-        after = (_name(TEACHER, seed), *([_search(name)] if tuned else []))
+        after = [] if name == BASELINE and not time else [_name(TEACHER, seed)]
+        after += [_search(name)] if tuned else []
         what = f"equal time, {self._iterations(name)} iterations" if time else "equal iterations"
         work = partial(self._training, name, seed, time=time, tuned=tuned)
-        return Job(_name(name, seed, f"{what}, tuned" if tuned else what), work, after)
+        return Job(_name(name, seed, f"{what}, tuned" if tuned else what), work, tuple(after))
 
     def _training(self, name: str, seed: int, *, time: bool, tuned: bool) -> Training:
         chosen = self._chosen(name) if tuned else []

@@ -82,8 +82,8 @@ class Page:
             "other data."
         )
         yield _wrap(
-            "With automatic weights, each loss has the gradient norm of cross-entropy, and `rmrkd` has the weights of "
-            "the preset. Nobody tuned either."
+            "Automatic weights are those of the recipe, or of the preset for `rmrkd`. Losses without one have the "
+            "gradient norm of cross-entropy."
         )
         if self.tuned:
             yield _wrap(
@@ -97,9 +97,10 @@ class Page:
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
         teacher = self.equal_iterations.get(TEACHER)
         taught = f" The teachers of the seeds have {_list(teacher.miou)}." if teacher else ""
-        iterations, time = self._describe_iterations() + taught, self._describe_time()
+        iterations, time = _describe_iterations(self.equal_iterations) + taught, self._describe_time()
         if self.tuned:
-            yield "Equal iterations, tuned", iterations, self._miou_table(self.tuned.equal_iterations)
+            text = _describe_iterations(self.tuned.equal_iterations) + taught
+            yield "Equal iterations, tuned", text, self._miou_table(self.tuned.equal_iterations)
             yield "Equal time, tuned", time, self._miou_table(self.tuned.equal_time, with_iterations=True)
             iterations, time = ("With automatic weights. All else is as in the first tables.",) * 2
         yield "Equal iterations", iterations, self._miou_table(self.equal_iterations)
@@ -111,15 +112,6 @@ class Page:
         text = "Lowest and highest over the seeds, where a weight is computed at the start of a run."
         yield "Automatic weights", text, self._weights()
         yield "Losses against the plain form of their formulas", self._describe_losses(), self._losses()
-
-    def _describe_iterations(self) -> str:
-        count = {one.iterations for name, one in self.equal_iterations.items() if name != TEACHER}
-        return (
-            f"mIoU in percent after {' or '.join(map(str, sorted(count)))} iterations, best mean first; sd is the "
-            "standard deviation over the seeds, each difference is to the baseline of the same seed. Seconds of a step "
-            "and their ratio to the baseline's are those of the table below. Memory is the peak of the training's "
-            "whole process, with libraries, images and evaluation (on a GPU: what torch allocated)."
-        )
 
     def _describe_time(self) -> str:
         return (
@@ -209,6 +201,16 @@ class Page:
     def _row(self, name: str) -> Row | None:
         result = self.store.results.get(name)
         return result.rows[0] if result is not None else None
+
+
+def _describe_iterations(outcomes: Mapping[str, Outcome]) -> str:
+    count = {one.iterations for name, one in outcomes.items() if name != TEACHER}
+    return (
+        f"mIoU in percent after {' or '.join(map(str, sorted(count)))} iterations, best mean first; sd is the standard "
+        "deviation over the seeds, each difference is to the baseline of the same seed. Seconds of a step and their "
+        "ratio to the baseline's are those of the table below. Memory is the peak of the training's whole process, "
+        "with libraries, images and evaluation (on a GPU: what torch allocated)."
+    )
 
 
 def _chosen_settings(chosen: Mapping[str, Sequence[str]]) -> list[Cells]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import logging
@@ -82,17 +81,13 @@ def own_config_digests(networks: Mapping[str, Network]) -> dict[str, str]:
     return {what: digest_of(model) for what, model in models.items() if model is not None}
 
 
+@functools.cache  # a run asks for each of its networks several times, and reading takes 30 ms
 def _shipped_model(name: str) -> dict[str, Any]:
-    """Return the `model` part of a config of mmsegmentation, in the form of that of a user's file.
+    """Return the `model` part of a config of mmsegmentation, in the form of that of a user's file. Do not change it.
 
     Raises:
         RmrkdError: There is no such config.
     """
-    return copy.deepcopy(_read_shipped_model(name))
-
-
-@functools.cache  # a run asks for each of its networks several times, and reading takes 30 ms
-def _read_shipped_model(name: str) -> dict[str, Any]:
     make_mmseg_importable()
     from mmcv import Config
 

@@ -126,6 +126,47 @@ def test_the_third_trial_is_on_the_side_of_the_better_of_the_first_two(
     assert "losses.kd.weight=8.0" in trainings.of(kd, 0).settings
 
 
+def test_rows_with_the_outputs_of_b_have_the_weights_of_their_own_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(Files(tmp_path, tmp_path, tmp_path, tmp_path, 800), (0,), 30)
+    found = {"cwd/weight-1": 0.4, "predicted-masks/weight-0.1": 0.4, "eighth-and-predicted/weight-0.3": 0.4}
+
+    def result(self: Trainings, training: Training) -> Record:
+        value = found.get("/".join(training.folder.parts[-2:]), 0.1 if training.folder.name == "weight-1" else 0.2)
+        return {"metrics": {"miou": value}, "training": {"weights": {"cwd": 8.0}}}
+
+    monkeypatch.setattr(Trainings, "result", result)
+    for row, weight in zip((plan.METHODS[1], plan.PREDICTED, plan.WITH_OTHER_IMAGES[0]), (8.0, 0.8, 2.4), strict=True):
+        assert f"losses.cwd.weight={weight}" in trainings.of(row, 0).settings
+
+
+def test_rows_with_more_iterations_and_equal_time_follow_from_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(Files(tmp_path, tmp_path, tmp_path, tmp_path, 800), (0,), 30)
+    found: dict[str, float | None] = {
+        "kd": 0.4, "cwd": 0.2, "rmrkd": 0.3, "kd-x2": 0.3, "cwd-x2": 0.5, "rmrkd-x2": 0.4
+    }  # fmt: skip
+
+    def result(self: Trainings, training: Training) -> Record | None:
+        value = found.get(training.folder.name, 0.1)
+        return {"metrics": {"miou": value}, "training": {"weights": {}}} if value is not None else None
+
+    monkeypatch.setattr(Trainings, "result", result)
+    monkeypatch.setattr(Trainings, "costs", lambda _: {"baseline": 1.0, "kd": 1.0, "cwd": 1.01, "rmrkd": 1.5})
+    groups = [[row.name for row in group] for group in trainings.equal_time_groups()]
+    assert groups == [
+        ["baseline", "rmrkd-x0.67", "kd", "cwd"], ["baseline-x2", "kd-x2", "cwd-x2"], ["baseline-x4", "cwd-x4"]
+    ]  # fmt: skip
+    assert [row.name for row in trainings.twice_rows()] == ["baseline-x2", "kd-x2", "rmrkd-x2", "cwd-x2"]
+    assert [row.title for row in trainings.four_times_rows()] == [
+        "masks alone, four times as long", "cwd, stored outputs of C, four times as long"
+    ]  # fmt: skip
+    found["rmrkd-x2"] = None  # not trained yet
+    assert [row.name for row in trainings.four_times_rows()] == ["baseline-x4"]
+
+
 def test_a_command_names_folders_and_whole_paths_only(tmp_path: Path) -> None:
     files = Files(Path("/data"), Path("/data/weights"), Path("/work"), tmp_path, 800)
     arguments = [
@@ -242,7 +283,7 @@ def test_everything_runs_once(
     longer = {plan.TWICE.title, plan.FOUR_TIMES.title}
     assert set(shown) == {*(row.title for row in ROWS), "gkd, live teacher A", *longer}
     assert shown["masks alone"][2:5] == ["–", "–", "–"]
-    goals = [title for title in rows_of(page, "Goals and results") if not title.startswith("ahead")]  # by measured time
+    goals = [title for title in rows_of(page, "Goals and results") if not title.startswith("at equal time")]  # measured
     assert len(goals) == 3 + 3 + 1  # gain and labels at each length, and size
     assert len(rows_of(page, "Teachers")) == 5
     assert set(rows_of(page, "Size and speed")) == {

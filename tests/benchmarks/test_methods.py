@@ -130,8 +130,8 @@ def test_methods_are_trained_with_what_their_trials_chose(tiny: Path, tmp_path: 
 
 
 def without_memory(page: str) -> str:
-    """The trainings run in this process, whose peak only grows."""
-    return re.sub(r"[\d.]+ [MG]iB", "", page)
+    """The trainings run in this process, whose peak only grows. Columns are as wide as their longest figure."""
+    return re.sub(r" +|-{3,}", " ", re.sub(r"[\d.]+ [MG]iB", "", page))
 
 
 def value_of(arguments: list[str], option: str) -> str:

@@ -146,8 +146,8 @@ def input_size(adapter: Adapter, fitted: Size) -> Size:
     """Return the size to which images are padded for a network: a multiple of `PAD` pixels.
 
     Then a position of the logits lies at the same pixel as in a crop that begins at a multiple of the stride. Networks
-    whose logits are resized with `align_corners` get one pixel more. Those that resize their images get no padding: it
-    lowers their mIoU, and the size that they run is another.
+    whose logits are resized with `align_corners` get one pixel more. Networks that resize their images get no padding:
+    they run at another size than the padded one, and padding lowers their mIoU.
     """
     if adapter.resizes:
         return fitted
