@@ -122,7 +122,7 @@ class Bench:
                 yield self._row(row, seed)
 
     def _row(self, row: Row, seed: int) -> Job:
-        like = {row.name: row for row in self.trainings.with_trials}.get(row.tuned_like or row.name)
+        like = self.trainings.tuned_like(row)
         trials = [_weight_trial(like, number) for number in plan.WEIGHT_TRIALS] if like is not None else []
         work = partial(self.trainings.of, row, seed)
         return Job(f"{row.name}, seed {seed}", work, (*_LR_TRIALS, *trials, *_teacher_of(row)))

@@ -125,8 +125,9 @@ class Page:
 
     def _goals(self) -> Iterator[str]:
         trainings = self.trainings
-        groups = ((plan.BASELINE, *trainings.methods), self._twice, self._four_times)
-        goals = Goals(self.files, groups, trainings.equal_time_groups(), trainings.best(1), self._results)
+        longer = (self._twice, self._four_times)
+        groups, equal_time = ((plan.BASELINE, *trainings.methods), *longer), trainings.equal_time_groups(*longer)
+        goals = Goals(self.files, groups, equal_time, trainings.best(1), self._results)
         if rows := list(goals.rows()):
             yield "## Goals and results"
             yield _GOALS

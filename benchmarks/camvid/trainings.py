@@ -39,6 +39,12 @@ class Trainings:
         """The rows whose weights are chosen by trials of their own."""
         return (*self.methods, *plan.LEARN_FROM_B)
 
+    def tuned_like(self, row: Row) -> Row | None:
+        """Return the row whose trials choose the weights of a row; None for masks alone, which have none."""
+        if row.method == plan.BASELINE.method:
+            return None
+        return {each.name: each for each in self.with_trials}[row.tuned_like or row.name]
+
     def of(self, row: Row, seed: int) -> Training:
         """Return the training of a row and seed, with the settings of its best trial."""
         folder = self.files.folder / "rows" / row.name
@@ -109,11 +115,14 @@ class Trainings:
         first = best[:1] if len(best) == len(twice) else []
         return [plan.FOUR_TIMES, *(plan.longer(twice[row], plan.FOUR_TIMES.length) for row in first)]
 
-    def equal_time_groups(self) -> list[list[Row]]:
-        """Return the rows that train as long as the baseline of the same length, which is the first of each group."""
+    def equal_time_groups(self, *longer: Sequence[Row]) -> list[list[Row]]:
+        """Return the rows that train as long as the baseline of the same length, which is the first of each group.
+
+        Args:
+            longer: Groups with more iterations, of which those that are no slower are taken.
+        """
         no_slower = self.no_slower_rows()
         methods = [row.method for row in no_slower]
-        longer = (self.twice_rows(), self.four_times_rows())
         groups = [[base, *(row for row in rows if row.method in methods)] for base, *rows in longer]
         return [[plan.BASELINE, *self.equal_time_rows(), *no_slower], *groups]
 
@@ -156,9 +165,9 @@ class Trainings:
     def _best_choice(self, row: Row) -> Choice:
         """Return learning rate and weights of the best trial of this row, or of the row that it is tuned like."""
         lr = self._best_lr()
-        if row.method == "baseline":
+        tuned = self.tuned_like(row)
+        if tuned is None:
             return Choice(lr, {})
-        tuned = {each.name: each for each in self.with_trials}[row.tuned_like or row.name]
         best = max(plan.WEIGHT_TRIALS, key=lambda number: miou(self.result(self.weight_trial(tuned, number))))
         return Choice(lr, self._weights(tuned, self._factor(tuned, best)))
 

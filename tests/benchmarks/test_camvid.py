@@ -155,7 +155,8 @@ def test_rows_with_more_iterations_and_equal_time_follow_from_the_results(
 
     monkeypatch.setattr(Trainings, "result", result)
     monkeypatch.setattr(Trainings, "costs", lambda _: {"baseline": 1.0, "kd": 1.0, "cwd": 1.01, "rmrkd": 1.5})
-    groups = [[row.name for row in group] for group in trainings.equal_time_groups()]
+    longer = (trainings.twice_rows(), trainings.four_times_rows())
+    groups = [[row.name for row in group] for group in trainings.equal_time_groups(*longer)]
     assert groups == [
         ["baseline", "rmrkd-x0.67", "kd", "cwd"], ["baseline-x2", "kd-x2", "cwd-x2"], ["baseline-x4", "cwd-x4"]
     ]  # fmt: skip
