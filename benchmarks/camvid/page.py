@@ -79,9 +79,6 @@ _SPEED = """\
 One image in onnxruntime on the CPU, in turns, median and smallest milliseconds of 20. B runs at 641x481. INT8 has 8-bit
 weights, for processors with VNNI; on others, 8-bit weights overflow. Students are those of the first seed of the best
 method at equal iterations."""
-_STORED_BEFORE = """\
-C was stored when `cache-teacher` still gave a file that resizes images a mirrored border: with it, B had 57.16 on these
-32 images. The outputs of B were stored after that."""
 _HASHES = "First digits of the SHA-256 of each student, seed by seed. `camvid/results/rows` has the command of each."
 
 _PICTURE = "Students of the first seed, on images on which distillation changed about as much as on most others."
@@ -138,7 +135,7 @@ class Page:
         text = ""
         for base in bases:
             found = [f"{row.title} {one}" for row in rows if (one := difference(self._results, row, base))]
-            text += f"\n\nTo {base.title}: {'; '.join(found)}." if found else ""
+            text += "\n\n" + textwrap.fill(f"To {base.title}: {'; '.join(found)}.", 120) if found else ""
         return text
 
     def _describe_time(self) -> str:
@@ -193,7 +190,6 @@ class Page:
         if rows:
             yield "## Teachers"
             yield table(("teacher", "mIoU", "validation images"), rows)
-            yield _STORED_BEFORE
 
     def _cells(self, row: Row, base: Row) -> tuple[str, ...]:
         results = self._results[row.name]
