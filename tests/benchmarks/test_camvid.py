@@ -20,6 +20,7 @@ from rmrkd_cli.networks.libraries import build_network, build_outline, network_c
 from rmrkd_cli.presets.loader import load_preset
 from rmrkd_cli.results.record import Record
 from tests.benchmarks.test_methods import rows_of
+from tests.docs.pages import tables
 from tests.helpers.cli import rmrkd
 from tests.helpers.network_files import write_onnx
 
@@ -222,6 +223,23 @@ def test_goals_are_judged_by_the_records(tmp_path: Path) -> None:
     ]  # fmt: skip
     rmrkd_only = Goals(files, (), [[plan.BASELINE, plan.METHODS[2]]], [], results).rows()
     assert next(iter(rmrkd_only))[1] == "no"  # +2.00 (-0.48 to +4.48)
+
+
+def test_the_classes_on_the_page_add_up_to_the_differences() -> None:
+    found = list(tables("benchmarks/CAMVID.md"))
+    differences = {
+        (rows[0][0], row[0].split(",")[0].split()[0]): float(row[3])
+        for header, *rows in reversed(found)  # student 1 comes before student 2
+        if header[0] == "trained with"
+        for row in rows[1:]
+    }
+    classes = [table for table in found if table[0][0] == "class"]
+    assert len(classes) > 1
+    for header, *rows in classes:
+        for column, method in enumerate(header[2:], 2):
+            total = sum(float(row[column]) for row in rows)
+            rounding = 0.005 * (len(rows) + 1)
+            assert total == pytest.approx(differences[header[1], method], abs=rounding), (header[1], method)
 
 
 @pytest.fixture
