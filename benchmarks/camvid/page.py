@@ -225,15 +225,15 @@ class Page:
             yield "## Classes"
             yield _CLASSES
         for base, *rows in groups:
-            training = self._results[base.name][0]
+            record = self._results[base.name][0]
             before, *after = (_mean_ious(self._results[row.name]) for row in (base, *rows))
-            names = training["protocol"]["classes"]
+            names = record["protocol"]["classes"]
             cells = [
                 (name, f"{old:.2f}", *(f"{(new - old) / len(names):+.2f}" for new in values if new is not None))
                 for name, old, *values in zip(names, before, *after, strict=True)
                 if old is not None and None not in values
             ]
-            yield f"{training['training']['iterations']} iterations:"
+            yield f"{record['training']['iterations']} iterations:"
             yield table(("class", base.title, *(row.method for row in rows)), cells)
 
     def _curves(self) -> Iterator[str]:
