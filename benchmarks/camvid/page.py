@@ -89,8 +89,8 @@ method at equal iterations."""
 _HASHES = "First digits of the SHA-256 of each student, seed by seed. `camvid/results/rows` has the command of each."
 
 _PICTURE = """\
-Students of the first seed. Of all images, in order of how much distillation changed their mIoU, these are the three in
-the middle."""
+Students of the first seed. Of all images, in order of how much distillation changed their mIoU, those in the middle are
+shown."""
 
 
 @dataclass(frozen=True)

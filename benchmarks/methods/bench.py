@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,11 +58,15 @@ class Bench:
             self._records, output, self.jobs, start, self.setting.log,
             lambda training: self._find(training) is not None, self._keep, lambda *_: self._write(),
         )  # fmt: skip
-        tuned = [*self._searches(), *self._trainings(tuned=True)] if self.trials else []
-        failed = runner.run([*self._first(), *tuned, *self._trainings()])
+        failed = []
+        if self.trials:
+            failed += runner.run([*self._first(), *self._searches()])
+            chosen = {name: self._chosen(name) for name in self._searched()}
+            steps.measure(self.conditions, self.setting, self.store, self.taken, chosen)
+        failed += runner.run([*self._first(), *self._tuned_trainings(), *self._trainings(self.conditions.methods)])
         failed += losses.measure(self._kinds(), self.setting, self.store, self.taken)
         self._write()
-        return failed
+        return list(dict.fromkeys(failed))
 
     def costs(self) -> dict[str, float]:
         """Of a step, relative to the baseline's, of each method that was measured."""
@@ -91,28 +95,36 @@ class Bench:
             keep, is_kept = partial(self._keep_search, name), partial(self._is_searched, name)
             yield Job(_search(name), work, (first,), keep=keep, is_kept=is_kept)
 
-    def _trainings(self, *, tuned: bool = False) -> Iterator[Job]:
+    def _tuned_trainings(self) -> Iterator[Job]:
+        return self._trainings(self._searched(), tuned=True) if self.trials else iter(())
+
+    def _searched(self) -> list[str]:
+        """Return the methods of which the search has ended."""
+        return [name for name in self.conditions.methods if self._is_searched(name)]
+
+    def _trainings(self, methods: Sequence[str], *, tuned: bool = False) -> Iterator[Job]:
         for time in (False, True):
-            for name in self.conditions.methods:
+            for name in methods:
                 for seed in self.conditions.seeds:
                     yield self._job(name, seed, time=time, tuned=tuned)
 
     def _job(self, name: str, seed: int, *, time: bool, tuned: bool = False) -> Job:
         after = [] if name == BASELINE and not time else [_name(TEACHER, seed)]
         after += [_search(name)] if tuned else []
-        what = f"equal time, {self._iterations(name)} iterations" if time else "equal iterations"
+        iterations = self._iterations(name, tuned=tuned) if time else 0
+        what = f"equal time, {iterations} iterations" if time else "equal iterations"
         work = partial(self._training, name, seed, time=time, tuned=tuned)
         return Job(_name(name, seed, f"{what}, tuned" if tuned else what), work, tuple(after))
 
     def _training(self, name: str, seed: int, *, time: bool, tuned: bool) -> Training:
         chosen = self._chosen(name) if tuned else []
         if time:
-            return at_equal_time(self.conditions, name, seed, self._iterations(name), chosen)
+            return at_equal_time(self.conditions, name, seed, self._iterations(name, tuned=tuned), chosen)
         return at_equal_iterations(self.conditions, name, seed, chosen)
 
-    def _iterations(self, name: str) -> int:
+    def _iterations(self, name: str, *, tuned: bool) -> int:
         """Return those at equal time, by the measured seconds of a step."""
-        found = steps.iterations(name, self.store, self.conditions.time)
+        found = steps.iterations(steps.tuned(name) if tuned else name, self.store, self.conditions.time)
         assert found is not None, name  # `run` measures the steps first
         return found
 
@@ -147,7 +159,7 @@ class Bench:
         found = {}
         for name in (*([] if time else [TEACHER]), BASELINE, *self.conditions.methods):
             chosen = tuned and name not in (TEACHER, BASELINE)
-            if chosen and not self._is_searched(name):
+            if chosen and not (self._is_searched(name) and steps.key(steps.tuned(name)) in self.store.results):
                 continue
             trainings = [self._training(name, seed, time=time, tuned=chosen) for seed in self.conditions.seeds]
             records = [record for training in trainings if (record := self._find(training)) is not None]
@@ -166,8 +178,7 @@ class Bench:
 
     def _tuned(self) -> Tuned:
         conditions = self.conditions
-        searched = [name for name in conditions.methods if self._is_searched(name)]
-        chosen = {name: tuning.searched(conditions, name, self._chosen(name)) for name in searched}
+        chosen = {name: tuning.searched(conditions, name, self._chosen(name)) for name in self._searched()}
         return Tuned(
             self.trials, tuning.iterations(conditions), chosen,
             self._outcomes(time=False, tuned=True), self._outcomes(time=True, tuned=True),

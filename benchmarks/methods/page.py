@@ -91,7 +91,7 @@ class Page:
                 f"{self.tuned.iterations} iterations. The trials had seed {self.preset.seed} and the teacher of seed "
                 f"{self.seeds[0]}, and were chosen by mIoU on the validation images of the tables, so the tuned "
                 "figures are too good, and those of the first seed most. The baseline has no weight to choose. All "
-                "methods have equally many trials, whether these search one setting or five."
+                "methods have equally many trials, however many settings these search."
             )
 
     def _tables(self) -> Iterator[tuple[str, str, list[Cells]]]:
@@ -100,7 +100,7 @@ class Page:
         iterations, time = _describe_iterations(self.equal_iterations) + taught, self._describe_time()
         if self.tuned:
             text = _describe_iterations(self.tuned.equal_iterations) + taught
-            yield "Equal iterations, tuned", text, self._miou_table(self.tuned.equal_iterations)
+            yield "Equal iterations, tuned", text, self._miou_table(self.tuned.equal_iterations, tuned=True)
             yield "Equal time, tuned", time, self._miou_table(self.tuned.equal_time, with_iterations=True)
             iterations, time = ("With automatic weights. All else is as in the first tables.",) * 2
         yield "Equal iterations", iterations, self._miou_table(self.equal_iterations)
@@ -120,7 +120,9 @@ class Page:
             "that what else the machine does decides nothing."
         )
 
-    def _miou_table(self, outcomes: Mapping[str, Outcome], *, with_iterations: bool = False) -> list[Cells]:
+    def _miou_table(
+        self, outcomes: Mapping[str, Outcome], *, with_iterations: bool = False, tuned: bool = False
+    ) -> list[Cells]:
         base = outcomes.get(BASELINE)
         ranked = sorted(
             (one for name, one in outcomes.items() if name != TEACHER), key=lambda one: -_mean_value(one.miou)
@@ -133,11 +135,14 @@ class Page:
                 [f"{_mean_value(differences):+.2f}", _list(differences, "+.2f")] if differences else [_UNKNOWN] * 2
             )
             cells = [f"`{one.name}`", _format_mean(one.miou), _spread(one.miou), *difference]
-            rows.append([*cells, *([str(one.iterations)] if with_iterations else self._cost(one)), _list(one.miou)])
+            rows.append(
+                [*cells, *([str(one.iterations)] if with_iterations else self._cost(one, tuned)), _list(one.miou)]
+            )
         return rows
 
-    def _cost(self, one: Outcome) -> Cells:
-        seconds, row = steps.seconds(one.name, self.store), self._row(steps.key(one.name))
+    def _cost(self, one: Outcome, tuned: bool) -> Cells:
+        name = steps.tuned(one.name) if tuned and one.name != BASELINE else one.name
+        seconds, row = steps.seconds(name, self.store), self._row(steps.key(name))
         memory = amount(one.peak_memory, "B") if one.peak_memory is not None else _UNKNOWN
         if seconds is None or row is None:
             return [_UNKNOWN, _UNKNOWN, memory]
@@ -150,7 +155,8 @@ class Page:
             "A whole training step on random images, with the preset's networks, batch and crop, beside the "
             f"baseline's{base}: all methods take their turn in one process before the next round; the ratio is the "
             f"median over {len(row.ours) if row is not None else 0} round(s), of a method's time to the baseline's in "
-            "the same round. `rmrkd methods` shows these ratios."
+            "the same round. `rmrkd methods` shows these ratios. The last column divides them by that of `kd`. Tuned "
+            "settings cost more or less where they mask another share of the maps."
         )
 
     def _steps(self) -> list[Cells]:
@@ -158,10 +164,15 @@ class Page:
         rows_by_name = {
             name: row for name in names if name != BASELINE and (row := self._row(steps.key(name))) is not None
         }
-        rows = [["step", "ratio", "lowest", "highest", "time"]]
+        kd = self._row(steps.key("kd"))
+        rows = [["step", "ratio", "lowest", "highest", "time", "to `kd`"]]
         for name, row in sorted(rows_by_name.items(), key=lambda item: statistics.median(item[1].ratios)):
             ratios = [format_ratio(pick(row.ratios)) for pick in (statistics.median, min, max)]
-            rows.append([f"cost of `{name}`", *ratios, amount(steps.seconds(name, self.store) or 0.0, "s")])
+            to_kd = (
+                _UNKNOWN if kd is None else format_ratio(statistics.median(row.ratios) / statistics.median(kd.ratios))
+            )
+            time = amount(steps.seconds(name, self.store) or 0.0, "s")
+            rows.append([f"cost of `{name}`", *ratios, time, to_kd])
         return rows
 
     def _weights(self) -> list[Cells]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -31,18 +31,47 @@ def key(name: str) -> str:
     return f"step {name}"
 
 
-def measure(conditions: Conditions, setting: Setting, store: Store, taken: str) -> None:
-    """Times what the store does not hold yet, with the baseline in every round."""
-    missing = [name for name in (BASELINE, *conditions.methods) if key(name) not in store.results]
+def tuned(name: str) -> str:
+    """Return the name of a method's step with chosen settings, which may have another cost."""
+    return f"{name}, tuned"
+
+
+def measure(
+    conditions: Conditions,
+    setting: Setting,
+    store: Store,
+    taken: str,
+    chosen: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Time the steps that the store does not have yet, with the baseline's in every round.
+
+    Args:
+        chosen: Settings by method, to time steps with these; None to time the baseline's and all methods' own.
+    """
+    wanted: dict[str, tuple[str, Sequence[str]]] = {BASELINE: (BASELINE, ())}
+    if chosen is None:
+        wanted |= {name: (name, ()) for name in conditions.methods}
+    else:
+        wanted |= {tuned(name): (name, settings) for name, settings in chosen.items()}
+    missing = [name for name, step in wanted.items() if not _is_stored(store, name, *step)]
     if not missing:
         return
     names = list(dict.fromkeys((BASELINE, *missing)))
     setting.log(f"seconds a step: {', '.join(names)}")
-    times = rounds([_step(name, conditions, setting) for name in names], setting)
+    times = rounds([_step(*wanted[name], conditions, setting) for name in names], setting)
     for name, own in zip(names, times, strict=True):
         if name in missing:
             row = Row("time", "s", times[0], own, bound=True)
-            store.put(Result(key(name), f"a step of {name}", "nothing to compare", [row], taken=taken))
+            store.put(Result(key(name), _describe(*wanted[name]), "nothing to compare", [row], taken=taken))
+
+
+def _describe(method: str, settings: Sequence[str]) -> str:
+    return " ".join((f"a step of {method}", *settings))
+
+
+def _is_stored(store: Store, name: str, method: str, settings: Sequence[str]) -> bool:
+    found = store.results.get(key(name))
+    return found is not None and found.what == _describe(method, settings)
 
 
 def rounds(steps: Sequence[Step], setting: Setting) -> list[list[float]]:
@@ -75,10 +104,10 @@ def iterations(name: str, store: Store, time: float) -> int | None:
     return None if step is None else max(1, round(time / step))
 
 
-def _step(name: str, conditions: Conditions, setting: Setting) -> Step:
+def _step(name: str, settings: Sequence[str], conditions: Conditions, setting: Setting) -> Step:
     """As training sets it up, with random weights; weights of losses that are left to the rule are 1."""
     role, method = (BASELINE, None) if name == BASELINE else ("distill", None if name == OWN_METHOD else name)
-    preset = load_preset(conditions.preset, method=method, overrides=[*conditions.settings, *_STILL])
+    preset = load_preset(conditions.preset, method=method, overrides=[*conditions.settings, *settings, *_STILL])
     classes, device = dataset_info(preset).num_classes, torch.device(setting.device)
     built = build_distiller(preset, role, classes, device=device.type, log=lambda _: None, with_weights=False)
     model = built.distiller.to_device(device, inference_network)

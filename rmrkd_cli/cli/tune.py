@@ -87,7 +87,7 @@ def tune_command(
     resume: Annotated[bool, option("--resume", OUTPUT, "Continue the search in the directory.")] = False,
     dry_run: Annotated[bool, option("--dry-run", OUTPUT, "Print what is searched and its cost, and stop.")] = False,
 ) -> None:
-    """Search the weights and temperatures of a method's losses on short runs, and write the best as a recipe.
+    """Search the weights and options of a method's losses on short runs, and write the best as a recipe.
 
     Trials that fall behind are stopped at a validation. The mIoU is that of the validation split. The test split is
     refused: measure the tuned method there, once.

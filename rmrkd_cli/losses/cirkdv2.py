@@ -35,7 +35,8 @@ class CIRKDv2Loss(DistillationLoss):
         num_classes: K.
         map_size: Height and width of the maps.
         tau: Temperature of all cosines.
-        fitnet_weight: Factor of FitNet; the scripts for VOC have 10.
+        fitnet_weight: Factor of FitNet; the scripts for VOC, and some others, have 10. With 0 the release has no
+            attention block; here it stays.
         batch_pixel_weight: Factor of the relations between the pixels of the batch.
         memory_pixel_weight: Factor of the relations to stored pixels.
         memory_region_weight: Factor of the relations to stored regions.

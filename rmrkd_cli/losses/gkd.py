@@ -20,7 +20,8 @@ class GKDLoss(DistillationLoss):
     `general_distillation/distillation_models_dino.py`. Queries and values are linear layers of the normalized student,
     keys are the teacher's tokens. Attention has one head, and its products are not divided by the root of C.
 
-    The release adds two terms that need a ViT as the student: one of the class token, one of hidden patches.
+    The release's term has the class token as one more position, and it adds a term of the class token alone and one of
+    hidden patches. These need a ViT as the student.
 
     Args:
         student_channels: Channels of the student's map.

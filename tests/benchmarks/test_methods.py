@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.methods import __main__ as command
 from benchmarks.methods import losses, steps
 from benchmarks.methods.costs import format_ratio, write_costs
 from benchmarks.methods.page import Page
-from benchmarks.methods.runs import Outcome
+from benchmarks.methods.runs import Conditions, Outcome
 from benchmarks.result import Disagreement, Result, Row, Setting
 from benchmarks.store import Store
 from benchmarks.training import BASELINE, TEACHER, wrap_in_shell
@@ -121,6 +122,9 @@ def test_methods_are_trained_with_what_their_trials_chose(tiny: Path, tmp_path: 
     ((searched, settings),) = rows_of(page.read_text(), "Tuned settings").values()
     assert searched == "2"
     assert f"kd.weight {chosen.weight:.3g}" in settings
+    cost = rows_of(page.read_text(), "Seconds of a step")
+    assert cost["cost of `kd"][4] == "1.00"  # to `kd`
+    assert rows_of(page.read_text(), "Equal iterations, tuned")["kd"][5] == cost["cost of `kd, tuned"][0]
     started.clear()
     assert command.main(given) == 0
     assert not started
@@ -202,6 +206,28 @@ def test_iterations_of_equal_time_follow_the_ratio_to_the_baseline(tmp_path: Pat
     assert [steps.seconds(name, store) for name in (BASELINE, "kd", "mgd")] == pytest.approx([0.2, 0.5, 0.3])
     assert [steps.iterations(name, store, 20.0) for name in (BASELINE, "kd", "mgd", "at")] == [100, 40, 67, None]
     assert steps.iterations("kd", store, 0.01) == 1
+
+
+def test_steps_with_other_settings_are_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "measured.json", {"CPU": "one"})
+    timed: list[tuple[str, Sequence[str]]] = []
+    monkeypatch.setattr(steps, "_step", lambda name, settings, *_: timed.append((name, settings)))
+    monkeypatch.setattr(steps, "rounds", lambda found, _: [[1.0 + place] for place in range(len(found))])
+    conditions = Conditions("demo", (0,), ("kd", "mgd"), (), 20.0, tmp_path, "cpu")
+
+    def measure(chosen: dict[str, list[str]] | None = None) -> list[tuple[str, Sequence[str]]]:
+        timed.clear()
+        steps.measure(conditions, QUICK, store, "today", chosen)
+        return timed
+
+    own = [(BASELINE, ()), ("kd", ()), ("mgd", ())]
+    assert [list(measure()), list(measure())] == [own, []]
+    few, many = (["losses.mgd.mask_ratio=0.3"], ["losses.mgd.mask_ratio=0.8"])
+    assert measure({"mgd": few}) == [(BASELINE, ()), ("mgd", few)]
+    assert not measure({"mgd": few})
+    assert measure({"mgd": many}) == [(BASELINE, ()), ("mgd", many)]
+    assert steps.iterations("mgd, tuned", store, 20.0) == 10  # of the baseline's 20, in twice its time
+    assert steps.iterations("mgd", store, 20.0) == 7
 
 
 def test_the_page_shows_means_spreads_and_differences(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_equals_the_plain_form(channels: tuple[int, int], size: tuple[int, int],
     assert error_of(loss, naive_af_dcd, *sample(1, channels, size)) <= 1e-4
 
 
+def test_autocast_is_close_to_float32() -> None:
+    student, teacher, _ = sample(1, (3, 16), (16, 16))
+    loss = make_loss(3, 16, contrast_weight=1.0).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        value, grad = value_and_grad(loss, student, teacher, None)
+    expected, expected_grad = value_and_grad(loss, student, teacher, None)
+    assert value.dtype == torch.float32
+    assert value != expected  # the convolutions of MGD ran in bfloat16
+    assert error(value, expected) <= 1e-2
+    assert (grad - expected_grad).norm() <= 5e-2 * expected_grad.norm()
+
+
 def test_without_contrast_it_is_mgd() -> None:
     student, teacher = inputs((3, 16), (16, 16))
     loss = make_loss(3, 16, contrast_weight=0.0, feature_weight=2.0)

@@ -1,1 +1,1 @@
-"""Search the weights and temperatures of a method's losses on short runs: `rmrkd tune`."""
+"""Search the weights and options of a method's losses on short runs: `rmrkd tune`."""
