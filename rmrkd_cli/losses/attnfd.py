@@ -5,11 +5,13 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any, Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from rmrkd_cli.losses._base import DistillationLoss
 from rmrkd_cli.losses._cbam import CBAM, PlainCBAM
+
+_SHORTEST = 1e-12
 
 
 class AttnFDLoss(DistillationLoss):
@@ -54,8 +56,13 @@ class AttnFDLoss(DistillationLoss):
 
     def compute(self, student: Tensor, teacher: Tensor, labels: Any) -> Tensor:
         """Return the sum of squared differences divided by B."""
-        # A map of zeros stays zero; the release gives NaN.
-        ours = F.normalize(self.align(self.attention(student)).flatten(), dim=0)
-        theirs = F.normalize(self.teacher_attention(teacher).flatten(), dim=0)
-        total: Tensor = (ours - theirs).square().sum()
+        ours, theirs = self.align(self.attention(student)), self.teacher_attention(teacher)
+        total: Tensor = (_of_length_one(ours) - _of_length_one(theirs)).square().sum()
         return total / len(student)
+
+
+def _of_length_one(maps: Tensor) -> Tensor:
+    """Divide maps by the length of the whole tensor. Zeros stay zeros; the release gives NaN."""
+    # The length of lengths: on CPUs, torch's norm of millions of float32 numbers is wrong in the fourth digit.
+    length: Tensor = torch.linalg.vector_norm(torch.linalg.vector_norm(maps.flatten(2), dim=2))
+    return maps / length.clamp_min(_SHORTEST)

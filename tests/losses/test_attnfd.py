@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rmrkd_cli.errors import RmrkdError
 from rmrkd_cli.losses import AttnFDLoss
-from tests.losses.common import error, sample
+from tests.losses.common import error, sample, value_and_grad
 from tests.losses.naive import error_of, naive_attnfd
 
 Change = Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]]
@@ -27,6 +27,15 @@ def make_loss(*channels: int, **options: object) -> AttnFDLoss:
 def test_equals_the_plain_form(channels: tuple[int, int], attention: str) -> None:
     loss = make_loss(*channels, teacher_attention=attention)
     assert error_of(loss, naive_attnfd, *sample(1, channels)) <= 1e-4
+
+
+def test_millions_of_numbers_keep_the_digits_of_float32() -> None:
+    student, teacher, labels = sample(1, (128, 128), (160, 160))
+    loss = make_loss(128, 128, teacher_attention="plain")
+    expected = value_and_grad(loss, student.double(), teacher.double(), labels)
+    value, grad = value_and_grad(loss.float(), student, teacher, labels)
+    assert error(value.double(), expected[0]) <= 1e-6
+    assert (grad - expected[1]).norm() <= 1e-4 * expected[1].norm()
 
 
 def test_two_maps_of_one_direction_have_no_loss_and_opposite_ones_four() -> None:
